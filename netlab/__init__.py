@@ -1,0 +1,1 @@
+"""netlab: Linux network labs from YAML, in which the kernel itself misbehaves and shows why."""

@@ -1,0 +1,75 @@
+"""Everything netlab raises on purpose, as a tree:
+
+NetlabError            a message, a hint, an exit code; `cli.py` prints it, nothing else does
+├── TopologyError      one or more problems in a topology file (exit 2)
+├── UsageError         a wrong name, option or combination on the command line (exit 2)
+├── StepError          the kernel refused a step of the plan (exit 1)
+├── LabError           the lab is not as it should be: held by another command, gone, foreign names (exit 1)
+└── Unsupported        this kernel or this user can't: a skip, not a failure (exit 77)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class NetlabError(Exception):
+    """An error with a message for the user and, where there is one, a hint that says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong in a topology. line and column count from 1; path is "links[0].ends[1]"; hint may be empty."""
+
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+
+class TopologyError(NetlabError):
+    """All problems of one file, in the order of their lines. str() is the whole text shown to the user."""
+
+    exit_code = 2
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = sorted(problems)
+        lines = []
+        for problem in self.problems:
+            at = f"{file}:{problem.line}:{problem.column}"
+            lines.append(f"{at}: {problem.path}: {problem.message}" if problem.path else f"{at}: {problem.message}")
+            if problem.hint:
+                lines.append(f"  hint: {problem.hint}")
+        super().__init__("\n".join(lines))
+
+
+class UsageError(NetlabError):
+    """The command line asks for something that isn't there or doesn't fit."""
+
+    exit_code = 2
+
+
+class StepError(NetlabError):
+    """The kernel refused one step; the message holds the step's description and the kernel's own words."""
+
+
+class LabError(NetlabError):
+    """The lab's files or processes are not as they should be."""
+
+
+class Unsupported(NetlabError):
+    """This kernel, or this user on it, can't do what was asked."""
+
+    exit_code = 77

@@ -1,0 +1,1 @@
+"""kube-proxy: Services become chains and rules as data."""

@@ -1,0 +1,235 @@
+"""The words of a lab, as frozen values: what a topology says once every default and reference is resolved.
+
+This room knows no YAML and no kernel: `topology.py` makes these values, `plan.py` reads them. A value here is
+complete: addresses are assigned, names are checked, references resolve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+InterfaceAddress: TypeAlias = IPv4Interface | IPv6Interface
+
+IFNAMSIZ = 15
+"""Longest interface name in characters: the kernel's IFNAMSIZ is 16 with its NUL (include/uapi/linux/if.h)."""
+
+
+class Role(StrEnum):
+    """What a namespace plays: a node forwards and runs kube-proxy's rules, a pod hangs on a node, a host is plain."""
+
+    NODE = "node"
+    POD = "pod"
+    HOST = "host"
+
+
+class Protocol(StrEnum):
+    """Transport protocol of a Service port."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAttributes:
+    """Attributes of one interface as rtnetlink has them; None leaves the kernel's default.
+
+    mtu, txqlen and the `*_max_*` sizes are in bytes or packets as `ip link` has them; mac is "02:00:00:00:00:01".
+    """
+
+    mtu: int | None = None
+    mac: str | None = None
+    txqlen: int | None = None
+    gso_max_segs: int | None = None
+    gso_max_size: int | None = None
+    gro_max_size: int | None = None
+    num_tx_queues: int = 1
+    num_rx_queues: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """A root queueing discipline: `tc qdisc add dev IFNAME root KIND PARAMETERS`.
+
+    parameters are tc's own words, in order, as (word, value) pairs: (("rate", "1mbit"), ("burst", "16kb")).
+    For htb one default class is made with the given rate (and ceil).
+    """
+
+    kind: str
+    parameters: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One interface in one namespace: a veth end, a bridge itself, or `lo`.
+
+    master is the ifname of the bridge in the same namespace that this interface is a port of.
+    """
+
+    netns: str
+    ifname: str
+    addresses: tuple[InterfaceAddress, ...] = ()
+    attributes: LinkAttributes = LinkAttributes()
+    qdisc: Qdisc | None = None
+    master: str | None = None
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A veth pair. `a` is made in its namespace, `b` is its peer; a bridge's port is always `a`."""
+
+    a: Interface
+    b: Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge device in a namespace; its ports are the veth ends whose master it is."""
+
+    interface: Interface
+    stp: bool = False
+    mcast_snooping: bool = False
+    vlan_filtering: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route. kind is rtnetlink's type name: unicast, blackhole, unreachable or prohibit."""
+
+    dst: Network
+    via: Address | None = None
+    dev: str | None = None
+    src: Address | None = None
+    metric: int | None = None
+    kind: str = "unicast"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """When a program counts as started. Exactly one of the three is set; None and None and None means at once.
+
+    listening is a TCP port that something in the namespace listens on; output is a regular expression looked for in
+    the program's own output; command is an argv that exits with 0 in the namespace.
+    """
+
+    listening: int | None = None
+    output: str | None = None
+    command: tuple[str, ...] | None = None
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program started in a namespace once the lab is up. name is unique in its namespace; it names the log file."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    ready: Readiness = Readiness()
+
+
+@dataclass(frozen=True, slots=True)
+class Netns:
+    """A network namespace. loopback are addresses on `lo` beside 127.0.0.1 and ::1; sysctls keep the YAML's order."""
+
+    name: str
+    role: Role
+    node: str | None = None
+    loopback: tuple[InterfaceAddress, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    routes: tuple[Route, ...] = ()
+    programs: tuple[Program, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of a Service. name is kube-proxy's port name, empty for an unnamed port."""
+
+    port: int
+    target_port: int
+    protocol: Protocol = Protocol.TCP
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A Service's backend: a pod by name and the addresses it has (at most one of each family)."""
+
+    netns: str
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A kube-proxy Service: at most one cluster IP of each family, any number of ports and endpoints."""
+
+    name: str
+    cluster_ips: tuple[Address, ...]
+    ports: tuple[ServicePort, ...]
+    endpoints: tuple[Endpoint, ...]
+    namespace: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class KubeProxy:
+    """How the nodes' NAT rules are laid out. nodes are the namespaces that get them.
+
+    cluster_cidrs are the pods' own networks: traffic to a cluster IP from elsewhere is masqueraded. drop_invalid puts
+    the `ct state invalid drop` rule first into KUBE-FORWARD, as kube-proxy does since v1.15.
+    """
+
+    nodes: tuple[str, ...] = ()
+    cluster_cidrs: tuple[Network, ...] = ()
+    drop_invalid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What `netlab run` does with this lab: the trigger by name, who connects, to which service, how much is sent."""
+
+    trigger: str
+    client: str
+    service: str
+    payload_bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too."""
+
+    name: str
+    namespaces: tuple[Netns, ...]
+    bridges: tuple[Bridge, ...] = ()
+    veths: tuple[Veth, ...] = ()
+    services: tuple[Service, ...] = ()
+    kube_proxy: KubeProxy = KubeProxy()
+    experiment: Experiment | None = None
+    description: str = ""
+
+    def netns(self, name: str) -> Netns:
+        """The namespace of that name; KeyError if there is none."""
+        for netns in self.namespaces:
+            if netns.name == name:
+                return netns
+        raise KeyError(name)
+
+    def service(self, name: str) -> Service:
+        """The Service of that name; KeyError if there is none."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)
+
+    def interfaces(self) -> Iterator[Interface]:
+        """Every interface but `lo`: bridges first, then both ends of each veth, in order."""
+        for bridge in self.bridges:
+            yield bridge.interface
+        for veth in self.veths:
+            yield veth.a
+            yield veth.b

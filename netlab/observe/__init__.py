@@ -1,0 +1,1 @@
+"""Observers: each file one source of events from the kernel."""

@@ -1,0 +1,1 @@
+"""Reports: a Result as text, JSON or picture."""
