@@ -5,7 +5,7 @@ NetlabError            a message, a hint, an exit code; `cli.py` prints it, noth
 ├── UsageError         a wrong name, option or combination on the command line (exit 2)
 ├── StepError          the kernel refused a step of the plan (exit 1)
 ├── LabError           the lab is not as it should be: held by another command, gone, foreign names (exit 1)
-└── Unsupported        this kernel or this user can't: a skip, not a failure (exit 77)
+└── UnsupportedError   this kernel or this user can't: a skip, not a failure (exit 77)
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class LabError(NetlabError):
     """The lab's files or processes are not as they should be."""
 
 
-class Unsupported(NetlabError):
+class UnsupportedError(NetlabError):
     """This kernel, or this user on it, can't do what was asked."""
 
     exit_code = 77
