@@ -1,21 +1,11 @@
-"""Namespaces: the only place that calls unshare, setns, mount and umount, and that forks into a lab.
+"""Network namespaces: making and naming them, entering them, and running programs inside.
 
-It makes a lab's network namespaces, names them, holds them with one small process, enters them again later, and runs
-programs inside. What is inside the namespaces (links, addresses, rules) is `kernel.py`'s; what belongs to which lab is
-`state.py`'s.
-
-A lab is held by one process, the *holder*: PID 1 of the lab's PID namespace, with the lab's mount namespace (its own
-/proc and /etc/hosts). When the holder dies, the kernel ends every process of the lab with it.
-
-Without root the lab lives in a user namespace of its own, and the names of its network namespaces stand on a tmpfs in
-the holder's mount namespace. With root they stand in the host's /run/netns, where `ip netns` finds them. In both cases
-the directory of names is a shared mount, and the holder's copy of it a slave: a name made later shows up there too.
+What is inside them (links, addresses, rules) is `kernel.py`'s; what belongs to which lab is `state.py`'s; the process
+that holds them is `holder.py`'s.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import signal
 import socket
@@ -23,267 +13,27 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from netlab.errors import LabError, UnsupportedError
-
-# include/uapi/linux/sched.h
-CLONE_NEWNS = 0x00020000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
-CLONE_NEWNET = 0x40000000
-
-# include/uapi/linux/mount.h
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
-MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
-MNT_DETACH = 2
-
-HOST_NAMES = Path("/run/netns")
-"""Where iproute2 keeps the names of network namespaces (NETNS_RUN_DIR in its include/namespace.h)."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), what)
-
-
-def unshare(flags: int) -> None:
-    """unshare(2) for the calling thread; OSError. `os.unshare` exists only from Python 3.12 on."""
-    _check(_libc.unshare(flags), f"unshare({flags:#x})")
-
-
-def setns(fd: int, flags: int = 0) -> None:
-    """setns(2) for the calling thread; OSError."""
-    _check(_libc.setns(fd, flags), f"setns({flags:#x})")
-
-
-def mount(source: str, target: str, fstype: str = "none", flags: int = 0, data: str = "") -> None:
-    """mount(2): equivalent to `mount -t FSTYPE SOURCE TARGET`; OSError naming the target."""
-    arguments = [os.fsencode(source), os.fsencode(target), os.fsencode(fstype)]
-    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
-
-
-def umount(target: str) -> None:
-    """umount2(2) with MNT_DETACH: equivalent to `umount --lazy TARGET`; OSError naming the target."""
-    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), target)
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A lab's holder, named so that no other process can be taken for it.
-
-    pid is the host's number; start_ticks is field 22 of /proc/PID/stat, in clock ticks since boot.
-    """
-
-    pid: int
-    start_ticks: int
-
-    def alive(self) -> bool:
-        """Whether the process is there, is not a zombie, and is the same one."""
-        return start_ticks(self.pid) == self.start_ticks
-
-    def kill(self) -> None:
-        """End the holder, and with it every process of the lab's PID namespace; returns when they are gone."""
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return
-        try:
-            if not self.alive():
-                return
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            _wait_readable(pidfd, timeout_s=10)
-        finally:
-            os.close(pidfd)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, os.WNOHANG)
-
-
-def start_ticks(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot; None if there is none, or only its zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _wait_readable(fd: int, timeout_s: float) -> bool:
-    import select
-
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
-
-
-# --- a new lab ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Newborn:
-    """A holder that waits for its release: until then it ends with the process that made it."""
-
-    holder: Holder
-    _go: int
-
-    def release(self) -> None:
-        """Let the holder live on; call this once it is written down."""
-        os.write(self._go, b"\n")
-        os.close(self._go)
-
-
-def become_rootless() -> None:
-    """Move this (single-threaded) process into a user namespace in which it is root over what it makes.
-
-    Equivalent to `unshare --user --map-root-user --mount --net`. Raises UnsupportedError where it is forbidden.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    try:
-        unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-    except OSError as error:
-        raise UnsupportedError(
-            f"this user can't make a user namespace: {error.strerror}", userns_hint() or "run netlab as root"
-        ) from error
-    mount("none", "/", flags=MS_REC | MS_SLAVE)
-
-
-def userns_hint() -> str | None:
-    """What to do where user namespaces are restricted; None where nothing is known to restrict them."""
-    knobs = {
-        "kernel.apparmor_restrict_unprivileged_userns": "1",  # Ubuntu 23.10 and newer
-        "kernel.unprivileged_userns_clone": "0",  # Debian's kernels before 5.10
-        "user.max_user_namespaces": "0",
-    }
-    for knob, forbidding in knobs.items():
-        with suppress(OSError):
-            if Path("/proc/sys", *knob.split(".")).read_text().strip() == forbidding:
-                allowing = "15000" if forbidding == "0" and knob.startswith("user.") else str(1 - int(forbidding))
-                return f"{knob} is {forbidding}: run netlab as root, or `sudo sysctl {knob}={allowing}`"
-    return None
-
-
-def hold(names: Path, hosts: Path, title: str, *, rootless: bool) -> Newborn:
-    """Fork a lab's holder. After this, children of the calling process are born into the lab's PID namespace.
-
-    names is the directory for the network namespaces' names (it becomes a shared mount), hosts the file that the lab
-    sees as /etc/hosts, title what `ps` shows. Raises UnsupportedError or OSError; leaves no process behind then.
-    """
-    _share_names(names, tmpfs=rootless)
-    unshare(CLONE_NEWPID)
-    ready_r, ready_w = os.pipe()
-    go_r, go_w = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(ready_r)
-        os.close(go_w)
-        _run_holder(names, hosts, title, ready_w, go_r)
-    os.close(ready_w)
-    os.close(go_r)
-    with os.fdopen(ready_r) as ready:
-        complaint = ready.read()
-    if complaint != "ready":
-        os.close(go_w)
-        os.waitpid(pid, 0)
-        raise LabError(f"the lab's holder could not start: {complaint or 'it ended early'}")
-    ticks = start_ticks(pid)
-    if ticks is None:
-        os.close(go_w)
-        raise LabError("the lab's holder ended early")
-    return Newborn(Holder(pid, ticks), go_w)
-
-
-def _share_names(names: Path, *, tmpfs: bool) -> None:
-    names.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if tmpfs:
-        mount("netns", str(names), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
-    else:
-        try:
-            mount("none", str(names), flags=MS_SHARED | MS_REC)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            # Not a mount point yet: made one as `ip netns add` makes it, so that both tools agree about it.
-            mount(str(names), str(names), flags=MS_BIND | MS_REC)
-    mount("none", str(names), flags=MS_SHARED | MS_REC)
-
-
-def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> NoReturn:
-    """The holder's own code, in the forked child: set up its mounts, wait to be released, then sleep for ever.
-
-    Where the parent dies before the release, reading `go` ends with nothing, and the holder ends too.
-    """
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        unshare(CLONE_NEWNS)
-        mount("none", "/", flags=MS_REC | MS_SLAVE)
-        with suppress(PermissionError):  # a container with a masked /proc forbids it: the host's stays
-            mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        if names != HOST_NAMES:
-            _mount_on_run_netns(names)
-        mount(str(hosts), "/etc/hosts", flags=MS_BIND)
-        os.setsid()
-        os.write(ready, b"ready")
-        os.close(ready)
-        if os.read(go, 1):
-            _sleep_for_ever(title)
-    except OSError as error:
-        with suppress(OSError):
-            os.write(ready, str(error).encode())
-    os._exit(1)
-
-
-def _mount_on_run_netns(names: Path) -> None:
-    """Let `ip netns` inside the lab find the names: bind them to /run/netns, making that directory if need be."""
-    if not HOST_NAMES.is_dir():
-        _rebuild_run()
-        HOST_NAMES.mkdir()
-        if not names.exists():  # the names' own tmpfs stood below /run and is behind the new one now
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(names))
-    mount(str(names), str(HOST_NAMES), flags=MS_BIND | MS_REC)
-
-
-def _rebuild_run() -> None:
-    """Put a tmpfs on /run that shows all that was there: an ordinary user can't make a directory in the real one."""
-    old = os.open("/run", os.O_PATH | os.O_DIRECTORY)
-    entries = list(os.scandir("/run"))
-    mount("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
-    for entry in entries:
-        source, target = f"/proc/self/fd/{old}/{entry.name}", f"/run/{entry.name}"
-        if entry.is_symlink():
-            os.symlink(os.readlink(source), target)
-            continue
-        if entry.is_dir():
-            Path(target).mkdir()
-        else:
-            Path(target).touch()
-        with suppress(OSError):
-            mount(source, target, flags=MS_BIND | MS_REC)
-    os.close(old)
-
-
-def _sleep_for_ever(title: str) -> NoReturn:
-    # SIGCHLD ignored survives the exec, and makes the kernel reap what is orphaned in the lab.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.closerange(3, 1024)
-    os.chdir("/")
-    sleep = "import signal\nopen('/proc/self/comm','w').write('netlab-holder')\nwhile 1: signal.pause()"
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", sleep, title])
-
-
-# --- an entered lab -------------------------------------------------------------------------------------------------
+from netlab.errors import LabError
+from netlab.holder import HOST_NAMES, Holder
+from netlab.syscalls import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_REC,
+    MS_SLAVE,
+    mount,
+    setns,
+    umount,
+    unshare,
+)
 
 
 class Namespaces:
@@ -383,9 +133,9 @@ class Namespaces:
         directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fchdir(self._proc)
         for name in names:
-            path = str(self.path(name))
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
-            mount(f"self/fd/{self._fds[name]}", path, flags=MS_BIND)
+            target = str(self.path(name))
+            os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+            mount(f"self/fd/{self._fds[name]}", target, flags=MS_BIND)
         os.fchdir(directory)
         os.close(directory)
 
@@ -416,16 +166,11 @@ class Namespaces:
         line on stderr, as a shell has it. Equivalent to `ip netns exec NAME ARGV…`.
         """
         pid = self._fork(name, argv, env)
-        handlers: dict[int, object] = {}
         for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the program itself
-            handlers[number] = signal.signal(number, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
-            handlers[number] = signal.signal(number, lambda received, _frame: _kill(pid, received))
-        try:
-            return os.waitpid(pid, 0)[1]
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda received, _frame: _kill(pid, received))
+        return os.waitpid(pid, 0)[1]
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
         """Start a program that lives on in the lab, its output in a file; returns its pid in the lab's PID namespace.
@@ -490,7 +235,7 @@ class Namespaces:
             mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         with suppress(OSError):
             os.chdir(directory)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT):
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(argv[0], list(argv), dict(env))
 

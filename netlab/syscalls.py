@@ -1,0 +1,46 @@
+"""The namespace and mount system calls that Python 3.11 lacks, each raising OSError with the name of the thing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# include/uapi/linux/sched.h
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+# include/uapi/linux/mount.h
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
+MNT_DETACH = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2) for the calling thread; OSError. `os.unshare` exists only from Python 3.12 on."""
+    _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """setns(2) for the calling thread; OSError."""
+    _check(_libc.setns(fd, flags), f"setns({flags:#x})")
+
+
+def mount(source: str, target: str, fstype: str = "none", flags: int = 0, data: str = "") -> None:
+    """mount(2): equivalent to `mount -t FSTYPE SOURCE TARGET`; OSError naming the target."""
+    arguments = [os.fsencode(source), os.fsencode(target), os.fsencode(fstype)]
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
+
+
+def umount(target: str) -> None:
+    """umount2(2) with MNT_DETACH: equivalent to `umount --lazy TARGET`; OSError naming the target."""
+    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), target)
