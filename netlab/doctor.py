@@ -1,0 +1,343 @@
+"""What this kernel and this user can do, found out by doing it: `netlab doctor`.
+
+Every probe runs in a forked child, in namespaces that end with it, so that nothing is left and nothing of the host's
+is touched. A Check is a value; rendering is pure. Nothing here builds or repairs a lab.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from netlab.errors import NetlabError
+from netlab.holder import become_rootless
+from netlab.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, MS_PRIVATE, MS_REC, mount, unshare
+
+PROBE_TIMEOUT_S = 20.0
+"""How long one probe may take: a kernel that has to load modules first needs seconds under emulation."""
+
+TCP_REPAIR = 19  # include/uapi/linux/tcp.h
+NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
+
+# One of each thing that kube-proxy's rules need; loaded into a namespace that ends with the probe.
+NAT_RULES = """
+table ip probe {
+  chain prerouting {
+    type nat hook prerouting priority dstnat;
+    ip daddr 192.168.0.2 tcp dport 80 numgen random mod 2 0 dnat to 10.0.1.2:80
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    meta mark & 0x4000 == 0x4000 masquerade fully-random
+  }
+  chain forward {
+    type filter hook forward priority filter;
+    ct state invalid drop
+    reject
+  }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. ok is False where netlab can't work without it, None where it can and something is amiss.
+
+    detail says what was found, advice what to do about it; advice is empty where there is nothing to do.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    advice: str = ""
+
+
+def checks() -> list[Check]:
+    """Look at everything, in the order in which one thing needs another. Takes about a second."""
+    return [
+        kernel(),
+        user(),
+        user_namespaces(),
+        namespaces(),
+        pyroute2_package(),
+        nftables_binding(),
+        links(),
+        nat(),
+        conntrack_events(),
+        invalid_reasons(),
+        tcp_repair(),
+        *(qdisc(kind) for kind in ("tbf", "htb", "netem")),
+        *(program(name) for name in ("ip", "nft")),
+        command(),
+    ]
+
+
+def exit_code(found: Sequence[Check]) -> int:
+    """0 where a lab can be built and the flagship run, 77 where not."""
+    return 77 if any(check.ok is False for check in found) else 0
+
+
+def render(found: Sequence[Check]) -> str:
+    """The checks as a table for people, its last line the conclusion."""
+    width = max(len(check.name) for check in found)
+    words = {True: "ok", False: "FAIL", None: "note"}
+    lines = []
+    for check in found:
+        lines.append(f"{words[check.ok]:4}  {check.name:{width}}  {check.detail}")
+        if check.advice:
+            lines.append(f"{'':4}  {'':{width}}  {check.advice}")
+    can = exit_code(found) == 0
+    lines.append("netlab can build labs here." if can else "netlab can't build labs here: see FAIL above.")
+    return "\n".join(lines) + "\n"
+
+
+def render_json(found: Sequence[Check]) -> str:
+    """{"usable": bool, "checks": [{"name", "ok", "detail", "advice"}, …]} as text."""
+    return json.dumps({"usable": exit_code(found) == 0, "checks": [asdict(check) for check in found]}, indent=2) + "\n"
+
+
+# --- who and what ---------------------------------------------------------------------------------------------------
+
+
+def kernel() -> Check:
+    """Which kernel this is; nothing is concluded from its version."""
+    return Check("kernel", True, f"{platform.system()} {platform.release()}")
+
+
+def user() -> Check:
+    """Which kind of lab this user gets."""
+    if os.geteuid() == 0:
+        return Check("user", True, "root: namespaces get names that `ip netns` shows")
+    return Check("user", True, f"uid {os.geteuid()}: labs are rootless, each in a user namespace of its own")
+
+
+def program(name: str) -> Check:
+    """Whether a program that labs do not need, but people do, is there."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if path is None:
+        return Check(f"program {name}", None, "not installed; netlab does without")
+    return Check(f"program {name}", True, f"{path}; netlab does without")
+
+
+def command() -> Check:
+    """Whether the `netlab` that a shell finds is this one: others on PyPI install a command of that name."""
+    ours = Path(sys.executable).with_name("netlab")
+    found = shutil.which("netlab")
+    if found is None:
+        return Check("command", None, "no netlab on PATH", f"call {ours}, or put its directory on PATH")
+    if Path(found).resolve() != ours.resolve():
+        detail = f"{found} comes first on PATH and is another netlab"
+        return Check("command", None, detail, f"call {ours}, or put its directory first on PATH")
+    return Check("command", True, found)
+
+
+def pyroute2_package() -> Check:
+    """pyroute2, by its version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check("pyroute2", True, version("pyroute2"))
+    except PackageNotFoundError:
+        return Check("pyroute2", False, "not installed", "run scripts/setup")
+
+
+def nftables_binding() -> Check:
+    """The libnftables binding, and that the library behind it loads."""
+    try:
+        import nftables
+
+        nftables.Nftables()
+    except (ImportError, OSError) as error:
+        advice = "sudo apt-get install python3-nftables, then run scripts/setup"
+        return Check("libnftables binding", False, str(error), advice)
+    return Check("libnftables binding", True, str(Path(nftables.__file__).parent.resolve()))
+
+
+# --- what the kernel does when asked --------------------------------------------------------------------------------
+
+
+def user_namespaces() -> Check:
+    """Whether this user can make a user namespace. Root needs none, unless asked for --rootless."""
+
+    def body() -> str:
+        become_rootless()
+        return "this user can make them"
+
+    found = _try("user namespaces", _attempt(body, enter=False))
+    return Check(found.name, None, found.detail, found.advice) if os.geteuid() == 0 and not found.ok else found
+
+
+def namespaces() -> Check:
+    """Network, mount and PID namespaces: what a lab is made of."""
+
+    def body() -> str:
+        unshare(CLONE_NEWPID | CLONE_NEWNET)
+        return "network, mount and PID"
+
+    return _try("namespaces", _attempt(body))
+
+
+def links() -> Check:
+    """A veth pair with one end on a bridge."""
+
+    def body() -> str:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as ip:
+            ip.link("add", ifname="br0", kind="bridge")
+            ip.link("add", ifname="v0", kind="veth", peer={"ifname": "v1"})
+            bridge, veth = (ip.link_lookup(ifname=ifname)[0] for ifname in ("br0", "v0"))
+            ip.link("set", index=veth, master=bridge, state="up")
+        return "veth, bridge"
+
+    return _try("links", _attempt(body))
+
+
+def nat() -> Check:
+    """nf_tables with the kinds of rules that kube-proxy installs."""
+
+    def body() -> str:
+        import nftables
+
+        code, _, error = nftables.Nftables().cmd(NAT_RULES)
+        if code:
+            raise NetlabError(error.strip().splitlines()[0])
+        return "nf_tables with DNAT, masquerade, reject and conntrack state"
+
+    return _try("kube-proxy rules", _attempt(body))
+
+
+def conntrack_events() -> Check:
+    """ctnetlink: a socket that is told of conntrack's entries."""
+
+    def body() -> str:
+        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
+        with NFCTSocket() as conntrack:
+            list(conntrack.dump())
+        return "ctnetlink lists conntrack's entries"
+
+    return _try("conntrack", _attempt(body))
+
+
+def invalid_reasons() -> Check:
+    """conntrack's own reason why a packet is INVALID, told to NFLOG group 0."""
+
+    def body() -> str:
+        sysctls = Path("/proc/sys/net/netfilter")
+        (sysctls / "nf_log/2").write_text("nfnetlink_log")
+        (sysctls / "nf_conntrack_log_invalid").write_text("6")
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as log:
+            log.settimeout(PROBE_TIMEOUT_S)
+            log.send(_nflog_bind(group=0))
+            # nlmsghdr, then the nlmsgerr that acknowledges: its error is 0 or a negative errno.
+            if error := -struct.unpack_from("=i", log.recv(4096), 16)[0]:
+                raise OSError(error, os.strerror(error), "NFLOG group 0")
+        return "conntrack tells NFLOG why a packet is INVALID"
+
+    return _try("NFLOG", _attempt(body))
+
+
+def tcp_repair() -> Check:
+    """TCP_REPAIR, with which the trigger window-overrun sets a socket's window."""
+
+    def body() -> str:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        return "a socket's window can be set"
+
+    return _try("TCP_REPAIR", _attempt(body))
+
+
+def qdisc(kind: str) -> Check:
+    """A queueing discipline; a topology that names one which isn't there can't be built, and others can."""
+    parameters = {
+        "tbf": {"rate": 125_000, "burst": 16_384, "latency": 50_000},
+        "htb": {"default": 0x10},
+        "netem": {"delay": 10_000},
+    }[kind]
+
+    def body() -> str:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as ip:
+            ip.tc("add", kind, index=ip.link_lookup(ifname="lo")[0], handle="1:", **parameters)
+        return "there"
+
+    outcome = _attempt(body)
+    name = f"qdisc {kind}"
+    if isinstance(outcome, NetlabError):
+        return Check(name, None, f"not in this kernel: {outcome.message}", "topologies that ask for it can't be built")
+    return Check(name, True, outcome)
+
+
+def _try(name: str, outcome: str | NetlabError) -> Check:
+    if isinstance(outcome, NetlabError):
+        return Check(name, False, outcome.message, outcome.hint or "")
+    return Check(name, True, outcome)
+
+
+def _attempt(body: Callable[[], str], *, enter: bool = True) -> str | NetlabError:
+    """Run body in a forked child, in namespaces of its own if enter; what it returns, or the error it ended with."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        _run_child(body, enter, write)
+    os.close(write)
+    with os.fdopen(read) as answers:
+        ready, _, _ = select.select([answers], [], [], PROBE_TIMEOUT_S)
+        if not ready:
+            os.kill(child, signal.SIGKILL)
+        answer = answers.read()
+    os.waitpid(child, 0)
+    if not answer:
+        return NetlabError("the probe ended without an answer" if ready else "the kernel gave no answer in time")
+    word, message, hint = json.loads(answer)
+    return str(message) if word == "ok" else NetlabError(message, hint)
+
+
+def _run_child(body: Callable[[], str], enter: bool, write: int) -> NoReturn:
+    try:
+        if enter:
+            _enter()
+        answer = ["ok", body(), None]
+    except NetlabError as error:
+        answer = ["error", error.message, error.hint]
+    # Whatever a library raises in the child is an answer: a traceback would go to the user's terminal.
+    except Exception as error:
+        answer = ["error", _words(error), None]
+    os.write(write, json.dumps(answer).encode())
+    os._exit(0)
+
+
+def _words(error: Exception) -> str:
+    code = getattr(error, "code", None)  # pyroute2's NetlinkError: an errno
+    return os.strerror(code) if isinstance(code, int) else str(error) or type(error).__name__
+
+
+def _enter() -> None:
+    if os.geteuid() != 0:
+        become_rootless()
+        return
+    unshare(CLONE_NEWNET | CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+
+
+def _nflog_bind(group: int) -> bytes:
+    """NFULNL_MSG_CONFIG with NFULNL_CFG_CMD_BIND, acknowledged (include/uapi/linux/netfilter/nfnetlink_log.h)."""
+    message_type, flags = 4 << 8 | 1, 0x1 | 0x4  # NFNL_SUBSYS_ULOG, NLM_F_REQUEST | NLM_F_ACK
+    attribute = struct.pack("=HHBxxx", 5, 1, 1)  # NFULA_CFG_CMD: bind
+    body = struct.pack("!BBH", socket.AF_INET, 0, group) + attribute
+    return struct.pack("=IHHII", 16 + len(body), message_type, flags, 1, 0) + body

@@ -1,0 +1,109 @@
+"""What every test may use: the command as a subprocess, a lab name of its own, and a host that stays as it was.
+
+All labs of the tests keep their files below one directory of the session's own, so that no test sees a user's labs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import host
+import pytest
+import skips
+
+RUNDIR = "NETLAB_LAB_RUNDIR"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_rundir() -> Iterator[Path]:
+    """The directory below which all labs of this session keep their files; the host is compared at the end."""
+    os.environ[host.MARK] = uuid.uuid4().hex
+    # Not pytest's tmp_path: that stays on disk, and its long names would fill a Unix socket's 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="netlab-test-") as directory:
+        rundir = Path(directory)
+        os.environ[RUNDIR] = directory
+        before = host.snapshot(rundir)
+        yield rundir
+        diff = host.changes(before, rundir)
+    if diff:
+        pytest.fail(f"the tests left the host changed:\n{diff}", pytrace=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Netlab:
+    """Runs `netlab` in a process of its own, with a run directory of the test's own."""
+
+    rundir: Path
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout_s: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; stdout and stderr are text. env is added to the environment."""
+        return subprocess.run(
+            self.argv(*arguments),
+            input="" if stdin is None else stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment(env),
+            cwd=cwd,
+            timeout=timeout_s,
+        )
+
+    def argv(self, *arguments: str | Path) -> Sequence[str]:
+        """The command line, for a test that starts the process itself."""
+        return [sys.executable, "-m", "netlab", *map(str, arguments)]
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment that goes with argv()."""
+        return {**os.environ, RUNDIR: str(self.rundir), **(env or {})}
+
+
+@pytest.fixture
+def netlab(session_rundir: Path) -> Iterator[Netlab]:
+    """The command; whatever labs the test leaves up are taken down after it."""
+    run = Netlab(Path(tempfile.mkdtemp(dir=session_rundir)))
+    yield run
+    if any(run.rundir.iterdir()):
+        done = run("down", "--all")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def lab_name() -> str:
+    """A name for a lab that nothing else on this machine has."""
+    return f"t{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def as_root() -> None:
+    """Skips the test unless this is root."""
+    skips.skip_unless_root()
+
+
+@pytest.fixture
+def rootless() -> None:
+    """Skips the test unless this user can make a user namespace."""
+    skips.skip_unless_userns()
+
+
+@pytest.fixture(params=["--root", "--rootless"])
+def privilege(request: pytest.FixtureRequest) -> str:
+    """Runs the test twice, with either option of `netlab up`; each where this user can."""
+    option = str(request.param)
+    if option == "--root":
+        skips.skip_unless_root()
+    else:
+        skips.skip_unless_userns()
+    return option
