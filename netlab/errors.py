@@ -29,7 +29,10 @@ class NetlabError(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong in a topology. line and column count from 1; path is "links[0].ends[1]"; hint may be empty."""
+    """One thing wrong in a topology. line and column count from 1; path is "links[0].ends[1]"; hint may be empty.
+
+    line 0 says that the value came from `--set`, not from the file.
+    """
 
     line: int
     column: int
@@ -48,7 +51,7 @@ class TopologyError(NetlabError):
         self.problems = sorted(problems)
         lines = []
         for problem in self.problems:
-            at = f"{file}:{problem.line}:{problem.column}"
+            at = f"{file}:{problem.line}:{problem.column}" if problem.line else "--set"
             lines.append(f"{at}: {problem.path}: {problem.message}" if problem.path else f"{at}: {problem.message}")
             if problem.hint:
                 lines.append(f"  hint: {problem.hint}")
