@@ -1,0 +1,283 @@
+"""apply: carries steps out in the kernel, through rtnetlink, libnftables and /proc/sys.
+
+rtnetlink requests that follow each other in one namespace are sent together, with one acknowledgement at the end; the
+kernel carries them out in order and reports each that fails. Making and removing namespaces and starting programs is
+`lab.py`'s, who knows what must be written down first.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netlab import rtnl, tc
+from netlab.errors import LabError, StepError, UnsupportedError
+from netlab.netns import Namespaces
+from netlab.steps import (
+    AddAddress,
+    AddQdisc,
+    AddRoute,
+    CreateBridge,
+    CreateVeth,
+    DeleteAddress,
+    DeleteLink,
+    DeleteQdisc,
+    DeleteRoute,
+    DeleteRules,
+    LoadRules,
+    ResetSysctl,
+    SetLink,
+    SetSysctl,
+    SetUp,
+    Step,
+    WriteHosts,
+)
+
+if TYPE_CHECKING:
+    from nftables import Nftables
+
+FIRST_IFINDEX = 100
+"""Where a lab's ifindexes begin in each namespace: above the tunnel devices that some kernels put into every one."""
+
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11  # include/uapi/linux/netlink.h
+_SEND_BYTES = 1 << 16
+"""How much is sent at once: well under the default send buffer (net.core.wmem_default, 212,992 bytes)."""
+
+
+class Kernel:
+    """Applies steps to the namespaces of one lab.
+
+    indexes maps (netns, ifname) to the ifindex of every link that is there already; new links get the next free ones.
+    """
+
+    def __init__(self, namespaces: Namespaces, indexes: dict[tuple[str, str], int] | None = None) -> None:
+        self._namespaces = namespaces
+        self._indexes = dict(indexes or {})
+        self._next: dict[str, int] = {}
+        for (netns, _), index in self._indexes.items():
+            self._next[netns] = max(self._next.get(netns, FIRST_IFINDEX), index + 1)
+        self._sockets: dict[str, socket.socket] = {}
+        self._batch = _Batch()
+
+    def apply(self, steps: Iterable[Step], done: Callable[[Step], None] = lambda _step: None) -> None:
+        """Carry out the steps in order; done is called with each before the next begins or is batched.
+
+        Raises StepError with the step and the kernel's own words at the first that fails; the steps batched with it
+        may have been carried out.
+        """
+        try:
+            for step in steps:
+                messages = self._messages(step)
+                if messages is None or isinstance(step, WriteHosts):
+                    self._flush()
+                    self._effect(step)
+                else:
+                    if self._batch.netns != step.netns or self._batch.size > _SEND_BYTES:
+                        self._flush()
+                        self._batch.netns = step.netns
+                    for message in messages:
+                        self._batch.add(step, message)
+                done(step)
+            self._flush()
+        finally:
+            for rtnl_socket in self._sockets.values():
+                rtnl_socket.close()
+            self._sockets.clear()
+
+    # --- rtnetlink ---------------------------------------------------------------------------------------------------
+
+    def _messages(self, step: Step) -> list[bytes] | None:
+        """The rtnetlink requests that carry a step out; None where it takes something else."""
+        match step:
+            case SetUp(netns, ifname, up, link_local):
+                index = self._index(netns, ifname)
+                quiet = [] if link_local else [rtnl.no_link_local(index)]
+                return [*quiet, rtnl.set_up(index, up=up)]
+            case AddAddress(netns, ifname, address):
+                return [rtnl.new_address(self._index(netns, ifname), address)]
+            case AddRoute(netns, route):
+                return [rtnl.new_route(route, None if route.dev is None else self._index(netns, route.dev))]
+            case CreateVeth(veth):
+                a, b = veth.a, veth.b
+                master = None if a.master is None else self._index(a.netns, a.master)
+                a_index, b_index = self._new_index(a.netns, a.ifname), self._new_index(b.netns, b.ifname)
+                peer_fd = self._namespaces.fd(b.netns)
+                return [
+                    rtnl.new_veth(a.ifname, a_index, a.attributes, master, b.ifname, b_index, b.attributes, peer_fd)
+                ]
+            case CreateBridge(bridge):
+                interface = bridge.interface
+                return [
+                    rtnl.new_bridge(
+                        interface.ifname,
+                        self._new_index(interface.netns, interface.ifname),
+                        interface.attributes,
+                        stp=bridge.stp,
+                        mcast_snooping=bridge.mcast_snooping,
+                        vlan_filtering=bridge.vlan_filtering,
+                    )
+                ]
+            case SetLink(interface):
+                master = None if interface.master is None else self._index(interface.netns, interface.master)
+                return [rtnl.set_link(self._index(interface.netns, interface.ifname), interface.attributes, master)]
+            case DeleteLink(netns, ifname):
+                return [rtnl.del_link(self._indexes.pop((netns, ifname)))]
+            case DeleteAddress(netns, ifname, address):
+                return [rtnl.del_address(self._index(netns, ifname), address)]
+            case DeleteRoute(netns, route):
+                return [rtnl.del_route(route, None if route.dev is None else self._index(netns, route.dev))]
+        return None
+
+    def _index(self, netns: str, ifname: str) -> int:
+        return 1 if ifname == "lo" else self._indexes[netns, ifname]
+
+    def _new_index(self, netns: str, ifname: str) -> int:
+        index = self._next.get(netns, FIRST_IFINDEX)
+        self._next[netns] = index + 1
+        self._indexes[netns, ifname] = index
+        return index
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, _Batch()
+        if not batch.messages:
+            return
+        if batch.netns not in self._sockets:
+            self._sockets[batch.netns] = _rtnl_socket(self._namespaces, batch.netns)
+        batch.send(self._sockets[batch.netns])
+
+    # --- everything else ---------------------------------------------------------------------------------------------
+
+    def _effect(self, step: Step) -> None:
+        try:
+            match step:
+                case SetSysctl(netns, key, value):
+                    with self._namespaces.inside(netns):
+                        write_sysctl(key, value)
+                case ResetSysctl(netns, key):
+                    with self._namespaces.scratch():
+                        default = read_sysctl(key)
+                    with self._namespaces.inside(netns):
+                        write_sysctl(key, default)
+                case LoadRules(netns, ruleset):
+                    with self._namespaces.inside(netns):
+                        nft(ruleset.nft())
+                case DeleteRules(netns, tables):
+                    with self._namespaces.inside(netns):
+                        nft(
+                            "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in tables)
+                        )
+                case AddQdisc(netns, ifname, qdisc):
+                    with self._namespaces.inside(netns):
+                        tc.replace_root(self._index(netns, ifname), qdisc)
+                case DeleteQdisc(netns, ifname):
+                    with self._namespaces.inside(netns):
+                        tc.delete_root(self._index(netns, ifname))
+                case _:
+                    raise AssertionError(f"not a step for the kernel: {step}")
+        except OSError as error:
+            raise _refused(step, error.strerror or str(error)) from error
+
+
+class _Batch:
+    """Requests for one namespace, to be sent together."""
+
+    def __init__(self) -> None:
+        self.netns = ""
+        self.messages: list[bytes] = []
+        self.steps: list[Step] = []
+        self.size = 0
+
+    def add(self, step: Step, message: bytes) -> None:
+        self.messages.append(message)
+        self.steps.append(step)
+        self.size += len(message)
+
+    def send(self, rtnl_socket: socket.socket) -> None:
+        last = len(self.messages)
+        rtnl_socket.send(b"".join(rtnl.numbered(m, i, ack=i == last) for i, m in enumerate(self.messages, 1)))
+        failure: StepError | None = None
+        while True:
+            for sequence, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
+                if code and failure is None:
+                    step = self.steps[sequence - 1]
+                    failure = _refused(step, f"{os.strerror(code)}{f' ({words})' if words else ''}")
+                if sequence == last:
+                    if failure is not None:
+                        raise failure
+                    return
+
+
+def _refused(step: Step, words: str) -> StepError:
+    return StepError(f"{step.describe()}: {words}", f"the same by hand: {step.twin('')}")
+
+
+def _rtnl_socket(namespaces: Namespaces, netns: str) -> socket.socket:
+    rtnl_socket = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+        with suppress(OSError):  # since Linux 4.3 and 4.12; without them an error has no words of its own
+            rtnl_socket.setsockopt(_SOL_NETLINK, option, 1)
+    return rtnl_socket
+
+
+# --- sysctls ---------------------------------------------------------------------------------------------------------
+
+
+def sysctl_path(key: str) -> Path:
+    """The file of a sysctl; a slash in the key stands for a dot in an interface's name, as sysctl(8) has it."""
+    return Path("/proc/sys", *(part.replace("/", ".") for part in key.split(".")))
+
+
+def read_sysctl(key: str) -> str:
+    """A sysctl of the calling thread's network namespace, blanks folded; OSError."""
+    return " ".join(sysctl_path(key).read_text().split())
+
+
+def write_sysctl(key: str, value: str) -> None:
+    """Equivalent to `sysctl -w KEY=VALUE` in the calling thread's network namespace.
+
+    UnsupportedError where this kernel has no such sysctl.
+    """
+    try:
+        sysctl_path(key).write_text(value)
+    except FileNotFoundError:
+        raise UnsupportedError(
+            f"this kernel has no sysctl {key} in a network namespace of its own",
+            "is its module loaded? is the key spelt as `sysctl -a` has it?",
+        ) from None
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+def nftables() -> Nftables:
+    """A libnftables context; it must be made and used inside the namespace that it is to speak of."""
+    try:
+        from nftables import Nftables
+    except ImportError:
+        raise UnsupportedError(
+            "the Python binding of libnftables is missing", "sudo apt-get install python3-nftables, then scripts/setup"
+        ) from None
+    return Nftables()
+
+
+def nft(commands: str) -> str:
+    """Equivalent to `nft -f -` in the calling thread's network namespace; returns its output, LabError if refused."""
+    context = nftables()
+    code, output, complaint = context.cmd(commands)
+    if code:
+        raise LabError(f"nftables refused the rules: {complaint.strip()}")
+    return str(output)
+
+
+def list_ruleset() -> str:
+    """All rules of the calling thread's network namespace, without counters and handles: `nft -s list ruleset`."""
+    context = nftables()
+    context.set_stateless_output(True)
+    code, output, complaint = context.cmd("list ruleset")
+    if code:
+        raise LabError(f"nftables can't list the rules: {complaint.strip()}")
+    return str(output)

@@ -1,0 +1,131 @@
+"""The plan: a topology as a list of steps, in the order in which the kernel can take them.
+
+Pure. `up` is the whole lab from nothing; what changes a lab that stands is `difference.py`'s. The renderings show
+exactly the steps that `netlab up` carries out: as text, as JSON, and as a shell script that builds the same lab.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from netlab.kubeproxy import ruleset
+from netlab.model import Interface, Netns, Topology
+from netlab.steps import (
+    AddAddress,
+    AddQdisc,
+    AddRoute,
+    CreateBridge,
+    CreateNetns,
+    CreateVeth,
+    LoadRules,
+    SetSysctl,
+    SetUp,
+    StartProgram,
+    Step,
+    WriteHosts,
+)
+
+
+def up(topology: Topology) -> list[Step]:
+    """Every step from nothing to the running lab.
+
+    Links come before the sysctls that are theirs (net.ipv4.conf.eth0…), rules before conntrack's sysctls (loading a
+    rule that tracks makes a modular kernel load conntrack), programs last.
+    """
+    by_netns: dict[str, list[Interface]] = {netns.name: [] for netns in topology.namespaces}
+    for interface in topology.interfaces():
+        by_netns[interface.netns].append(interface)
+    steps: list[Step] = [CreateNetns(netns.name) for netns in topology.namespaces]
+    steps += [CreateBridge(bridge) for bridge in topology.bridges]
+    steps += [CreateVeth(veth) for veth in topology.veths]
+    for netns in topology.namespaces:
+        steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if not is_netfilter(key)]
+    for netns in topology.namespaces:
+        steps += _configure(netns, by_netns[netns.name])
+    for netns in topology.namespaces:
+        rules = ruleset(topology, netns.name)
+        if rules is not None:
+            steps.append(LoadRules(netns.name, rules))
+        steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if is_netfilter(key)]
+    for interface in topology.interfaces():
+        if interface.qdisc is not None:
+            steps.append(AddQdisc(interface.netns, interface.ifname, interface.qdisc))
+    steps.append(WriteHosts(hosts(topology), tuple(netns.name for netns in topology.namespaces)))
+    for netns in topology.namespaces:
+        steps += [StartProgram(netns.name, program) for program in netns.programs]
+    return steps
+
+
+def is_netfilter(key: str) -> bool:
+    """Whether a sysctl is conntrack's or the packet filter's, and so comes after the rules."""
+    return key.startswith("net.netfilter.")
+
+
+def _configure(netns: Netns, interfaces: list[Interface]) -> Iterator[Step]:
+    yield SetUp(netns.name, "lo")
+    for address in netns.loopback:
+        yield AddAddress(netns.name, "lo", address)
+    for interface in interfaces:
+        yield set_up(interface)
+        for address in interface.addresses:
+            yield AddAddress(netns.name, interface.ifname, address)
+    for route in netns.routes:
+        yield AddRoute(netns.name, route)
+
+
+def set_up(interface: Interface) -> SetUp:
+    """The step that brings an interface up (or leaves it down), with IPv6 only where the topology asks for it.
+
+    Each new port's duplicate address detection and router solicitation floods its bridge: the square of the ports.
+    """
+    link_local = any(address.version == 6 for address in interface.addresses)
+    return SetUp(interface.netns, interface.ifname, interface.up, link_local)
+
+
+def hosts(topology: Topology) -> str:
+    """The lab's /etc/hosts: each namespace by its first addresses, each Service by its cluster IPs."""
+    addresses: dict[str, list[str]] = {netns.name: [str(a.ip) for a in netns.loopback] for netns in topology.namespaces}
+    for interface in topology.interfaces():
+        addresses[interface.netns] += [str(address.ip) for address in interface.addresses]
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    for name, found in addresses.items():
+        for v6 in (False, True):
+            lines += [f"{address} {name}" for address in found if (":" in address) == v6][:1]
+    for service in topology.services:
+        names = (
+            f"{service.name} {service.name}.{service.namespace} {service.name}.{service.namespace}.svc.cluster.local"
+        )
+        lines += [f"{address} {names}" for address in service.cluster_ips]
+    return "\n".join(lines) + "\n"
+
+
+def as_text(steps: list[Step], prefix: str) -> str:
+    """One description a line, with its twin below it."""
+    lines = []
+    for step in steps:
+        lines.append(step.describe())
+        lines += [f"    {line}" for line in step.twin(prefix).splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(steps: list[Step], topology: Topology) -> str:
+    """An object with `lab` and `steps`, each with `step` (its kind), `describes` and `twin`."""
+    items = [
+        {"step": type(step).__name__, "describes": step.describe(), "twin": step.twin(topology.name + "-")}
+        for step in steps
+    ]
+    return json.dumps({"lab": topology.name, "steps": items}, indent=2) + "\n"
+
+
+def as_shell(steps: list[Step], topology: Topology) -> str:
+    """A script that builds the same lab with iproute2, nftables and procps alone; its head says how to remove it."""
+    prefix = topology.name + "-"
+    removal = " ".join(prefix + netns.name for netns in topology.namespaces)
+    head = f"""#!/bin/sh
+# The lab {topology.name}. Run as root, or as anyone in namespaces of its own:
+#   unshare -Urnm sh -c 'mount -t tmpfs none /run && mkdir /run/netns && mount -t tmpfs none /etc/netns && exec sh'
+# To remove it: for n in {removal}; do ip netns pids $n | xargs -r kill; ip netns del $n; rm -rf /etc/netns/$n; done
+set -eu
+"""
+    return head + "".join(f"\n# {step.describe()}\n{step.twin(prefix)}\n" for step in steps)

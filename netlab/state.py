@@ -1,0 +1,239 @@
+"""What belongs to a lab, written down: LabState, its directory, and the lock that keeps two commands off one lab.
+
+A lab's directory holds `state.json` (this value), `topology.yaml` (the text it was built from), `hosts` and `logs/`.
+It is made before anything else of a lab and removed after everything else, and what will be made is written here
+before it is: whoever finds the directory can take the lab down without its YAML. Nothing here makes or removes
+anything in the kernel.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from netlab.errors import LabError, UsageError
+from netlab.holder import Holder
+
+RUNDIR_VARIABLE = "NETLAB_LAB_RUNDIR"
+"""Environment variable that puts the labs' directory elsewhere; a test suite keeps its labs apart with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartedProgram:
+    """A program of the topology that runs in the lab, by its pid in the lab's PID namespace."""
+
+    netns: str
+    name: str
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabState:
+    """What a lab owns, and what it was made from.
+
+    namespaces are (name, inode of the network namespace); names is the directory in which their names stand, each with
+    prefix before it. file is the topology's path or None for standard input, settings the `--set` pairs. complete
+    is false from before the first step until after the last. boot_id tells a state from before a reboot.
+    """
+
+    lab: str
+    boot_id: str
+    rootless: bool
+    names: str
+    prefix: str
+    file: str | None
+    settings: tuple[tuple[str, str], ...] = ()
+    fixes: tuple[str, ...] = ()
+    holder: Holder | None = None
+    namespaces: tuple[tuple[str, int], ...] = ()
+    programs: tuple[StartedProgram, ...] = ()
+    complete: bool = False
+
+    def standing(self) -> bool:
+        """Whether the lab is whole: built to its end, in this boot, its holder alive."""
+        return self.complete and self.holder is not None and self.boot_id == boot_id() and self.holder.alive()
+
+
+def boot_id() -> str:
+    """The kernel's random name of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def run_directory() -> Path:
+    """Where this user's labs are written down: a directory that a reboot empties.
+
+    NETLAB_LAB_RUNDIR, or /run/netns-lab for root, $XDG_RUNTIME_DIR/netns-lab, or one in /tmp.
+    """
+    if given := os.environ.get(RUNDIR_VARIABLE):
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/run/netns-lab")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_dir():
+        return Path(runtime) / "netns-lab"
+    return Path("/tmp") / f"netns-lab-{os.geteuid()}"  # noqa: S108 (mode 0700, refused if not ours)
+
+
+class LabDirectory:
+    """The files of one lab."""
+
+    def __init__(self, root: Path, lab: str) -> None:
+        self.lab = lab
+        self.root = root
+        self.path = root / lab
+        self.hosts = self.path / "hosts"
+        self.names = self.path / "netns"
+        self._state = self.path / "state.json"
+        self._topology = self.path / "topology.yaml"
+        self._logs = self.path / "logs"
+
+    def log(self, netns: str, program: str) -> Path:
+        """The file of a program's output."""
+        return self._logs / f"{netns}.{program}.log"
+
+    def create(self, state: LabState, topology_text: str, hosts: str) -> None:
+        """Write a new lab down, before anything of it is made; the directory is locked and empty."""
+        self._logs.mkdir()
+        self._topology.write_text(topology_text)
+        self.hosts.write_text(hosts)
+        self.write(state)
+
+    def write(self, state: LabState) -> None:
+        """Replace state.json in one step, so that a killed writer leaves the old one or the new one."""
+        draft = self._state.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(state)))
+        draft.replace(self._state)
+
+    def write_topology(self, text: str) -> None:
+        """Keep the text that the lab now follows."""
+        draft = self._topology.with_suffix(".new")
+        draft.write_text(text)
+        draft.replace(self._topology)
+
+    def topology_text(self) -> str:
+        """The text the lab was built from."""
+        return self._topology.read_text()
+
+    def read(self) -> LabState | None:
+        """The state; None where there is none (yet, or no longer). LabError where it can't be understood."""
+        try:
+            raw = json.loads(self._state.read_text())
+            return LabState(
+                **{
+                    **raw,
+                    "settings": tuple((path, value) for path, value in raw["settings"]),
+                    "fixes": tuple(raw["fixes"]),
+                    "holder": raw["holder"] and Holder(**raw["holder"]),
+                    "namespaces": tuple((name, inode) for name, inode in raw["namespaces"]),
+                    "programs": tuple(StartedProgram(**program) for program in raw["programs"]),
+                }
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise LabError(
+                f"{self._state} can't be understood: {error}", "was it written by another version of netlab?"
+            ) from error
+
+    def remove(self) -> None:
+        """Remove what this class has written, the state last, and the directory if nothing else is in it."""
+        for pattern in ("logs/*.log", "*.new", "topology.yaml", "hosts"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        for directory in (self._logs, self.names):
+            with suppress(FileNotFoundError, OSError):
+                directory.rmdir()
+        self._state.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+        with suppress(OSError):
+            self.root.rmdir()
+
+    @contextmanager
+    def locked(self, *, create: bool = False, timeout_s: float = 10.0) -> Iterator[bool]:
+        """Hold the lab for one command; yields whether its directory is there (with create: it always is).
+
+        Raises LabError where another command keeps it longer than timeout_s.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if create:
+                _make_root(self.root)
+                with suppress(FileNotFoundError, FileExistsError):
+                    self.path.mkdir(mode=0o755)
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if create:
+                    continue  # removed in between by the one who held it
+                yield False
+                return
+            if _lock(fd, deadline, self.lab) and _same(fd, self.path):
+                break
+            os.close(fd)
+        try:
+            yield True
+        finally:
+            # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
+            with suppress(OSError):
+                self.path.rmdir()
+            with suppress(OSError):
+                self.root.rmdir()
+            os.close(fd)
+
+
+def _lock(fd: int, deadline: float, lab: str) -> bool:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"another netlab command is at work on the lab {lab}", "wait for it, or end it"
+                ) from None
+            time.sleep(0.02)
+
+
+def _same(fd: int, path: Path) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _make_root(root: Path) -> None:
+    root.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
+    owner = root.stat().st_uid
+    if owner != os.geteuid() or root.is_symlink():
+        raise LabError(f"{root} belongs to another user", f"set {RUNDIR_VARIABLE} to a directory of yours")
+
+
+def labs(root: Path) -> list[str]:
+    """The names of the labs that are written down here, sorted."""
+    try:
+        return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def choose(root: Path, lab: str | None) -> str:
+    """The lab that a command means: the one named, or the only one there is. UsageError says what there is."""
+    there = labs(root)
+    if lab is not None:
+        if lab not in there:
+            known = f"the labs here are: {', '.join(there)}" if there else "no lab is up: `netlab up` builds one"
+            raise UsageError(f"no lab is called {lab}", known)
+        return lab
+    if not there:
+        raise UsageError("no lab is up", "`netlab up topology.yaml` builds one")
+    if len(there) > 1:
+        raise UsageError(f"several labs are up: {', '.join(there)}", "name the one you mean")
+    return there[0]

@@ -1,0 +1,409 @@
+"""Steps: what a plan is made of. Each is a value that says what it does, and its `ip` / `nft` / `sysctl` twin.
+
+Pure. `plan.py` orders them, `kernel.py` carries them out. A twin names namespaces as root's labs do, with the lab's
+name and a dash before them: it is what someone types who has no netlab.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, Program, Qdisc, Route, Veth
+
+if TYPE_CHECKING:
+    from netlab.kubeproxy import Ruleset
+
+
+def _words(attributes: LinkAttributes, *, queues: bool) -> str:
+    numbers = {
+        "address": attributes.mac,
+        "mtu": attributes.mtu,
+        "txqueuelen": attributes.txqlen,
+        "gso_max_segs": attributes.gso_max_segs,
+        "gso_max_size": attributes.gso_max_size,
+        "gro_max_size": attributes.gro_max_size,
+    }
+    if queues:
+        numbers["numtxqueues"] = attributes.num_tx_queues
+        numbers["numrxqueues"] = attributes.num_rx_queues
+    return "".join(f" {word} {value}" for word, value in numbers.items() if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNetns:
+    """A network namespace, empty but for `lo`, which is down."""
+
+    netns: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: network namespace"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns add {prefix}{self.netns}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBridge:
+    """A bridge, down."""
+
+    bridge: Bridge
+
+    @property
+    def netns(self) -> str:
+        return self.bridge.interface.netns
+
+    def describe(self) -> str:
+        return f"{self.netns}: bridge {self.bridge.interface.ifname}"
+
+    def twin(self, prefix: str) -> str:
+        interface = self.bridge.interface
+        options = (
+            f"stp_state {self.bridge.stp:d} mcast_snooping {self.bridge.mcast_snooping:d} "
+            f"vlan_filtering {self.bridge.vlan_filtering:d}"
+        )
+        attributes = _words(interface.attributes, queues=False)
+        return f"ip -n {prefix}{self.netns} link add {interface.ifname}{attributes} type bridge {options}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVeth:
+    """A veth pair, each end in its namespace, both down; `a` enslaved where it is a bridge's port."""
+
+    veth: Veth
+
+    @property
+    def netns(self) -> str:
+        return self.veth.a.netns
+
+    def describe(self) -> str:
+        a, b = self.veth.a, self.veth.b
+        return f"{a.netns}: veth {a.ifname} to {b.netns} {b.ifname}"
+
+    def twin(self, prefix: str) -> str:
+        a, b = self.veth.a, self.veth.b
+        master = "" if a.master is None else f" master {a.master}"
+        return (
+            f"ip -n {prefix}{a.netns} link add {a.ifname}{master}{_words(a.attributes, queues=True)} "
+            f"type veth peer name {b.ifname} netns {prefix}{b.netns}{_words(b.attributes, queues=True)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetLink:
+    """Change the attributes and the bridge of an interface that is there already."""
+
+    interface: Interface
+
+    @property
+    def netns(self) -> str:
+        return self.interface.netns
+
+    def describe(self) -> str:
+        return f"{self.netns}: attributes of {self.interface.ifname}"
+
+    def twin(self, prefix: str) -> str:
+        interface = self.interface
+        master = "nomaster" if interface.master is None else f"master {interface.master}"
+        attributes = _words(interface.attributes, queues=False)
+        return f"ip -n {prefix}{self.netns} link set {interface.ifname}{attributes} {master}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """An interface up or down; link_local says whether IPv6 may give it an address of its own."""
+
+    netns: str
+    ifname: str
+    up: bool = True
+    link_local: bool = True
+
+    def describe(self) -> str:
+        return f"{self.netns}: {self.ifname} {'up' if self.up else 'down'}"
+
+    def twin(self, prefix: str) -> str:
+        command = f"ip -n {prefix}{self.netns} link set {self.ifname}"
+        quiet = "" if self.link_local else f"{command} addrgenmode none\n"
+        return f"{quiet}{command} {'up' if self.up else 'down'}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """An address on an interface; IPv6 ones skip duplicate address detection, so that they are usable at once."""
+
+    netns: str
+    ifname: str
+    address: InterfaceAddress
+
+    def describe(self) -> str:
+        return f"{self.netns}: address {self.address} on {self.ifname}"
+
+    def twin(self, prefix: str) -> str:
+        network = self.address.network
+        more = " nodad" if network.version == 6 else " broadcast +" if network.prefixlen < 31 else ""
+        return f"ip -n {prefix}{self.netns} addr add {self.address} dev {self.ifname}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    """A route in the main table."""
+
+    netns: str
+    route: Route
+
+    def describe(self) -> str:
+        return f"{self.netns}: route {route_words(self.route)}"
+
+    def twin(self, prefix: str) -> str:
+        family = " -6" if self.route.dst.version == 6 else ""
+        return f"ip{family} -n {prefix}{self.netns} route add {route_words(self.route)}"
+
+
+def route_words(route: Route) -> str:
+    """A route in iproute2's words: "default via 10.0.0.1"."""
+    words = [] if route.kind == "unicast" else [route.kind]
+    words.append("default" if route.dst.prefixlen == 0 else str(route.dst))
+    for word, value in (("via", route.via), ("dev", route.dev), ("src", route.src), ("metric", route.metric)):
+        if value is not None:
+            words += [word, str(value)]
+    return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """A sysctl of one network namespace; value is as /proc/sys takes it."""
+
+    netns: str
+    key: str
+    value: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: sysctl {self.key} = {self.value}"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns exec {prefix}{self.netns} sysctl -qw {shlex.quote(f'{self.key}={self.value}')}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddQdisc:
+    """A root queueing discipline, in the place of the one that is there."""
+
+    netns: str
+    ifname: str
+    qdisc: Qdisc
+
+    def describe(self) -> str:
+        return f"{self.netns}: qdisc {self.qdisc.kind} on {self.ifname}"
+
+    def twin(self, prefix: str) -> str:
+        command = f"tc -n {prefix}{self.netns}"
+        words = "".join(f" {word} {value}" for word, value in self.qdisc.parameters)
+        if self.qdisc.kind == "htb":  # one class, which takes all traffic
+            return (
+                f"{command} qdisc replace dev {self.ifname} root handle 1: htb default 1\n"
+                f"{command} class replace dev {self.ifname} parent 1: classid 1:1 htb{words}"
+            )
+        return f"{command} qdisc replace dev {self.ifname} root {self.qdisc.kind}{words}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRules:
+    """kube-proxy's tables, replaced whole in one transaction; connections under way are not touched."""
+
+    netns: str
+    ruleset: Ruleset
+
+    def describe(self) -> str:
+        return f"{self.netns}: kube-proxy's rules"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{self.ruleset.nft().rstrip()}\nRULES"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteHosts:
+    """The lab's /etc/hosts: the names of its namespaces and Services."""
+
+    text: str
+    namespaces: tuple[str, ...]
+
+    def describe(self) -> str:
+        return "/etc/hosts of the lab"
+
+    def twin(self, prefix: str) -> str:
+        lines = [f"hosts=$(cat <<'HOSTS'\n{self.text.rstrip()}\nHOSTS\n)"]
+        lines.append(f"for netns in {' '.join(prefix + name for name in self.namespaces)}; do")
+        lines.append('  mkdir -p "/etc/netns/$netns" && echo "$hosts" >"/etc/netns/$netns/hosts"\ndone')
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class StartProgram:
+    """A program of the topology, started in its namespace; done when its readiness condition holds."""
+
+    netns: str
+    program: Program
+
+    def describe(self) -> str:
+        return f"{self.netns}: program {self.program.name}: {shlex.join(self.program.argv)}"
+
+    def twin(self, prefix: str) -> str:
+        run = f"ip netns exec {prefix}{self.netns}"
+        env = "".join(f" {shlex.quote(f'{key}={value}')}" for key, value in self.program.env)
+        environment = f" env{env}" if env else ""
+        log = f"/tmp/{prefix}{self.netns}.{self.program.name}.log"  # noqa: S108 (the script is the reader's own)
+        start = f"setsid {run}{environment} {shlex.join(self.program.argv)} >{log} 2>&1 </dev/null &"
+        ready = self.program.ready
+        if ready.listening is not None:
+            condition = f"{run} ss -Hltn 'sport = :{ready.listening}' | grep -q ."
+        elif ready.output is not None:
+            condition = f"grep -qE {shlex.quote(ready.output)} {log}"
+        elif ready.command is not None:
+            condition = f"{run} {shlex.join(ready.command)} >/dev/null 2>&1"
+        else:
+            return start
+        wait = shlex.quote(f"until {condition}; do sleep 0.1; done")
+        return f"{start}\ntimeout {ready.timeout_s:g} sh -c {wait}"
+
+
+# --- undoing: what a change of the topology, or `down`, takes away --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNetns:
+    """Take a namespace's name away; it goes with the last process and link in it."""
+
+    netns: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: network namespace removed"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns del {prefix}{self.netns}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLink:
+    """Remove an interface; a veth's peer goes with it."""
+
+    netns: str
+    ifname: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: {self.ifname} removed"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip -n {prefix}{self.netns} link del {self.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAddress:
+    """Remove an address."""
+
+    netns: str
+    ifname: str
+    address: InterfaceAddress
+
+    def describe(self) -> str:
+        return f"{self.netns}: address {self.address} on {self.ifname} removed"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip -n {prefix}{self.netns} addr del {self.address} dev {self.ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoute:
+    """Remove a route."""
+
+    netns: str
+    route: Route
+
+    def describe(self) -> str:
+        return f"{self.netns}: route {route_words(self.route)} removed"
+
+    def twin(self, prefix: str) -> str:
+        family = " -6" if self.route.dst.version == 6 else ""
+        return f"ip{family} -n {prefix}{self.netns} route del {route_words(self.route)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResetSysctl:
+    """Give a sysctl the value that a new namespace has."""
+
+    netns: str
+    key: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: sysctl {self.key} back to its default"
+
+    def twin(self, prefix: str) -> str:
+        value = f'"$(unshare -n sysctl -n {self.key})"'
+        return f"ip netns exec {prefix}{self.netns} sysctl -qw {self.key}={value}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteQdisc:
+    """Remove the root queueing discipline; the kernel's default takes its place."""
+
+    netns: str
+    ifname: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: qdisc on {self.ifname} removed"
+
+    def twin(self, prefix: str) -> str:
+        return f"tc -n {prefix}{self.netns} qdisc del dev {self.ifname} root"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRules:
+    """Remove kube-proxy's tables, and no others. tables are (family, name)."""
+
+    netns: str
+    tables: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        return f"{self.netns}: kube-proxy's rules removed"
+
+    def twin(self, prefix: str) -> str:
+        commands = "; ".join(f"delete table {family} {name}" for family, name in self.tables)
+        return f"ip netns exec {prefix}{self.netns} nft {shlex.quote(commands)}"
+
+
+@dataclass(frozen=True, slots=True)
+class StopProgram:
+    """End a program that an earlier topology started."""
+
+    netns: str
+    name: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: program {self.name} ended"
+
+    def twin(self, prefix: str) -> str:
+        return f"# end the program {self.name} in {prefix}{self.netns}"
+
+
+Step: TypeAlias = (
+    CreateNetns
+    | CreateBridge
+    | CreateVeth
+    | SetLink
+    | SetUp
+    | AddAddress
+    | AddRoute
+    | SetSysctl
+    | AddQdisc
+    | LoadRules
+    | WriteHosts
+    | StartProgram
+    | DeleteNetns
+    | DeleteLink
+    | DeleteAddress
+    | DeleteRoute
+    | ResetSysctl
+    | DeleteQdisc
+    | DeleteRules
+    | StopProgram
+)

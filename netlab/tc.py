@@ -1,0 +1,145 @@
+"""Queueing disciplines: rare and intricate, so pyroute2 encodes them. tc's words go in, a root qdisc comes out.
+
+Everything here acts in the calling thread's network namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from netlab.errors import UnsupportedError
+from netlab.model import Qdisc
+
+_SIZES = {"": 1, "b": 1, "k": 1024, "kb": 1024, "m": 1024**2, "mb": 1024**2, "g": 1024**3, "gb": 1024**3}
+_BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_TIMES_US = {"": 1, "us": 1, "usec": 1, "ms": 1000, "msec": 1000, "s": 10**6, "sec": 10**6}
+_NUMBER = re.compile(r"([0-9.]+)([a-z]*)")
+
+
+def _split(text: str) -> tuple[float, str]:
+    match = _NUMBER.fullmatch(text.lower())
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]), match[2]
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of "16kb" (k is 1,024, as tc has it)."""
+    number, unit = _split(text)
+    return int(number * _SIZES[unit])
+
+
+def rate_bytes_per_s(text: str) -> int:
+    """Bytes a second of "1mbit" or "125kbps" (tc's bit is a bit, its bps a byte, a second)."""
+    number, unit = _split(text)
+    if unit.endswith("bps"):
+        return int(number * _BITS[unit.removesuffix("bps")])
+    return int(number * _BITS[unit.removesuffix("bit")] / 8)
+
+
+def time_us(text: str) -> int:
+    """Microseconds of "50ms"."""
+    number, unit = _split(text)
+    return int(number * _TIMES_US[unit])
+
+
+def _percent(text: str) -> float:
+    return float(text.removesuffix("%"))
+
+
+def _netem(words: dict[str, str]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    delay = words.get("delay", "").split()
+    for name, text in zip(("delay", "jitter"), delay, strict=False):
+        arguments[name] = time_us(text)
+    if len(delay) > 2:
+        arguments["delay_corr"] = _percent(delay[2])
+    names = {
+        "loss": ("loss", "loss_corr"),
+        "duplicate": ("duplicate", "dup_corr"),
+        "reorder": ("prob_reorder", "corr_reorder"),
+        "corrupt": ("prob_corrupt", "corr_corrupt"),
+    }
+    for word, arguments_of in names.items():
+        for name, text in zip(arguments_of, words.get(word, "").split(), strict=False):
+            arguments[name] = _percent(text)
+    if "rate" in words:
+        arguments["rate"] = rate_bytes_per_s(words["rate"])
+    arguments |= {word: int(words[word]) for word in ("gap", "limit") if word in words}
+    return arguments
+
+
+def arguments(qdisc: Qdisc) -> dict[str, Any]:
+    """The parameters as pyroute2's tc() takes them: bytes, bytes a second, microseconds, percent."""
+    words = dict(qdisc.parameters)
+    if qdisc.kind == "netem":
+        return _netem(words)
+    if qdisc.kind == "pfifo":
+        return {word: int(value) for word, value in words.items()}
+    readers = {"rate": rate_bytes_per_s, "ceil": rate_bytes_per_s, "peakrate": rate_bytes_per_s, "latency": time_us}
+    found = {word: readers.get(word, size_bytes)(value) for word, value in words.items()}
+    if "peakrate" in found:
+        found["peak"] = found.pop("peakrate")
+    if qdisc.kind == "htb":
+        # tc's own default: what the rate sends in one tick of 100 Hz, and one packet.
+        found.setdefault("burst", found["rate"] // 100 + 1600)
+        found.setdefault("cburst", found.get("ceil", found["rate"]) // 100 + 1600)
+    return found
+
+
+def replace_root(index: int, qdisc: Qdisc) -> None:
+    """Equivalent to `tc qdisc replace dev IFNAME root KIND …` (htb: with one class that takes all traffic).
+
+    UnsupportedError where the kernel lacks the discipline; OSError for other refusals.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2.netlink.rtnl.tcmsg import plugins
+
+    plugins.setdefault("bfifo", plugins["pfifo"])  # the same options, in bytes instead of packets
+    with IPRoute() as ipr:
+        try:
+            if qdisc.kind == "htb":
+                ipr.tc("replace", "htb", index=index, handle=0x10000, default=1)
+                ipr.tc("replace-class", "htb", index=index, handle=0x10001, parent=0x10000, **arguments(qdisc))
+            else:
+                ipr.tc("replace", qdisc.kind, index=index, handle=0x10000, **arguments(qdisc))
+        except NetlinkError as error:
+            if error.code == 2:  # ENOENT: no such discipline, and no module for it
+                raise UnsupportedError(
+                    f"this kernel has no queueing discipline {qdisc.kind}",
+                    f"it needs CONFIG_NET_SCH_{qdisc.kind.upper()}, or its module sch_{qdisc.kind}",
+                ) from None
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def delete_root(index: int) -> None:
+    """Equivalent to `tc qdisc del dev IFNAME root`; OSError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as ipr:
+        try:
+            ipr.tc("del", index=index, parent=0xFFFFFFFF)
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def roots(ipr: Any) -> dict[int, tuple[str, str]]:
+    """The root qdiscs that someone set, by ifindex: (kind, its options as the kernel tells them).
+
+    A qdisc that the kernel gave by itself has handle 0 and is left out. Options are text to compare, not to parse.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    classes: dict[int, list[str]] = {}
+    for message in ipr.get_qdiscs():
+        if message["parent"] == 0xFFFFFFFF and message["handle"]:
+            found[message["index"]] = (message.get_attr("TCA_KIND"), str(message.get_attr("TCA_OPTIONS")))
+    for index, (kind, options) in found.items():
+        if kind == "htb":
+            for message in ipr.get_classes(index=index):
+                classes.setdefault(index, []).append(str(message.get_attr("TCA_OPTIONS")))
+            found[index] = (kind, options + "".join(classes.get(index, [])))
+    return found
