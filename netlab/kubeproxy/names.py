@@ -1,0 +1,40 @@
+"""kube-proxy's names of iptables chains: hashed, so that they fit into iptables' 28 characters.
+
+Owns the hash and the strings that are hashed (kube-proxy's pkg/proxy/iptables/proxier.go: `portProtoHash` and
+`servicePortEndpointChainName`). Which chain holds which rule is `iptables_layout.py`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b32encode
+
+from netlab.model import Address, Protocol, Service, ServicePort
+
+HASH_LENGTH = 16
+"""Characters of base32(sha256(...)) that a chain's name keeps: 80 bits."""
+
+
+def service_port_name(service: Service, port: ServicePort) -> str:
+    """What kube-proxy calls one port of a Service: "default/web:http", or "default/web" for an unnamed port."""
+    name = f"{service.namespace}/{service.name}"
+    return f"{name}:{port.name}" if port.name else name
+
+
+def service_chain(port_name: str, protocol: Protocol) -> str:
+    """The chain that balances a service port's load: "KUBE-SVC-4SW47YFZTEDKD3PK"; one name for both families."""
+    return "KUBE-SVC-" + _hash(port_name + protocol.lower())
+
+
+def endpoint_chain(port_name: str, protocol: Protocol, address: Address, port: int) -> str:
+    """The chain that translates to one endpoint of a service port: "KUBE-SEP-UKSFD7AGPMPPLUHC"."""
+    return "KUBE-SEP-" + _hash(port_name + protocol.lower() + socket_address(address, port))
+
+
+def socket_address(address: Address, port: int) -> str:
+    """ "10.0.1.2:80", or "[fd00::2]:80": kube-proxy, nft and iptables write it alike."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _hash(text: str) -> str:
+    return b32encode(hashlib.sha256(text.encode()).digest()).decode()[:HASH_LENGTH]

@@ -1,0 +1,88 @@
+"""Rules as the text that nft and libnftables read.
+
+Owns nft's syntax, as nftables 1.0.6 (Debian 12) and later accept it. Running the text is `kernel.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from netlab.kubeproxy.names import socket_address
+from netlab.kubeproxy.rules import Chain, Dnat, Family, FlipMark, Jump, Match, Rule, SetMark, Table, Verdict
+
+COMMENT_MAXLEN = 128
+"""Longest comment of a rule in characters (libnftnl's NFTNL_UDATA_COMMENT_MAXLEN)."""
+
+
+def replace_tables(tables: Iterable[Table]) -> str:
+    """One transaction that puts these tables in the place of what has their names; connections stay as they are.
+
+    `table` comes before `delete table`, so that the deletion finds something to delete the first time too.
+    """
+    lines: list[str] = []
+    for table in tables:
+        lines += [f"table {table.family} {table.name}", f"delete table {table.family} {table.name}"]
+        lines += [f"table {table.family} {table.name} {{"]
+        for chain in table.chains:
+            lines += (f"\t{line}" for line in _chain(chain, table.family))
+        lines += ["}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _chain(chain: Chain, family: Family) -> Iterator[str]:
+    yield f"chain {chain.name} {{"
+    if (hook := chain.hook) is not None:
+        yield f"\ttype {hook.type} hook {hook.hook} priority {hook.priority}; policy accept;"
+    for rule in chain.rules:
+        yield f"\t{_rule(rule, family)}"
+    yield "}"
+
+
+def _rule(rule: Rule, family: Family) -> str:
+    # A counter in each, as iptables has it: which way packets went is read from `nft list ruleset`.
+    words = [*_match(rule.match, family), "counter", _statement(rule, family)]
+    if rule.comment:
+        words.append(f'comment "{rule.comment[:COMMENT_MAXLEN]}"')
+    return " ".join(words)
+
+
+def _match(match: Match, family: Family) -> Iterator[str]:
+    if match.source is not None:
+        yield f"{family} saddr {match.source}"
+    if match.source_outside is not None:
+        yield f"{family} saddr != {match.source_outside}"
+    if match.destination is not None:
+        yield f"{family} daddr {match.destination}"
+    if match.destination_is_local:
+        yield "fib daddr type local"
+    if match.protocol is not None:
+        protocol = match.protocol.lower()
+        yield f"meta l4proto {protocol}" if match.port is None else f"{protocol} dport {match.port}"
+    if match.ct_state:
+        yield "ct state " + ",".join(match.ct_state)
+    if match.marked is not None:
+        yield f"meta mark & {match.marked:#x} == {match.marked:#x}"
+    if match.unmarked is not None:
+        yield f"meta mark & {match.unmarked:#x} != {match.unmarked:#x}"
+    if match.one_in is not None:
+        # The kernel scales 32 random bits to 0 ... one_in-1, so each number has its equal share to within 2**-32;
+        # a comparison with a scaled probability would only add a rounding of its own, and read worse.
+        yield f"numgen random mod {match.one_in} == 0"
+
+
+def _statement(rule: Rule, family: Family) -> str:
+    match rule.statement:
+        case Jump(chain):
+            return f"jump {chain}"
+        case Dnat(address, port):
+            return f"dnat to {socket_address(address, port)}"
+        case SetMark(bits):
+            return f"meta mark set meta mark | {bits:#x}"
+        case FlipMark(bits):
+            return f"meta mark set meta mark ^ {bits:#x}"
+        case Verdict.REJECT:
+            return f"reject with {'icmp' if family == 'ip' else 'icmpv6'} port-unreachable"
+        case Verdict.MASQUERADE:
+            return "masquerade fully-random"
+        case Verdict() as verdict:
+            return verdict.value

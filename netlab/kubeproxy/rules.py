@@ -1,0 +1,131 @@
+"""Packet filter rules as data: a Table holds Chains, a Chain holds Rules, a Rule is a match and a statement.
+
+Only what kube-proxy's layouts use is here. Nothing in this file knows how a rule is written down: `nft.py` and
+`iptables_save.py` do, and each Rule is exactly one line in either. Names (of chains, and in comments) come from a
+Topology, whose loader has checked their characters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from netlab.model import Address, Network, Protocol
+
+Family: TypeAlias = Literal["ip", "ip6"]
+"""nftables' address families, one iptables program each: iptables and ip6tables."""
+
+
+class CtState(StrEnum):
+    """What conntrack says of a packet, in nftables' spelling."""
+
+    NEW = "new"
+    ESTABLISHED = "established"
+    RELATED = "related"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a packet must have, all of it; a field left at None asks nothing.
+
+    source_outside holds for a packet whose source is not in that network; port is the destination's and needs
+    protocol. marked and unmarked are bits of the packet's mark that are all set, or not all set. one_in is chance: the
+    rule is taken by one packet in so many.
+    """
+
+    source: Address | None = None
+    source_outside: Network | None = None
+    destination: Address | None = None
+    destination_is_local: bool = False
+    protocol: Protocol | None = None
+    port: int | None = None
+    ct_state: tuple[CtState, ...] = ()
+    marked: int | None = None
+    unmarked: int | None = None
+    one_in: int | None = None
+
+
+class Verdict(StrEnum):
+    """Statements that need nothing more said.
+
+    REJECT answers with ICMP port unreachable, and a connect() fails with ECONNREFUSED. Over veths the answer can come
+    while connect() still holds its socket: the kernel then drops it (TcpExtLockDroppedIcmps), and the next SYN, a
+    second later, brings the one that counts. MASQUERADE takes the address of the interface that the packet leaves by,
+    and a source port at random.
+    """
+
+    ACCEPT = "accept"
+    DROP = "drop"
+    RETURN = "return"
+    REJECT = "reject"
+    MASQUERADE = "masquerade"
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Go on in another chain of the same table, and come back at its end."""
+
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dnat:
+    """Translate the destination of the connection that this packet opens."""
+
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """Set these bits of the packet's mark."""
+
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlipMark:
+    """Turn these bits of the packet's mark over: where they are set, clear them."""
+
+    bits: int
+
+
+Statement: TypeAlias = Verdict | Jump | Dnat | SetMark | FlipMark
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: packets that match meet the statement. comment is kube-proxy's own, without quotes; may be empty."""
+
+    statement: Statement
+    match: Match = Match()
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a base chain hangs: `type nat hook prerouting priority -100`."""
+
+    type: Literal["nat", "filter"]
+    hook: Literal["prerouting", "output", "forward", "postrouting"]
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Rules in order. A chain with a hook is a base chain (iptables: built-in) whose policy is accept."""
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+    hook: Hook | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Chains of one family under a table's name: ("ip", "nat") is what `nft list table ip nat` lists."""
+
+    family: Family
+    name: Literal["nat", "filter"]
+    chains: tuple[Chain, ...]

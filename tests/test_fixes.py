@@ -1,0 +1,93 @@
+"""The fixes change a Topology, that and nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from netlab import fixes
+from netlab.errors import UsageError
+from netlab.kubeproxy import ruleset
+from netlab.model import Endpoint, KubeProxy, Netns, Role, Service, ServicePort, Topology
+
+LIBERAL = ("net.netfilter.nf_conntrack_tcp_be_liberal", "1")
+
+LAB = Topology(
+    "lab",
+    (
+        Netns("client", Role.POD, node="node"),
+        Netns("node", Role.NODE, sysctls=(("net.ipv4.ip_forward", "1"),)),
+        Netns("far", Role.NODE),
+    ),
+    services=(
+        Service(
+            "web",
+            (ip_address("192.168.0.2"),),
+            (ServicePort(80, 8080),),
+            (Endpoint("client", (ip_address("10.0.0.2"),)),),
+        ),
+    ),
+    kube_proxy=KubeProxy(("node",)),
+)
+
+
+def test_they_are_known_by_name_and_have_a_line_to_list() -> None:
+    assert list(fixes.FIXES) == ["drop-invalid", "be-liberal"]
+    for name, fix in fixes.FIXES.items():
+        assert fix.name == name
+        assert fix.summary
+        assert "\n" not in fix.summary
+
+
+def test_no_fix_is_no_change() -> None:
+    assert fixes.apply(LAB, ()) == LAB
+
+
+def test_drop_invalid_changes_the_rules_only() -> None:
+    fixed = fixes.apply(LAB, ["drop-invalid"])
+    assert fixed == replace(LAB, kube_proxy=KubeProxy(("node",), drop_invalid=True))
+    made = ruleset(fixed, "node")
+    assert made is not None
+    assert "ct state invalid counter drop" in made.nft()
+
+
+def test_be_liberal_sets_the_sysctl_on_kube_proxy_nodes_only() -> None:
+    client, node, far = LAB.namespaces
+    assert fixes.apply(LAB, ["be-liberal"]) == replace(
+        LAB, namespaces=(client, replace(node, sysctls=(("net.ipv4.ip_forward", "1"), LIBERAL)), far)
+    )
+
+
+def test_be_liberal_takes_the_place_of_the_topologys_own_value() -> None:
+    client, node, far = LAB.namespaces
+    strict = replace(LAB, namespaces=(client, replace(node, sysctls=((LIBERAL[0], "0"),)), far))
+    assert fixes.apply(strict, ["be-liberal"]).netns("node").sysctls == (LIBERAL,)
+
+
+def test_they_add_up_and_may_be_repeated() -> None:
+    both = fixes.apply(LAB, ["be-liberal", "drop-invalid"])
+    assert both.kube_proxy.drop_invalid
+    assert LIBERAL in both.netns("node").sysctls
+    assert fixes.apply(both, ["drop-invalid", "be-liberal", "drop-invalid"]) == both
+
+
+def test_an_unknown_name_is_an_error_that_names_them_all() -> None:
+    with pytest.raises(UsageError) as raised:
+        fixes.apply(LAB, ["drop-invalid", "drop-invlid"])
+    assert str(raised.value) == (
+        "there is no fix 'drop-invlid'\n  hint: did you mean 'drop-invalid'? the fixes are: drop-invalid, be-liberal"
+    )
+    with pytest.raises(UsageError) as raised:
+        fixes.apply(LAB, ["xyz"])
+    assert str(raised.value) == "there is no fix 'xyz'\n  hint: the fixes are: drop-invalid, be-liberal"
+
+
+def test_a_lab_without_kube_proxy_has_nothing_to_fix() -> None:
+    with pytest.raises(UsageError) as raised:
+        fixes.apply(replace(LAB, kube_proxy=KubeProxy()), ["be-liberal"])
+    assert str(raised.value) == (
+        "the fix 'be-liberal' has nothing to work on: no node of lab 'lab' runs kube-proxy\n"
+        "  hint: name the nodes that get the rules in the topology's kube_proxy"
+    )

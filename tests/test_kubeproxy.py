@@ -1,0 +1,348 @@
+"""kube-proxy's rules as text: names against kube-proxy's own, small rule sets whole, and what nft and iptables read.
+
+What the rules do to packets is `test_kubeproxy_kernel.py`'s.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from netlab.kubeproxy import Ruleset, ruleset
+from netlab.kubeproxy.names import endpoint_chain, service_chain, service_port_name
+from netlab.model import Endpoint, KubeProxy, Netns, Protocol, Role, Service, ServicePort, Topology
+
+WEB = Service(
+    "web", (ip_address("192.168.0.2"),), (ServicePort(80, 8080),), (Endpoint("a", (ip_address("10.0.1.2"),)),)
+)
+THREE = replace(WEB, endpoints=tuple(Endpoint(n, (ip_address(f"10.0.1.{i}"),)) for i, n in enumerate("abc", start=2)))
+EMPTY = replace(WEB, endpoints=())
+DNS = Service(
+    "dns",
+    (ip_address("192.168.0.10"), ip_address("fd00:1::10")),
+    (ServicePort(53, 5353, Protocol.UDP, "dns"), ServicePort(53, 5353, Protocol.TCP, "dns-tcp")),
+    tuple(Endpoint(n, (ip_address(f"10.0.1.{i}"), ip_address(f"fd00::{i}"))) for i, n in enumerate("ab", start=2)),
+    namespace="kube-system",
+)
+CIDRS = ("10.0.0.0/16",)
+
+
+def rules(*services: Service, cidrs: tuple[str, ...] = CIDRS, drop_invalid: bool = False) -> Ruleset:
+    kube_proxy = KubeProxy(("node",), tuple(ip_network(cidr) for cidr in cidrs), drop_invalid)
+    made = ruleset(Topology("lab", (Netns("node", Role.NODE),), services=services, kube_proxy=kube_proxy), "node")
+    assert made is not None
+    return made
+
+
+def lines_of(made: Ruleset, beginning: str) -> list[str]:
+    """The iptables-save lines that begin so, without it."""
+    return [line.removeprefix(beginning) for line in made.iptables_save().splitlines() if line.startswith(beginning)]
+
+
+def test_names_are_kube_proxys_own() -> None:
+    """The names that kube-proxy's own unit tests expect for these services (pkg/proxy/iptables/proxier_test.go)."""
+    svc4 = Service("svc4", (), (), (), namespace="ns4")
+    name = service_port_name(svc4, ServicePort(80, 80, name="p80"))
+    assert name == "ns4/svc4:p80"
+    assert service_chain(name, Protocol.TCP) == "KUBE-SVC-4SW47YFZTEDKD3PK"
+    assert endpoint_chain(name, Protocol.TCP, ip_address("10.180.0.4"), 80) == "KUBE-SEP-UKSFD7AGPMPPLUHC"
+    assert endpoint_chain(name, Protocol.TCP, ip_address("10.180.0.5"), 80) == "KUBE-SEP-C6EBXVWJJZMIWKLZ"
+    assert service_chain("ns1/svc1:p80", Protocol.TCP) == "KUBE-SVC-XPGD46QRK7WJZT7O"
+    assert endpoint_chain("ns1/svc1:p80", Protocol.TCP, ip_address("10.180.0.1"), 80) == "KUBE-SEP-SXIVWICOYRO3J4NJ"
+
+
+def test_names_that_every_cluster_has() -> None:
+    assert service_chain("default/kubernetes:https", Protocol.TCP) == "KUBE-SVC-NPX46M4PTMTKRN6Y"
+    assert service_chain("kube-system/kube-dns:dns", Protocol.UDP) == "KUBE-SVC-TCOU7JCQXEZGVUNU"
+
+
+def test_unnamed_port_is_the_service_alone() -> None:
+    assert service_port_name(WEB, WEB.ports[0]) == "default/web"
+
+
+NFT_ONE_ENDPOINT = """\
+table ip nat
+delete table ip nat
+table ip nat {
+	chain PREROUTING {
+		type nat hook prerouting priority -100; policy accept;
+		counter jump KUBE-SERVICES comment "kubernetes service portals"
+	}
+	chain OUTPUT {
+		type nat hook output priority -100; policy accept;
+		counter jump KUBE-SERVICES comment "kubernetes service portals"
+	}
+	chain POSTROUTING {
+		type nat hook postrouting priority 100; policy accept;
+		counter jump KUBE-POSTROUTING comment "kubernetes postrouting rules"
+	}
+	chain KUBE-SERVICES {
+		ip daddr 192.168.0.2 tcp dport 80 counter jump KUBE-SVC-LOLE4ISW44XBNF3G comment "default/web cluster IP"
+		fib daddr type local counter jump KUBE-NODEPORTS \
+comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
+	}
+	chain KUBE-NODEPORTS {
+	}
+	chain KUBE-MARK-MASQ {
+		counter meta mark set meta mark | 0x4000
+	}
+	chain KUBE-POSTROUTING {
+		meta mark & 0x4000 != 0x4000 counter return
+		counter meta mark set meta mark ^ 0x4000
+		counter masquerade fully-random comment "kubernetes service traffic requiring SNAT"
+	}
+	chain KUBE-SVC-LOLE4ISW44XBNF3G {
+		ip saddr != 10.0.0.0/16 ip daddr 192.168.0.2 tcp dport 80 counter jump KUBE-MARK-MASQ \
+comment "default/web cluster IP"
+		counter jump KUBE-SEP-CLJD2HVAOG7NX5JI comment "default/web -> 10.0.1.2:8080"
+	}
+	chain KUBE-SEP-CLJD2HVAOG7NX5JI {
+		ip saddr 10.0.1.2 counter jump KUBE-MARK-MASQ comment "default/web"
+		meta l4proto tcp counter dnat to 10.0.1.2:8080 comment "default/web"
+	}
+}
+table ip filter
+delete table ip filter
+table ip filter {
+	chain FORWARD {
+		type filter hook forward priority 0; policy accept;
+		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+	}
+	chain OUTPUT {
+		type filter hook output priority 0; policy accept;
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+	}
+	chain KUBE-SERVICES {
+	}
+	chain KUBE-FORWARD {
+		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
+		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
+	}
+}
+"""
+
+
+def test_nft_text_of_one_endpoint() -> None:
+    assert rules(WEB).nft() == NFT_ONE_ENDPOINT
+
+
+SAVE_NO_ENDPOINTS_IPV6 = """\
+# ip6tables-restore
+*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A KUBE-SERVICES -m comment \
+--comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" \
+-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0
+-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
+COMMIT
+*filter
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-FORWARD - [0:0]
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -d fd00:1::10/128 -p udp -m comment --comment "kube-system/dns:dns has no endpoints" \
+-m udp --dport 53 -j REJECT --reject-with icmp6-port-unreachable
+-A KUBE-SERVICES -d fd00:1::10/128 -p tcp -m comment --comment "kube-system/dns:dns-tcp has no endpoints" \
+-m tcp --dport 53 -j REJECT --reject-with icmp6-port-unreachable
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack \
+--ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+"""
+
+
+def test_iptables_text_of_an_ipv6_service_without_endpoints_and_with_the_fix() -> None:
+    """The endpoints have no IPv6 address: in this family there are none."""
+    only_ipv6 = replace(DNS, cluster_ips=DNS.cluster_ips[1:], endpoints=THREE.endpoints)
+    assert rules(only_ipv6, drop_invalid=True).iptables_save() == SAVE_NO_ENDPOINTS_IPV6
+
+
+def test_iptables_text_of_three_endpoints() -> None:
+    """Each endpoint i of n is taken with probability 1/(n-i): 1/3, 1/2, always."""
+    web = "KUBE-SVC-LOLE4ISW44XBNF3G"
+    assert lines_of(rules(THREE), f"-A {web} ") == [
+        '! -s 10.0.0.0/16 -d 192.168.0.2/32 -p tcp -m comment --comment "default/web cluster IP" '
+        "-m tcp --dport 80 -j KUBE-MARK-MASQ",
+        '-m comment --comment "default/web -> 10.0.1.2:8080" '
+        "-m statistic --mode random --probability 0.33333333349 -j KUBE-SEP-CLJD2HVAOG7NX5JI",
+        '-m comment --comment "default/web -> 10.0.1.3:8080" '
+        "-m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-YGS3AUK5IK65MQTP",
+        '-m comment --comment "default/web -> 10.0.1.4:8080" -j KUBE-SEP-5YGYVO734NTPKY4I',
+    ]
+    assert lines_of(rules(THREE), "-A KUBE-SEP-YGS3AUK5IK65MQTP ") == [
+        '-s 10.0.1.3/32 -m comment --comment "default/web" -j KUBE-MARK-MASQ',
+        '-p tcp -m comment --comment "default/web" -m tcp -j DNAT --to-destination 10.0.1.3:8080',
+    ]
+
+
+def test_nft_text_of_three_endpoints() -> None:
+    text = rules(THREE).nft()
+    assert [line.strip() for line in text.splitlines() if "numgen" in line] == [
+        'numgen random mod 3 == 0 counter jump KUBE-SEP-CLJD2HVAOG7NX5JI comment "default/web -> 10.0.1.2:8080"',
+        'numgen random mod 2 == 0 counter jump KUBE-SEP-YGS3AUK5IK65MQTP comment "default/web -> 10.0.1.3:8080"',
+    ]
+
+
+def test_dual_stack_udp_has_one_table_pair_a_family_and_the_same_service_chain_in_both() -> None:
+    made = rules(DNS)
+    assert [(table.family, table.name) for table in made.tables] == [
+        ("ip", "nat"),
+        ("ip", "filter"),
+        ("ip6", "nat"),
+        ("ip6", "filter"),
+    ]
+    dns = service_chain("kube-system/dns:dns", Protocol.UDP)
+    for table in made.tables[::2]:
+        assert dns in [chain.name for chain in table.chains]
+    nft = [line.strip() for line in made.nft().splitlines() if "dnat" in line]
+    assert nft == [
+        f'meta l4proto {protocol} counter dnat to {address}:5353 comment "kube-system/dns:{port}"'
+        for addresses in (("10.0.1.2", "10.0.1.3"), ("[fd00::2]", "[fd00::3]"))
+        for port, protocol in (("dns", "udp"), ("dns-tcp", "tcp"))
+        for address in addresses
+    ]
+
+
+def test_families_load_apart() -> None:
+    made = rules(DNS)
+    assert made.iptables_save() == made.iptables_save("ip") + made.iptables_save("ip6")
+    assert made.iptables_save("ip6").startswith("# ip6tables-restore\n*nat\n")
+    assert rules(WEB).iptables_save("ip6") == ""
+
+
+def test_only_what_is_outside_every_cluster_network_is_marked() -> None:
+    made = rules(WEB, cidrs=("10.0.0.0/16", "10.8.0.0/16", "172.16.0.0/12"))
+    jumps = [line for line in made.iptables_save().splitlines() if "! -s" in line]
+    assert jumps == [
+        "-A KUBE-OFF-CLUSTER-1 ! -s 10.8.0.0/16 -j KUBE-OFF-CLUSTER-2",
+        "-A KUBE-OFF-CLUSTER-2 ! -s 172.16.0.0/12 -j KUBE-MARK-MASQ",
+        "-A KUBE-SVC-LOLE4ISW44XBNF3G ! -s 10.0.0.0/16 -d 192.168.0.2/32 -p tcp -m comment "
+        '--comment "default/web cluster IP" -m tcp --dport 80 -j KUBE-OFF-CLUSTER-1',
+    ]
+
+
+@pytest.mark.parametrize("cidrs", [(), ("fd00::/48",), ("10.0.0.0/8", "0.0.0.0/0")])
+def test_without_a_cluster_network_of_the_family_no_source_is_off_cluster(cidrs: tuple[str, ...]) -> None:
+    """The third case is the network that holds every address."""
+    assert [line for line in rules(WEB, cidrs=cidrs).iptables_save().splitlines() if "! -s" in line] == []
+
+
+def test_neighbouring_cluster_networks_are_one() -> None:
+    made = rules(WEB, cidrs=("10.0.0.0/24", "10.0.1.0/24", "10.0.1.128/25"))
+    assert made == rules(WEB, cidrs=("10.0.0.0/23",))
+
+
+def test_drop_invalid_is_the_first_rule_of_kube_forward() -> None:
+    plain = rules(WEB).nft()
+    fixed = rules(WEB, drop_invalid=True).nft()
+    assert fixed == plain.replace(
+        "\tchain KUBE-FORWARD {\n", "\tchain KUBE-FORWARD {\n\t\tct state invalid counter drop\n"
+    )
+
+
+def test_no_rules_for_others_and_without_services() -> None:
+    topology = Topology(
+        "lab",
+        (Netns("node", Role.NODE), Netns("other", Role.NODE)),
+        services=(WEB,),
+        kube_proxy=KubeProxy(("node",)),
+    )
+    assert ruleset(topology, "other") is None
+    assert ruleset(replace(topology, services=()), "node") is None
+
+
+def test_a_long_comment_is_cut_for_nft_only() -> None:
+    """Kubernetes allows names of 63 characters; nft's comments end at 128, iptables' at 255."""
+    long = replace(EMPTY, namespace="n" * 63, name="s" * 63, ports=(ServicePort(80, 80, name="p" * 15),))
+    comment = f"{'n' * 63}/{'s' * 63}:{'p' * 15} has no endpoints"
+    assert f'"{comment[:128]}"' in rules(long).nft()
+    assert f'"{comment}"' in rules(long).iptables_save()
+
+
+SETS = {
+    "one endpoint": rules(WEB),
+    "three endpoints": rules(THREE),
+    "dual stack, UDP": rules(DNS, cidrs=("10.0.0.0/16", "fd00::/64", "fd00:5::/64")),
+    "no endpoints": rules(EMPTY, replace(DNS, endpoints=())),
+    "drop invalid, two networks": rules(THREE, DNS, cidrs=("10.0.0.0/16", "172.16.0.0/12"), drop_invalid=True),
+    "longest names": rules(
+        replace(THREE, namespace="n" * 63, name="s" * 63, ports=(ServicePort(1, 2, name="p" * 15),))
+    ),
+}
+
+LOAD_TWICE = """
+import sys
+import nftables
+nft = nftables.Nftables()
+for _ in range(2):
+    code, _, error = nft.cmd(sys.argv[1])
+    if code:
+        sys.exit(error)
+"""
+
+
+def privately(argv: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a program in a network namespace of its own, as its root; skip where no such namespace can be made."""
+    unshare = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare program")
+    probe = subprocess.run([*unshare, "true"], capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"no private network namespace: {probe.stderr.strip()}")
+    return subprocess.run([*unshare, *argv], input=text, capture_output=True, text=True)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("made", SETS.values(), ids=SETS.keys())
+def test_libnftables_loads_it_over_itself(made: Ruleset) -> None:
+    pytest.importorskip("nftables", reason="no libnftables binding")
+    loaded = privately([sys.executable, "-c", LOAD_TWICE, made.nft()])
+    assert (loaded.stderr, loaded.returncode) == ("", 0)
+
+
+def by_table(text: str) -> dict[str, list[str]]:
+    """Rules by table, each table's in the order of its chains' names; counters, policies and dates left out."""
+    found: dict[str, list[str]] = {}
+    rules_here: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("*"):
+            rules_here = found.setdefault(line, [])
+        elif line.startswith("-A "):
+            rules_here.append(line)
+    return {table: sorted(lines, key=lambda line: line.split()[1]) for table, lines in found.items()}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+@pytest.mark.parametrize("made", SETS.values(), ids=SETS.keys())
+def test_iptables_prints_it_back_unchanged(made: Ruleset, family: str) -> None:
+    """Each rule that iptables-restore read is the same line when iptables-save prints it."""
+    iptables = {"ip": "iptables-nft", "ip6": "ip6tables-nft"}[family]
+    if shutil.which(f"{iptables}-restore") is None:
+        pytest.skip(f"no {iptables}-restore program (Debian's package iptables)")
+    text = made.iptables_save("ip" if family == "ip" else "ip6")
+    printed = privately(["sh", "-c", f"{iptables}-restore && {iptables}-save"], text)
+    assert (printed.stderr, printed.returncode) == ("", 0)
+    assert by_table(printed.stdout) == by_table(text)
