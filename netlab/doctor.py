@@ -16,12 +16,14 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from netlab.errors import NetlabError
+from netlab.errors import LabError, NetlabError
 from netlab.holder import become_rootless
+from netlab.state import LabDirectory, labs, run_directory
 from netlab.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, MS_PRIVATE, MS_REC, mount, unshare
 
 PROBE_TIMEOUT_S = 20.0
@@ -80,6 +82,7 @@ def checks() -> list[Check]:
         *(qdisc(kind) for kind in ("tbf", "htb", "netem")),
         *(program(name) for name in ("ip", "nft")),
         command(),
+        leftovers(),
     ]
 
 
@@ -140,6 +143,23 @@ def command() -> Check:
         detail = f"{found} comes first on PATH and is another netlab"
         return Check("command", None, detail, f"call {ours}, or put its directory first on PATH")
     return Check("command", True, found)
+
+
+def leftovers() -> Check:
+    """Labs that are written down and do not stand: killed on the way up or down, or older than this boot."""
+    root = run_directory()
+    there = labs(root)
+    broken = []
+    for lab in there:
+        with suppress(LabError):
+            state = LabDirectory(root, lab).read()
+            if state is not None and state.standing():
+                continue
+        broken.append(lab)
+    if broken:
+        advice = "; ".join(f"netlab down {lab}" for lab in broken)
+        return Check("leftovers", None, f"these labs are not whole: {', '.join(broken)}", advice)
+    return Check("leftovers", True, f"none; labs that are up: {len(there)}")
 
 
 def pyroute2_package() -> Check:

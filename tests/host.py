@@ -34,7 +34,7 @@ def snapshot(run_directory: Path) -> list[str]:
         *sorted(f"mount {mount}" for mount in _mounts()),
         *sorted(f"sysctl {sysctl}" for sysctl in _sysctls()),
         *sorted(f"process {process}" for process in _processes()),
-        *sorted(f"file {path}" for path in run_directory.rglob("*") if not path.is_dir()),
+        *sorted(f"file {path}" for path in run_directory.rglob("*")),
     ]
 
 
@@ -52,7 +52,8 @@ def compare(before: list[str], after: list[str]) -> str:
     Somebody else's namespaces may go, and a kernel module that a lab makes the kernel load brings sysctls of its own.
     """
     present = set(after)
-    before = [line for line in before if not line.startswith(("netns ", "process ")) or line in present]
+    theirs = ("netns ", "process ", f"mount {NAMES} ")
+    before = [line for line in before if not line.startswith(theirs) or line in present]
     known = {_sysctl_name(line) for line in before}
     after = [line for line in after if not line.startswith("sysctl ") or _sysctl_name(line) in known]
     return "\n".join(difflib.unified_diff(before, after, "before", "after", n=0, lineterm=""))
@@ -96,8 +97,9 @@ def _mounts() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         target, (fstype, source) = fields[4], fields[fields.index("-") + 1 :][:2]
-        # The directory itself becomes a mount with anybody's first `ip netns add`; its names are listed apart.
-        if target != str(NAMES) and not target.startswith(f"{NAMES}/"):
+        # Names are listed apart; the directory becomes a mount with the first of them, whoever makes it.
+        named = target.startswith(f"{NAMES}/") or (target == str(NAMES) and any(NAMES.iterdir()))
+        if not named:
             yield f"{target} {fstype} {source}"
 
 

@@ -116,6 +116,21 @@ def test_program_that_is_not_there() -> None:
     )
 
 
+def test_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETLAB_LAB_RUNDIR", str(tmp_path))
+    assert doctor.leftovers() == Check("leftovers", True, "none; labs that are up: 0")
+    (tmp_path / "killed-early").mkdir()
+    garbled = tmp_path / "garbled"
+    garbled.mkdir()
+    (garbled / "state.json").write_text("{")
+    assert doctor.leftovers() == Check(
+        "leftovers",
+        None,
+        "these labs are not whole: garbled, killed-early",
+        "netlab down garbled; netlab down killed-early",
+    )
+
+
 def test_probe_that_fails_is_an_answer_and_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     def body() -> str:
         raise NetlabError("it can't", "do without")
@@ -171,6 +186,7 @@ def test_probes_on_this_kernel() -> None:
         "program ip",
         "program nft",
         "command",
+        "leftovers",
     ]
     assert [check for check in found if check.ok is False] == []
     assert socket.if_nameindex() == links
