@@ -1,0 +1,132 @@
+"""The obvious routes of a lab, derived from who shares a bridge or link with whom.
+
+Pods and hosts get a default route to their node; nodes get a route to everything that other nodes are connected
+to, over the fewest nodes. Nothing here overrides a route that the topology gives for the same destination.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypeAlias
+
+from netlab.model import Address, Interface, Netns, Network, Role, Route
+
+Segment: TypeAlias = Sequence[Interface]
+"""The interfaces on one bridge (or several joined ones) or link, those with addresses."""
+
+DEFAULTS: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
+
+
+def derive(namespaces: Sequence[Netns], segments: Sequence[Segment]) -> dict[str, list[Route]]:
+    """Derived routes by namespace, without those whose destination the namespace has a route for already."""
+    lab = _Lab(namespaces, segments)
+    routes: dict[str, list[Route]] = {}
+    for netns in namespaces:
+        given = {route.dst for route in netns.routes}
+        derived = lab.to_others(netns.name) if netns.role is Role.NODE else lab.to_node(netns)
+        fresh = []
+        for route in derived:
+            if route.dst not in given:
+                given.add(route.dst)
+                fresh.append(route)
+        if fresh:
+            routes[netns.name] = fresh
+    return routes
+
+
+class _Lab:
+    """Who is on which segment, looked up in both directions."""
+
+    def __init__(self, namespaces: Sequence[Netns], segments: Sequence[Segment]) -> None:
+        self.netns = {netns.name: netns for netns in namespaces}
+        self.nodes = {netns.name for netns in namespaces if netns.role is Role.NODE}
+        self.segments = segments
+        self.attached: dict[str, list[tuple[int, Interface]]] = {netns.name: [] for netns in namespaces}
+        self.nodes_on: list[list[Interface]] = []
+        for index, segment in enumerate(segments):
+            for interface in segment:
+                self.attached[interface.netns].append((index, interface))
+            self.nodes_on.append([interface for interface in segment if interface.netns in self.nodes])
+
+    def to_node(self, netns: Netns) -> Iterator[Route]:
+        """Default routes of a pod to its node, of a host to the only node it has as neighbour."""
+        node = netns.node
+        if netns.role is Role.HOST:
+            neighbours = {on.netns for index, _ in self.attached[netns.name] for on in self.nodes_on[index]}
+            node = neighbours.pop() if len(neighbours) == 1 else None
+        if node is None:
+            return
+        for version in (4, 6):
+            via = self._gateway(netns.name, node, version)
+            if via is not None:
+                yield Route(DEFAULTS[version], via)
+
+    def to_others(self, node: str) -> Iterator[Route]:
+        """Routes of one node: its own neighbours' loopbacks, then what each other node reaches, nearest first."""
+        for version in (4, 6):
+            own = self._connected(node, version)
+            yield from (route for route in self._neighbours(node, version, None) if route.dst not in own)
+            for other, via in self._first_hops(node, version):
+                far = [*self._connected(other, version), *self._loopbacks(other, version)]
+                far += [route.dst for route in self._neighbours(other, version, node)]
+                yield from (Route(dst, via) for dst in far if dst not in own)
+
+    def _gateway(self, netns: str, other: str, version: int) -> Address | None:
+        """An address of other that netns can send to directly."""
+        for index, interface in self.attached[netns]:
+            for on in self.nodes_on[index]:
+                if on.netns == other and (via := _reachable(interface, on, version)) is not None:
+                    return via
+        return None
+
+    def _connected(self, netns: str, version: int) -> dict[Network, None]:
+        """Subnets that a namespace has an address in."""
+        return {
+            address.network: None
+            for _, interface in self.attached[netns]
+            for address in interface.addresses
+            if address.version == version and address.network.prefixlen < address.max_prefixlen
+        }
+
+    def _loopbacks(self, netns: str, version: int) -> list[Network]:
+        return [address.network for address in self.netns[netns].loopback if address.version == version]
+
+    def _neighbours(self, node: str, version: int, asking: str | None) -> Iterator[Route]:
+        """Routes of a node to the loopback addresses of the pods and hosts beside it."""
+        for index, own in self.attached[node]:
+            for interface in self.segments[index]:
+                netns = self.netns[interface.netns]
+                if netns.role is Role.NODE or not netns.loopback or netns.name == asking:
+                    continue
+                via = _reachable(own, interface, version)
+                if via is not None:
+                    yield from (Route(dst, via) for dst in self._loopbacks(netns.name, version))
+
+    def _first_hops(self, node: str, version: int) -> Iterator[tuple[str, Address]]:
+        """Every node that can be reached over nodes, nearest first, with the address of the first one on the way."""
+        seen = {node}
+        unseen = dict(enumerate(self.nodes_on))
+        queue: deque[tuple[str, Address | None]] = deque([(node, None)])
+        while queue:
+            here, first = queue.popleft()
+            for index, own in self.attached[here]:
+                unseen[index] = [on for on in unseen[index] if on.netns not in seen]
+                for interface in unseen[index]:
+                    via = _reachable(own, interface, version)
+                    if via is None or interface.netns in seen:
+                        continue
+                    seen.add(interface.netns)
+                    hop = via if first is None else first
+                    queue.append((interface.netns, hop))
+                    yield interface.netns, hop
+
+
+def _reachable(own: Interface, far: Interface, version: int) -> Address | None:
+    """The first address of far that lies in a subnet of own."""
+    networks = [address.network for address in own.addresses if address.version == version]
+    for address in far.addresses:
+        if address.version == version and any(address.ip in network for network in networks):
+            return address.ip
+    return None

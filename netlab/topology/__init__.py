@@ -1,0 +1,77 @@
+"""Topology files: YAML text to a Topology, or every problem of the file at once.
+
+The way through: `document.py` composes nodes, `settings.py` puts in what `--set` says, `language.py` lists the keys and
+`shapes.py` reads their values, `segments.py` wires and addresses, `resolve.py` joins it all. Nothing here touches a
+kernel; `read` is the only function that opens a file.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from netlab.errors import Problem, TopologyError, UsageError
+from netlab.model import Topology
+from netlab.topology import resolve, words
+from netlab.topology.document import Reader, TooLargeError, compose
+from netlab.topology.language import TOPOLOGY, TRIGGERS
+from netlab.topology.settings import apply
+from netlab.topology.shapes import InvalidError
+
+__all__ = ["TRIGGERS", "load", "read"]
+
+
+def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> tuple[str, Topology]:
+    """The text of a topology file (`-` is stdin) and the lab it describes. UsageError where it can't be read."""
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file", "name a topology file, or - for stdin") from None
+    except IsADirectoryError:
+        hint = f"name a file in it, such as {Path(path) / 'topology.yaml'}"
+        raise UsageError(f"{path} is a directory", hint) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path} is not UTF-8 text (line {line})", "save it as UTF-8") from None
+    return text, load(text, path, settings, name)
+
+
+def load(text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> Topology:
+    """The lab that a topology's text describes. file names it in messages; its stem is the lab's default name.
+
+    settings are `--set`'s (path, YAML value) pairs; name, if given, is the lab's name instead of the file's own.
+    TopologyError holds all problems of the text together; UsageError says that name can't be a lab's.
+    """
+    if name is not None:
+        try:
+            words.lab_name(name)
+        except InvalidError as invalid:
+            raise UsageError(invalid.message, invalid.hint) from None
+    root = compose(text, file)
+    reader = Reader()
+    try:
+        for path, value in settings:
+            root = apply(reader, root, TOPOLOGY, path, value)
+        reader.read_variables(root)
+        item = TOPOLOGY.read(reader, root, "")
+        topology = None
+        if item is not None:
+            topology = resolve.topology(reader, item, name or item.get("name") or default_name(file))
+    except TooLargeError:
+        problem = Problem(1, 1, "", "the file stands for too much", "its aliases repeat more than a million values")
+        raise TopologyError(file, [problem]) from None
+    if reader.problems or topology is None:
+        raise TopologyError(file, reader.problems)
+    return topology
+
+
+def default_name(file: str) -> str:
+    """A lab's name from its file's: the stem in small letters, `lab` where nothing of it can be kept."""
+    stem = "" if file == "-" else Path(file).stem.lower()
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-")[: words.LAB_NAME_MAX].rstrip("-") or "lab"

@@ -1,0 +1,274 @@
+"""YAML text to nodes, and reading nodes: syntax, duplicate keys, merge keys, variables, and the list of problems.
+
+Scalars stay text here: what `80` or `yes` means is decided by the key it stands under (`shapes.py`), so that no
+address, MAC or port mapping is ever mistaken for a number. What the keys are is `language.py`'s.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import ReaderError
+
+from netlab.errors import Problem, TopologyError
+
+MAX_DEPTH = 64
+"""Deepest nesting read. The language needs 8; libyaml's composer recurses, and some 10,000 levels end the process."""
+
+MAX_ITEMS = 1_000_000
+"""Most keys and list items read, aliases counted each time they are used: a few nested aliases can mean billions."""
+
+TEXT_TAG = "tag:yaml.org,2002:str"
+VARIABLE = re.compile(r"\$(\$?)\{([^{}]*)\}")
+
+_Base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]  # the C loader where PyYAML has it, at three times the speed
+    """A composer that resolves no scalar's type and refuses deep nesting."""
+
+    depth = 0
+
+    def descend_resolver(self, current_node: Node, current_index: object) -> None:  # noqa: ARG002
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", current_node.start_mark)
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
+
+    def resolve(self, kind: type[Node], value: object, implicit: object) -> str:  # noqa: ARG002
+        return TEXT_TAG
+
+
+@dataclass(slots=True)
+class Item:
+    """A value that was read and the place it came from. broken: a part of it had a problem and is left out."""
+
+    value: Any
+    node: Node
+    path: str
+    broken: bool = False
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.value
+
+    def __getitem__(self, key: str) -> Item:
+        item: Item = self.value[key]
+        return item
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The plain value under key, or default where the key was left out."""
+        item = self.value.get(key)
+        return default if item is None else item.value
+
+    @property
+    def line(self) -> int:
+        """The line in the file, from 1; 0 is a value given with `--set`."""
+        return int(self.node.start_mark.line) + 1
+
+
+class TooLargeError(Exception):
+    """The document has more than MAX_ITEMS items once its aliases are followed."""
+
+
+class Reader:
+    """Reads nodes of one document and keeps its problems. variables are what `${name}` stands for."""
+
+    def __init__(self) -> None:
+        self.variables: dict[str, ScalarNode] = {}
+        self._problems: dict[tuple[int, int, str], Problem] = {}
+        self._pairs: dict[
+            int, tuple[Node, list[tuple[ScalarNode, Node]]]
+        ] = {}  # the node too: its id must stay its own
+        self._merging: set[int] = set()
+        self._items = 0
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was found so far, each thing once even where an alias repeats its node."""
+        return list(self._problems.values())
+
+    def problem(self, node: Node, path: str, message: str, hint: str = "") -> None:
+        """Note one problem at a node's place."""
+        line, column = node.start_mark.line + 1, node.start_mark.column + 1
+        self._problems.setdefault((line, column, message), Problem(line, column, path, message, hint))
+
+    def at(self, item: Item, message: str, hint: str = "") -> None:
+        """Note one problem at an item's place."""
+        self.problem(item.node, item.path, message, hint)
+
+    def count(self, items: int) -> None:
+        """Count items read; TooLargeError beyond MAX_ITEMS."""
+        self._items += items
+        if self._items > MAX_ITEMS:
+            raise TooLargeError
+
+    def read_variables(self, root: Node) -> None:
+        """Take the values under `vars`, in order: each may use those before it."""
+        sections = self.pairs(root, "") if isinstance(root, MappingNode) else []
+        section = next((value for key, value in sections if key.value == "vars"), None)
+        for key, value in self.pairs(section, "vars") if isinstance(section, MappingNode) else []:
+            if not isinstance(value, ScalarNode):
+                continue  # the wrong type is reported with the rest of the language's
+            text = self.text(value, join("vars", key.value))
+            if text is not None:
+                style = None if text[1] else '"'
+                self.variables[key.value] = ScalarNode(TEXT_TAG, text[0], value.start_mark, value.end_mark, style)
+
+    def pairs(self, node: MappingNode, path: str) -> list[tuple[ScalarNode, Node]]:
+        """A mapping's keys and values, merge keys (`<<`) followed, each key once."""
+        known = self._pairs.get(id(node))
+        if known is not None:
+            self.count(len(known[1]))
+            return known[1]
+        pairs: dict[str, tuple[ScalarNode, Node]] = {}
+        merges: list[Node] = []
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self.problem(key, path, "a key must be text", 'put braces or brackets in quotes: "{...}"')
+            elif key.value == "<<" and not key.style:
+                merges.append(value)
+            elif key.value in pairs:
+                first = pairs[key.value][0].start_mark.line + 1
+                self.problem(
+                    key, join(path, key.value), f"the key {key.value!r} is there twice (first in line {first})"
+                )
+            else:
+                pairs[key.value] = key, value
+        if merges:
+            self._merging.add(id(node))
+            for merge in merges:
+                for key, value in self._merged(merge, path):
+                    pairs.setdefault(key.value, (key, value))
+            self._merging.discard(id(node))
+        found = list(pairs.values())
+        self._pairs[id(node)] = node, found
+        self.count(len(found))
+        return found
+
+    def _merged(self, node: Node, path: str) -> Iterable[tuple[ScalarNode, Node]]:
+        sources = node.value if isinstance(node, SequenceNode) else [node]
+        for source in sources:
+            if not isinstance(source, MappingNode):
+                self.problem(source, path, "<< merges mappings only", "write <<: *name, where &name marks a mapping")
+            elif id(source) in self._merging:
+                self.problem(source, path, "<< merges a mapping into itself")
+            else:
+                yield from self.pairs(source, path)
+
+    def text(self, node: ScalarNode, path: str) -> tuple[str, bool] | None:
+        """A scalar's text with variables put in, and whether it is plain (unquoted); None after a problem."""
+        if node.tag != TEXT_TAG:
+            self.problem(node, path, f"the tag {node.tag!r} means nothing here", "leave it out")
+            return None
+        if "${" not in node.value:
+            return node.value, not node.style
+        whole = VARIABLE.fullmatch(node.value)
+        if whole and not whole[1]:
+            variable = self._variable(whole[2], node, path)
+            return None if variable is None else (variable.value, not variable.style)
+        parts: list[str] = []
+        end, complete = 0, True
+        for match in VARIABLE.finditer(node.value):
+            parts.append(node.value[end : match.start()])
+            end = match.end()
+            if match[1]:  # $${name} is a literal ${name}
+                parts.append(match[0][1:])
+            elif (variable := self._variable(match[2], node, path)) is not None:
+                parts.append(variable.value)
+            else:
+                complete = False
+        parts.append(node.value[end:])
+        return ("".join(parts), False) if complete else None
+
+    def _variable(self, name: str, node: Node, path: str) -> ScalarNode | None:
+        variable = self.variables.get(name)
+        if variable is None:
+            hint = suggest(name, self.variables) or "name it under vars, or write $${" + name + "} for the text itself"
+            self.problem(node, path, f"no variable is called {name!r}", hint)
+        return variable
+
+
+def compose(text: str, file: str) -> Node:
+    """The root node of a document; TopologyError where it isn't YAML, is empty, or holds several documents."""
+    try:
+        node: Node | None = yaml.compose(text, Loader=_Loader)
+    except ReaderError as error:
+        found = text[: error.position].count("\n") + 1
+        raise TopologyError(file, [Problem(found, 1, "", f"not YAML: {error.reason}")]) from None
+    except yaml.MarkedYAMLError as error:
+        raise TopologyError(file, [_syntax_problem(error, text)]) from None
+    except UnicodeEncodeError as error:
+        line = text[: error.start].count("\n") + 1
+        raise TopologyError(file, [Problem(line, 1, "", "not YAML: a character that UTF-8 can't hold")]) from None
+    if node is None:
+        hint = "a lab needs at least namespaces: {name: {}}"
+        raise TopologyError(file, [Problem(1, 1, "", "the file is empty", hint)])
+    return node
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    lines = text.splitlines()
+    here = lines[line] if line < len(lines) else ""
+    message, hint = f"not YAML: {error.problem}", ""
+    if error.context == "expected a single document in the stream":
+        message, hint = "a second document begins here", "keep one lab in one file, and no --- after the first line"
+    elif here[column : column + 1] == "\t":
+        message, hint = "not YAML: a tab", "indent with spaces"
+    elif error.context:
+        started = error.context_mark
+        place = f" that began in line {started.line + 1}" if started and started.line != line else ""
+        hint = f"{error.context}{place}"
+    return Problem(line + 1, column + 1, "", message, hint)
+
+
+def join(path: str, key: str) -> str:
+    """The path of a key inside a path: `links[0]` and `mtu` make `links[0].mtu`."""
+    return f"{path}.{key}" if path else key
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The hint for a word that isn't known: the nearest known one, else all of them where they are few."""
+    words = list(known)
+    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(words)}" if 0 < len(words) <= 12 else ""
+
+
+def kind_of(node: Node, text: str | None = None, plain: bool = False) -> str:
+    """What a node is, for a message: `a list`, `the whole number 80`, `the text 'x'`."""
+    if isinstance(node, MappingNode):
+        return "a mapping"
+    if isinstance(node, SequenceNode):
+        return "a list"
+    if text is None and isinstance(node, ScalarNode):
+        text, plain = node.value, not node.style
+    value = text or ""
+    if plain and value in NULLS:
+        return "nothing"
+    if plain and INTEGER.fullmatch(value):
+        return f"the whole number {value}"
+    if plain and FLOAT.fullmatch(value):
+        return f"the number {value}"
+    if plain and value in BOOLEANS:
+        return value.lower()
+    shown = value if len(value) <= 40 else value[:37] + "..."
+    return f"the text {shown!r}"
+
+
+# YAML 1.2's core schema (section 10.3.2), which editors use too: `yes` and `12:30` are text.
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")

@@ -1,0 +1,295 @@
+"""The keys of a topology file: the one description that the loader checks with and the JSON Schema is made from.
+
+Reading is `shapes.py`'s, the words are `words.py`'s, and what keys mean together is `resolve.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from netlab.topology import words
+from netlab.topology.shapes import (
+    Boolean,
+    Choice,
+    Command,
+    Fields,
+    Integer,
+    InvalidError,
+    Key,
+    Kinds,
+    ListOf,
+    MapOf,
+    Seconds,
+    Text,
+)
+
+TRIGGERS = ("window-overrun",)
+"""The triggers that `experiment.trigger` may name; what each does is in `netlab.experiments`."""
+
+UINT32_MAX = 2**32 - 1
+MTU = Integer(68, 65535)
+"""veth's limits: ETH_MIN_MTU and ETH_MAX_MTU (include/uapi/linux/if_ether.h)."""
+PORT = Integer(1, 65535)
+NETNS = Text("a namespace's name")
+IFNAME = Text("an interface's name", words.ifname, words.IFNAME)
+ADDRESSES = ListOf(Text("an address", words.interface_address), single=True)
+SUBNETS = ListOf(Text("a subnet", words.network), single=True)
+
+
+def _word(what: str, pattern: str, example: str) -> Text:
+    """A qdisc's parameter: text that must match tc's own notation."""
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise InvalidError(f"{text!r} is not {what}", f"for instance {example}")
+        return text
+
+    # JSON Schema's regular expressions know no inline flags: the pattern stays the loader's.
+    return Text(what, parse, numbers=True)
+
+
+RATE = Key(_word("a rate", words.RATE, "10mbit"), "bits per second (10mbit) or bytes per second (1mbps)")
+SIZE = Key(_word("a size", words.SIZE, "16kb"), "bytes (16kb)")
+TIME = Key(_word("a time", words.TIME, "50ms"), "a time (50ms)")
+COUNT = Key(_word("a whole number", words.COUNT, "1000"), "a whole number")
+CHANCE = Key(_word("a percentage", words.CHANCE, "1% or 25% 50%"), "a percentage, and its correlation with the last")
+_REQUIRED_RATE = Key(RATE.shape, RATE.doc, required=True)
+
+
+def _qdisc(kind: str, **keys: Key) -> Fields:
+    return Fields({"kind": Key(Choice("a kind of qdisc", (kind,)), "the qdisc's kind", required=True), **keys})
+
+
+QDISC = Kinds(
+    "a kind of qdisc",
+    {
+        "tbf": _qdisc(
+            "tbf",
+            rate=_REQUIRED_RATE,
+            burst=Key(SIZE.shape, "the bucket, at least rate/HZ and one packet (16kb)", required=True),
+            latency=Key(TIME.shape, "longest wait in the queue; either this or limit"),
+            limit=Key(SIZE.shape, "bytes that may wait in the queue; either this or latency"),
+            peakrate=RATE,
+            mtu=Key(SIZE.shape, "the bucket of peakrate"),
+        ),
+        "htb": _qdisc("htb", rate=_REQUIRED_RATE, ceil=RATE, burst=SIZE, cburst=SIZE, quantum=SIZE),
+        "netem": _qdisc(
+            "netem",
+            delay=Key(
+                _word("a delay", words.DELAY, "10ms or 10ms 2ms 25%"), "delay, its jitter, the jitter's correlation"
+            ),
+            loss=CHANCE,
+            duplicate=CHANCE,
+            corrupt=CHANCE,
+            reorder=CHANCE,
+            gap=COUNT,
+            rate=RATE,
+            limit=COUNT,
+        ),
+        "pfifo": _qdisc("pfifo", limit=Key(COUNT.shape, "packets that may wait in the queue")),
+        "bfifo": _qdisc("bfifo", limit=Key(SIZE.shape, "bytes that may wait in the queue")),
+    },
+)
+
+LINK_ATTRIBUTES = {
+    "mtu": Key(MTU, "largest packet in bytes"),
+    "mac": Key(Text("a MAC address", words.mac, words.MAC), "MAC address"),
+    "txqlen": Key(Integer(0, UINT32_MAX), "transmit queue length in packets"),
+    "gso_max_segs": Key(Integer(1, 65535), "most segments in one GSO packet; 1 means MTU-sized packets only"),
+    "gso_max_size": Key(Integer(1, 524280), "largest GSO packet in bytes"),
+    "gro_max_size": Key(Integer(1, 524280), "largest GRO packet in bytes"),
+    "num_tx_queues": Key(Integer(1, 4096), "transmit queues (default 1)"),
+    "num_rx_queues": Key(Integer(1, 4096), "receive queues (default 1)"),
+}
+"""The fields of model.LinkAttributes, by their names there."""
+
+
+def _end(text: str) -> dict[str, str]:
+    netns, colon, ifname = text.partition(":")
+    return {"netns": netns, "ifname": ifname} if colon else {"netns": netns}
+
+
+END_KEYS = {
+    "netns": Key(NETNS, "the namespace it is in", required=True),
+    "ifname": Key(IFNAME, "the interface's name there; left out: eth0, eth1, … or, in a node, veth-<peer>"),
+    "addresses": Key(ADDRESSES, "its addresses; left out: assigned; []: none"),
+    **LINK_ATTRIBUTES,
+    "qdisc": Key(QDISC, "its root queueing discipline"),
+    "bridge": Key(Text("a bridge's name"), "the bridge in its namespace that it is a port of"),
+    "up": Key(Boolean(), "whether it is set up (default true)"),
+}
+END_DOC = "client or client:eth0"
+LINK_END = Fields(END_KEYS, _end, END_DOC)
+BRIDGE_PORT = Fields({**END_KEYS, "port": Key(IFNAME, "the bridge-side interface's name")}, _end, END_DOC)
+
+ROUTE = Fields(
+    {
+        "to": Key(Text("a destination", words.destination), "default, a subnet, or one address", required=True),
+        "via": Key(Text("an address", words.address), "the gateway"),
+        "dev": Key(Text("an interface's name"), "the interface to send through"),
+        "src": Key(Text("an address", words.address), "the source address to prefer"),
+        "metric": Key(Integer(0, UINT32_MAX), "the smaller one wins"),
+        "kind": Key(
+            Choice("a kind of route", ("unicast", "blackhole", "unreachable", "prohibit")),
+            "what is done with a packet (default unicast)",
+        ),
+    }
+)
+
+READY = Fields(
+    {
+        "listening": Key(PORT, "a TCP port that something in the namespace listens on"),
+        "output": Key(Text("a regular expression", words.regex, numbers=True), "looked for in the program's output"),
+        "command": Key(Command(), "exits with 0 in the namespace"),
+        "timeout_s": Key(Seconds(), "how long to wait (default 10)"),
+    }
+)
+
+PROGRAM = Fields(
+    {
+        "name": Key(
+            Text("a program's name", words.program_name, words.FILE_NAME), "unique in its namespace", required=True
+        ),
+        "command": Key(Command(), "a list of words, or text split as a shell splits it", required=True),
+        "env": Key(
+            MapOf(Text(numbers=True), words.env_name, words.ENV_NAME, may_add=True),
+            "variables added to its environment",
+        ),
+        "ready": Key(READY, "when it counts as started; one of listening, output, command"),
+    }
+)
+
+NAMESPACE = Fields(
+    {
+        "role": Key(
+            Choice("a role", ("node", "pod", "host")),
+            "node forwards and may run kube-proxy's rules, pod hangs on a node, host is plain (default host)",
+        ),
+        "node": Key(NETNS, "a pod's node; left out: the node on the same bridge or link"),
+        "loopback": Key(ADDRESSES, "addresses on lo beside 127.0.0.1 and ::1"),
+        "sysctls": Key(
+            MapOf(Text("a value", numbers=True), words.sysctl, words.SYSCTL, may_add=True), "sysctls, as in sysctl(8)"
+        ),
+        "routes": Key(ListOf(ROUTE), "routes beside the derived ones; for the same destination these win"),
+        "programs": Key(ListOf(PROGRAM), "programs started once the lab is up"),
+    }
+)
+
+BRIDGE = Fields(
+    {
+        "name": Key(IFNAME, "the bridge's interface name", required=True),
+        "netns": Key(NETNS, "the namespace it is in", required=True),
+        "addresses": Key(ADDRESSES, "the bridge's own addresses; left out: assigned; []: none"),
+        "subnet": Key(SUBNETS, "what is left open is assigned from here; one subnet, or one of each family"),
+        **LINK_ATTRIBUTES,
+        "qdisc": Key(QDISC, "the bridge interface's root queueing discipline"),
+        "stp": Key(Boolean(), "spanning tree protocol (default false)"),
+        "mcast_snooping": Key(Boolean(), "multicast snooping (default false)"),
+        "vlan_filtering": Key(Boolean(), "VLAN filtering (default false)"),
+        "ports": Key(ListOf(BRIDGE_PORT), "who hangs on it: namespace, namespace:ifname, or a mapping"),
+    }
+)
+
+LINK = Fields(
+    {
+        "ends": Key(ListOf(LINK_END, 2, 2), "two ends: namespace, namespace:ifname, or a mapping", required=True),
+        "subnet": Key(SUBNETS, "what is left open is assigned from here; one subnet, or one of each family"),
+    }
+)
+
+PROTOCOL = Choice("a protocol", ("TCP", "UDP"))
+PORT_KEYS = {
+    "port": Key(PORT, "the port of the cluster IP"),
+    "target_port": Key(PORT, "the endpoints' port (default: port)"),
+    "protocol": Key(PROTOCOL, "TCP or UDP (default TCP)"),
+}
+SERVICE_PORT = Fields(
+    {
+        "name": Key(Text("a port's name", words.port_name, words.LABEL), "needed where there are several"),
+        **PORT_KEYS,
+        "port": Key(PORT, PORT_KEYS["port"].doc, required=True),
+    }
+)
+SERVICE = Fields(
+    {
+        "namespace": Key(
+            Text("a Kubernetes namespace's name", words.service_name, words.LABEL),
+            "the Kubernetes namespace in kube-proxy's names (default 'default')",
+        ),
+        "cluster_ip": Key(
+            ListOf(Text("an address", words.address), 1, single=True),
+            "one address, or one of each family; left out: assigned",
+        ),
+        "ports": Key(ListOf(SERVICE_PORT, 1), "its ports; a single one may stand in the service itself"),
+        **PORT_KEYS,
+        "endpoints": Key(ListOf(NETNS), "the namespaces that serve it; none: connections are rejected"),
+    }
+)
+
+_POOL4 = Text("a subnet", words.network4)
+_POOL6 = Text("a subnet", words.network6)
+POOL_DEFAULTS = {
+    "bridges": "10.244.0.0/16",
+    "links": "10.255.0.0/16",
+    "services": "10.96.0.0/16",
+    "bridges6": "fd00:10:244::/48",
+    "links6": "fd00:10:255::/48",
+    "services6": "fd00:10:96::/112",
+}
+"""Where addresses left open come from: Kubernetes' customary pod and service networks, and unique local ones."""
+ADDRESSING = Fields(
+    {
+        pool: Key(_POOL6 if pool.endswith("6") else _POOL4, f"pool for {pool.rstrip('6')} (default {default})")
+        for pool, default in POOL_DEFAULTS.items()
+    }
+)
+
+KUBE_PROXY = Fields(
+    {
+        "nodes": Key(ListOf(NETNS), "where the rules are installed (default: every node, where there are services)"),
+        "cluster_cidrs": Key(
+            ListOf(Text("a subnet", words.network)), "the pods' networks (default: the subnets with pods in them)"
+        ),
+        "drop_invalid": Key(Boolean(), "KUBE-FORWARD drops INVALID first (default false, as before v1.15)"),
+    }
+)
+
+EXPERIMENT = Fields(
+    {
+        "trigger": Key(Choice("a trigger", TRIGGERS), "what makes the kernel misbehave", required=True),
+        "client": Key(NETNS, "the namespace that connects", required=True),
+        "service": Key(Text("a service's name"), "the service it connects to", required=True),
+        "payload_bytes": Key(Integer(1, 2**40), "bytes the server sends (default 1000000)"),
+    }
+)
+
+_VARIABLE = Text("a number, true, false or text", numbers=True)
+
+
+def _named(item: Fields | Text, parse: Callable[[str], str], pattern: str, minimum: int = 0) -> MapOf:
+    return MapOf(item, parse, pattern, minimum=minimum)
+
+
+TOPOLOGY = Fields(
+    {
+        "name": Key(Text("a lab's name", words.lab_name, words.LABEL), "the lab's name (default: the file's)"),
+        "description": Key(Text(), "one line about the lab"),
+        "vars": Key(
+            _named(_VARIABLE, words.variable_name, words.VARIABLE_NAME),
+            "variables: ${name} in any value stands for one",
+        ),
+        "ipv6": Key(Boolean(), "whatever has an IPv4 address gets an IPv6 address too (default false)"),
+        "routing": Key(Choice("a kind of routing", ("auto", "none")), "auto derives the obvious routes (default auto)"),
+        "addressing": Key(ADDRESSING, "the pools that addresses left open come from"),
+        "namespaces": Key(
+            _named(NAMESPACE, words.netns_name, words.LABEL, 1), "the network namespaces by name", required=True
+        ),
+        "bridges": Key(ListOf(BRIDGE), "bridges and who hangs on them"),
+        "links": Key(ListOf(LINK), "veth pairs from one namespace to another"),
+        "services": Key(_named(SERVICE, words.service_name, words.LABEL), "kube-proxy Services by name"),
+        "kube_proxy": Key(KUBE_PROXY, "how the nodes' NAT rules are laid out"),
+        "experiment": Key(EXPERIMENT, "what `netlab run` does with this lab"),
+    }
+)

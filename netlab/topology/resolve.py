@@ -1,0 +1,449 @@
+"""What the keys of a topology mean together: references, defaults and derived values, from Items to a Topology.
+
+Each function makes one part of the model and notes every problem it sees; a part with problems comes out
+incomplete, and `load` throws the whole away. Interfaces and addresses are `segments.py`'s, derived routes are
+`routing.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
+
+from netlab import addressing, routing
+from netlab.model import (
+    Address,
+    Endpoint,
+    Experiment,
+    Interface,
+    InterfaceAddress,
+    KubeProxy,
+    Netns,
+    Network,
+    Program,
+    Protocol,
+    Readiness,
+    Role,
+    Route,
+    Service,
+    ServicePort,
+    Topology,
+)
+from netlab.topology.document import Item, Reader, suggest
+from netlab.topology.language import POOL_DEFAULTS
+from netlab.topology.segments import Wiring, wire
+
+_CONF = re.compile(r"net\.ipv[46]\.(?:conf|neigh)\.([^.]+)\.")
+
+
+def topology(reader: Reader, root: Item, name: str) -> Topology:
+    """The whole lab; what is wrong with it goes to the reader."""
+    lab = _Lab(reader, root)
+    wiring = lab.wire()
+    namespaces = lab.namespaces(wiring)
+    if root.get("routing", "auto") == "auto":
+        derived = routing.derive(namespaces, wiring.segments)
+        namespaces = [replace(netns, routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
+    services = lab.services(wiring)
+    return Topology(
+        name=name,
+        namespaces=tuple(namespaces),
+        bridges=wiring.bridges,
+        veths=wiring.veths,
+        services=tuple(services),
+        kube_proxy=lab.kube_proxy(wiring),
+        experiment=lab.experiment(),
+        description=root.get("description", ""),
+    )
+
+
+class _Lab:
+    """The document's sections and what they refer to each other by."""
+
+    def __init__(self, reader: Reader, root: Item) -> None:
+        self.reader = reader
+        self.root = root
+        self.items: dict[str, Item] = root.get("namespaces", {})
+        self.roles = {name: Role(item.get("role", "host")) for name, item in self.items.items()}
+        self.service_items: dict[str, Item] = root.get("services", {})
+        self.ipv6: bool = root.get("ipv6", False)
+        given = root.get("addressing", {})
+        self.pools: dict[str, Network] = {
+            pool: given[pool].value if pool in given else ip_network(default) for pool, default in POOL_DEFAULTS.items()
+        }
+
+    def known(self, item: Item) -> bool:
+        """Whether an item names a namespace; a problem where it doesn't."""
+        if item.value in self.roles:
+            return True
+        self.reader.at(item, f"no namespace is called {item.value!r}", suggest(item.value, self.roles))
+        return False
+
+    def wire(self) -> Wiring:
+        """Bridges and veths, around the addresses that loopbacks and services have."""
+        reserved: list[Network] = []
+        for item in self.items.values():
+            reserved += [ip_network(_ip(address.value)) for address in item.get("loopback", [])]
+        for item in self.service_items.values():
+            reserved += [ip_network(address.value) for address in item.get("cluster_ip", [])]
+        bridges, links = self.root.get("bridges", []), self.root.get("links", [])
+        return wire(self.reader, bridges, links, self.roles, self.pools, reserved, self.ipv6)
+
+    # Namespaces
+
+    def namespaces(self, wiring: Wiring) -> list[Netns]:
+        """Every namespace with the routes and sysctls given for it, and a node's forwarding."""
+        interfaces: dict[str, list[Interface]] = {name: [] for name in self.items}
+        for interface in _interfaces(wiring):
+            interfaces[interface.netns].append(interface)
+        beside = self._nodes_beside(wiring)
+        loopbacks = {name: self._loopback(item, interfaces[name]) for name, item in self.items.items()}
+        any_ipv6 = any(
+            address.version == 6
+            for addresses in (
+                *(interface.addresses for interface in _interfaces(wiring)),
+                *loopbacks.values(),
+            )
+            for address in addresses
+        )
+        result = []
+        for name, item in self.items.items():
+            role = self.roles[name]
+            broken = name in wiring.broken or item.broken
+            result.append(
+                Netns(
+                    name=name,
+                    role=role,
+                    node=self._node(item, role, beside[name], broken),
+                    loopback=tuple(loopbacks[name]),
+                    sysctls=self._sysctls(item, role, any_ipv6, interfaces[name]),
+                    routes=tuple(self._routes(item, interfaces[name], loopbacks[name], broken)),
+                    programs=tuple(self._programs(item)),
+                )
+            )
+        return result
+
+    def _nodes_beside(self, wiring: Wiring) -> dict[str, dict[str, None]]:
+        """The nodes that each namespace shares a bridge or link with, in order."""
+        beside: dict[str, dict[str, None]] = {name: {} for name in self.items}
+        for segment in wiring.segments:
+            nodes = {on.netns: None for on in segment if self.roles[on.netns] is Role.NODE}
+            for interface in segment:
+                beside[interface.netns].update(nodes)
+        # A pod may have no address of its own, and hangs on its bridge's node all the same.
+        for veth in wiring.veths:
+            for near, far in ((veth.a, veth.b), (veth.b, veth.a)):
+                if self.roles[far.netns] is Role.NODE:
+                    beside[near.netns][far.netns] = None
+        return beside
+
+    def _node(self, item: Item, role: Role, beside: dict[str, None], broken: bool) -> str | None:
+        if "node" not in item:
+            return next(iter(beside), None) if role is Role.POD else None
+        given = item["node"]
+        if role is not Role.POD:
+            self.reader.at(given, f"a {role} has no node", "only a pod hangs on one: role: pod")
+        elif self.known(given):
+            node: str = given.value
+            if self.roles[node] is not Role.NODE:
+                nodes = [name for name, other in self.roles.items() if other is Role.NODE]
+                hint = suggest(node, nodes) or f"give {node} role: node"
+                self.reader.at(given, f"{node!r} is a {self.roles[node]}, not a node", hint)
+            elif node not in beside and not broken:
+                hint = (
+                    f"they share: {', '.join(beside)}" if beside else f"put it on a bridge of {node}, or link the two"
+                )
+                self.reader.at(given, f"no bridge or link joins it with {node!r}", hint)
+            return node
+        return None
+
+    def _loopback(self, item: Item, interfaces: Sequence[Interface]) -> list[InterfaceAddress]:
+        owned = {address.ip for interface in interfaces for address in interface.addresses}
+        result: list[InterfaceAddress] = []
+        for given in item.get("loopback", []):
+            address = ip_interface(given.value)
+            if address.ip in owned:
+                self.reader.at(given, f"the namespace has the address {address.ip} already")
+            owned.add(address.ip)
+            result.append(address)
+        return result
+
+    def _sysctls(
+        self, item: Item, role: Role, any_ipv6: bool, interfaces: Sequence[Interface]
+    ) -> tuple[tuple[str, str], ...]:
+        given: dict[str, Item] = item.get("sysctls", {})
+        names = {"all", "default", "lo", *(interface.ifname for interface in interfaces)}
+        for name, value in given.items():
+            conf = _CONF.match(name)
+            if conf and conf[1] not in names:
+                self.reader.at(value, f"the namespace has no interface {conf[1]!r}", suggest(conf[1], names - {"all"}))
+        # Before the given ones: writing ip_forward resets others below net.ipv4.conf (ip-sysctl.rst).
+        derived: list[tuple[str, str]] = []
+        if role is Role.NODE:
+            derived.append(("net.ipv4.ip_forward", "1"))
+            if any_ipv6:
+                derived.append(("net.ipv6.conf.all.forwarding", "1"))
+        first = [(name, value) for name, value in derived if name not in given]
+        return (*first, *((name, value.value) for name, value in given.items()))
+
+    def _routes(
+        self, item: Item, interfaces: Sequence[Interface], loopback: Sequence[InterfaceAddress], broken: bool
+    ) -> list[Route]:
+        items: list[Item] = item.get("routes", [])
+        own = [address for interface in interfaces for address in interface.addresses] + list(loopback)
+        names = [interface.ifname for interface in interfaces]
+        direct: list[Network] = [address.network for address in own]
+        direct += [
+            route["to"].value
+            for route in items
+            if "dev" in route and "via" not in route and route.get("to") is not None
+        ]
+        result = []
+        seen: dict[tuple[Network, int | None], int] = {}
+        for route in items:
+            if "to" not in route:
+                continue
+            via: Address | None = route.get("via")
+            src: Address | None = route.get("src")
+            dev: str | None = route.get("dev")
+            versions = {address.version for address in (route["to"].value, via, src) if address is not None}
+            if len(versions) > 1:
+                self.reader.at(route, "the route mixes IPv4 and IPv6", "to, via and src are of one family")
+                continue
+            dst = route["to"].value or routing.DEFAULTS[versions.pop() if versions else 4]
+            kind = route.get("kind", "unicast")
+            if kind != "unicast" and (via or dev):
+                self.reader.at(route["kind"], f"a {kind} route leads nowhere", "leave out via and dev")
+            elif kind == "unicast" and via is None and dev is None:
+                self.reader.at(route, "the route has no gateway and no interface", "give it via: or dev:")
+            if not broken:
+                if dev is not None and dev not in (*names, "lo"):
+                    self.reader.at(route["dev"], f"the namespace has no interface {dev!r}", suggest(dev, names))
+                if src is not None and src not in [address.ip for address in own]:
+                    self.reader.at(route["src"], f"{src} is not an address of the namespace", _list(own))
+                if via is not None and not _on_link(via, dev, direct):
+                    hint = f"connected: {_list(direct)}" if direct else "the namespace has no address"
+                    self.reader.at(route["via"], f"the gateway {via} is on no connected subnet", hint)
+            key = dst, route.get("metric")
+            if key in seen:
+                self.reader.at(
+                    route, f"there is a route to {dst} already", f"see line {seen[key]}, or give it a metric"
+                )
+            seen[key] = route.line
+            result.append(Route(dst, via, dev, src, route.get("metric"), kind))
+        return result
+
+    def _programs(self, item: Item) -> list[Program]:
+        result: list[Program] = []
+        seen: dict[str, int] = {}
+        for program in item.get("programs", []):
+            if "name" not in program or "command" not in program:
+                continue
+            name = program["name"].value
+            if name in seen:
+                self.reader.at(program["name"], f"there is a program {name!r} already", f"see line {seen[name]}")
+            seen[name] = program.line
+            env = tuple((key, value.value) for key, value in program.get("env", {}).items())
+            ready = Readiness()
+            if "ready" in program:
+                ready = self._ready(program["ready"])
+            result.append(Program(name, program["command"].value, env, ready))
+        return result
+
+    def _ready(self, item: Item) -> Readiness:
+        conditions = [key for key in ("listening", "output", "command") if key in item]
+        if len(conditions) > 1:
+            self.reader.at(item, f"two conditions: {' and '.join(conditions)}", "keep one of them")
+        elif not conditions and not item.broken:
+            self.reader.at(item, "no condition", "one of listening, output, command")
+        timeout_s = item.get("timeout_s", Readiness().timeout_s)
+        return Readiness(item.get("listening"), item.get("output"), item.get("command"), timeout_s)
+
+    # Services
+
+    def services(self, wiring: Wiring) -> list[Service]:
+        """Every Service, its cluster IPs assigned where they were left open."""
+        addresses: dict[str, list[Address]] = {name: [] for name in self.items}
+        subnets: dict[Network, str] = {}
+        for interface in _interfaces(wiring):
+            for address in interface.addresses:
+                addresses[interface.netns].append(address.ip)
+                subnets.setdefault(address.network, f"{interface.netns}:{interface.ifname}")
+        for name, item in self.items.items():
+            addresses[name] += [_ip(address.value) for address in item.get("loopback", [])]
+        taken: dict[Address, str] = {ip: name for name, ips in addresses.items() for ip in ips}
+        for name, item in self.service_items.items():
+            for given in item.get("cluster_ip", []):
+                self._check_cluster_ip(given, taken, subnets)
+                taken.setdefault(given.value, f"the service {name}")
+        free = {
+            version: addressing.hosts(pool, {int(ip) for ip in taken if ip.version == version})
+            for version, pool in ((4, self.pools["services"]), (6, self.pools["services6"]))
+        }
+        result = []
+        for name, item in self.service_items.items():
+            if name in self.items:
+                hint = "names of both resolve inside the lab; call one of them differently"
+                self.reader.at(item, f"a namespace is called {name!r} too", hint)
+            backends = self._endpoints(item)
+            if "cluster_ip" in item:
+                cluster_ips = self._families(item["cluster_ip"])
+            else:
+                found = {ip.version for backend in backends for ip in addresses[backend.value]}
+                versions = [4] if 4 in found or not found else [6]
+                if self.ipv6 and versions == [4]:
+                    versions.append(6)
+                cluster_ips = []
+                for version in versions:
+                    number = next(free[version], None)
+                    if number is None:
+                        pool = "services" if version == 4 else "services6"
+                        message = f"no address is left in {self.pools[pool]}"
+                        self.reader.at(item, message, f"a larger pool: addressing.{pool}")
+                    else:
+                        cluster_ips.append(IPv4Address(number) if version == 4 else IPv6Address(number))
+            endpoints = []
+            for backend in backends:
+                broken = backend.value in wiring.broken or self.items[backend.value].broken
+                ips = self._endpoint_addresses(backend, cluster_ips, addresses[backend.value], broken)
+                endpoints.append(Endpoint(backend.value, ips))
+            namespace = item.get("namespace", "default")
+            result.append(Service(name, tuple(cluster_ips), self._ports(item), tuple(endpoints), namespace))
+        return result
+
+    def _check_cluster_ip(self, given: Item, taken: dict[Address, str], subnets: dict[Network, str]) -> None:
+        ip = given.value
+        if ip in taken:
+            self.reader.at(given, f"{ip} is the address of {taken[ip]} already", "a cluster IP belongs to one service")
+            return
+        for subnet, user in subnets.items():
+            if ip.version == subnet.version and ip in subnet:
+                hint = "who is in that subnet looks for it there and never asks its node"
+                self.reader.at(given, f"{ip} is inside {subnet}, the subnet of {user}", hint)
+                return
+
+    def _families(self, given: Item) -> list[Address]:
+        result: list[Address] = []
+        for item in given.value:
+            if any(ip.version == item.value.version for ip in result):
+                family = f"IPv{item.value.version}"
+                self.reader.at(item, f"the service has an {family} cluster IP already", "one of each family")
+            else:
+                result.append(item.value)
+        return result
+
+    def _endpoints(self, item: Item) -> list[Item]:
+        result: list[Item] = []
+        for endpoint in item.get("endpoints", []):
+            if any(endpoint.value == other.value for other in result):
+                self.reader.at(endpoint, f"{endpoint.value!r} is an endpoint already")
+            elif self.known(endpoint):
+                result.append(endpoint)
+        return result
+
+    def _endpoint_addresses(
+        self, endpoint: Item, cluster_ips: Iterable[Address], own: Sequence[Address], broken: bool
+    ) -> tuple[Address, ...]:
+        result = []
+        for version in (ip.version for ip in cluster_ips):
+            address = next((ip for ip in own if ip.version == version), None)
+            if address is not None:
+                result.append(address)
+            elif not broken:
+                hint = "the service has a cluster IP of that family; put it on a bridge or link, or set ipv6: true"
+                self.reader.at(endpoint, f"{endpoint.value} has no IPv{version} address", hint)
+        return tuple(result)
+
+    def _ports(self, item: Item) -> tuple[ServicePort, ...]:
+        short = [key for key in ("port", "target_port", "protocol") if key in item]
+        if "ports" in item and short:
+            self.reader.at(item[short[0]], f"{short[0]!r} beside 'ports'", "put it into the list")
+        if "ports" not in item and "port" not in item:
+            if not item.broken:
+                self.reader.at(item, "the service has no port", "port: 80, or a list: ports: [{port: 80}]")
+            return ()
+        result: list[ServicePort] = []
+        for port in item.get("ports", [item]):
+            if "port" not in port:
+                continue
+            number = port["port"].value
+            name = port.get("name", "") if "ports" in item else ""
+            made = ServicePort(number, port.get("target_port", number), Protocol(port.get("protocol", "TCP")), name)
+            if any((made.port, made.protocol) == (other.port, other.protocol) for other in result):
+                self.reader.at(port["port"], f"the service has {made.protocol} port {number} already")
+            if not name and len(item.get("ports", [])) > 1:
+                self.reader.at(port, "one of several ports needs a name", "name: http")
+            elif name and any(name == other.name for other in result):
+                self.reader.at(port["name"], f"the service has a port {name!r} already")
+            result.append(made)
+        return tuple(result)
+
+    def kube_proxy(self, wiring: Wiring) -> KubeProxy:
+        """Where rules go and which networks are the pods', with the defaults that follow from the rest."""
+        fields: dict[str, Item] = self.root.get("kube_proxy", {})
+        if "nodes" in fields:
+            nodes = []
+            for item in fields["nodes"].value:
+                if not self.known(item):
+                    continue
+                if self.roles[item.value] is not Role.NODE:
+                    hint = "kube-proxy's rules translate what a node forwards"
+                    self.reader.at(item, f"{item.value!r} is a {self.roles[item.value]}, not a node", hint)
+                elif item.value in nodes:
+                    self.reader.at(item, f"{item.value!r} is there twice")
+                nodes.append(item.value)
+        else:
+            nodes = [name for name, role in self.roles.items() if role is Role.NODE] if self.service_items else []
+        if "cluster_cidrs" in fields:
+            cidrs = [item.value for item in fields["cluster_cidrs"].value]
+        else:
+            cidrs = list(
+                dict.fromkeys(
+                    address.network
+                    for interface in _interfaces(wiring)
+                    if self.roles[interface.netns] is Role.POD
+                    for address in interface.addresses
+                )
+            )
+        drop_invalid = fields["drop_invalid"].value if "drop_invalid" in fields else False
+        return KubeProxy(tuple(nodes), tuple(cidrs) if self.service_items else (), drop_invalid)
+
+    def experiment(self) -> Experiment | None:
+        """The experiment, if there is one and it names things that exist."""
+        if "experiment" not in self.root:
+            return None
+        item = self.root["experiment"]
+        if "client" in item:
+            self.known(item["client"])
+        if "service" in item and item["service"].value not in self.service_items:
+            name = item["service"].value
+            self.reader.at(item["service"], f"no service is called {name!r}", suggest(name, self.service_items))
+        if not all(key in item for key in ("trigger", "client", "service")):
+            return None
+        payload_bytes = item.get("payload_bytes", 1_000_000)
+        return Experiment(item.get("trigger"), item.get("client"), item.get("service"), payload_bytes)
+
+
+def _interfaces(wiring: Wiring) -> Iterable[Interface]:
+    for bridge in wiring.bridges:
+        yield bridge.interface
+    for veth in wiring.veths:
+        yield veth.a
+        yield veth.b
+
+
+def _ip(address: Address | InterfaceAddress) -> Address:
+    return address.ip if isinstance(address, IPv4Interface | IPv6Interface) else address
+
+
+def _on_link(via: Address, dev: str | None, direct: Iterable[Network]) -> bool:
+    """Whether a gateway can be reached without another gateway; a link-local one needs to know its interface."""
+    if isinstance(via, IPv6Address) and via.is_link_local and dev is not None:
+        return True
+    return any(via.version == network.version and via in network for network in direct)
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values))

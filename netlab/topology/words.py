@@ -1,0 +1,279 @@
+"""Single words of the topology language and what each must look like: names, addresses, MACs, rates, sysctls.
+
+Each function takes the text and returns the value, or raises InvalidError with a message and a hint. Whether a name is
+known or an address fits its subnet is decided later, in `resolve.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import (
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from typing import TypeAlias
+
+from netlab.model import IFNAMSIZ, Address, InterfaceAddress, Network
+from netlab.topology.shapes import InvalidError
+
+LAB_NAME_MAX = 32
+LABEL_MAX = 63
+"""Longest label of a host name (RFC 1035, 2.3.4): names of namespaces and services resolve inside the lab."""
+
+LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+IFNAME = r"^[^\s/:]{1,15}$"
+MAC = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
+FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+SYSCTL = r"^net\.[^\s/]+$"
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+VARIABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+_LABEL, _MAC, _FILE_NAME = re.compile(LABEL), re.compile(MAC), re.compile(FILE_NAME)
+_NAME = re.compile(ENV_NAME)
+_NO_IFNAME = re.compile(r"[\s/:]")
+
+GivenAddress: TypeAlias = Address | InterfaceAddress
+"""An address as written: without a prefix length it takes that of the subnet it lies in."""
+
+
+def lab_name(text: str) -> str:
+    """A lab's name: it is the first part of `/run/netns/<lab>-<namespace>`."""
+    return _label(text, LAB_NAME_MAX, "a lab's name")
+
+
+def netns_name(text: str) -> str:
+    """A namespace's name: a host name inside the lab, and a file name below /run/netns."""
+    return _label(text, LABEL_MAX, "a namespace's name")
+
+
+def service_name(text: str) -> str:
+    """A Service's name, a host name inside the lab; the same rule holds for Kubernetes' namespaces and port names."""
+    return _label(text, LABEL_MAX, "a service's name")
+
+
+def port_name(text: str) -> str:
+    """A Service port's name, as kube-proxy's."""
+    return _label(text, LABEL_MAX, "a port's name")
+
+
+def _label(text: str, longest: int, what: str) -> str:
+    if len(text) > longest:
+        raise InvalidError(f"{text!r} has {len(text)} characters, {what} at most {longest}")
+    if not _LABEL.match(text) or text.endswith("\n"):
+        hint = "a-z, 0-9 and -, not first or last; it is a host name and part of a file name"
+        raise InvalidError(f"{text!r} can't be {what}", hint)
+    return text
+
+
+def program_name(text: str) -> str:
+    """A program's name; its log file is called so."""
+    if not _FILE_NAME.fullmatch(text) or len(text) > LABEL_MAX:
+        hint = f"letters, digits, '.', '_' and '-', at most {LABEL_MAX}; its log file is called so"
+        raise InvalidError(f"{text!r} can't be a program's name", hint)
+    return text
+
+
+def env_name(text: str) -> str:
+    """The name of an environment variable."""
+    if not _NAME.fullmatch(text):
+        raise InvalidError(f"{text!r} can't name an environment variable", "letters, digits and _, no digit first")
+    return text
+
+
+def variable_name(text: str) -> str:
+    """The name of a `${variable}`."""
+    if not _NAME.fullmatch(text):
+        raise InvalidError(f"{text!r} can't name a variable", "letters, digits and _, no digit first")
+    return text
+
+
+def ifname(text: str) -> str:
+    """An interface's name as the kernel takes it (dev_valid_name, net/core/dev.c)."""
+    if len(text.encode()) > IFNAMSIZ:
+        hint = f"the kernel holds {IFNAMSIZ}"
+        raise InvalidError(f"the interface name {text!r} has {len(text.encode())} characters", hint)
+    if not text or text in (".", "..") or _NO_IFNAME.search(text):
+        raise InvalidError(f"{text!r} can't be an interface's name", "no '/', ':' or white space")
+    if text in ("lo", "all", "default"):
+        raise InvalidError(
+            f"{text!r} can't be an interface's name", "each namespace has a lo and sysctls for all and default"
+        )
+    return text
+
+
+def mac(text: str) -> str:
+    """A unicast MAC address, in lower case."""
+    if not _MAC.fullmatch(text):
+        raise InvalidError(f"{text!r} is not a MAC address", "six pairs of hex digits: 02:00:00:00:00:01")
+    first = int(text[:2], 16)
+    if first & 1:
+        hint = f"the lowest bit of its first byte must be 0: {first & ~1 | 2:02x}{text[2:].lower()}"
+        raise InvalidError(f"{text!r} is a multicast address, no interface can have it", hint)
+    if text == "00:00:00:00:00:00":
+        raise InvalidError("the MAC address is all zero, no interface can have it", "for instance 02:00:00:00:00:01")
+    return text.lower()
+
+
+def interface_address(text: str) -> GivenAddress:
+    """An address with its prefix length (10.0.0.2/24), or alone: it takes its subnet's prefix length then."""
+    try:
+        address: GivenAddress = ip_interface(text) if "/" in text else ip_address(text)
+    except ValueError:
+        raise InvalidError(f"{text!r} is not an address", "for instance 10.0.0.2/24 or fd00::2/64") from None
+    ip = address.ip if isinstance(address, IPv4Interface | IPv6Interface) else address
+    if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
+        kind = "a multicast" if ip.is_multicast else "the unspecified" if ip.is_unspecified else "a loopback"
+        raise InvalidError(f"{text} is {kind} address, no interface can have it")
+    if isinstance(ip, IPv6Address) and ip.scope_id is not None:
+        raise InvalidError(f"{text!r} has a zone", "leave out what follows the %")
+    if isinstance(address, IPv4Interface | IPv6Interface) and address.network.prefixlen < ip.max_prefixlen - 1:
+        network = address.network
+        if ip == network.network_address:
+            raise InvalidError(f"{text} is the network's own address", f"the first for an interface is {network[1]}")
+        if isinstance(network, IPv4Network) and ip == network.broadcast_address:
+            raise InvalidError(
+                f"{text} is the network's broadcast address", f"the last for an interface is {network[-2]}"
+            )
+    return address
+
+
+def address(text: str) -> Address:
+    """One address without a prefix length."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        hint = "leave out the prefix length" if "/" in text else "for instance 10.0.0.1 or fd00::1"
+        raise InvalidError(f"{text!r} is not an address", hint) from None
+
+
+def network(text: str) -> Network:
+    """A subnet; bits beyond its prefix length are a mistake."""
+    if "/" not in text:
+        raise InvalidError(f"{text!r} has no prefix length", "for instance 10.0.0.0/24 or fd00::/64")
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        raise InvalidError(f"{text!r} is not a subnet", "for instance 10.0.0.0/24 or fd00::/64") from None
+    raise InvalidError(f"{text} is an address inside a subnet", f"did you mean {meant}?")
+
+
+def network4(text: str) -> IPv4Network:
+    """An IPv4 subnet."""
+    subnet = network(text)
+    if not isinstance(subnet, IPv4Network):
+        raise InvalidError(f"{text} is not an IPv4 subnet", "the pools for IPv6 are bridges6, links6 and services6")
+    return subnet
+
+
+def network6(text: str) -> IPv6Network:
+    """An IPv6 subnet."""
+    subnet = network(text)
+    if not isinstance(subnet, IPv6Network):
+        raise InvalidError(f"{text} is not an IPv6 subnet", "the pools for IPv4 are bridges, links and services")
+    return subnet
+
+
+def destination(text: str) -> Network | None:
+    """Where a route leads: a subnet, an address alone (its host route), or None for `default`."""
+    if text == "default":
+        return None
+    if "/" in text:
+        return network(text)
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise InvalidError(f"{text!r} is not a destination", "default, 10.0.0.0/24 or fd00::/64") from None
+
+
+def regex(text: str) -> str:
+    """A regular expression of Python's."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise InvalidError(f"not a regular expression: {error}") from None
+    return text
+
+
+# What a child namespace of Linux 6.18 shows below /proc/sys/net, and lets its owner write. Everything else there is
+# either not shown (it belongs to the initial namespace) or read-only.
+CORE_PER_NETNS = (
+    "optmem_max",
+    "rps_default_mask",
+    "somaxconn",
+    "tstamp_allow_data",
+    "txrehash",
+    "xfrm_acq_expires",
+    "xfrm_aevent_etime",
+    "xfrm_aevent_rseqth",
+    "xfrm_larval_drop",
+)
+HOST_WIDE = frozenset(
+    {
+        "net.ipv4.fib_sync_mem",
+        "net.ipv4.inet_peer_maxttl",
+        "net.ipv4.inet_peer_minttl",
+        "net.ipv4.inet_peer_threshold",
+        "net.ipv4.ipfrag_secret_interval",
+        "net.ipv4.tcp_allowed_congestion_control",
+        "net.ipv4.tcp_available_congestion_control",
+        "net.ipv4.tcp_available_ulp",
+        "net.ipv4.tcp_low_latency",
+        "net.ipv4.tcp_max_orphans",
+        "net.ipv4.tcp_mem",
+        "net.ipv4.udp_mem",
+        "net.ipv6.ip6frag_secret_interval",
+        "net.ipv6.mld_max_msf",
+        "net.ipv6.mld_qrv",
+        "net.netfilter.nf_conntrack_buckets",
+        "net.netfilter.nf_conntrack_count",
+        "net.netfilter.nf_conntrack_expect_max",
+        "net.netfilter.nf_conntrack_max",
+        "net.netfilter.nf_log_all_netns",
+        "net.nf_conntrack_max",
+    }
+)
+_SUBSYSTEMS = ("net.core.", "net.ipv4.", "net.ipv6.", "net.netfilter.", "net.unix.", "net.mptcp.", "net.sctp.")
+_SYSCTL = re.compile(r"net(\.[A-Za-z0-9_@-]+)+")
+
+
+def sysctl(text: str) -> str:
+    """A sysctl's name; only those that a network namespace has for itself."""
+    if "/" in text:
+        raise InvalidError(f"{text!r} can't be a sysctl's name", f"with dots: {text.strip('/').replace('/', '.')}")
+    if not text.startswith("net."):
+        hint = "only sysctls below net. belong to a network namespace"
+        raise InvalidError(f"{text!r} is not of a network namespace", hint)
+    if not _SYSCTL.fullmatch(text) or not text.startswith(_SUBSYSTEMS):
+        known = ", ".join(prefix + "*" for prefix in _SUBSYSTEMS)
+        raise InvalidError(f"{text!r} is not a sysctl of a network namespace", f"known: {known}")
+    host_wide = text in HOST_WIDE or (text.startswith("net.ipv4.route.") and not text.endswith((".flush", "min_pmtu")))
+    if text.startswith("net.core.") and text.removeprefix("net.core.") not in CORE_PER_NETNS:
+        host_wide = True
+    if host_wide:
+        hint = "a lab never writes what concerns the whole host"
+        if text.startswith("net.core."):
+            hint += f"; of net.core a namespace has {', '.join(CORE_PER_NETNS[:3])} and xfrm_*"
+        raise InvalidError(f"{text} is one value for the whole host", hint)
+    return text
+
+
+_NUMBER = r"\d+(\.\d+)?"
+_TIME = rf"{_NUMBER}\s?(s|sec|secs|ms|msec|msecs|us|usec|usecs|ns)"
+_PERCENT = rf"{_NUMBER}%"
+# tc's own units: tc(8), PARAMETERS. Case doesn't matter to it.
+RATE = rf"^(?i:{_NUMBER}\s?(bit|[kmgt]i?bit|bps|[kmgt]i?bps))$"
+SIZE = rf"^(?i:{_NUMBER}\s?(b|[kmg]b?|[kmg]?bit)?)$"
+TIME = rf"^{_TIME}$"
+COUNT = r"^\d+$"
+DELAY = rf"^{_TIME}( {_TIME}( {_PERCENT})?)?$"
+CHANCE = rf"^{_PERCENT}( {_PERCENT})?$"
