@@ -35,11 +35,15 @@ from netlab.syscalls import (
     MS_SHARED,
     MS_SLAVE,
     mount,
+    umount,
     unshare,
 )
 
 HOST_NAMES = Path("/run/netns")
 """Where iproute2 keeps the names of network namespaces (NETNS_RUN_DIR in its include/namespace.h)."""
+
+
+_MARKER = "made-run-netns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,13 @@ class Holder:
 def start_ticks(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None if there is none, or only its zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return parse_start_ticks(Path(f"/proc/{pid}/stat").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def parse_start_ticks(stat: str) -> int | None:
+    """Field 22 of a /proc/PID/stat, None for a zombie (proc_pid_stat(5))."""
     fields = stat[stat.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
@@ -136,13 +144,17 @@ def userns_hint() -> str | None:
     return None
 
 
-def hold(names: Path, hosts: Path, title: str, *, rootless: bool) -> Newborn:
+def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
     """Fork a lab's holder. After this, children of the calling process are born into the lab's PID namespace.
 
-    names is the directory for the network namespaces' names (it becomes a shared mount), hosts the file that the lab
-    sees as /etc/hosts, title what `ps` shows. Raises UnsupportedError or OSError; leaves no process behind then.
+    names is the directory for the network namespaces' names; with own_names a tmpfs is put there first, for the lab
+    alone. hosts is the file that the lab sees as /etc/hosts, title what `ps` shows. Raises LabError or OSError, and
+    leaves no process behind then.
     """
-    _share_names(names, tmpfs=rootless)
+    if own_names:
+        names.mkdir(mode=0o755, exist_ok=True)
+        mount("netns", str(names), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
+        mount("none", str(names), flags=MS_SHARED)
     unshare(CLONE_NEWPID)
     ready_r, ready_w = os.pipe()
     go_r, go_w = os.pipe()
@@ -166,19 +178,41 @@ def hold(names: Path, hosts: Path, title: str, *, rootless: bool) -> Newborn:
     return Newborn(Holder(pid, ticks), go_w)
 
 
-def _share_names(names: Path, *, tmpfs: bool) -> None:
-    names.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if tmpfs:
-        mount("netns", str(names), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
-    else:
-        try:
-            mount("none", str(names), flags=MS_SHARED | MS_REC)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            # Not a mount point yet: made one as `ip netns add` makes it, so that both tools agree about it.
-            mount(str(names), str(names), flags=MS_BIND | MS_REC)
-    mount("none", str(names), flags=MS_SHARED | MS_REC)
+def share_host_names(run_directory: Path) -> None:
+    """Make /run/netns the shared mount that `ip netns add` makes of it, and remember if it wasn't one."""
+    marker = run_directory / _MARKER
+    try:
+        mount("none", str(HOST_NAMES), flags=MS_SHARED | MS_REC)
+    except FileNotFoundError:
+        marker.write_text("directory")
+        HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
+        _mount_shared(HOST_NAMES)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: a directory, but no mount point
+            raise
+        marker.write_text("mount")
+        _mount_shared(HOST_NAMES)
+
+
+def _mount_shared(directory: Path) -> None:
+    mount(str(directory), str(directory), flags=MS_BIND | MS_REC)
+    mount("none", str(directory), flags=MS_SHARED | MS_REC)
+
+
+def unshare_host_names(run_directory: Path, *, in_use: bool) -> None:
+    """Undo `share_host_names`, unless another lab may be using it or a name that isn't ours stands there."""
+    marker = run_directory / _MARKER
+    if in_use or not marker.exists():
+        return
+    if HOST_NAMES.is_dir():
+        if any(HOST_NAMES.iterdir()):
+            return
+        with suppress(OSError):  # EINVAL: not a mount point
+            umount(str(HOST_NAMES))
+        if marker.read_text() == "directory":
+            with suppress(OSError):
+                HOST_NAMES.rmdir()
+    marker.unlink()
 
 
 def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> NoReturn:

@@ -7,17 +7,19 @@ that holds them is `holder.py`'s.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from netlab.errors import LabError
-from netlab.holder import HOST_NAMES, Holder
+from netlab.holder import HOST_NAMES, Holder, parse_start_ticks
 from netlab.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -43,6 +45,7 @@ class Namespaces:
     """
 
     def __init__(self, holder: Holder, names: Path, prefix: str, *, foreign_mounts: bool = False) -> None:
+        self._holder = holder
         self._names = names
         self._prefix = prefix
         self._foreign_mounts = foreign_mounts
@@ -55,6 +58,27 @@ class Namespaces:
 
     def _open_proc(self, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+
+    def read_proc(self, path: str) -> str:
+        """A file of the host's /proc, by its path below it; OSError."""
+        with os.fdopen(self._open_proc(path)) as file:
+            return file.read()
+
+    def start_ticks(self, pid: int) -> int | None:
+        """Start time of a process of the lab's PID namespace, in clock ticks since boot; None if it is gone."""
+        try:
+            return parse_start_ticks(self.read_proc(f"{self._holder.pid}/root/proc/{pid}/stat"))
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+
+    def kill(self, pid: int, number: int) -> None:
+        """Send a signal to a process of the lab's PID namespace; it may be gone."""
+        setns(self._pid, CLONE_NEWPID)
+        child = os.fork()
+        if child == 0:
+            _kill(pid, number)
+            os._exit(0)
+        os.waitpid(child, 0)
 
     def path(self, name: str) -> Path:
         """Where the name of a network namespace stands."""
@@ -172,6 +196,13 @@ class Namespaces:
             signal.signal(number, lambda received, _frame: _kill(pid, received))
         return os.waitpid(pid, 0)[1]
 
+    def run_quietly(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
+        """Run a program to its end, its streams going nowhere; returns its wait status."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        pid = self._fork(name, argv, env, streams=(null, null, null))
+        os.close(null)
+        return os.waitpid(pid, 0)[1]
+
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
         """Start a program that lives on in the lab, its output in a file; returns its pid in the lab's PID namespace.
 
@@ -206,13 +237,17 @@ class Namespaces:
                 raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "is it installed, and on PATH?")
             return int(told.read())
 
-    def _fork(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
+    def _fork(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int] = (0, 1, 2)
+    ) -> int:
         self.fd(name)  # a wrong name fails here, not in the child
         sys.stdout.flush()
         setns(self._pid, CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             code = 126
+            for fd, stream in enumerate(streams):
+                os.dup2(stream, fd)
             try:
                 self._become(name, argv, env)
             except FileNotFoundError:
@@ -249,6 +284,47 @@ class Namespaces:
 def _kill(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A process found in one of a lab's network namespaces, pinned by a pidfd so that no other is hit."""
+
+    pid: int
+    _pidfd: int
+
+    def kill(self) -> None:
+        """End it and wait until it is gone, for at most five seconds."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        poll.poll(5000)
+        os.close(self._pidfd)
+
+
+def strays(inodes: Set[int]) -> list[Stray]:
+    """The processes, other than this one, in the network namespaces with these inodes: `ip netns pids`."""
+    found: list[Stray] = []
+    if not inodes:
+        return found
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid() or not _lives_in(entry.name, inodes):
+            continue
+        with suppress(OSError):
+            pidfd = os.pidfd_open(int(entry.name))
+            if _lives_in(entry.name, inodes):
+                found.append(Stray(int(entry.name), pidfd))
+            else:
+                os.close(pidfd)
+    return found
+
+
+def _lives_in(pid: str, inodes: Set[int]) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino in inodes  # noqa: PTH116 (hot: one a process of the machine)
+    except OSError:
+        return False
 
 
 def _allow_open_files(count: int) -> None:

@@ -1,0 +1,290 @@
+"""The difference between what the kernel has and what a topology wants, as steps.
+
+Pure. Removed is only what an earlier topology of this lab asked for, and what stands in the way of a wanted thing
+under its very name; what a user has added by hand (an address, a route, a table) stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, replace
+
+from netlab import plan
+from netlab.actual import Actual, ActualLink, LinkKey
+from netlab.model import Bridge, Interface, Program, Route, Topology, Veth
+from netlab.steps import (
+    AddAddress,
+    AddQdisc,
+    AddRoute,
+    CreateBridge,
+    CreateNetns,
+    CreateVeth,
+    DeleteAddress,
+    DeleteLink,
+    DeleteNetns,
+    DeleteQdisc,
+    DeleteRoute,
+    DeleteRules,
+    LoadRules,
+    ResetSysctl,
+    SetLink,
+    SetSysctl,
+    SetUp,
+    StartProgram,
+    Step,
+    StopProgram,
+    WriteHosts,
+)
+
+
+def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
+    """The steps that turn what is there into `new`; old names what of it the lab owns. Empty: nothing to do."""
+    stale = _stale_links(old, new, actual)
+    steps: list[Step] = list(_stopped(old, new, actual))
+    gone = [netns.name for netns in old.namespaces if netns not in new.namespaces and not _has(new, netns.name)]
+    steps += [DeleteLink(netns, ifname) for netns, ifname in stale]
+    steps += [DeleteNetns(name) for name in gone if name in actual.namespaces]
+    left = _without(actual, stale, gone, old, new)
+    steps += _removed(old, new, left)
+    steps += [step for step in plan.up(new) if not _satisfied(step, left)]
+    return _with_set_links(steps, new, left)
+
+
+def _has(topology: Topology, name: str) -> bool:
+    return any(netns.name == name for netns in topology.namespaces)
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def _stale_links(old: Topology, new: Topology, actual: Actual) -> list[LinkKey]:
+    """The links to remove: owned and no longer wanted, or wanted and of another making. One end of a veth is enough."""
+    wanted = {(i.netns, i.ifname) for i in new.interfaces()}
+    stale: dict[LinkKey, None] = {}
+    for veth in new.veths:
+        keys = [(end.netns, end.ifname) for end in (veth.a, veth.b)]
+        found = [key for key in keys if key in actual.links]
+        if found and (not _is_veth(veth, actual) or _forgets(old, veth.a) or _forgets(old, veth.b)):
+            stale.update(dict.fromkeys(found))
+    for bridge in new.bridges:
+        key = (bridge.interface.netns, bridge.interface.ifname)
+        if key in actual.links and (not _is_bridge(bridge, actual.links[key]) or _forgets(old, bridge.interface)):
+            stale[key] = None
+    for interface in old.interfaces():
+        key = (interface.netns, interface.ifname)
+        if key not in wanted and key in actual.links:
+            stale[key] = None
+    return _one_end_each(stale, actual)
+
+
+def _one_end_each(stale: dict[LinkKey, None], actual: Actual) -> list[LinkKey]:
+    doomed: list[LinkKey] = []
+    gone: set[LinkKey] = set()
+    for key in stale:
+        if key not in gone:
+            doomed.append(key)
+            gone |= {key, *_peers(key, actual)}
+    return doomed
+
+
+def _peers(key: LinkKey, actual: Actual) -> Iterator[LinkKey]:
+    """The other end of a veth: the two point at each other by ifindex."""
+    link = actual.links[key]
+    if link.kind != "veth":
+        return
+    for other, candidate in actual.links.items():
+        points_here = candidate.kind == "veth" and candidate.peer_index == link.index
+        if other != key and points_here and link.peer_index == candidate.index:
+            yield other
+
+
+def _is_veth(veth: Veth, actual: Actual) -> bool:
+    a = actual.links.get((veth.a.netns, veth.a.ifname))
+    b = actual.links.get((veth.b.netns, veth.b.ifname))
+    if a is None or b is None or (a.kind, b.kind) != ("veth", "veth"):
+        return False
+    queues = all(
+        (link.attributes.num_tx_queues, link.attributes.num_rx_queues)
+        == (end.attributes.num_tx_queues, end.attributes.num_rx_queues)
+        for link, end in ((a, veth.a), (b, veth.b))
+    )
+    return a.peer_index == b.index and b.peer_index == a.index and queues
+
+
+def _forgets(old: Topology, interface: Interface) -> bool:
+    """Whether an attribute was set that is now left to the kernel: only a new link has the kernel's default."""
+    for before in old.interfaces():
+        if (before.netns, before.ifname) == (interface.netns, interface.ifname):
+            was, wanted = astuple(before.attributes), astuple(interface.attributes)
+            return any(had is not None and wants is None for had, wants in zip(was, wanted, strict=True))
+    return False
+
+
+def _is_bridge(bridge: Bridge, link: ActualLink) -> bool:
+    return link.kind == "bridge" and link.bridge == (bridge.stp, bridge.mcast_snooping, bridge.vlan_filtering)
+
+
+def _differs(interface: Interface, link: ActualLink) -> bool:
+    wanted, has = interface.attributes, link.attributes
+    pairs = (
+        (wanted.mtu, has.mtu),
+        (wanted.mac, has.mac),
+        (wanted.txqlen, has.txqlen),
+        (wanted.gso_max_segs, has.gso_max_segs),
+        (wanted.gso_max_size, has.gso_max_size),
+        (wanted.gro_max_size, has.gro_max_size),
+    )
+    return interface.master != link.master or any(want is not None and want != is_now for want, is_now in pairs)
+
+
+def _with_set_links(steps: list[Step], new: Topology, left: Actual) -> list[Step]:
+    """Put the changes of links that stay right after the last link that is made."""
+    made = {key for step in steps for key in _makes(step)}
+    changed: list[Step] = [
+        SetLink(interface)
+        for interface in new.interfaces()
+        if (key := (interface.netns, interface.ifname)) not in made and _differs(interface, left.links[key])
+    ]
+    makers = [i for i, step in enumerate(steps) if isinstance(step, CreateNetns | CreateBridge | CreateVeth)]
+    removers = [i for i, step in enumerate(steps) if isinstance(step, DeleteLink | DeleteNetns | StopProgram)]
+    at = max([*makers, *removers], default=-1) + 1
+    return [*steps[:at], *changed, *steps[at:]]
+
+
+def _makes(step: Step) -> Iterator[LinkKey]:
+    match step:
+        case CreateBridge(bridge):
+            yield bridge.interface.netns, bridge.interface.ifname
+        case CreateVeth(veth):
+            for end in (veth.a, veth.b):
+                yield end.netns, end.ifname
+
+
+# --- what is left after the removals, and what of it isn't wanted ----------------------------------------------------
+
+
+def _without(actual: Actual, stale: list[LinkKey], gone: list[str], old: Topology, new: Topology) -> Actual:
+    """The same value without the stale links, and all that goes with them."""
+    dead = {key for key in actual.links if key[0] in gone}
+    for key in stale:
+        dead |= {key, *_peers(key, actual)}
+    for key in list(dead):
+        dead |= set(_peers(key, actual))
+    dead_subnets = {(key[0], address.network) for key in dead for address in actual.addresses.get(key, ())}
+
+    def lives(netns: str, route: Route) -> bool:
+        through = any(subnet[0] == netns and route.via in subnet[1] for subnet in dead_subnets if route.via)
+        return not through and (netns, route.dev) not in dead
+
+    return Actual(
+        namespaces=actual.namespaces - set(gone),
+        links={
+            key: replace(link, master=None) if (key[0], link.master) in dead else link
+            for key, link in actual.links.items()
+            if key not in dead
+        },
+        addresses={key: found for key, found in actual.addresses.items() if key not in dead},
+        routes={
+            netns: frozenset(route for route in routes if lives(netns, route))
+            for netns, routes in actual.routes.items()
+            if netns not in gone
+        },
+        sysctls={
+            (netns, key): value
+            for (netns, key), value in actual.sysctls.items()
+            if not any(netns == dead_netns and f".{ifname}." in key for dead_netns, ifname in dead)
+        },
+        rules=actual.rules,
+        qdiscs={key: pair for key, pair in actual.qdiscs.items() if key not in dead},
+        hosts=actual.hosts,
+        programs=actual.programs - {(p.netns, p.name) for p in _stopped(old, new, actual)},
+    )
+
+
+def _programs(topology: Topology) -> dict[tuple[str, str], Program]:
+    return {(netns.name, program.name): program for netns in topology.namespaces for program in netns.programs}
+
+
+def _stopped(old: Topology, new: Topology, actual: Actual) -> Iterator[StopProgram]:
+    wanted = _programs(new)
+    for key, program in _programs(old).items():
+        other = wanted.get(key)
+        same = other is not None and (other.argv, other.env) == (program.argv, program.env)
+        if key in actual.programs and not same:
+            yield StopProgram(*key)
+
+
+def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
+    """What an earlier topology asked for and this one doesn't, of all that isn't a link."""
+    wanted = {_identity(step) for step in plan.up(new)}
+    for step in reversed(plan.up(old)):
+        if _identity(step) in wanted or step_netns(step) not in left.namespaces:
+            continue
+        match step:
+            case AddAddress(netns, ifname, address) if address in left.addresses.get((netns, ifname), ()):
+                yield DeleteAddress(netns, ifname, address)
+            case AddRoute(netns, route) if (
+                found := _installed(route, left.routes.get(netns, frozenset()))
+            ) is not None:
+                yield DeleteRoute(netns, found)
+            case SetSysctl(netns, key, _) if (netns, key) in left.sysctls:
+                yield ResetSysctl(netns, key)
+            case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
+                yield DeleteQdisc(netns, ifname)
+            case LoadRules(netns, rules):
+                yield DeleteRules(netns, tuple((table.family, table.name) for table in rules.tables))
+
+
+def step_netns(step: Step) -> str | None:
+    """The namespace that a step acts in; None for the lab's hosts file."""
+    return None if isinstance(step, WriteHosts) else step.netns
+
+
+def _identity(step: Step) -> object:
+    """What makes two steps speak of the same thing, whatever value they give it."""
+    match step:
+        case SetSysctl(netns, key, _):
+            return SetSysctl, netns, key
+        case AddQdisc(netns, ifname, _):
+            return AddQdisc, netns, ifname
+        case LoadRules(netns, _):
+            return LoadRules, netns
+    return step
+
+
+# --- what is there already -------------------------------------------------------------------------------------------
+
+
+def _satisfied(step: Step, left: Actual) -> bool:
+    match step:
+        case CreateNetns(netns):
+            return netns in left.namespaces
+        case CreateBridge() | CreateVeth():
+            return all(key in left.links for key in _makes(step))
+        case SetUp(netns, ifname, up, _):
+            return (netns, ifname) in left.links and left.links[netns, ifname].up == up
+        case AddAddress(netns, ifname, address):
+            return address in left.addresses.get((netns, ifname), ())
+        case AddRoute(netns, route):
+            return _installed(route, left.routes.get(netns, frozenset())) is not None
+        case SetSysctl(netns, key, value):
+            return left.sysctls.get((netns, key)) == " ".join(value.split())
+        case AddQdisc(netns, ifname, _):
+            return (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].same()
+        case LoadRules(netns, _):
+            return netns in left.rules and left.rules[netns].same()
+        case WriteHosts(text, _):
+            return left.hosts == text
+        case StartProgram(netns, program):
+            return (netns, program.name) in left.programs
+    return False
+
+
+def _installed(route: Route, routes: frozenset[Route]) -> Route | None:
+    """The route as the kernel has it: it fills in what was left open (the interface, for one)."""
+    for found in routes:
+        same = (found.dst, found.via, found.kind) == (route.dst, route.via, route.kind)
+        asked = ((route.dev, found.dev), (route.src, found.src), (route.metric, found.metric))
+        if same and all(want is None or want == has for want, has in asked):
+            return found
+    return None

@@ -1,0 +1,308 @@
+"""A lab's life: built, changed, entered, taken down. The order in which things are written down and made is here.
+
+`state.py` knows what belongs to a lab, `holder.py` and `netns.py` make and enter its namespaces, `kernel.py` fills
+them. Whatever moment this process is killed at, the next `down` finds in the lab's directory what there may be.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from netlab import fixes as mitigations
+from netlab import plan, programs
+from netlab.errors import LabError, UsageError
+from netlab.holder import HOST_NAMES, become_rootless, hold, share_host_names, unshare_host_names
+from netlab.kernel import Kernel
+from netlab.model import Topology
+from netlab.netns import Namespaces, enter, release_name, strays
+from netlab.state import LabDirectory, LabState, StartedProgram, boot_id, labs
+from netlab.steps import CreateNetns, DeleteNetns, StartProgram, Step, StopProgram, WriteHosts
+from netlab.syscalls import umount
+
+Done = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topology as someone asked for it: the text, the `--set` pairs and the fixes it came from, and what it means.
+
+    file is the path as given, None for standard input.
+    """
+
+    topology: Topology
+    text: str
+    file: str | None
+    settings: tuple[tuple[str, str], ...] = ()
+    fixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `up` did: built from nothing, or the steps that changed a lab that stood (none: nothing to do)."""
+
+    built: bool
+    steps: tuple[Step, ...]
+    leftovers: bool = False
+
+
+def up(directory: LabDirectory, wanted: Wanted, *, rootless: bool | None, done: Done) -> Outcome:
+    """Build the lab, or make the one that stands follow the topology.
+
+    rootless None means: as the lab is, or as this user is. done is called with each step. On any failure, and on
+    Ctrl-C, what this call made is taken back before the exception goes on.
+    """
+    with directory.locked(create=True):
+        state = directory.read()
+        if state is not None and state.standing():
+            _check_same_lab(state, wanted, rootless)
+            return Outcome(built=False, steps=tuple(_converge(directory, state, wanted, done)))
+        leftovers = state is not None
+        _remove(directory, state)
+        directory.path.mkdir(mode=0o755, exist_ok=True)
+        steps = _build(directory, wanted, os.geteuid() != 0 if rootless is None else rootless, done)
+        return Outcome(built=True, steps=tuple(steps), leftovers=leftovers)
+
+
+def pending(directory: LabDirectory, wanted: Wanted) -> list[Step]:
+    """The steps that `up` would carry out now: all of the plan where the lab doesn't stand."""
+    state = directory.read()
+    if state is None or not state.standing():
+        return plan.up(wanted.topology)
+    return changes(directory, open_lab(state), before(directory, state), wanted.topology, state)
+
+
+def _check_same_lab(state: LabState, wanted: Wanted, rootless: bool | None) -> None:
+    if None not in (state.file, wanted.file) and state.file != wanted.file:
+        raise UsageError(
+            f"the lab {state.lab} is up already, from {state.file}",
+            f"take it down (`netlab down {state.lab}`), or give this one another --name",
+        )
+    if rootless is not None and rootless != state.rootless:
+        is_now = "rootless" if state.rootless else "root's"
+        raise UsageError(f"the lab {state.lab} is up and {is_now}", f"take it down first: `netlab down {state.lab}`")
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done) -> list[Step]:
+    topology = wanted.topology
+    if not rootless and os.geteuid() != 0:
+        raise UsageError("only root can build a lab with --root", "leave it out: the lab is then rootless")
+    state = LabState(
+        lab=topology.name,
+        boot_id=boot_id(),
+        rootless=rootless,
+        names=str(directory.names if rootless else HOST_NAMES),
+        prefix="" if rootless else f"{topology.name}-",
+        file=wanted.file,
+        settings=wanted.settings,
+        fixes=wanted.fixes,
+    )
+    steps = plan.up(topology)
+    try:
+        directory.create(state, wanted.text, plan.hosts(topology))
+        if rootless:
+            become_rootless()
+        else:
+            share_host_names(directory.root)
+        newborn = hold(Path(state.names), directory.hosts, f"lab {topology.name}", own_names=rootless)
+        state = replace(state, holder=newborn.holder)
+        directory.write(state)
+        newborn.release()
+        namespaces = Namespaces(newborn.holder, Path(state.names), state.prefix)
+        work = _Work(directory, state, namespaces, Kernel(namespaces))
+        work.carry_out(steps, done)
+        directory.write(replace(work.state, complete=True))
+    except BaseException:
+        with _undisturbed():
+            _remove(directory, directory.read())
+        raise
+    return steps
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C doesn't stop the taking back."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Work:
+    """Carries out a list of steps, writing down what belongs to the lab before it is made."""
+
+    def __init__(self, directory: LabDirectory, state: LabState, namespaces: Namespaces, kernel: Kernel) -> None:
+        self.directory = directory
+        self.state = state
+        self.namespaces = namespaces
+        self.kernel = kernel
+
+    def carry_out(self, steps: Sequence[Step], done: Done) -> None:
+        for kind, group in groupby(steps, key=_hand):
+            kind(self, list(group), done)
+
+    def create(self, steps: Sequence[CreateNetns], done: Done) -> None:
+        def journal(born: Sequence[tuple[str, int]]) -> None:
+            self._write(replace(self.state, namespaces=(*self.state.namespaces, *born)))
+
+        self.namespaces.create([step.netns for step in steps], journal)
+        for step in steps:
+            done(step)
+
+    def delete(self, steps: Sequence[DeleteNetns], done: Done) -> None:
+        inodes = dict(self.state.namespaces)
+        for step in steps:
+            for stray in strays({inodes[step.netns]}):
+                stray.kill()
+            self.namespaces.release(step.netns, inodes.pop(step.netns))
+            self._write(replace(self.state, namespaces=tuple(inodes.items())))
+            done(step)
+
+    def write_hosts(self, steps: Sequence[WriteHosts], done: Done) -> None:
+        for step in steps:
+            # In place: this file is mounted over the lab's /etc/hosts.
+            self.directory.hosts.write_text(step.text)
+            done(step)
+
+    def start(self, steps: Sequence[StartProgram], done: Done) -> None:
+        for step in steps:
+            log = self.directory.log(step.netns, step.program.name)
+            started = programs.start(self.namespaces, step.netns, step.program, log)
+            self._write(replace(self.state, programs=(*self.state.programs, started)))
+            programs.wait_ready(self.namespaces, step.program, started, log)
+            done(step)
+
+    def stop(self, steps: Sequence[StopProgram], done: Done) -> None:
+        for step in steps:
+            stays: list[StartedProgram] = []
+            for program in self.state.programs:
+                if (program.netns, program.name) == (step.netns, step.name):
+                    programs.stop(self.namespaces, program)
+                else:
+                    stays.append(program)
+            self._write(replace(self.state, programs=tuple(stays)))
+            done(step)
+
+    def apply(self, steps: Sequence[Step], done: Done) -> None:
+        self.kernel.apply(steps, done)
+
+    def _write(self, state: LabState) -> None:
+        self.state = state
+        self.directory.write(state)
+
+
+def _hand(step: Step) -> Callable[[_Work, list, Done], None]:  # type: ignore[type-arg]
+    """The method of _Work that carries out steps of this kind."""
+    match step:
+        case CreateNetns():
+            return _Work.create
+        case DeleteNetns():
+            return _Work.delete
+        case WriteHosts():
+            return _Work.write_hosts
+        case StartProgram():
+            return _Work.start
+        case StopProgram():
+            return _Work.stop
+    return _Work.apply
+
+
+# --- a lab that stands -----------------------------------------------------------------------------------------------
+
+
+def open_lab(state: LabState) -> Namespaces:
+    """Enter a lab that stands; LabError where it doesn't."""
+    if not state.standing():
+        raise LabError(
+            f"the lab {state.lab} isn't whole: it was killed, or its building was",
+            f"`netlab down {state.lab}` removes what is left, `netlab up` builds it again",
+        )
+    assert state.holder is not None
+    return enter(state.holder, Path(state.names), state.prefix, rootless=state.rootless)
+
+
+def before(directory: LabDirectory, state: LabState) -> Topology:
+    """The topology that the lab was made to follow last."""
+    from netlab.topology import load
+
+    topology = load(directory.topology_text(), state.file or "-", state.settings, state.lab)
+    return mitigations.apply(topology, state.fixes)
+
+
+def changes(
+    directory: LabDirectory, namespaces: Namespaces, old: Topology, new: Topology, state: LabState
+) -> list[Step]:
+    """The steps from what the kernel has to what the topology wants; old names what else in there is the lab's own."""
+    from netlab.difference import difference
+    from netlab.reader import read
+
+    return difference(old, new, read(namespaces, old, new, state, directory.hosts.read_text()))
+
+
+def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Done) -> list[Step]:
+    from netlab.reader import indexes
+
+    old = before(directory, state)
+    namespaces = open_lab(state)
+    steps = changes(directory, namespaces, old, wanted.topology, state)
+    work = _Work(directory, state, namespaces, Kernel(namespaces, indexes(namespaces, state)))
+    try:
+        work.carry_out(steps, done)
+    except BaseException:
+        with _undisturbed():
+            back = changes(directory, namespaces, wanted.topology, old, work.state)
+            work.kernel = Kernel(namespaces, indexes(namespaces, work.state))
+            work.carry_out(back, lambda _step: None)
+        raise
+    directory.write_topology(wanted.text)
+    directory.write(replace(work.state, file=wanted.file, settings=wanted.settings, fixes=wanted.fixes))
+    return steps
+
+
+# --- taking down -----------------------------------------------------------------------------------------------------
+
+
+def down(directory: LabDirectory) -> list[str]:
+    """Remove a lab, from its state alone; an absent lab is success. Returns what was left alone, in sentences."""
+    with directory.locked() as there:
+        return _remove(directory, directory.read()) if there else []
+
+
+def _remove(directory: LabDirectory, state: LabState | None) -> list[str]:
+    """Remove all that the state names. Repeating it, or beginning it after a kill at any point, is safe."""
+    left: list[str] = []
+    if state is not None and state.boot_id == boot_id():
+        names = [(Path(state.names) / (state.prefix + name), inode) for name, inode in state.namespaces]
+        held = state.holder is not None and state.holder.alive()
+        # Only a namespace that something of ours still keeps is surely the one with that inode: numbers are reused.
+        pinned = {inode for path, inode in names if held or _stands(path, inode)}
+        doomed = strays(pinned)
+        if state.holder is not None:
+            state.holder.kill()
+        for stray in doomed:
+            stray.kill()
+        if not state.rootless:
+            left = [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
+        else:
+            with suppress(OSError):  # mounted only where this very process has begun to build the lab
+                umount(state.names)
+    others = [lab for lab in labs(directory.root) if lab != directory.lab]
+    unshare_host_names(directory.root, in_use=bool(others))
+    directory.remove()
+    return left
+
+
+def _stands(path: Path, inode: int) -> bool:
+    try:
+        return path.stat().st_ino == inode and path.stat().st_dev != path.parent.stat().st_dev
+    except FileNotFoundError:
+        return False

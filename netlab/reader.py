@@ -1,0 +1,186 @@
+"""Reads what the kernel has of a lab, through pyroute2, libnftables and /proc/sys.
+
+For rules and qdiscs, whose texts have many spellings, the kernel is asked twice: what is there, and what an empty
+namespace says after being given what the topology wants.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from netlab import programs, rtnl, tc
+from netlab.actual import Actual, ActualLink, Compared, LinkKey
+from netlab.kernel import list_tables, nft, read_sysctl
+from netlab.kubeproxy import Ruleset, ruleset
+from netlab.model import Address, Interface, InterfaceAddress, LinkAttributes, Qdisc, Route, Topology
+from netlab.netns import Namespaces
+from netlab.state import LabState
+
+_RT_TABLE_MAIN = 254
+_RTPROT_KERNEL, _RTPROT_RA = 2, 9
+_KINDS = {number: kind for kind, number in rtnl.ROUTE_KINDS.items()}
+
+
+@contextmanager
+def _iproute() -> Iterator[Any]:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ipr:
+        yield ipr
+
+
+def indexes(namespaces: Namespaces, state: LabState) -> dict[LinkKey, int]:
+    """The ifindex of every interface in the lab."""
+    found = {}
+    for name in _there(namespaces, state):
+        with namespaces.inside(name), _iproute() as ipr:
+            for link in ipr.get_links():
+                found[name, link.get_attr("IFLA_IFNAME")] = link["index"]
+    return found
+
+
+def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, hosts: str) -> Actual:
+    """All that either topology speaks of, as the kernel has it now; hosts is the text of the lab's hosts file."""
+    there = _there(namespaces, state)
+    actual = Actual(
+        namespaces=frozenset(there),
+        hosts=hosts,
+        programs=frozenset((p.netns, p.name) for p in state.programs if programs.running(namespaces, p)),
+    )
+    keys = {name: _sysctl_keys(name, old, new) for name in there}
+    for name in there:
+        with namespaces.inside(name), _iproute() as ipr:
+            _read_links(name, ipr, actual)
+            roots = tc.roots(ipr)
+            for key in keys[name]:
+                with suppress(OSError):  # an interface's sysctl, and the interface is gone
+                    actual.sysctls[name, key] = read_sysctl(key)
+        for (netns, ifname), link in actual.links.items():
+            if netns == name and (root := roots.get(link.index)):
+                actual.qdiscs[netns, ifname] = Compared(" ".join(root), None)
+    _compare_rules(namespaces, old, new, actual)
+    _compare_qdiscs(namespaces, new, actual)
+    return actual
+
+
+def _there(namespaces: Namespaces, state: LabState) -> list[str]:
+    return [name for name, _ in state.namespaces if namespaces.exists(name)]
+
+
+def _sysctl_keys(name: str, *topologies: Topology) -> set[str]:
+    keys: set[str] = set()
+    for topology in topologies:
+        keys |= {key for netns in topology.namespaces if netns.name == name for key, _ in netns.sysctls}
+    return keys
+
+
+def _read_links(netns: str, ipr: Any, actual: Actual) -> None:
+    links = list(ipr.get_links())
+    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
+    for link in links:
+        actual.links[netns, names[link["index"]]] = _link(link, names)
+    addresses: dict[LinkKey, set[InterfaceAddress]] = {}
+    for message in ipr.get_addr():
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        address = ipaddress.ip_interface(f"{text}/{message['prefixlen']}")
+        if not address.ip.is_link_local and not address.ip.is_loopback:
+            addresses.setdefault((netns, names[message["index"]]), set()).add(address)
+    actual.addresses.update({key: frozenset(found) for key, found in addresses.items()})
+    routes = (_route(message, names) for family in (2, 10) for message in ipr.get_routes(family=family))
+    actual.routes[netns] = frozenset(route for route in routes if route is not None)
+
+
+def _link(link: Any, names: dict[int, str]) -> ActualLink:
+    info = link.get_attr("IFLA_LINKINFO")
+    kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
+    data = info and info.get_attr("IFLA_INFO_DATA")
+    bridge = None
+    if kind == "bridge" and data:
+        options = ("IFLA_BR_STP_STATE", "IFLA_BR_MCAST_SNOOPING", "IFLA_BR_VLAN_FILTERING")
+        stp, snooping, filtering = (bool(data.get_attr(option)) for option in options)
+        bridge = (stp, snooping, filtering)
+    return ActualLink(
+        index=link["index"],
+        kind=kind,
+        up=bool(link["flags"] & 1),
+        master=names.get(link.get_attr("IFLA_MASTER") or 0),
+        peer_index=link.get_attr("IFLA_LINK"),
+        bridge=bridge,
+        attributes=LinkAttributes(
+            mtu=link.get_attr("IFLA_MTU"),
+            mac=link.get_attr("IFLA_ADDRESS"),
+            txqlen=link.get_attr("IFLA_TXQLEN"),
+            gso_max_segs=link.get_attr("IFLA_GSO_MAX_SEGS"),
+            gso_max_size=link.get_attr("IFLA_GSO_MAX_SIZE"),
+            gro_max_size=link.get_attr("IFLA_GRO_MAX_SIZE"),
+            num_tx_queues=link.get_attr("IFLA_NUM_TX_QUEUES"),
+            num_rx_queues=link.get_attr("IFLA_NUM_RX_QUEUES"),
+        ),
+    )
+
+
+def _route(message: Any, names: dict[int, str]) -> Route | None:
+    """A route that someone added to the main table; None for the kernel's own."""
+    own = message["proto"] in (_RTPROT_KERNEL, _RTPROT_RA) or message["type"] not in _KINDS
+    if message.get_attr("RTA_TABLE", message["table"]) != _RT_TABLE_MAIN or own:
+        return None
+    default = "0.0.0.0/0" if message["family"] == 2 else "::/0"
+    given = message.get_attr("RTA_DST")
+    dst = ipaddress.ip_network(f"{given}/{message['dst_len']}" if given else default)
+    metric = message.get_attr("RTA_PRIORITY")
+    if dst.version == 6 and metric == 1024:  # IP6_RT_PRIO_USER, what the kernel puts where none is given
+        metric = None
+    return Route(
+        dst=dst,
+        via=_address(message.get_attr("RTA_GATEWAY")),
+        dev=names.get(message.get_attr("RTA_OIF") or 0),
+        src=_address(message.get_attr("RTA_PREFSRC")),
+        metric=metric,
+        kind=_KINDS[message["type"]],
+    )
+
+
+def _address(text: str | None) -> Address | None:
+    return None if text is None else ipaddress.ip_address(text)
+
+
+def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual: Actual) -> None:
+    """Compare the tables that are the lab's own; a user's other tables are nobody's business."""
+    told: dict[Ruleset, str] = {}
+    for name in actual.namespaces:
+        had, wanted = _ruleset(old, name), _ruleset(new, name)
+        tables = {(table.family, table.name) for rules in (had, wanted) if rules for table in rules.tables}
+        if not tables:
+            continue
+        if wanted is not None and wanted not in told:
+            with namespaces.scratch():
+                nft(wanted.nft())
+                told[wanted] = list_tables(tables)
+        with namespaces.inside(name):
+            actual.rules[name] = Compared(list_tables(tables), told[wanted] if wanted else None)
+
+
+def _ruleset(topology: Topology, name: str) -> Ruleset | None:
+    return ruleset(topology, name) if any(netns.name == name for netns in topology.namespaces) else None
+
+
+def _compare_qdiscs(namespaces: Namespaces, new: Topology, actual: Actual) -> None:
+    for interface in new.interfaces():
+        if interface.qdisc is not None:
+            has = actual.qdiscs.get((interface.netns, interface.ifname), Compared(None, None)).has
+            wants = _told(namespaces, interface, interface.qdisc)
+            actual.qdiscs[interface.netns, interface.ifname] = Compared(has, wants)
+
+
+def _told(namespaces: Namespaces, interface: Interface, qdisc: Qdisc) -> str:
+    """What the kernel says of a qdisc, asked with a veth in an empty namespace."""
+    with namespaces.scratch(), _iproute() as ipr:
+        ipr.link("add", ifname="probe", kind="veth", peer={"ifname": "peer"})
+        index = ipr.link_lookup(ifname="probe")[0]
+        if interface.attributes.mtu is not None:
+            ipr.link("set", index=index, mtu=interface.attributes.mtu)
+        tc.replace_root(index, qdisc)
+        return " ".join(tc.roots(ipr)[index])
