@@ -234,19 +234,27 @@ def test_families_load_apart() -> None:
 
 def test_only_what_is_outside_every_cluster_network_is_marked() -> None:
     made = rules(WEB, cidrs=("10.0.0.0/16", "10.8.0.0/16", "172.16.0.0/12"))
-    jumps = [line for line in made.iptables_save().splitlines() if "! -s" in line]
-    assert jumps == [
-        "-A KUBE-OFF-CLUSTER-1 ! -s 10.8.0.0/16 -j KUBE-OFF-CLUSTER-2",
-        "-A KUBE-OFF-CLUSTER-2 ! -s 172.16.0.0/12 -j KUBE-MARK-MASQ",
-        "-A KUBE-SVC-LOLE4ISW44XBNF3G ! -s 10.0.0.0/16 -d 192.168.0.2/32 -p tcp -m comment "
-        '--comment "default/web cluster IP" -m tcp --dport 80 -j KUBE-OFF-CLUSTER-1',
+    assert lines_of(made, "-A KUBE-OFF-CLUSTER ") == [
+        "-s 10.0.0.0/16 -j RETURN",
+        "-s 10.8.0.0/16 -j RETURN",
+        "-s 172.16.0.0/12 -j RETURN",
+        "-j KUBE-MARK-MASQ",
     ]
+    assert lines_of(made, f"-A {service_chain('default/web', Protocol.TCP)} ")[0] == (
+        '-d 192.168.0.2/32 -p tcp -m comment --comment "default/web cluster IP" -m tcp --dport 80 -j KUBE-OFF-CLUSTER'
+    )
+    assert "! -s" not in made.iptables_save()
 
 
 @pytest.mark.parametrize("cidrs", [(), ("fd00::/48",), ("10.0.0.0/8", "0.0.0.0/0")])
 def test_without_a_cluster_network_of_the_family_no_source_is_off_cluster(cidrs: tuple[str, ...]) -> None:
     """The third case is the network that holds every address."""
-    assert [line for line in rules(WEB, cidrs=cidrs).iptables_save().splitlines() if "! -s" in line] == []
+    marking = [line for line in rules(WEB, cidrs=cidrs).iptables_save().splitlines() if "KUBE-MARK-MASQ" in line]
+    assert marking == [
+        ":KUBE-MARK-MASQ - [0:0]",
+        "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000",
+        '-A KUBE-SEP-CLJD2HVAOG7NX5JI -s 10.0.1.2/32 -m comment --comment "default/web" -j KUBE-MARK-MASQ',
+    ]
 
 
 def test_neighbouring_cluster_networks_are_one() -> None:
@@ -286,6 +294,7 @@ SETS = {
     "three endpoints": rules(THREE),
     "dual stack, UDP": rules(DNS, cidrs=("10.0.0.0/16", "fd00::/64", "fd00:5::/64")),
     "no endpoints": rules(EMPTY, replace(DNS, endpoints=())),
+    "forty networks": rules(WEB, cidrs=tuple(f"10.{i}.0.0/16" for i in range(0, 80, 2))),
     "drop invalid, two networks": rules(THREE, DNS, cidrs=("10.0.0.0/16", "172.16.0.0/12"), drop_invalid=True),
     "longest names": rules(
         replace(THREE, namespace="n" * 63, name="s" * 63, ports=(ServicePort(1, 2, name="p" * 15),))

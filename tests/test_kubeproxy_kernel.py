@@ -58,8 +58,11 @@ EMPTY = Service(
 )
 
 
-def rules(*services: Service) -> Ruleset:
-    kube_proxy = KubeProxy(("node",), (ip_network("10.0.0.0/16"), ip_network("fd00::/48")))
+CIDRS = ("10.0.0.0/16", "fd00::/48")
+
+
+def rules(*services: Service, cidrs: tuple[str, ...] = CIDRS) -> Ruleset:
+    kube_proxy = KubeProxy(("node",), tuple(ip_network(cidr) for cidr in cidrs))
     made = ruleset(Topology("lab", (Netns("node", Role.NODE),), services=services, kube_proxy=kube_proxy), "node")
     assert made is not None
     return made
@@ -227,6 +230,18 @@ def test_only_clients_from_outside_the_cluster_are_masqueraded(lab: Lab, version
     cluster_ip = str(ONE.cluster_ips[version])
     assert lab.greetings("client", cluster_ip) == [["a", addresses("client")[version]]]
     assert lab.greetings("outsider", cluster_ip) == [["a", addresses("a", 1)[version]]]
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])
+def test_a_client_in_any_of_several_cluster_networks_is_in_the_cluster(lab: Lab, version: int) -> None:
+    """Here the cluster is the networks of client and c; b is in neither. Each of them reaches the endpoint."""
+    cluster_ip = str(ONE.cluster_ips[version])
+    with ExitStack() as stack:
+        stack.callback(lab.load, rules(WEB, ONE, EMPTY))
+        lab.load(rules(ONE, cidrs=("10.0.3.0/24", "10.0.0.0/24", "fd00:0:0:3::/64", "fd00:0:0:0::/64")))
+        assert lab.greetings("client", cluster_ip) == [["a", addresses("client")[version]]]
+        assert lab.greetings("c", cluster_ip) == [["a", addresses("c")[version]]]
+        assert lab.greetings("b", cluster_ip) == [["a", addresses("a", 1)[version]]]
 
 
 @pytest.mark.parametrize("version", [0, 1], ids=["IPv4", "IPv6"])

@@ -120,33 +120,28 @@ def _nat_chains(portals: tuple[_Portal, ...], cluster: tuple[Network, ...]) -> I
         ),
     )
 
-    yield from _off_cluster_chains(cluster)
+    if len(cluster) > 1:
+        yield Chain("KUBE-OFF-CLUSTER", tuple(_off_cluster(cluster)))
     for portal in served:
         yield Chain(portal.chain, tuple(_balance(portal, cluster)))
         for endpoint in portal.endpoints:
             yield Chain(portal.endpoint_chain(endpoint), tuple(_translate(portal, endpoint)))
 
 
-def _off_cluster_chains(cluster: tuple[Network, ...]) -> Iterator[Chain]:
-    """Ask for the second and every further network of the cluster; the rule that jumps here asked for the first.
-
-    kube-proxy knows one network a family, and iptables can't say "in none of these" in one rule. Only what is outside
-    of every network gets to the end of these chains.
-    """
-    for index, network in enumerate(cluster[1:], start=1):
-        rule = Rule(Jump(_off_cluster_target(cluster, index)), Match(source_outside=network))
-        yield Chain(f"KUBE-OFF-CLUSTER-{index}", (rule,))
-
-
-def _off_cluster_target(cluster: tuple[Network, ...], index: int) -> str:
-    """Where a packet goes on that is outside of the cluster's network number `index`, counted from 0."""
-    return "KUBE-MARK-MASQ" if index == len(cluster) - 1 else f"KUBE-OFF-CLUSTER-{index + 1}"
+def _off_cluster(cluster: tuple[Network, ...]) -> Iterator[Rule]:
+    # kube-proxy knows one network a family; iptables can't say "in none of these" in one rule, and the kernel follows
+    # no more than 16 jumps into one another (NFT_JUMP_STACK_SIZE): so this is a chain of its own, to return from.
+    for network in cluster:
+        yield Rule(Verdict.RETURN, Match(source=network))
+    yield Rule(Jump("KUBE-MARK-MASQ"))
 
 
 def _balance(portal: _Portal, cluster: tuple[Network, ...]) -> Iterator[Rule]:
-    if cluster:
-        match = replace(portal.match, source_outside=cluster[0])
-        yield Rule(Jump(_off_cluster_target(cluster, 0)), match, f"{portal.name} cluster IP")
+    comment = f"{portal.name} cluster IP"
+    if len(cluster) > 1:
+        yield Rule(Jump("KUBE-OFF-CLUSTER"), portal.match, comment)
+    elif cluster:
+        yield Rule(Jump("KUBE-MARK-MASQ"), replace(portal.match, source_outside=cluster[0]), comment)
     for index, endpoint in enumerate(portal.endpoints):
         left = len(portal.endpoints) - index
         yield Rule(

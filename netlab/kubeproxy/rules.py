@@ -35,7 +35,7 @@ class Match:
     rule is taken by one packet in so many.
     """
 
-    source: Address | None = None
+    source: Address | Network | None = None
     source_outside: Network | None = None
     destination: Address | None = None
     destination_is_local: bool = False
