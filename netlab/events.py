@@ -1,0 +1,127 @@
+"""What was seen, as values on one clock: packets, conntrack's reasons, what happened to sockets.
+
+This room knows no kernel: `observe/` makes these values, `judge.py` reads them. The clock is CLOCK_REALTIME in
+nanoseconds. Packets and reasons carry the kernel's own stamps, taken when the packet crossed the interface or the
+hook, comparable between all namespaces of a host. A reason's stamp is in whole microseconds, cut off, so it can be
+early by less than one; a socket's event carries the moment at which the program read it, so it can only be late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from netlab.model import Address
+
+# TCP flags as they stand in the header's 14th byte (RFC 9293, section 3.1).
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
+_FLAG_NAMES = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+
+
+REASON_ACCURACY_NS = 1_000
+"""A reason may be stamped this much too early: NFULA_TIMESTAMP has microseconds (nfnetlink_log.h)."""
+
+
+def flag_names(flags: int) -> tuple[str, ...]:
+    """The names of the flags that are set: ("SYN", "ACK")."""
+    return tuple(name for bit, name in enumerate(_FLAG_NAMES) if flags & 1 << bit)
+
+
+def seq_diff(a: int, b: int) -> int:
+    """How far sequence number `a` is past `b`, in bytes; negative if it is before it. Numbers wrap at 2**32."""
+    return ((a - b + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+
+
+class Direction(StrEnum):
+    """Whether an interface received the packet or sent it."""
+
+    IN = "in"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A TCP segment with its addresses, as one packet's headers have them.
+
+    window is the header's field, not yet scaled; wscale is the window scale option of a SYN, None without it.
+    payload_bytes comes from the IP header, so it is right for a packet that was captured in part.
+    """
+
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    payload_bytes: int
+    wscale: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The sequence number after the segment's last byte; SYN and FIN count as one each."""
+        return (self.seq + self.payload_bytes + bool(self.flags & SYN) + bool(self.flags & FIN)) & 0xFFFFFFFF
+
+    def same_data(self, other: Segment) -> bool:
+        """Whether both are the same segment, whatever NAT made of its addresses."""
+        return (self.seq, self.ack, self.flags, self.payload_bytes) == (
+            other.seq,
+            other.ack,
+            other.flags,
+            other.payload_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A TCP segment crossing one interface."""
+
+    time_ns: int
+    netns: str
+    ifname: str
+    direction: Direction
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidReason:
+    """What conntrack logged about a packet, and the packet as it was then, before any translation.
+
+    text is the kernel's own: "SEQ is over upper bound 4242 (over the window of the receiver)". Conntrack logs ignored
+    packets too: a reason is no proof that the packet became INVALID. ifname is where the packet came in, empty where
+    the kernel doesn't say.
+    """
+
+    time_ns: int
+    netns: str
+    ifname: str
+    text: str
+    segment: Segment
+
+
+class SocketEventKind(StrEnum):
+    """What can happen to a socket under study."""
+
+    STALE_WINDOW = "stale-window"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class SocketEvent:
+    """Something that happened to the socket at one end, as the kernel told the program.
+
+    ERROR has the errno. STALE_WINDOW has window_bytes, the send window the kernel has from now on, and was_bytes, the
+    one it had until now, both read back from the kernel.
+    """
+
+    time_ns: int
+    netns: str
+    kind: SocketEventKind
+    errno: int = 0
+    window_bytes: int = 0
+    was_bytes: int = 0
+
+
+Event: TypeAlias = Packet | InvalidReason | SocketEvent

@@ -1,0 +1,108 @@
+"""One connection through a Service, and its events sorted by where they were seen. Pure.
+
+A connection through DNAT has four legs: the client talks to the VIP, the node turns that into talk to the endpoint,
+the endpoint answers, and the node turns the answer into the VIP's. A packet's leg is read from its addresses alone, so
+it shows whether NAT has touched it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netlab.events import ACK, SYN, Direction, Event, InvalidReason, Packet, Segment, SocketEvent
+from netlab.model import Address
+
+CANARY_PORT = 1
+"""Source port of the canaries (tcpmux: no kernel picks it for a connection)."""
+
+
+class Leg(StrEnum):
+    """Where in the translation a packet stands; CANARY is a packet sent only to see whether the observers see it."""
+
+    CLIENT_TO_VIP = "client-to-vip"
+    CLIENT_TO_ENDPOINT = "client-to-endpoint"
+    ENDPOINT_TO_CLIENT = "endpoint-to-client"
+    VIP_TO_CLIENT = "vip-to-client"
+    CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A TCP connection by its namespaces (client, the node that translates, server), addresses and ports.
+
+    server_node is the node that the server hangs on, which may be the same, or None. endpoint and target_port are the
+    server's own, vip and port what the client connected to.
+    """
+
+    client: str
+    node: str
+    server: str
+    server_node: str | None
+    client_address: Address
+    client_port: int
+    vip: Address
+    port: int
+    endpoint: Address
+    target_port: int
+
+    def legs(self) -> dict[tuple[Address, int, Address, int], Leg]:
+        """Leg of each (source, source port, destination, destination port) that belongs to this connection."""
+        client = (self.client_address, self.client_port)
+        vip, endpoint = (self.vip, self.port), (self.endpoint, self.target_port)
+        return {
+            (*client, *vip): Leg.CLIENT_TO_VIP,
+            (*client, *endpoint): Leg.CLIENT_TO_ENDPOINT,
+            (*endpoint, *client): Leg.ENDPOINT_TO_CLIENT,
+            (*vip, *client): Leg.VIP_TO_CLIENT,
+            (self.client_address, CANARY_PORT, *vip): Leg.CANARY,
+        }
+
+
+class FlowEvents:
+    """The events of one connection, in the order of their times, found by where they were seen."""
+
+    def __init__(self, flow: Flow, events: Iterable[Event]) -> None:
+        self.flow = flow
+        self.sockets: list[SocketEvent] = []
+        self._packets: dict[tuple[str, Direction, Leg], list[Packet]] = defaultdict(list)
+        self._reasons: dict[tuple[str, Leg], list[InvalidReason]] = defaultdict(list)
+        legs = flow.legs()
+        in_order = sorted(events, key=lambda event: event.time_ns)
+        self.last_ns = in_order[-1].time_ns if in_order else 0
+        for event in in_order:
+            if isinstance(event, SocketEvent):
+                self.sockets.append(event)
+                continue
+            segment = event.segment
+            leg = legs.get((segment.src, segment.sport, segment.dst, segment.dport))
+            if leg is None:
+                continue
+            if isinstance(event, Packet):
+                self._packets[event.netns, event.direction, leg].append(event)
+            else:
+                self._reasons[event.netns, leg].append(event)
+
+    def packets(self, netns: str, direction: Direction, leg: Leg) -> list[Packet]:
+        """Packets that interfaces of the namespace received or sent on that leg."""
+        return self._packets.get((netns, direction, leg), [])
+
+    def reasons(self, netns: str, leg: Leg) -> list[InvalidReason]:
+        """What the namespace's conntrack logged about packets on that leg."""
+        return self._reasons.get((netns, leg), [])
+
+    def syn(self) -> Segment | None:
+        """The client's SYN as it left the client."""
+        for packet in self.packets(self.flow.client, Direction.OUT, Leg.CLIENT_TO_VIP):
+            if packet.segment.flags & (SYN | ACK) == SYN:
+                return packet.segment
+        return None
+
+    def syn_ack(self) -> Packet | None:
+        """The server's SYN,ACK as it left the server."""
+        for packet in self.packets(self.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT):
+            if packet.segment.flags & SYN:
+                return packet
+        return None

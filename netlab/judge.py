@@ -1,0 +1,419 @@
+"""From what was seen to what it proves: events to TrialResults, TrialResults to a Result. Pure.
+
+A trial is `reset` only if every link of the chain was seen, in order, in the kernel:
+
+    the client's request reaches the node and is translated; a reply leaves the server, conntrack logs why it is
+    INVALID, it reaches the client with the endpoint's own address as source; the client answers with a RST whose
+    sequence number is that reply's ack; the RST reaches the server; the server's socket has ECONNRESET.
+
+It is `completed` only if nothing of that was seen, the experiment proves that its stimulus took place, and the client
+got every byte, and the right ones. It is `stalled` if the same holds but the deadline passed first. Everything else is
+`inconclusive` and says what is missing: an event that was not seen, an observer that lost some or missed a canary.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netlab.events import (
+    ACK,
+    FIN,
+    REASON_ACCURACY_NS,
+    RST,
+    Direction,
+    Event,
+    InvalidReason,
+    Packet,
+    Segment,
+    SocketEvent,
+    SocketEventKind,
+)
+from netlab.flow import Flow, FlowEvents, Leg
+
+
+class Outcome(StrEnum):
+    """What became of one trial."""
+
+    RESET = "reset"
+    COMPLETED = "completed"
+    STALLED = "stalled"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Conclusion(StrEnum):
+    """What all trials together show about the experiment's claim."""
+
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not-reproduced"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Link(StrEnum):
+    """What a piece of evidence shows: its place in the chain of causes, or in what happened instead."""
+
+    REQUEST = "request"
+    REQUEST_TRANSLATED = "request-translated"
+    STALE_WINDOW = "stale-window"
+    REPLY = "reply"
+    INVALID = "invalid"
+    REPLY_UNTRANSLATED = "reply-untranslated"
+    REPLY_TRANSLATED = "reply-translated"
+    RST = "rst"
+    RST_AT_SERVER = "rst-at-server"
+    SERVER_RESET = "server-reset"
+    CLIENT_RESET = "client-reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing that was seen. note is what it means in numbers, in plain words; it may be empty.
+
+    relative_seq and relative_ack count from the connection's initial sequence numbers, as tcpdump and Wireshark do;
+    None where there is no packet or the handshake was not seen.
+    """
+
+    link: Link
+    event: Event
+    note: str = ""
+    relative_seq: int | None = None
+    relative_ack: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All there is to judge one trial by.
+
+    lost names observers and how many events each could not deliver. canaries are the sequence numbers of the packets
+    sent before and after the trial for every observer to see. intact: each byte the client got was the byte sent;
+    ended: it then got the end of the stream. failed is what kept the trial from its stimulus, empty if nothing did.
+    """
+
+    flow: Flow
+    events: tuple[Event, ...]
+    lost: tuple[tuple[str, int], ...]
+    canaries: tuple[int, ...]
+    payload_bytes: int
+    bytes_received: int
+    intact: bool
+    ended: bool
+    started_ns: int
+    duration_s: float
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether the stimulus took place: the evidence for it, and what is missing from it (empty if nothing is)."""
+
+    evidence: tuple[Evidence, ...]
+    missing: str = ""
+
+
+StimulusProof = Callable[[FlowEvents], Proof]
+"""An experiment's own part of judging: did the kernel do what the stimulus is to make it do?"""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One trial, judged. missing is empty for `reset` and `completed`; lost counts events over all observers."""
+
+    outcome: Outcome
+    duration_s: float
+    started_ns: int
+    flow: Flow
+    evidence: tuple[Evidence, ...]
+    bytes_received: int
+    payload_bytes: int
+    lost: int = 0
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run showed. claim is the experiment's, in one sentence; kernel is `uname -r`."""
+
+    experiment: str
+    claim: str
+    lab: str
+    fixes: tuple[str, ...]
+    kernel: str
+    trials: tuple[TrialResult, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """How many trials ended so."""
+        return sum(trial.outcome is outcome for trial in self.trials)
+
+    @property
+    def result(self) -> Conclusion:
+        """Inconclusive as soon as one trial is, or stalled; else reproduced if any was reset."""
+        if not self.trials or self.count(Outcome.INCONCLUSIVE) or self.count(Outcome.STALLED):
+            return Conclusion.INCONCLUSIVE
+        return Conclusion.REPRODUCED if self.count(Outcome.RESET) else Conclusion.NOT_REPRODUCED
+
+    def expectation(self, expect: str | None = None) -> str:
+        """What the run was to show: `expect` if given, else reproduced without fixes and not-reproduced with one."""
+        if expect is not None:
+            return expect
+        return Conclusion.NOT_REPRODUCED if self.fixes else Conclusion.REPRODUCED
+
+    def exit_code(self, expect: str | None = None) -> int:
+        """0 as expected, 1 the opposite of it, 3 inconclusive, whatever was expected."""
+        if self.result is Conclusion.INCONCLUSIVE:
+            return 3
+        return 0 if self.result == self.expectation(expect) else 1
+
+
+def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResult:
+    """What one trial's events prove."""
+    events = FlowEvents(observed.flow, observed.events)
+    doubts = list(_doubts(observed, events))
+    proof = prove_stimulus(events)
+    chain, missing_link = _chain(events)
+    if not missing_link:
+        outcome, missing, evidence = Outcome.RESET, "", _merge(chain, proof.evidence)
+    elif sign := _sign_of_reset(events):
+        outcome, missing, evidence = Outcome.INCONCLUSIVE, f"{missing_link} ({sign})", chain
+    elif proof.missing:
+        outcome, missing, evidence = Outcome.INCONCLUSIVE, proof.missing, _merge(_request(events), proof.evidence)
+    else:
+        outcome, missing = _transfer(observed, events)
+        evidence = _merge(_request(events), proof.evidence) + _fate(events, proof.evidence)
+    if doubts:
+        outcome = Outcome.INCONCLUSIVE
+    return TrialResult(
+        outcome=outcome,
+        duration_s=observed.duration_s,
+        started_ns=observed.started_ns,
+        flow=observed.flow,
+        evidence=tuple(_relative(events, piece) for piece in evidence),
+        bytes_received=observed.bytes_received,
+        payload_bytes=observed.payload_bytes,
+        lost=sum(count for _, count in observed.lost),
+        missing=tuple(doubts or ([missing] if missing else [])),
+    )
+
+
+def _doubts(observed: Observed, events: FlowEvents) -> Iterator[str]:
+    """Why nothing can be concluded from this trial, whatever was seen."""
+    if observed.failed:
+        yield observed.failed
+    for observer, count in observed.lost:
+        if count:
+            yield f"{count} {'event' if count == 1 else 'events'} lost by {observer}"
+    flow = events.flow
+    for when, seq in zip(("before", "after"), observed.canaries, strict=True):
+        seen: dict[str, Sequence[Packet | InvalidReason]] = {
+            f"the packets leaving {flow.client}": events.packets(flow.client, Direction.OUT, Leg.CANARY),
+            f"the packets reaching {flow.node}": events.packets(flow.node, Direction.IN, Leg.CANARY),
+            f"conntrack's reasons on {flow.node}": events.reasons(flow.node, Leg.CANARY),
+        }
+        for observer, canaries in seen.items():
+            if all(canary.segment.seq != seq for canary in canaries):
+                yield f"the canary {when} the trial, among {observer}"
+    if not observed.failed:
+        if not _packets_with(events, flow.server, Direction.IN, Leg.CLIENT_TO_ENDPOINT):
+            yield f"the client's connection, among the packets reaching {flow.server}"
+        if events.syn_ack() is None:
+            yield f"the SYN,ACK, among the packets leaving {flow.server}"
+
+
+def _packets_with(events: FlowEvents, netns: str, direction: Direction, leg: Leg, flags: int = 0) -> list[Packet]:
+    return [packet for packet in events.packets(netns, direction, leg) if packet.segment.flags & flags == flags]
+
+
+def _request(events: FlowEvents) -> tuple[Evidence, ...]:
+    """The client's first data as it leaves the client, and as it leaves the node translated; what was seen of it."""
+    flow = events.flow
+    for packet in events.packets(flow.client, Direction.OUT, Leg.CLIENT_TO_VIP):
+        if packet.segment.payload_bytes:
+            seen = (Evidence(Link.REQUEST, packet),)
+            forwarded = events.packets(flow.node, Direction.OUT, Leg.CLIENT_TO_ENDPOINT)
+            translated = _first_same(forwarded, packet.segment, packet.time_ns)
+            return (*seen, Evidence(Link.REQUEST_TRANSLATED, translated)) if translated else seen
+    return ()
+
+
+def _first_same(packets: Sequence[Packet], segment: Segment, not_before_ns: int) -> Packet | None:
+    for packet in packets:
+        if packet.time_ns >= not_before_ns and packet.segment.same_data(segment):
+            return packet
+    return None
+
+
+def _chain(events: FlowEvents) -> tuple[tuple[Evidence, ...], str]:
+    """The longest part of the chain that was seen, and its first missing link; empty if the chain is whole."""
+    request = _request(events)
+    if not request:
+        return (), f"the client's request to the VIP, leaving {events.flow.client}"
+    if len(request) < 2:
+        return request, f"the request translated to the endpoint, leaving {events.flow.node}"
+    flow = events.flow
+    replies = _data(events.packets(flow.client, Direction.IN, Leg.ENDPOINT_TO_CLIENT))
+    best: tuple[Evidence, ...] = ()
+    missing = f"a reply with the endpoint's own address, reaching {flow.client}"
+    for reply in replies:
+        links, missing_here = _chain_of(events, reply)
+        if not missing_here:
+            return request + links, ""
+        if len(links) > len(best) or not best:
+            best, missing = links, missing_here
+    return request + best, missing
+
+
+def _data(packets: Sequence[Packet]) -> list[Packet]:
+    return [packet for packet in packets if not packet.segment.flags & RST]
+
+
+def _chain_of(events: FlowEvents, arrival: Packet) -> tuple[tuple[Evidence, ...], str]:
+    """The links around one un-NATed reply that reached the client, up to the first that is missing."""
+    flow, reply = events.flow, arrival.segment
+    departures = [
+        packet
+        for packet in events.packets(flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
+        if packet.segment.same_data(reply) and packet.time_ns <= arrival.time_ns
+    ]
+    if not departures:
+        return (), f"the un-NATed reply leaving {flow.server}, before it reached {flow.client}"
+    departure = departures[-1]
+    links = [Evidence(Link.REPLY, departure)]
+    reason = _reason(events, flow.node, reply, departure.time_ns, arrival.time_ns)
+    if reason is None:
+        return tuple(
+            links
+        ), f"conntrack's reason on {flow.node} for the un-NATed reply, before it reached {flow.client}"
+    links += [Evidence(Link.INVALID, reason), Evidence(Link.REPLY_UNTRANSLATED, arrival)]
+    rst = next(
+        (
+            packet
+            for packet in _packets_with(events, flow.client, Direction.OUT, Leg.CLIENT_TO_ENDPOINT, RST)
+            if packet.segment.seq == reply.ack and packet.time_ns >= arrival.time_ns
+        ),
+        None,
+    )
+    if rst is None:
+        return tuple(links), f"a RST leaving {flow.client} after the un-NATed reply, with that reply's ack as its seq"
+    links.append(Evidence(Link.RST, rst))
+    resets = _packets_with(events, flow.server, Direction.IN, Leg.CLIENT_TO_ENDPOINT, RST)
+    at_server = _first_same(resets, rst.segment, rst.time_ns)
+    if at_server is None:
+        return tuple(links), f"the client's RST reaching {flow.server}"
+    links.append(Evidence(Link.RST_AT_SERVER, at_server))
+    server_reset = _reset(events, flow.server, at_server.time_ns)
+    if server_reset is None:
+        return tuple(links), f"ECONNRESET at the socket in {flow.server}, after the RST reached it"
+    links.append(Evidence(Link.SERVER_RESET, server_reset))
+    client_reset = _reset(events, flow.client, at_server.time_ns)
+    if client_reset is not None:
+        links.append(Evidence(Link.CLIENT_RESET, client_reset))
+    return tuple(links), ""
+
+
+def _reason(
+    events: FlowEvents, netns: str, segment: Segment, not_before_ns: int, not_after_ns: int
+) -> InvalidReason | None:
+    earliest_ns = not_before_ns - REASON_ACCURACY_NS
+    for reason in events.reasons(netns, Leg.ENDPOINT_TO_CLIENT):
+        if earliest_ns < reason.time_ns <= not_after_ns and reason.segment.same_data(segment):
+            return reason
+    return None
+
+
+def _reset(events: FlowEvents, netns: str, not_before_ns: int = 0) -> SocketEvent | None:
+    for event in events.sockets:
+        if (
+            event.netns == netns
+            and event.kind is SocketEventKind.ERROR
+            and event.errno == errno.ECONNRESET
+            and event.time_ns >= not_before_ns
+        ):
+            return event
+    return None
+
+
+def _sign_of_reset(events: FlowEvents) -> str:
+    """A trace of a reset, which forbids calling the trial completed even where the chain was not seen whole."""
+    flow = events.flow
+    if _reset(events, flow.server):
+        return f"yet the socket in {flow.server} was reset"
+    if _reset(events, flow.client):
+        return f"yet the socket in {flow.client} was reset"
+    if _packets_with(events, flow.client, Direction.OUT, Leg.CLIENT_TO_ENDPOINT, RST):
+        return f"yet {flow.client} sent a RST to the endpoint"
+    if _data(events.packets(flow.client, Direction.IN, Leg.ENDPOINT_TO_CLIENT)):
+        return f"yet an un-NATed reply reached {flow.client}"
+    return ""
+
+
+def _transfer(observed: Observed, events: FlowEvents) -> tuple[Outcome, str]:
+    """Whether the client got it all, once it is clear that the stimulus took place and nothing was reset."""
+    flow, got = events.flow, f"{observed.bytes_received:,} of {observed.payload_bytes:,} bytes"
+    for event in events.sockets:
+        if event.kind is SocketEventKind.ERROR:
+            name = errno.errorcode.get(event.errno, str(event.errno))
+            return Outcome.INCONCLUSIVE, f"a cause for {name} at the socket in {flow.server}: {got} had arrived"
+    if not observed.intact:
+        return Outcome.INCONCLUSIVE, f"the right bytes: the client got {got}, not all as they were sent"
+    if not observed.ended:
+        return Outcome.STALLED, f"the end of the stream: {got} in {observed.duration_s:.1f} s"
+    if observed.bytes_received != observed.payload_bytes:
+        return Outcome.INCONCLUSIVE, f"the whole payload: the client got {got}, then the end of the stream"
+    if not _packets_with(events, flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT, FIN):
+        return Outcome.INCONCLUSIVE, f"the server's FIN, among the packets leaving {flow.server}"
+    if not _packets_with(events, flow.client, Direction.IN, Leg.VIP_TO_CLIENT, FIN):
+        return Outcome.INCONCLUSIVE, f"the server's FIN, among the packets reaching {flow.client}"
+    return Outcome.COMPLETED, ""
+
+
+def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    """What became of the reply in the evidence: conntrack's reason, and its arrival at the client, if there was one."""
+    flow = events.flow
+    for piece in evidence:
+        if piece.link is Link.REPLY and isinstance(piece.event, Packet):
+            departure = piece.event
+            break
+    else:
+        return ()
+    sent = events.packets(flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
+    # Sent again, the same bytes may well arrive: only what arrives before that is this packet.
+    again = [
+        packet.time_ns
+        for packet in sent
+        if packet.time_ns > departure.time_ns
+        and packet.ifname == departure.ifname
+        and packet.segment.seq == departure.segment.seq
+    ]
+    until_ns = again[0] if again else events.last_ns
+    nodes = [node for node in dict.fromkeys((flow.server_node, flow.node)) if node is not None]
+    reasons = [_reason(events, node, departure.segment, departure.time_ns, until_ns) for node in nodes]
+    fate = [Evidence(Link.INVALID, reason) for reason in reasons if reason is not None]
+    arrivals = events.packets(flow.client, Direction.IN, Leg.VIP_TO_CLIENT)
+    arrival = _first_same(arrivals, departure.segment, departure.time_ns)
+    if arrival is not None and arrival.time_ns <= until_ns:
+        fate.append(Evidence(Link.REPLY_TRANSLATED, arrival))
+    return tuple(fate)
+
+
+def _merge(chain: tuple[Evidence, ...], proof: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    """The chain with the proof of the stimulus in its place in time; one reply, the chain's, with the proof's note."""
+    chain_has_reply = any(piece.link is Link.REPLY for piece in chain)
+    pieces = []
+    for piece in chain:
+        same = [proven for proven in proof if proven.event == piece.event]
+        pieces.append(same[0] if same else piece)
+    pieces += [piece for piece in proof if not (chain_has_reply and piece.link is Link.REPLY)]
+    return tuple(sorted(pieces, key=lambda piece: piece.event.time_ns))
+
+
+def _relative(events: FlowEvents, piece: Evidence) -> Evidence:
+    syn, syn_ack = events.syn(), events.syn_ack()
+    if isinstance(piece.event, SocketEvent) or syn is None or syn_ack is None:
+        return piece
+    segment = piece.event.segment
+    own, other = syn.seq, syn_ack.segment.seq
+    if segment.src != events.flow.client_address:
+        own, other = other, own
+    relative_ack = (segment.ack - other) & 0xFFFFFFFF if segment.flags & ACK else None
+    return Evidence(piece.link, piece.event, piece.note, (segment.seq - own) & 0xFFFFFFFF, relative_ack)

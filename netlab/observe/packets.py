@@ -1,0 +1,161 @@
+"""Packets on one interface: an AF_PACKET socket with a ring in shared memory, the kernel's stamps, and a filter in it.
+
+Only TCP headers of the wanted ports come up, cut off after the headers. The kernel counts what the ring had no room
+for. An open AF_PACKET socket makes the kernel clone each packet of its interface: that is all it changes there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import socket
+import struct
+from collections.abc import Iterable
+
+from netlab.errors import UnsupportedError
+from netlab.events import Direction, Packet
+from netlab.observe import Namespaces
+from netlab.wire import ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP, decode_frame
+
+SNAPLEN_BYTES = 160
+"""Enough for Ethernet, IPv4 with options or IPv6, and TCP with all its options: 14 + 60 + 60 bytes at most."""
+
+# include/uapi/linux/if_packet.h, if_ether.h, asm-generic/socket.h
+_ETH_P_ALL = 0x0003
+_SOL_PACKET = 263
+_PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION = 5, 6, 10
+_TPACKET_V2 = 1
+_PACKET_OUTGOING = 4
+_SO_ATTACH_FILTER, _SO_TIMESTAMPNS = 26, 35
+_TP_STATUS_KERNEL, _TP_STATUS_USER = 0, 1
+
+_SLOT_BYTES, _SLOTS_PER_BLOCK, _BLOCKS = 256, 256, 32
+_SLOTS = _SLOTS_PER_BLOCK * _BLOCKS
+# struct tpacket2_hdr: tp_status, tp_len, tp_snaplen, tp_mac, tp_net, tp_sec, tp_nsec; padded to 32 bytes, and then
+# struct sockaddr_ll, whose sll_pkttype is its 11th byte.
+_TPACKET2_HDR = struct.Struct("=IIIHHII")
+_PKTTYPE_AT = 32 + 10
+_STATUS = struct.Struct("=I")
+
+
+class PacketObserver:
+    """The TCP packets that cross one interface and have one of `ports` as source or destination port.
+
+    The ring has `slots` places, a multiple of 256. UnsupportedError where the kernel or the user can't; OSError for an
+    interface that isn't there. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME 'tcp and port PORT'`.
+    """
+
+    def __init__(
+        self, namespaces: Namespaces, netns: str, ifname: str, ports: Iterable[int], slots: int = _SLOTS
+    ) -> None:
+        self.name = f"the packets on {netns}/{ifname}"
+        self._netns, self._ifname = netns, ifname
+        self._slots, self._next = slots, 0
+        try:
+            # Protocol 0 receives nothing yet: what comes before the filter is in place would pass unfiltered.
+            self._socket = namespaces.socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        except OSError as error:
+            raise UnsupportedError(f"can't observe packets: AF_PACKET socket: {error.strerror}") from error
+        try:
+            self._socket.setblocking(False)
+            _attach_filter(self._socket, tcp_ports_filter(ports))
+            # Has the kernel stamp a packet when it is received, not when it gets here.
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+            block_bytes = _SLOT_BYTES * _SLOTS_PER_BLOCK
+            ring = struct.pack("=IIII", block_bytes, slots // _SLOTS_PER_BLOCK, _SLOT_BYTES, slots)
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, ring)
+            self._ring = mmap.mmap(self._socket.fileno(), slots * _SLOT_BYTES)
+            self._socket.bind((ifname, _ETH_P_ALL))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when packets wait."""
+        return self._socket.fileno()
+
+    def read(self) -> list[Packet]:
+        """The packets that wait, in the order they crossed the interface."""
+        packets = []
+        # One round at most: a slot given back may be filled again at once.
+        for _ in range(self._slots):
+            at = self._next * _SLOT_BYTES
+            status, _, snaplen, mac, _, sec, nsec = _TPACKET2_HDR.unpack_from(self._ring, at)
+            if not status & _TP_STATUS_USER:
+                break
+            direction = Direction.OUT if self._ring[at + _PKTTYPE_AT] == _PACKET_OUTGOING else Direction.IN
+            segment = decode_frame(self._ring[at + mac : at + mac + snaplen])
+            _STATUS.pack_into(self._ring, at, _TP_STATUS_KERNEL)
+            self._next = (self._next + 1) % self._slots
+            if segment is not None:
+                packets.append(Packet(sec * 1_000_000_000 + nsec, self._netns, self._ifname, direction, segment))
+        return packets
+
+    def lost(self) -> int:
+        """How many packets found the ring full since this was last asked: tp_drops of PACKET_STATISTICS."""
+        _, drops = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        return int(drops)
+
+    def close(self) -> None:
+        """Stop observing."""
+        self._ring.close()
+        self._socket.close()
+
+
+# Classic BPF, of include/uapi/linux/bpf_common.h: operation codes by the names `bpf_asm` has for them.
+_LDH, _LDB, _LDH_X, _LDXB_MSH, _JEQ, _JSET, _RET = 0x28, 0x30, 0x48, 0xB1, 0x15, 0x45, 0x06
+_INSTRUCTION = struct.Struct("=HBBI")
+
+
+def tcp_ports_filter(ports: Iterable[int]) -> bytes:
+    """A classic BPF program for Ethernet frames: TCP over IPv4 or IPv6, from or to one of the ports.
+
+    It returns SNAPLEN_BYTES for those and 0 for the rest. Later fragments and IPv6 extension headers don't match.
+    """
+    wanted = sorted(set(ports))
+    # Jumps go to labels, "" being the next instruction; instructions are (code, operand, if true, if false).
+    program: list[tuple[int, int, str, str] | str] = [
+        (_LDH, 12, "", ""),
+        (_JEQ, ETH_P_IPV6, "ipv6", ""),
+        (_JEQ, ETH_P_IP, "", "no"),
+        (_LDB, 14 + 9, "", ""),
+        (_JEQ, IPPROTO_TCP, "", "no"),
+        (_LDH, 14 + 6, "", ""),
+        (_JSET, 0x1FFF, "no", ""),
+        (_LDXB_MSH, 14, "", ""),
+        (_LDH_X, 14, "", ""),
+        *((_JEQ, port, "yes", "") for port in wanted),
+        (_LDH_X, 14 + 2, "", ""),
+        *((_JEQ, port, "yes", "") for port in wanted),
+        (_RET, 0, "", ""),
+        "ipv6",
+        (_LDB, 14 + 6, "", ""),
+        (_JEQ, IPPROTO_TCP, "", "no"),
+        (_LDH, 14 + 40, "", ""),
+        *((_JEQ, port, "yes", "") for port in wanted),
+        (_LDH, 14 + 42, "", ""),
+        *((_JEQ, port, "yes", "") for port in wanted),
+        "no",
+        (_RET, 0, "", ""),
+        "yes",
+        (_RET, SNAPLEN_BYTES, "", ""),
+    ]
+    labels: dict[str, int] = {}
+    instructions: list[tuple[int, int, str, str]] = []
+    for entry in program:
+        if isinstance(entry, str):
+            labels[entry] = len(instructions)
+        else:
+            instructions.append(entry)
+    return b"".join(
+        _INSTRUCTION.pack(code, labels[yes] - at - 1 if yes else 0, labels[no] - at - 1 if no else 0, operand)
+        for at, (code, operand, yes, no) in enumerate(instructions)
+    )
+
+
+def _attach_filter(sock: socket.socket, program: bytes) -> None:
+    instructions = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: the number of instructions, and a pointer to them.
+    fprog = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(instructions))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)

@@ -1,0 +1,85 @@
+"""All observers of one run together: opened in one place, waited for in one place, closed in one place."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from netlab.events import Event
+from netlab.observe import Observer
+
+_TICK_S = 0.02
+"""How long to wait for news at most: a change of TCP_INFO alone wakes nobody, should no observer see its packet."""
+
+
+class Watch:
+    """Observers of one run and the events they brought so far. It closes them when left.
+
+    One thread drives it: `until` waits for packets, reasons and the given sockets at once.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._observers: list[Observer] = []
+        self._events: list[Event] = []
+        self._closing = ExitStack()
+        self._closing.callback(self._selector.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def add(self, observer: Observer) -> None:
+        """Take over an observer, which is ready: its events are gathered from now on."""
+        self._observers.append(observer)
+        self._closing.callback(observer.close)
+        self._selector.register(observer.fileno(), selectors.EVENT_READ)
+
+    def note(self, event: Event) -> None:
+        """Add an event that came from elsewhere: a socket's."""
+        self._events.append(event)
+
+    def until(self, done: Callable[[], bool], timeout_s: float, wake_on: Iterable[socket.socket] = ()) -> bool:
+        """Gather events until `done()`, which is asked again whenever an observer or a socket of `wake_on` has news.
+
+        False if the time ran out first. A socket has news when it can be read, or has an error.
+        """
+        deadline = time.monotonic() + timeout_s
+        sockets = list(wake_on)
+        for sock in sockets:
+            self._selector.register(sock, selectors.EVENT_READ)
+        try:
+            while True:
+                self._read()
+                if done():
+                    return True
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return False
+                self._selector.select(min(left_s, _TICK_S))
+        finally:
+            for sock in sockets:
+                self._selector.unregister(sock)
+
+    def saw(self, matches: Callable[[Event], bool]) -> bool:
+        """Whether an event that matches has been gathered and not yet taken."""
+        return any(matches(event) for event in self._events)
+
+    def take(self) -> tuple[tuple[Event, ...], tuple[tuple[str, int], ...]]:
+        """The events gathered since the last time, and how many each observer lost meanwhile."""
+        self._read()
+        events, self._events = tuple(self._events), []
+        return events, tuple((observer.name, observer.lost()) for observer in self._observers)
+
+    def _read(self) -> None:
+        for observer in self._observers:
+            self._events.extend(observer.read())

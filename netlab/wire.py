@@ -1,0 +1,87 @@
+"""Bytes of a packet to a Segment: Ethernet, IPv4 or IPv6, TCP. Pure; what is no TCP segment gives None.
+
+Checksums are not looked at: on a veth they are usually not computed yet.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from ipaddress import ip_address
+
+from netlab.events import SYN, Segment
+from netlab.model import Address
+
+ETH_HEADER_BYTES = 14
+ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
+"""Ethernet's protocol numbers (include/uapi/linux/if_ether.h)."""
+
+IPPROTO_TCP = 6
+_FRAGMENT_OFFSET = 0x1FFF
+_IPV6_HEADER_BYTES = 40
+_TCP = struct.Struct("!HHIIBBH")
+_TCP_HEADER_BYTES = 20
+_OPTION_END, _OPTION_NOP, _OPTION_WSCALE = 0, 1, 3
+
+
+def decode_frame(frame: bytes) -> Segment | None:
+    """The TCP segment in an Ethernet frame, which may be cut off after the TCP header."""
+    return decode_ip(frame[ETH_HEADER_BYTES:])
+
+
+def decode_ip(packet: bytes) -> Segment | None:
+    """The TCP segment in an IP packet, which may be cut off after the TCP header.
+
+    None for anything else: other protocols, later fragments, IPv6 extension headers, headers that are cut off.
+    """
+    if not packet:
+        return None
+    if packet[0] >> 4 == 4:
+        return _decode_ipv4(packet)
+    return _decode_ipv6(packet) if packet[0] >> 4 == 6 else None
+
+
+def _decode_ipv4(packet: bytes) -> Segment | None:
+    header_bytes = (packet[0] & 0xF) * 4
+    if len(packet) < max(header_bytes, 20) or packet[9] != IPPROTO_TCP:
+        return None
+    total_bytes, fragment = struct.unpack_from("!H2xH", packet, 2)
+    if fragment & _FRAGMENT_OFFSET:
+        return None
+    return _decode_tcp(packet, header_bytes, total_bytes - header_bytes, packet[12:16], packet[16:20])
+
+
+def _decode_ipv6(packet: bytes) -> Segment | None:
+    if len(packet) < _IPV6_HEADER_BYTES or packet[6] != IPPROTO_TCP:
+        return None
+    (payload_bytes,) = struct.unpack_from("!H", packet, 4)
+    return _decode_tcp(packet, _IPV6_HEADER_BYTES, payload_bytes, packet[8:24], packet[24:40])
+
+
+def _decode_tcp(packet: bytes, start: int, tcp_bytes: int, src: bytes, dst: bytes) -> Segment | None:
+    if len(packet) < start + _TCP_HEADER_BYTES:
+        return None
+    sport, dport, seq, ack, offset, flags, window = _TCP.unpack_from(packet, start)
+    header_bytes = (offset >> 4) * 4
+    wscale = _wscale(packet[start + _TCP_HEADER_BYTES : start + header_bytes]) if flags & SYN else None
+    payload_bytes = tcp_bytes - header_bytes
+    return Segment(_address(src), sport, _address(dst), dport, seq, ack, flags, window, payload_bytes, wscale)
+
+
+def _wscale(options: bytes) -> int | None:
+    at = 0
+    while at < len(options) and options[at] != _OPTION_END:
+        if options[at] == _OPTION_NOP:
+            at += 1
+            continue
+        if at + 1 >= len(options) or options[at + 1] < 2:
+            return None
+        if options[at] == _OPTION_WSCALE and at + 2 < len(options):
+            return options[at + 2]
+        at += options[at + 1]
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _address(packed: bytes) -> Address:
+    return ip_address(packed)
