@@ -298,7 +298,7 @@ def qdisc(kind: str) -> Check:
     outcome = _attempt(body)
     name = f"qdisc {kind}"
     if isinstance(outcome, NetlabError):
-        return Check(name, None, f"not in this kernel: {outcome.message}", "topologies that ask for it can't be built")
+        return Check(name, None, f"can't be added: {outcome.message}", "topologies that ask for it can't be built")
     return Check(name, True, outcome)
 
 
@@ -343,6 +343,8 @@ def _run_child(body: Callable[[], str], enter: bool, write: int) -> NoReturn:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     code = getattr(error, "code", None)  # pyroute2's NetlinkError: an errno
     return os.strerror(code) if isinstance(code, int) else str(error) or type(error).__name__
 

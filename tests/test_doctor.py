@@ -21,7 +21,7 @@ FINE = [
     Check(
         "qdisc netem",
         None,
-        "not in this kernel: No such file or directory",
+        "can't be added: No such file or directory",
         "topologies that ask for it can't be built",
     ),
     Check("program ip", None, "not installed; netlab does without"),
@@ -38,7 +38,7 @@ def test_table() -> None:
     assert doctor.render(FINE) == (
         "ok    kernel               Linux 6.12.0\n"
         "ok    libnftables binding  /usr/lib/python3/dist-packages/nftables\n"
-        "note  qdisc netem          not in this kernel: No such file or directory\n"
+        "note  qdisc netem          can't be added: No such file or directory\n"
         "                           topologies that ask for it can't be built\n"
         "note  program ip           not installed; netlab does without\n"
         "netlab can build labs here.\n"
