@@ -30,7 +30,7 @@ def apply(topology: Topology, names: Iterable[str]) -> Topology:
     a result would be told as if it had.
     """
     for name in names:
-        fix = _named(name)
+        fix = named(name)
         if not topology.kube_proxy.nodes:
             raise UsageError(
                 f"the fix {name!r} has nothing to work on: no node of lab {topology.name!r} runs kube-proxy",
@@ -40,7 +40,8 @@ def apply(topology: Topology, names: Iterable[str]) -> Topology:
     return topology
 
 
-def _named(name: str) -> Fix:
+def named(name: str) -> Fix:
+    """The fix of that name; UsageError with what there is, and what may have been meant."""
     if name in FIXES:
         return FIXES[name]
     from difflib import get_close_matches

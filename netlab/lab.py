@@ -64,7 +64,6 @@ def up(directory: LabDirectory, wanted: Wanted, *, rootless: bool | None, done: 
             return Outcome(built=False, steps=tuple(_converge(directory, state, wanted, done)))
         leftovers = state is not None
         _remove(directory, state)
-        directory.path.mkdir(mode=0o755, exist_ok=True)
         steps = _build(directory, wanted, os.geteuid() != 0 if rootless is None else rootless, done)
         return Outcome(built=True, steps=tuple(steps), leftovers=leftovers)
 
@@ -74,7 +73,7 @@ def pending(directory: LabDirectory, wanted: Wanted) -> list[Step]:
     state = directory.read()
     if state is None or not state.standing():
         return plan.up(wanted.topology)
-    return changes(directory, open_lab(state), before(directory, state), wanted.topology, state)
+    return changes(directory, open_lab(state), as_it_is(directory, state).topology, wanted.topology, state)
 
 
 def _check_same_lab(state: LabState, wanted: Wanted, rootless: bool | None) -> None:
@@ -86,6 +85,34 @@ def _check_same_lab(state: LabState, wanted: Wanted, rootless: bool | None) -> N
     if rootless is not None and rootless != state.rootless:
         is_now = "rootless" if state.rootless else "root's"
         raise UsageError(f"the lab {state.lab} is up and {is_now}", f"take it down first: `netlab down {state.lab}`")
+
+
+# --- what a lab that stands was made from, and variations of it ------------------------------------------------------
+
+
+def as_it_is(directory: LabDirectory, state: LabState) -> Wanted:
+    """What the lab was asked to be last."""
+    return _derive(directory.topology_text(), state.file, state.settings, state.fixes, state.lab)
+
+
+def changed(wanted: Wanted, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...]) -> Wanted:
+    """The same topology with more `--set` pairs and fixes."""
+    more = tuple(dict.fromkeys((*wanted.fixes, *fixes)))
+    return _derive(wanted.text, wanted.file, (*wanted.settings, *settings), more, wanted.topology.name)
+
+
+def with_only_fixes(wanted: Wanted, fixes: tuple[str, ...]) -> Wanted:
+    """The same topology with these fixes and no others; UsageError for a name that is none."""
+    return _derive(wanted.text, wanted.file, wanted.settings, fixes, wanted.topology.name)
+
+
+def _derive(
+    text: str, file: str | None, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...], name: str
+) -> Wanted:
+    from netlab.topology import load
+
+    topology = mitigations.apply(load(text, file or "-", settings, name), fixes)
+    return Wanted(topology, text, file, settings, fixes)
 
 
 # --- building --------------------------------------------------------------------------------------------------------
@@ -230,14 +257,6 @@ def open_lab(state: LabState) -> Namespaces:
     return enter(state.holder, Path(state.names), state.prefix, rootless=state.rootless)
 
 
-def before(directory: LabDirectory, state: LabState) -> Topology:
-    """The topology that the lab was made to follow last."""
-    from netlab.topology import load
-
-    topology = load(directory.topology_text(), state.file or "-", state.settings, state.lab)
-    return mitigations.apply(topology, state.fixes)
-
-
 def changes(
     directory: LabDirectory, namespaces: Namespaces, old: Topology, new: Topology, state: LabState
 ) -> list[Step]:
@@ -251,7 +270,7 @@ def changes(
 def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Done) -> list[Step]:
     from netlab.reader import indexes
 
-    old = before(directory, state)
+    old = as_it_is(directory, state).topology
     namespaces = open_lab(state)
     steps = changes(directory, namespaces, old, wanted.topology, state)
     work = _Work(directory, state, namespaces, Kernel(namespaces, indexes(namespaces, state)))
@@ -297,7 +316,7 @@ def _remove(directory: LabDirectory, state: LabState | None) -> list[str]:
                 umount(state.names)
     others = [lab for lab in labs(directory.root) if lab != directory.lab]
     unshare_host_names(directory.root, in_use=bool(others))
-    directory.remove()
+    directory.clear()
     return left
 
 

@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -128,7 +127,6 @@ class Namespaces:
         journal is called with (name, inode of the namespace) before anything appears under that name. Raises LabError
         where a name is taken already.
         """
-        self._enter_mounts()
         taken = [path for name in names if (path := self.path(name)).exists()]
         if taken:
             raise LabError(
@@ -136,52 +134,55 @@ class Namespaces:
             )
         _allow_open_files(3 * len(names) + 64)
         born: list[tuple[str, int]] = []
-        failures: list[OSError] = []
-
-        # In a thread of its own, so that the calling thread never leaves its namespace.
-        def make() -> None:
-            try:
-                for name in names:
-                    unshare(CLONE_NEWNET)
-                    self._fds[name] = fd = self._open_proc("thread-self/ns/net")
-                    born.append((name, os.fstat(fd).st_ino))
-            except OSError as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
+        try:
+            for name in names:
+                unshare(CLONE_NEWNET)
+                self._fds[name] = fd = self._open_proc("thread-self/ns/net")
+                born.append((name, os.fstat(fd).st_ino))
+        finally:
+            setns(self._home, CLONE_NEWNET)
         journal(born)
-        directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fchdir(self._proc)
+        self._where_the_names_are(lambda directory: self._name(names, directory))
+
+    def _name(self, names: Sequence[str], directory: Path) -> None:
+        os.fchdir(self._proc)  # a mount's source is a path, and /proc may be another one here
         for name in names:
-            target = str(self.path(name))
+            target = str(directory / (self._prefix + name))
             os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
             mount(f"self/fd/{self._fds[name]}", target, flags=MS_BIND)
-        os.fchdir(directory)
-        os.close(directory)
 
     def release(self, name: str, inode: int) -> bool:
         """Take a namespace's name away, if it is still the one with that inode: `ip netns del NAME`.
 
         True if nothing of ours is left under the name; False if something foreign stands there, which is left alone.
         """
-        self._enter_mounts()
         if name in self._fds:
             os.close(self._fds.pop(name))
-        return release_name(self.path(name), inode)
+        return self._where_the_names_are(lambda directory: release_name(directory / (self._prefix + name), inode))
 
-    def _enter_mounts(self) -> None:
-        """Be in the mount namespace where the names stand: mount(2) changes no other."""
-        if self._foreign_mounts:
-            directory = Path.cwd()
-            setns(self._mnt, CLONE_NEWNS)
-            with suppress(OSError):
-                os.chdir(directory)
-            self._names = HOST_NAMES
-            self._foreign_mounts = False
+    def _where_the_names_are(self, work: Callable[[Path], bool | None]) -> bool:
+        """Call work with the directory of names, from the mount namespace it is mounted in: mount(2) changes no other.
+
+        In a child, so that this process keeps its own directory and mounts. True unless work returns False.
+        """
+        complaint_r, complaint_w = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                if self._foreign_mounts:
+                    setns(self._mnt, CLONE_NEWNS)
+                code = 2 if work(HOST_NAMES if self._foreign_mounts else self._names) is False else 0
+            except OSError as error:
+                os.write(complaint_w, str(error).encode())
+            os._exit(code)
+        os.close(complaint_w)
+        with os.fdopen(complaint_r) as complaint:
+            words = complaint.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code not in (0, 2):
+            raise LabError(f"can't name the lab's namespaces: {words or 'interrupted'}")
+        return code == 0
 
     def run(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
         """Run a program in a namespace with this process's terminal and streams; returns its wait status.
@@ -362,7 +363,11 @@ def enter(holder: Holder, names: Path, prefix: str, *, rootless: bool) -> Namesp
         root = Path(f"/proc/{holder.pid}/root") / HOST_NAMES.relative_to("/")
         directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        setns(user, CLONE_NEWUSER)
+        if os.fstat(user).st_ino != Path("/proc/self/ns/user").stat().st_ino:  # it may have made the lab itself
+            setns(user, CLONE_NEWUSER)
+            with os.fdopen(os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
+                # The holder's own namespace: from a lab's there is no way back to the host's without being root there.
+                setns(home.fileno(), CLONE_NEWNET)
         os.close(user)
         names = Path(f"/proc/self/fd/{directory}")
     return Namespaces(holder, names, prefix, foreign_mounts=rootless)

@@ -128,14 +128,13 @@ def new_veth(
 def new_bridge(
     ifname: str, index: int, attributes: LinkAttributes, *, stp: bool, mcast_snooping: bool, vlan_filtering: bool
 ) -> bytes:
-    """A bridge, down. Equivalent to `ip link add IFNAME index I type bridge stp_state 0 mcast_snooping 0 …`."""
-    data = b"".join(
-        (
-            _u32(_IFLA_BR_STP_STATE, stp),
-            _attr(_IFLA_BR_MCAST_SNOOPING, bytes([mcast_snooping])),
-            _attr(_IFLA_BR_VLAN_FILTERING, bytes([vlan_filtering])),
-        )
-    )
+    """A bridge, down. Equivalent to `ip link add IFNAME index I type bridge mcast_snooping 0 …`."""
+    data = _attr(_IFLA_BR_MCAST_SNOOPING, bytes([mcast_snooping]))
+    # What is off by default is not mentioned: a kernel built without it refuses even that.
+    if stp:
+        data += _u32(_IFLA_BR_STP_STATE, 1)
+    if vlan_filtering:
+        data += _attr(_IFLA_BR_VLAN_FILTERING, b"\1")
     info = _attr(_IFLA_INFO_KIND, b"bridge") + _attr(_IFLA_INFO_DATA, data)
     body = _link(index) + _string(_IFLA_IFNAME, ifname) + _attributes(attributes, queues=False)
     return _message(RTM_NEWLINK, _CREATE, body + _attr(_IFLA_LINKINFO, info))

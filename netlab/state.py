@@ -142,8 +142,8 @@ class LabDirectory:
                 f"{self._state} can't be understood: {error}", "was it written by another version of netlab?"
             ) from error
 
-    def remove(self) -> None:
-        """Remove what this class has written, the state last, and the directory if nothing else is in it."""
+    def clear(self) -> None:
+        """Remove what this class has written, the state last; the directory itself goes with its lock."""
         for pattern in ("logs/*.log", "*.new", "topology.yaml", "hosts"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
@@ -151,10 +151,6 @@ class LabDirectory:
             with suppress(FileNotFoundError, OSError):
                 directory.rmdir()
         self._state.unlink(missing_ok=True)
-        with suppress(OSError):
-            self.path.rmdir()
-        with suppress(OSError):
-            self.root.rmdir()
 
     @contextmanager
     def locked(self, *, create: bool = False, timeout_s: float = 10.0) -> Iterator[bool]:

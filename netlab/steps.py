@@ -59,10 +59,9 @@ class CreateBridge:
 
     def twin(self, prefix: str) -> str:
         interface = self.bridge.interface
-        options = (
-            f"stp_state {self.bridge.stp:d} mcast_snooping {self.bridge.mcast_snooping:d} "
-            f"vlan_filtering {self.bridge.vlan_filtering:d}"
-        )
+        options = f"mcast_snooping {self.bridge.mcast_snooping:d}"
+        options += " stp_state 1" if self.bridge.stp else ""
+        options += " vlan_filtering 1" if self.bridge.vlan_filtering else ""
         attributes = _words(interface.attributes, queues=False)
         return f"ip -n {prefix}{self.netns} link add {interface.ifname}{attributes} type bridge {options}"
 

@@ -1,0 +1,580 @@
+"""The command line: the only place that prints or exits, and that joins the pure rooms with the others.
+
+Data goes to stdout, messages to stderr. A command imports what it needs when it needs it: start-up time counts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+
+import typer
+
+from netlab.errors import LabError, NetlabError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from netlab.lab import Done, Outcome, Wanted
+    from netlab.netns import Namespaces
+    from netlab.state import LabDirectory, LabState
+    from netlab.steps import Step
+
+app = typer.Typer(
+    name="netlab",
+    help="Build Linux network labs from YAML, make the kernel misbehave in them, and see why.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+fix_app = typer.Typer(help="The mitigations, on a lab that is up.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(fix_app, name="fix")
+
+
+def main() -> NoReturn:
+    """Run the command line; every error that netlab raises on purpose becomes a message and an exit code."""
+    try:
+        app(prog_name="netlab", standalone_mode=True)
+    except NetlabError as error:
+        _say(f"netlab: {error}" if not _is_file_report(error) else str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("netlab: interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        _say(f"netlab: {error.filename or 'the system'}: {error.strerror or error}")
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _is_file_report(error: NetlabError) -> bool:
+    from netlab.errors import TopologyError
+
+    return isinstance(error, TopologyError)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+# --- arguments and options -------------------------------------------------------------------------------------------
+
+
+class PlanFormat(StrEnum):
+    text = "text"
+    json = "json"
+    shell = "shell"
+
+
+class DataFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
+class RulesFormat(StrEnum):
+    nft = "nft"
+    iptables_save = "iptables-save"
+
+
+def _labs(incomplete: str) -> list[str]:
+    from netlab.state import labs, run_directory
+
+    return [lab for lab in labs(run_directory()) if lab.startswith(incomplete)]
+
+
+def _namespaces(incomplete: str) -> list[str]:
+    from netlab.state import LabDirectory, labs, run_directory
+
+    root = run_directory()
+    states = [LabDirectory(root, lab).read() for lab in labs(root)]
+    names = {name for state in states if state for name, _ in state.namespaces}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _fixes(incomplete: str) -> list[str]:
+    from netlab.fixes import FIXES
+
+    return [name for name in FIXES if name.startswith(incomplete)]
+
+
+TopologyArgument = Annotated[
+    Optional[str],  # noqa: UP045 (typer reads it at run time)
+    typer.Argument(metavar="[TOPOLOGY]", help="A YAML file, or - for stdin; left out: topology.yaml here."),
+]
+LabArgument = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(metavar="[LAB]", help="A lab's name; left out: the only one.", autocompletion=_labs),
+]
+LabOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--lab", "-l", help="A lab's name; left out: the only one.", autocompletion=_labs),
+]
+NetnsArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A namespace of the lab.", autocompletion=_namespaces)
+]
+SetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the topology: vars.window=1048576."),
+]
+FixOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--fix", metavar="NAME", help="With a mitigation: drop-invalid, be-liberal.", autocompletion=_fixes),
+]
+NameOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--name", help="Another name for the lab."),
+]
+RootOption = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option("--root/--rootless", help="Namespaces that `ip netns` sees, or in a user namespace of their own."),
+]
+
+
+def _file(topology: str | None) -> str:
+    if topology is not None:
+        return topology
+    for candidate in ("topology.yaml", "topology.yml"):
+        if Path(candidate).exists():
+            return candidate
+    raise UsageError("there is no topology.yaml here", "name a file: `netlab up FILE`, or - for stdin")
+
+
+def _settings(pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
+    settings = []
+    for pair in pairs or []:
+        path, equals, value = pair.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--set {pair}: not of the form PATH=VALUE", "for instance --set vars.window=4096")
+        settings.append((path, value))
+    return tuple(settings)
+
+
+def _wanted(
+    topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
+) -> Wanted:
+    from netlab import fixes as mitigations
+    from netlab.lab import Wanted
+    from netlab.topology import read
+
+    file = _file(topology)
+    text, plain = read(file, settings, name)
+    names = tuple(dict.fromkeys(fixes or []))
+    path = None if file == "-" else str(Path(file).resolve())
+    return Wanted(mitigations.apply(plain, names), text, path, settings, names)
+
+
+def _directory(lab: str) -> LabDirectory:
+    from netlab.state import LabDirectory, run_directory
+
+    return LabDirectory(run_directory(), lab)
+
+
+def _lab(lab: str | None) -> tuple[LabDirectory, LabState]:
+    """The directory and state of the lab that a command means."""
+    from netlab.state import choose, run_directory
+
+    directory = _directory(choose(run_directory(), lab))
+    state = directory.read()
+    if state is None:
+        raise LabError(
+            f"the lab {directory.lab} was never begun", f"`netlab down {directory.lab}` removes what is left"
+        )
+    return directory, state
+
+
+def _raise_on_signals() -> None:
+    """Let SIGTERM and SIGHUP take back what was begun, as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+class _Progress:
+    """A line on the terminal that counts, once something takes more than a second. Nothing into a pipe."""
+
+    def __init__(self, what: str, total: int, *, quiet: bool = False) -> None:
+        self._what = what
+        self._total = total
+        self._shown = 0.0 if not quiet and sys.stderr.isatty() else float("inf")
+        self._next = time.monotonic() + 1.0
+        self._count = 0
+
+    def step(self, _step: object = None) -> None:
+        self.at(self._count + 1)
+
+    def at(self, count: int) -> None:
+        self._count = count
+        if self._shown != float("inf") and time.monotonic() > self._next:
+            self._next = time.monotonic() + 0.1
+            self._shown = 1.0
+            print(f"\r{self._what}: {count}/{self._total}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown == 1.0:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+# --- the life of a lab -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def up(
+    topology: TopologyArgument = None,
+    settings: SetOption = None,
+    fix: FixOption = None,
+    name: NameOption = None,
+    root: RootOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps, and do nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print each step.")] = False,
+) -> None:
+    """Build a lab; a lab that is up is made to follow its topology."""
+    from netlab import lab, plan
+
+    wanted = _wanted(topology, _settings(settings), fix, name)
+    directory = _directory(wanted.topology.name)
+    if dry_run:
+        steps = lab.pending(directory, wanted)
+        sys.stdout.write(plan.as_text(steps, f"{wanted.topology.name}-") if steps else "")
+        return
+    outcome = _up(directory, wanted, root, quiet=quiet, verbose=verbose)
+    if not quiet:
+        _say(_summary(wanted, outcome, verbose=verbose))
+
+
+def _up(
+    directory: LabDirectory, wanted: Wanted, root: bool | None, *, quiet: bool = False, verbose: bool = False
+) -> Outcome:
+    from netlab import lab
+
+    _raise_on_signals()
+    topology = wanted.topology
+    total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.veths)
+    progress = _Progress(f"building {topology.name}, steps", total, quiet=quiet or verbose)
+
+    def show(step: Step) -> None:
+        _say(step.describe())
+
+    done: Done = show if verbose else progress.step
+    try:
+        return lab.up(directory, wanted, rootless=None if root is None else not root, done=done)
+    finally:
+        progress.end()
+
+
+def _summary(wanted: Wanted, outcome: Outcome, *, verbose: bool) -> str:
+    topology = wanted.topology
+    before = "removed what an interrupted command had left; " if outcome.leftovers else ""
+    if outcome.built:
+        counts = [
+            _count(len(topology.namespaces), "namespace"),
+            _count(len(topology.veths), "link"),
+            _count(len(topology.services), "service"),
+        ]
+        fixes = f", with {' and '.join(wanted.fixes)}" if wanted.fixes else ""
+        return f"{before}lab {topology.name} is up: {', '.join(counts)}{fixes}"
+    if not outcome.steps:
+        return f"lab {topology.name} is up: nothing to do"
+    lines = [f"lab {topology.name} is up: {_count(len(outcome.steps), 'change')}"]
+    if not verbose:
+        lines += [f"  {step.describe()}" for step in outcome.steps]
+    return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+@app.command()
+def down(
+    lab: LabArgument = None,
+    all_labs: Annotated[bool, typer.Option("--all", help="Take every lab of this user down.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Take a lab down, from its state alone; a lab that isn't there is success."""
+    from netlab.lab import down as take_down
+    from netlab.state import choose, labs, run_directory
+
+    root = run_directory()
+    if all_labs and lab is not None:
+        raise UsageError("--all and a lab's name don't go together")
+    there = labs(root)
+    doomed = there if all_labs else [lab] if lab in there else [] if lab or not there else [choose(root, None)]
+    for name in doomed:
+        for left in take_down(_directory(name)):
+            _say(f"netlab: {left}")
+        if not quiet:
+            _say(f"lab {name} is down")
+    if not doomed and not quiet:
+        is_file = lab is not None and lab.endswith((".yaml", ".yml"))
+        hint = "; that is a file: `netlab down` takes a lab's name" if is_file else ""
+        _say(f"no lab is called {lab}: nothing to do{hint}" if lab else "no lab is up: nothing to do")
+
+
+@app.command()
+def status(
+    lab: LabArgument = None,
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+) -> None:
+    """The labs that are up; or one lab's namespaces, addresses, services, programs and drift."""
+    from netlab import status as looks
+
+    text = looks.overview(output.value) if lab is None else looks.detail(*_lab(lab), output.value)
+    sys.stdout.write(text)
+
+
+# --- inside a lab ----------------------------------------------------------------------------------------------------
+
+
+@app.command(
+    "exec",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def execute(context: typer.Context, name: NetnsArgument, lab: LabOption = None) -> None:
+    """Run a program inside a namespace: `netlab exec client -- curl http://web/`."""
+    argv = context.args[1:] if context.args[:1] == ["--"] else context.args
+    if not argv:
+        raise UsageError("there is no command to run", f"`netlab exec {name} -- COMMAND…`, or `netlab shell {name}`")
+    _run_inside(name, argv, lab)
+
+
+@app.command()
+def shell(name: NetnsArgument, lab: LabOption = None) -> None:
+    """An interactive shell inside a namespace."""
+    _run_inside(name, [os.environ.get("SHELL") or "/bin/sh"], lab)
+
+
+def _run_inside(name: str, argv: list[str], lab: str | None) -> NoReturn:
+    from netlab.lab import open_lab
+
+    _, state = _lab(lab)
+    namespaces = open_lab(state)
+    _check_netns(state, name)
+    # debian_chroot is what Debian's and Ubuntu's shells show in their prompt.
+    environment = {**os.environ, "debian_chroot": f"{state.lab}/{name}", "NETLAB_LAB_NETNS": name}
+    status = namespaces.run(name, argv, environment)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:  # end as the program did, so that the caller's shell sees the same
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+def _check_netns(state: LabState, name: str) -> None:
+    names = [netns for netns, _ in state.namespaces]
+    if name not in names:
+        raise UsageError(f"the lab {state.lab} has no namespace {name}", f"it has: {', '.join(names)}")
+
+
+# --- pure looks ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def plan(
+    topology: TopologyArgument = None,
+    settings: SetOption = None,
+    fix: FixOption = None,
+    name: NameOption = None,
+    output: Annotated[PlanFormat, typer.Option("--format", help="text, json, or a shell script.")] = PlanFormat.text,
+) -> None:
+    """What `up` does, step by step, each with its `ip` / `nft` / `sysctl` twin."""
+    from netlab import plan as plans
+
+    wanted = _wanted(topology, _settings(settings), fix, name).topology
+    steps = plans.up(wanted)
+    texts = {
+        PlanFormat.text: lambda: plans.as_text(steps, f"{wanted.name}-"),
+        PlanFormat.json: lambda: plans.as_json(steps, wanted),
+        PlanFormat.shell: lambda: plans.as_shell(steps, wanted),
+    }
+    sys.stdout.write(texts[output]())
+
+
+@app.command()
+def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
+    """Check a topology: every problem at once, each with its place and a hint."""
+    wanted = _wanted(topology, _settings(settings), None, name).topology
+    _say(f"{_file(topology)}: lab {wanted.name} is sound")
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of a topology, for editors."""
+    import json
+
+    from netlab.schema import schema as json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def rules(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node of the topology.")],
+    topology: TopologyArgument = None,
+    settings: SetOption = None,
+    fix: FixOption = None,
+    output: Annotated[RulesFormat, typer.Option("--format", help="nft or iptables-save text.")] = RulesFormat.nft,
+) -> None:
+    """The NAT rules that kube-proxy would install on a node."""
+    from netlab.kubeproxy import ruleset
+
+    wanted = _wanted(topology, _settings(settings), fix, None).topology
+    found = ruleset(wanted, node)
+    if found is None:
+        nodes = ", ".join(wanted.kube_proxy.nodes)
+        raise UsageError(f"{node} gets no rules", f"these do: {nodes}" if nodes else "no node of this topology does")
+    sys.stdout.write(found.nft() if output is RulesFormat.nft else found.iptables_save())
+
+
+# --- experiments -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    topology: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: as for `up`."),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to try.")] = 20,
+    settings: SetOption = None,
+    fix: FixOption = None,
+    trigger: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--trigger", help="What makes the kernel misbehave; left out: as the topology says."),
+    ] = None,
+    name: NameOption = None,
+    root: RootOption = None,
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+) -> None:
+    """Run a lab's experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
+    from netlab import lab
+
+    pairs = _settings(settings) + ((("experiment.trigger", trigger),) if trigger else ())
+    wanted = _wanted_for_run(topology, pairs, fix, name)
+    experiment = wanted.topology.experiment
+    if experiment is None:
+        raise UsageError(f"the lab {wanted.topology.name} has no experiment", "add `experiment:` to its topology")
+    directory = _directory(wanted.topology.name)
+    state = directory.read()
+    as_was = lab.as_it_is(directory, state) if state is not None and state.standing() else None
+    if as_was is not None:
+        wanted = lab.with_only_fixes(wanted, tuple(dict.fromkeys((*as_was.fixes, *wanted.fixes))))
+    outcome = _up(directory, wanted, root, quiet=True)
+    try:
+        exit_code = _run(directory, wanted, trials, output)
+    finally:
+        if as_was is None:
+            lab.down(directory)
+        elif outcome.steps:
+            lab.up(directory, as_was, rootless=None, done=lambda _step: None)
+    sys.exit(exit_code)
+
+
+def _wanted_for_run(
+    topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
+) -> Wanted:
+    """The topology to run: a file, or what a lab that is up was made from."""
+    from netlab import lab
+    from netlab.state import choose, labs, run_directory
+
+    there = labs(run_directory())
+    is_lab = topology in there and not Path(topology or "").exists()
+    no_file = topology is None and not any(Path(file).exists() for file in ("topology.yaml", "topology.yml"))
+    if is_lab or (no_file and there):
+        directory, state = _lab(choose(run_directory(), topology))
+        return lab.changed(lab.as_it_is(directory, state), settings, tuple(fixes or ()))
+    return _wanted(topology, settings, fixes, name)
+
+
+def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataFormat) -> int:
+    from netlab import experiments, lab
+    from netlab.report import json as as_json
+    from netlab.report import text as as_text
+
+    state = directory.read()
+    assert state is not None
+    namespaces: Namespaces = lab.open_lab(state)
+    progress = _Progress(f"{wanted.topology.name}, trials", trials)
+    try:
+        result = experiments.run(
+            wanted.topology, wanted.fixes, namespaces, trials, lambda count, _total: progress.at(count)
+        )
+    finally:
+        progress.end()
+    print(as_json.render(result) if output is DataFormat.json else as_text.render(result))
+    return result.exit_code()
+
+
+@fix_app.command("list")
+def fix_list() -> None:
+    """The mitigations by name, and whether a lab that is up has them."""
+    from netlab.fixes import FIXES
+    from netlab.state import labs, run_directory
+
+    root = run_directory()
+    states = [state for lab in labs(root) if (state := _directory(lab).read()) is not None]
+    for name, fix in FIXES.items():
+        applied = [state.lab for state in states if name in state.fixes]
+        print(f"{name:14} {fix.summary}{f'  [applied: {chr(44).join(applied)}]' if applied else ''}")
+
+
+@fix_app.command("apply")
+def fix_apply(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", autocompletion=_fixes)], lab: LabOption = None
+) -> None:
+    """Put mitigations into a lab that is up."""
+    _change_fixes(lab, lambda fixes: (*fixes, *(name for name in names if name not in fixes)))
+
+
+@fix_app.command("revert")
+def fix_revert(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[NAME…]", help="Left out: all of them.", autocompletion=_fixes),
+    ] = None,
+    lab: LabOption = None,
+) -> None:
+    """Take mitigations out of a lab that is up."""
+    from netlab.fixes import named
+
+    for name in names or []:
+        named(name)
+    _change_fixes(lab, lambda fixes: tuple(name for name in fixes if names and name not in names))
+
+
+def _change_fixes(lab_name: str | None, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+    from netlab import lab
+
+    directory, state = _lab(lab_name)
+    wanted = lab.with_only_fixes(lab.as_it_is(directory, state), change(state.fixes))
+    _raise_on_signals()
+    outcome = lab.up(directory, wanted, rootless=None, done=lambda _step: None)
+    _say(_summary(wanted, outcome, verbose=False))
+
+
+# --- this machine ----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def doctor(
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+) -> None:
+    """What this kernel and this user can do, and what to do about the rest."""
+    from netlab import doctor as checkup
+
+    found = checkup.checks()
+    sys.stdout.write(checkup.render_json(found) if output is DataFormat.json else checkup.render(found))
+    sys.exit(checkup.exit_code(found))
