@@ -69,7 +69,7 @@ def bridge_prefixlen(version: int, members: int) -> int:
 
 
 def link_prefixlen(version: int) -> int:
-    """Prefix length of a link's subnet: /30, since old resolvers and tools stumble over /31; /64 for IPv6."""
+    """Prefix length of a link's subnet: /30, since a /31 (RFC 3021) is not known to every tool; /64 for IPv6."""
     return 30 if version == 4 else 64
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.model import Topology
 from netlab.topology import resolve, words
-from netlab.topology.document import Reader, TooLargeError, compose
+from netlab.topology.document import MAX_ITEMS, Reader, TooLargeError, compose
 from netlab.topology.language import TOPOLOGY, TRIGGERS
 from netlab.topology.settings import apply
 from netlab.topology.shapes import InvalidError
@@ -64,7 +64,9 @@ def load(text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: s
         if item is not None:
             topology = resolve.topology(reader, item, name or item.get("name") or default_name(file))
     except TooLargeError:
-        problem = Problem(1, 1, "", "the file stands for too much", "its aliases repeat more than a million values")
+        problem = Problem(
+            1, 1, "", "the file stands for too much", f"its aliases repeat more than {MAX_ITEMS:,} values"
+        )
         raise TopologyError(file, [problem]) from None
     if reader.problems or topology is None:
         raise TopologyError(file, reader.problems)

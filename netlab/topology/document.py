@@ -22,10 +22,10 @@ from netlab.errors import Problem, TopologyError
 MAX_DEPTH = 64
 """Deepest nesting read. The language needs 8; libyaml's composer recurses, and some 10,000 levels end the process."""
 
-MAX_ITEMS = 1_000_000
+MAX_ITEMS = 250_000
 """Most keys and list items read, aliases counted each time they are used: a few nested aliases can mean billions."""
 
-TEXT_TAG = "tag:yaml.org,2002:str"
+UNTAGGED = "tag:yaml.org,2002:str"
 VARIABLE = re.compile(r"\$(\$?)\{([^{}]*)\}")
 
 _Base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -45,7 +45,7 @@ class _Loader(_Base):  # type: ignore[misc]  # the C loader where PyYAML has it,
         self.depth -= 1
 
     def resolve(self, kind: type[Node], value: object, implicit: object) -> str:  # noqa: ARG002
-        return TEXT_TAG
+        return UNTAGGED
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class Reader:
             text = self.text(value, join("vars", key.value))
             if text is not None:
                 style = None if text[1] else '"'
-                self.variables[key.value] = ScalarNode(TEXT_TAG, text[0], value.start_mark, value.end_mark, style)
+                self.variables[key.value] = ScalarNode(UNTAGGED, text[0], value.start_mark, value.end_mark, style)
 
     def pairs(self, node: MappingNode, path: str) -> list[tuple[ScalarNode, Node]]:
         """A mapping's keys and values, merge keys (`<<`) followed, each key once."""
@@ -129,6 +129,7 @@ class Reader:
         if known is not None:
             self.count(len(known[1]))
             return known[1]
+        self.check_tag(node, path)
         pairs: dict[str, tuple[ScalarNode, Node]] = {}
         merges: list[Node] = []
         for key, value in node.value:
@@ -164,11 +165,14 @@ class Reader:
             else:
                 yield from self.pairs(source, path)
 
+    def check_tag(self, node: Node, path: str) -> None:
+        """A tag such as `!!int` would say what only the key decides: a problem."""
+        if node.tag != UNTAGGED:
+            self.problem(node, path, f"the tag {node.tag!r} means nothing here", "leave it out")
+
     def text(self, node: ScalarNode, path: str) -> tuple[str, bool] | None:
         """A scalar's text with variables put in, and whether it is plain (unquoted); None after a problem."""
-        if node.tag != TEXT_TAG:
-            self.problem(node, path, f"the tag {node.tag!r} means nothing here", "leave it out")
-            return None
+        self.check_tag(node, path)
         if "${" not in node.value:
             return node.value, not node.style
         whole = VARIABLE.fullmatch(node.value)
@@ -192,7 +196,9 @@ class Reader:
     def _variable(self, name: str, node: Node, path: str) -> ScalarNode | None:
         variable = self.variables.get(name)
         if variable is None:
-            hint = suggest(name, self.variables) or "name it under vars, or write $${" + name + "} for the text itself"
+            near = difflib.get_close_matches(name, self.variables, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "name it under vars, above its first use there"
+            hint += "; $${" + name + "} is the text itself"
             self.problem(node, path, f"no variable is called {name!r}", hint)
         return variable
 

@@ -46,8 +46,7 @@ def _word(what: str, pattern: str, example: str) -> Text:
             raise InvalidError(f"{text!r} is not {what}", f"for instance {example}")
         return text
 
-    # JSON Schema's regular expressions know no inline flags: the pattern stays the loader's.
-    return Text(what, parse, numbers=True)
+    return Text(what, parse, pattern, numbers=True)
 
 
 RATE = Key(_word("a rate", words.RATE, "10mbit"), "bits per second (10mbit) or bytes per second (1mbps)")
@@ -91,6 +90,7 @@ QDISC = Kinds(
         "pfifo": _qdisc("pfifo", limit=Key(COUNT.shape, "packets that may wait in the queue")),
         "bfifo": _qdisc("bfifo", limit=Key(SIZE.shape, "bytes that may wait in the queue")),
     },
+    definition="qdisc",
 )
 
 LINK_ATTRIBUTES = {

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 
+from yaml.nodes import MappingNode, SequenceNode
+
 from netlab import addressing, routing
 from netlab.model import (
     Address,
@@ -32,7 +34,7 @@ from netlab.model import (
     Topology,
 )
 from netlab.topology.document import Item, Reader, suggest
-from netlab.topology.language import POOL_DEFAULTS
+from netlab.topology.language import POOL_DEFAULTS, TOPOLOGY
 from netlab.topology.segments import Wiring, wire
 
 _CONF = re.compile(r"net\.ipv[46]\.(?:conf|neigh)\.([^.]+)\.")
@@ -89,7 +91,10 @@ class _Lab:
         for item in self.service_items.values():
             reserved += [ip_network(address.value) for address in item.get("cluster_ip", [])]
         bridges, links = self.root.get("bridges", []), self.root.get("links", [])
-        return wire(self.reader, bridges, links, self.roles, self.pools, reserved, self.ipv6)
+        wiring = wire(self.reader, bridges, links, self.roles, self.pools, reserved, self.ipv6)
+        if _lost_wiring(self.reader, self.root):
+            return replace(wiring, broken=frozenset(self.roles))
+        return wiring
 
     # Namespaces
 
@@ -111,14 +116,14 @@ class _Lab:
         result = []
         for name, item in self.items.items():
             role = self.roles[name]
-            broken = name in wiring.broken or item.broken
+            broken = name in wiring.broken or ("loopback" in item and item["loopback"].broken)
             result.append(
                 Netns(
                     name=name,
                     role=role,
                     node=self._node(item, role, beside[name], broken),
                     loopback=tuple(loopbacks[name]),
-                    sysctls=self._sysctls(item, role, any_ipv6, interfaces[name]),
+                    sysctls=self._sysctls(item, role, any_ipv6, interfaces[name], broken),
                     routes=tuple(self._routes(item, interfaces[name], loopbacks[name], broken)),
                     programs=tuple(self._programs(item)),
                 )
@@ -171,14 +176,14 @@ class _Lab:
         return result
 
     def _sysctls(
-        self, item: Item, role: Role, any_ipv6: bool, interfaces: Sequence[Interface]
+        self, item: Item, role: Role, any_ipv6: bool, interfaces: Sequence[Interface], broken: bool
     ) -> tuple[tuple[str, str], ...]:
         given: dict[str, Item] = item.get("sysctls", {})
-        names = {"all", "default", "lo", *(interface.ifname for interface in interfaces)}
+        names = ["all", "default", "lo", *(interface.ifname for interface in interfaces)]
         for name, value in given.items():
             conf = _CONF.match(name)
-            if conf and conf[1] not in names:
-                self.reader.at(value, f"the namespace has no interface {conf[1]!r}", suggest(conf[1], names - {"all"}))
+            if conf and conf[1] not in names and not broken:
+                self.reader.at(value, f"the namespace has no interface {conf[1]!r}", suggest(conf[1], names))
         # Before the given ones: writing ip_forward resets others below net.ipv4.conf (ip-sysctl.rst).
         derived: list[tuple[str, str]] = []
         if role is Role.NODE:
@@ -306,7 +311,7 @@ class _Lab:
                         cluster_ips.append(IPv4Address(number) if version == 4 else IPv6Address(number))
             endpoints = []
             for backend in backends:
-                broken = backend.value in wiring.broken or self.items[backend.value].broken
+                broken = backend.value in wiring.broken
                 ips = self._endpoint_addresses(backend, cluster_ips, addresses[backend.value], broken)
                 endpoints.append(Endpoint(backend.value, ips))
             namespace = item.get("namespace", "default")
@@ -432,6 +437,16 @@ def _interfaces(wiring: Wiring) -> Iterable[Interface]:
     for veth in wiring.veths:
         yield veth.a
         yield veth.b
+
+
+def _lost_wiring(reader: Reader, root: Item) -> bool:
+    """Whether some bridge or link couldn't be read at all: then nobody knows who was meant to be joined to whom."""
+    if isinstance(root.node, MappingNode):
+        for key, _ in reader.pairs(root.node, ""):
+            if key.value not in root and (key.value in ("bridges", "links") or key.value not in TOPOLOGY.keys):
+                return True
+    sections = [root[name] for name in ("bridges", "links") if name in root]
+    return any(isinstance(item.node, SequenceNode) and len(item.value) < len(item.node.value) for item in sections)
 
 
 def _ip(address: Address | InterfaceAddress) -> Address:

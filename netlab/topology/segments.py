@@ -40,11 +40,6 @@ class Draft:
     up: bool = True
     addresses: list[InterfaceAddress] = field(default_factory=list)
 
-    @property
-    def broken(self) -> bool:
-        """Whether the file has a problem in it, so that a missing address means nothing."""
-        return self.item.broken
-
     def interface(self) -> Interface:
         """The finished value."""
         addresses = tuple(self.addresses)
@@ -71,7 +66,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """All interfaces of a lab, finished, and who shares a segment with whom."""
+    """All interfaces of a lab, finished, and who shares a segment with whom.
+
+    broken are the namespaces that miss an interface or address because of a problem reported already.
+    """
 
     bridges: tuple[Bridge, ...]
     veths: tuple[Veth, ...]
@@ -117,7 +115,7 @@ def wire(
         ),
         tuple(Veth(value(a), value(b)) for a, b in draft.veths),
         tuple(tuple(finished[member] for member in segment.members if member.addresses) for segment in segments),
-        frozenset(end.netns for end in draft.all() if end.broken),
+        frozenset({end.netns for end in draft.all() if end.item.broken} | draft.left_out),
     )
 
 
@@ -130,6 +128,7 @@ class _Wiring:
         self.bridges: dict[tuple[str, str], BridgeDraft] = {}
         self.veths: list[tuple[Draft, Draft]] = []
         self.links: dict[int, Item] = {}
+        self.left_out: set[str] = set()
         self._bridge_of: dict[int, BridgeDraft] = {}
 
     def all(self) -> Iterable[Draft]:
@@ -150,7 +149,6 @@ class _Wiring:
 
     def _draft(self, item: Item, peer: str) -> Draft:
         given = [(address.value, address) for address in item.get("addresses", [])]
-        qdisc = item.get("qdisc")
         attributes = {name: item[name].value for name in LINK_ATTRIBUTES if name in item}
         return Draft(
             item,
@@ -160,10 +158,21 @@ class _Wiring:
             given=given,
             open="addresses" not in item,
             attributes=LinkAttributes(**attributes) if attributes else DEFAULT_ATTRIBUTES,
-            qdisc=None if qdisc is None else _qdisc(qdisc),
+            qdisc=self._qdisc(item["qdisc"]) if "qdisc" in item else None,
             master=item.get("bridge"),
             up=item.get("up", True),
         )
+
+    def _qdisc(self, item: Item) -> Qdisc | None:
+        if "kind" not in item:
+            return None
+        kind = item["kind"].value
+        if kind == "tbf" and not item.broken:
+            if ("latency" in item) == ("limit" in item):
+                self.reader.at(item, "tbf needs either latency or limit", "latency: 50ms")
+            if ("peakrate" in item) != ("mtu" in item):
+                self.reader.at(item, "tbf's peakrate and mtu belong together", "mtu: the size of peakrate's bucket")
+        return Qdisc(kind, tuple((word, value.value) for word, value in item.value.items() if word != "kind"))
 
     def add_bridge(self, item: Item) -> None:
         if not self._known(item) or "name" not in item:
@@ -182,6 +191,7 @@ class _Wiring:
         for port in item.get("ports", []):
             # A port of a bridge that has problems of its own is still checked for its namespace.
             if not self._known(port) or bridge is None:
+                self.left_out.add(port.get("netns", ""))
                 continue
             head = bridge.head
             far = self._draft(port, head.netns)
@@ -193,6 +203,7 @@ class _Wiring:
         ends = item.get("ends", [])
         known = [self._known(end) for end in ends]
         if known != [True, True]:
+            self.left_out.update(end.get("netns", "") for end in ends)
             return
         a = self._draft(ends[0], ends[1]["netns"].value)
         b = self._draft(ends[1], ends[0]["netns"].value)
@@ -437,11 +448,6 @@ class _Addresses:
 
 def _has_prefix(address: GivenAddress) -> TypeGuard[InterfaceAddress]:
     return isinstance(address, IPv4Interface | IPv6Interface)
-
-
-def _qdisc(fields: dict[str, Item]) -> Qdisc:
-    parameters = tuple((word, item.value) for word, item in fields.items() if word != "kind")
-    return Qdisc(fields["kind"].value, parameters)
 
 
 def _where(line: int) -> str:

@@ -14,7 +14,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from netlab.errors import TopologyError
-from netlab.topology.document import NULLS, TEXT_TAG, Reader, compose, suggest
+from netlab.topology.document import NULLS, UNTAGGED, Reader, compose, suggest
 from netlab.topology.shapes import Fields, InvalidError, Kinds, ListOf, MapOf
 
 # The place of what isn't in the file: line and column come out as 0.
@@ -25,15 +25,17 @@ _INDEX = re.compile(r"\[?(\d{1,9})\]?")
 def apply(reader: Reader, root: Node, shape: object, path: str, text: str) -> Node:
     """The document with one value put in (the given nodes stay as they are); a path to nowhere is a problem."""
     try:
+        if not path.strip():
+            raise InvalidError(f"no path for the value {text!r}", "--set vars.client_window=4096")
         value = _value(text)
         return _put(reader, root, shape, path.strip(), value)
     except InvalidError as invalid:
-        reader.problem(_scalar(""), path, invalid.message, invalid.hint)
+        reader.problem(_scalar(""), path.strip(), invalid.message, invalid.hint)
         return root
 
 
 def _scalar(text: str) -> ScalarNode:
-    return ScalarNode(TEXT_TAG, text, _NOWHERE, _NOWHERE)
+    return ScalarNode(UNTAGGED, text, _NOWHERE, _NOWHERE)
 
 
 def _value(text: str) -> Node:
@@ -67,7 +69,7 @@ def _put(reader: Reader, node: Node | None, shape: object, rest: str, value: Nod
     if not rest:
         return value
     if node is None or (isinstance(node, ScalarNode) and not node.style and node.value in NULLS):
-        node = MappingNode("tag:yaml.org,2002:map", [], _NOWHERE, _NOWHERE)
+        node = MappingNode(UNTAGGED, [], _NOWHERE, _NOWHERE)
         if not isinstance(shape, Fields | MapOf | Kinds):
             raise InvalidError(f"nothing there that {rest!r} could be in")
     if isinstance(node, MappingNode):

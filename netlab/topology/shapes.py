@@ -16,7 +16,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from netlab.topology.document import BOOLEANS, FLOAT, INTEGER, NULLS, Item, Reader, join, kind_of, suggest
 
 JsonSchema = dict[str, Any]
-USES_VARIABLE: JsonSchema = {"$ref": "#/$defs/uses_variable"}
+USES_VARIABLE: JsonSchema = {"$ref": "#/definitions/uses_variable"}
+"""A text with `${name}` in it, whatever else the value must be; `schema.py` defines it."""
 
 
 class InvalidError(ValueError):
@@ -35,7 +36,7 @@ class Shape(Protocol):
         """The value with its place; None where nothing of it could be read (the reader has the problem)."""
 
     def schema(self) -> JsonSchema:
-        """The same rule as JSON Schema (draft 2020-12), as far as that can say it."""
+        """The same rule as JSON Schema (draft 7), as far as that can say it."""
 
 
 def _is_null(node: Node) -> bool:
@@ -67,7 +68,7 @@ class Text:
             return None
         text, plain = scalar
         if plain and not self.numbers and (text in BOOLEANS or FLOAT.fullmatch(text) or INTEGER.fullmatch(text)):
-            hint = f'put it in quotes: "{text}"' if self.parse is None else ""
+            hint = f'put it in quotes: "{text}"' if self._parses(text) else ""
             reader.problem(node, path, f"expected {self.what}, found {kind_of(node, text, plain)}", hint)
             return None
         if self.parse is None:
@@ -77,6 +78,12 @@ class Text:
         except InvalidError as invalid:
             reader.problem(node, path, invalid.message, invalid.hint)
             return None
+
+    def _parses(self, text: str) -> bool:
+        try:
+            return self.parse is None or self.parse(text) is not None
+        except InvalidError:
+            return False
 
     def schema(self) -> JsonSchema:
         types: Any = ["string", "number", "boolean"] if self.numbers else "string"
@@ -103,7 +110,7 @@ class Integer:
             return None
         value = int(text, 0) if text[:2] in ("0x", "0o") else int(text)
         if not self.minimum <= value <= self.maximum:
-            reader.problem(node, path, f"{text} is not {expected.removeprefix('a ')}".replace("whole number ", ""))
+            reader.problem(node, path, f"{text} is not between {self.minimum} and {self.maximum}")
             return None
         return Item(value, node, path)
 
@@ -143,7 +150,7 @@ class Boolean:
         text, plain = scalar
         if not plain or text not in BOOLEANS:
             meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
-            hint = f"write {meant}" if meant in ("true", "false") else ""
+            hint = f"write {meant}{'' if plain else ', without quotes'}" if meant in ("true", "false") else ""
             reader.problem(node, path, f"expected true or false, found {kind_of(node, text, plain)}", hint)
             return None
         return Item(BOOLEANS[text], node, path)
@@ -190,8 +197,10 @@ class ListOf:
                 return None if one is None else Item([one], node, path, one.broken)
             if self.minimum == 0 and _is_null(node):
                 return Item([], node, path)
-            reader.problem(node, path, f"expected a list, found {kind_of(node)}")
+            hint = f"put it in brackets: [{node.value}]" if isinstance(node, ScalarNode) and node.value else ""
+            reader.problem(node, path, f"expected a list, found {kind_of(node)}", hint)
             return None
+        reader.check_tag(node, path)
         reader.count(len(node.value))
         items = [self.item.read(reader, child, f"{path}[{index}]") for index, child in enumerate(node.value)]
         read = [item for item in items if item is not None]
@@ -332,13 +341,15 @@ class MapOf:
                 reader.problem(key_node, inner, invalid.message, invalid.hint)
                 broken = True
             item = self.item.read(reader, value_node, inner)
+            if item is None and isinstance(self.item, Fields):
+                item = Item({}, value_node, inner, broken=True)  # whoever refers to the name is right all the same
             if item is None:
                 broken = True
             else:
                 items[name] = item
                 broken = broken or item.broken
         if len(node.value) < self.minimum:
-            reader.problem(node, path, "is empty")
+            reader.problem(node, path, "expected at least one, found none")
         return Item(items, node, path, broken)
 
     def schema(self) -> JsonSchema:
@@ -355,10 +366,14 @@ class MapOf:
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """A mapping whose key `kind` decides which other keys it has; the value is dict[str, Item]."""
+    """A mapping whose key `kind` decides which other keys it has; the value is dict[str, Item].
+
+    definition names it among the JSON Schema's definitions, since it is long and used several times.
+    """
 
     what: str
     kinds: Mapping[str, Fields]
+    definition: str
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
         if not isinstance(node, MappingNode):
@@ -372,6 +387,10 @@ class Kinds:
         return None if kind is None else self.kinds[kind.value].read(reader, node, path)
 
     def schema(self) -> JsonSchema:
+        return {"$ref": f"#/definitions/{self.definition}"}
+
+    def body(self) -> JsonSchema:
+        """What stands under definitions."""
         return {"anyOf": [fields.schema() for fields in self.kinds.values()]}
 
 

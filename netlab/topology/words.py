@@ -10,7 +10,6 @@ import re
 from ipaddress import (
     IPv4Interface,
     IPv4Network,
-    IPv6Address,
     IPv6Interface,
     IPv6Network,
     ip_address,
@@ -122,6 +121,8 @@ def mac(text: str) -> str:
 
 def interface_address(text: str) -> GivenAddress:
     """An address with its prefix length (10.0.0.2/24), or alone: it takes its subnet's prefix length then."""
+    if "%" in text:
+        raise InvalidError(f"{text!r} has a zone", "leave out what follows the %")
     try:
         address: GivenAddress = ip_interface(text) if "/" in text else ip_address(text)
     except ValueError:
@@ -130,8 +131,6 @@ def interface_address(text: str) -> GivenAddress:
     if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
         kind = "a multicast" if ip.is_multicast else "the unspecified" if ip.is_unspecified else "a loopback"
         raise InvalidError(f"{text} is {kind} address, no interface can have it")
-    if isinstance(ip, IPv6Address) and ip.scope_id is not None:
-        raise InvalidError(f"{text!r} has a zone", "leave out what follows the %")
     if isinstance(address, IPv4Interface | IPv6Interface) and address.network.prefixlen < ip.max_prefixlen - 1:
         network = address.network
         if ip == network.network_address:
@@ -267,12 +266,12 @@ def sysctl(text: str) -> str:
     return text
 
 
+# tc's own units, tc(8), PARAMETERS. tc also takes bare numbers, each with a unit of its own: here the unit is written.
 _NUMBER = r"\d+(\.\d+)?"
-_TIME = rf"{_NUMBER}\s?(s|sec|secs|ms|msec|msecs|us|usec|usecs|ns)"
+_TIME = rf"{_NUMBER}(s|sec|secs|ms|msec|msecs|us|usec|usecs)"
 _PERCENT = rf"{_NUMBER}%"
-# tc's own units: tc(8), PARAMETERS. Case doesn't matter to it.
-RATE = rf"^(?i:{_NUMBER}\s?(bit|[kmgt]i?bit|bps|[kmgt]i?bps))$"
-SIZE = rf"^(?i:{_NUMBER}\s?(b|[kmg]b?|[kmg]?bit)?)$"
+RATE = rf"^{_NUMBER}([kKmMgGtT][iI]?)?([bB][iI][tT]|[bB][pP][sS])$"
+SIZE = rf"^{_NUMBER}([bB]|[kKmMgG][bB]?|[kKmMgG][bB][iI][tT])?$"
 TIME = rf"^{_TIME}$"
 COUNT = r"^\d+$"
 DELAY = rf"^{_TIME}( {_TIME}( {_PERCENT})?)?$"

@@ -1,0 +1,255 @@
+"""Topology files: what the shipped ones mean, what every malformed one is told, and what `--set` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from netlab.errors import TopologyError, UsageError
+from netlab.model import Topology
+from netlab.topology import TRIGGERS, load, read
+
+HERE = Path(__file__).parent
+TOPOLOGIES = HERE.parent / "topologies"
+SHIPPED = sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
+MALFORMED = sorted(path.stem for path in (HERE / "malformed").glob("*.yaml"))
+_IPADDRESS = IPv4Address | IPv4Interface | IPv4Network | IPv6Address | IPv6Interface | IPv6Network
+
+
+def render(value: object) -> str:
+    """A value of the model on one line, without the fields that have their defaults."""
+    if isinstance(value, str) and "\n" in value:
+        return repr(value)
+    if isinstance(value, Enum | str | _IPADDRESS):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(render(item) for item in value)}]"
+    if dataclasses.is_dataclass(value):
+        fields = [
+            f"{field.name}={render(getattr(value, field.name))}"
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != field.default
+        ]
+        return f"{type(value).__name__}({' '.join(fields)})"
+    return repr(value)
+
+
+def render_topology(topology: Topology) -> str:
+    """A topology as text, one line for each thing in it."""
+    lines = []
+    for field in dataclasses.fields(topology):
+        value = getattr(topology, field.name)
+        items = value if isinstance(value, tuple) else (value,)
+        lines += [f"{field.name}: {render(item)}" for item in items]
+    return "\n".join(lines) + "\n"
+
+
+def lab(text: str, *settings: tuple[str, str]) -> Topology:
+    return load(dedent(text), "lab.yaml", settings)
+
+
+def problems(text: str, *settings: tuple[str, str]) -> str:
+    with pytest.raises(TopologyError) as caught:
+        lab(text, *settings)
+    assert caught.value.exit_code == 2
+    return f"{caught.value}\n"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_topology_means_this(name: str) -> None:
+    _, topology = read(str(TOPOLOGIES / f"{name}.yaml"))
+    assert render_topology(topology) == (HERE / "shipped" / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_every_problem_of_a_malformed_topology_is_told(name: str) -> None:
+    with pytest.raises(TopologyError) as caught:
+        load((HERE / "malformed" / f"{name}.yaml").read_text(), f"{name}.yaml")
+    assert f"{caught.value}\n" == (HERE / "malformed" / f"{name}.txt").read_text()
+
+
+def test_aliases_that_stand_for_millions_of_values_are_refused() -> None:
+    sysctls = ", ".join(f"net.ipv4.a{number}: 1" for number in range(1000))
+    pods = "".join(f"  pod-{number}: *pod\n" for number in range(1000))
+    assert problems(f"namespaces:\n  pod: &pod {{sysctls: {{{sysctls}}}}}\n{pods}") == (
+        "lab.yaml:1:1: the file stands for too much\n  hint: its aliases repeat more than 250,000 values\n"
+    )
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000])
+def test_a_deeply_nested_file_is_refused_and_ends_no_process(deep: str) -> None:
+    assert "not YAML: nested more than 64 levels deep" in problems(f"namespaces: {deep}" if deep[0] != "-" else deep)
+
+
+def test_aliases_and_merge_keys_stand_for_what_they_name() -> None:
+    topology = lab("""
+        namespaces:
+          one: &pod {role: pod, sysctls: &small {net.ipv4.tcp_rmem: 4096 4096 4096}}
+          two: *pod
+          three: {<<: *pod, role: host}
+          four: {sysctls: {<<: [*small], net.ipv4.tcp_rmem: 1 2 3, net.ipv4.tcp_sack: 0}}
+        """)
+    assert [render(netns) for netns in topology.namespaces] == [
+        "Netns(name=one role=pod sysctls=[[net.ipv4.tcp_rmem, 4096 4096 4096]])",
+        "Netns(name=two role=pod sysctls=[[net.ipv4.tcp_rmem, 4096 4096 4096]])",
+        "Netns(name=three role=host sysctls=[[net.ipv4.tcp_rmem, 4096 4096 4096]])",
+        "Netns(name=four role=host sysctls=[[net.ipv4.tcp_rmem, 1 2 3], [net.ipv4.tcp_sack, 0]])",
+    ]
+
+
+def test_variables_keep_their_type_where_they_stand_alone() -> None:
+    topology = lab("""
+        vars: {mtu: 9000, on: true, name: web, greeting: "hello ${name}"}
+        namespaces:
+          a:
+            programs:
+              - {name: "${name}", command: ["echo", "${greeting}, $${HOME} costs $5"], env: {MTU: "${mtu}"}}
+        bridges: [{name: br0, netns: a, mtu: "${mtu}", stp: "${on}"}]
+        """)
+    assert render(topology.namespaces[0].programs) == (
+        "[Program(name=web argv=[echo, hello web, ${HOME} costs $5] env=[[MTU, 9000]])]"
+    )
+    assert render(topology.bridges) == (
+        "[Bridge(interface=Interface(netns=a ifname=br0 addresses=[10.244.0.1/24]"
+        " attributes=LinkAttributes(mtu=9000)) stp=True)]"
+    )
+
+
+FLAGSHIP = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("vars.client_window", "1048576", "sysctls=[[net.ipv4.tcp_rmem, 4096 1048576 1048576]]"),
+        ("namespaces.client.sysctls.net.ipv4.tcp_rmem", "1 2 3", "sysctls=[[net.ipv4.tcp_rmem, 1 2 3]]"),
+        ("namespaces.client.sysctls.net.ipv4.conf.eth0.rp_filter", "0", "[net.ipv4.conf.eth0.rp_filter, 0]"),
+        ("links[0].subnet", "10.9.0.0/24", "addresses=[10.9.0.1/24]"),
+        ("links.0.subnet", "10.9.0.0/24", "addresses=[10.9.0.1/24]"),
+        ("links[0].subnet", "[10.9.0.0/24, 'fd00::/64']", "addresses=[10.9.0.1/24, fd00::1/64]"),
+        ("bridges.cni0.mtu", "1400", "LinkAttributes(mtu=1400)"),
+        ("bridges[1].ports[0].gso_max_segs", "2", "LinkAttributes(gso_max_segs=2)"),
+        ("bridges.1.ports.0.qdisc.kind", "pfifo", "qdisc=Qdisc(kind=pfifo parameters=[])"),
+        ("kube_proxy.drop_invalid", "true", "drop_invalid=True"),
+        ("services.web.endpoints", "[]", "endpoints=[])"),
+        ("services.web.endpoints", "", "endpoints=[])"),
+        ("experiment.payload_bytes", "5", "payload_bytes=5"),
+        ("description", "'a: b'", "description: a: b"),
+    ],
+)
+def test_set_changes_the_document(path: str, value: str, expected: str) -> None:
+    before, after = load(FLAGSHIP, "lab.yaml"), load(FLAGSHIP, "lab.yaml", [(path, value)])
+    assert expected not in render_topology(before)
+    assert expected in render_topology(after)
+
+
+def test_set_in_an_alias_changes_one_place() -> None:
+    text = """
+        namespaces:
+          one: &pod {role: pod}
+          two: *pod
+          three: {<<: *pod}
+        """
+    settings = [("namespaces.two.role", "host"), ("namespaces.three.role", "node")]
+    assert [str(netns.role) for netns in lab(text, *settings).namespaces] == ["pod", "host", "node"]
+
+
+def test_a_later_set_wins() -> None:
+    topology = load(FLAGSHIP, "lab.yaml", [("vars.client_window", "1"), ("vars.client_window", "2")])
+    assert topology.netns("client").sysctls == (("net.ipv4.tcp_rmem", "4096 2 2"),)
+
+
+def test_set_is_checked_like_the_file_and_reported_together_with_it() -> None:
+    settings = [
+        ("vars.client_windw", "1"),
+        ("vars", "1"),
+        ("namespaces.clinet.role", "pod"),
+        ("links[1].subnet", "10.0.0.0/24"),
+        ("links.first.subnet", "10.0.0.0/24"),
+        ("bridges.cni1.mtu", "1400"),
+        ("bridges[0].mtu", "big"),
+        ("experiment.trigger.name", "x"),
+        ("services.web.port", "[80"),
+        ("kube_prox.drop_invalid", "true"),
+        ("experiment.client", "clinet"),
+        (" ", "1"),
+    ]
+    assert problems(FLAGSHIP, *settings) == dedent("""\
+        --set: no path for the value '1'
+          hint: --set vars.client_window=4096
+        --set: bridges.cni1.mtu: there is no item 'cni1'
+          hint: did you mean 'cni0'?
+        --set: bridges[0].mtu: expected a whole number from 68 to 65535, found the text 'big'
+        --set: experiment.client: no namespace is called 'clinet'
+          hint: did you mean 'client'?
+        --set: experiment.trigger.name: 'name' leads into the text 'window-overrun'
+          hint: write that part of the file as a mapping
+        --set: kube_prox.drop_invalid: there is no 'kube_prox'
+          hint: did you mean 'kube_proxy'?
+        --set: links.first.subnet: there is no item 'first'
+          hint: items are counted from 0: [0]
+        --set: links[1].subnet: there is no item 1
+          hint: the list has 1, counted from 0
+        --set: namespaces.clinet.role: there is no 'clinet'
+          hint: did you mean 'client'?
+        --set: services.web.port: the value '[80' is not YAML: did not find expected ',' or ']'
+          hint: put it in quotes
+        --set: vars: expected a mapping, found the whole number 1
+        --set: vars.client_windw: there is no 'client_windw'
+          hint: did you mean 'client_window'?
+        lab.yaml:23:26: namespaces.client.sysctls.net.ipv4.tcp_rmem: no variable is called 'client_window'
+          hint: name it under vars, above its first use there; $${client_window} is the text itself
+        """)
+
+
+def test_names_of_labs() -> None:
+    text = "namespaces: {a: }"
+    assert load(text, "some/My Lab_2.yaml").name == "my-lab-2"
+    assert load(text, "-").name == "lab"
+    assert load(text, "...").name == "lab"
+    assert load(text, f"{'x' * 40}.yaml").name == "x" * 32
+    assert load("name: given\n" + text, "file.yaml").name == "given"
+    assert load("name: given\n" + text, "file.yaml", name="wins").name == "wins"
+    with pytest.raises(UsageError, match="'No Name' can't be a lab's name"):
+        load(text, "file.yaml", name="No Name")
+
+
+def test_read_says_what_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "latin1.yaml").write_bytes(b"namespaces:\n  caf\xe9: {}\n")
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfnamespaces: {a: }\n")
+    with pytest.raises(UsageError) as caught:
+        read(str(tmp_path / "nothing.yaml"))
+    assert (
+        str(caught.value)
+        == f"{tmp_path}/nothing.yaml: there is no such file\n  hint: name a topology file, or - for stdin"
+    )
+    with pytest.raises(UsageError) as caught:
+        read(str(tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path} is a directory\n  hint: name a file in it, such as {tmp_path}/topology.yaml"
+    )
+    with pytest.raises(UsageError) as caught:
+        read(str(tmp_path / "latin1.yaml"))
+    assert str(caught.value) == f"{tmp_path}/latin1.yaml is not UTF-8 text (line 2)\n  hint: save it as UTF-8"
+    with pytest.raises(UsageError):
+        read("a\0b")
+    assert read(str(tmp_path / "bom.yaml"))[1].name == "bom"
+
+
+def test_read_takes_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"namespaces: {a: }\n")))
+    text, topology = read("-")
+    assert (text, topology.name) == ("namespaces: {a: }\n", "lab")
+
+
+def test_the_flagship_uses_a_known_trigger() -> None:
+    experiment = load(FLAGSHIP, "lab.yaml").experiment
+    assert experiment is not None
+    assert experiment.trigger in TRIGGERS
