@@ -249,7 +249,7 @@ def _identity(step: Step) -> object:
             return AddQdisc, netns, ifname
         case LoadRules(netns, _):
             return LoadRules, netns
-    return step
+    return type(step), step
 
 
 # --- what is there already -------------------------------------------------------------------------------------------

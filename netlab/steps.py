@@ -2,13 +2,14 @@
 
 Pure. `plan.py` orders them, `kernel.py` carries them out. A twin names namespaces as root's labs do, with the lab's
 name and a dash before them: it is what someone types who has no netlab.
+
+Steps are named tuples, not dataclasses, because `up` begins by making the classes: 0.06 ms each instead of 0.5.
 """
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, Program, Qdisc, Route, Veth
 
@@ -31,8 +32,7 @@ def _words(attributes: LinkAttributes, *, queues: bool) -> str:
     return "".join(f" {word} {value}" for word, value in numbers.items() if value is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class CreateNetns:
+class CreateNetns(NamedTuple):
     """A network namespace, empty but for `lo`, which is down."""
 
     netns: str
@@ -44,8 +44,7 @@ class CreateNetns:
         return f"ip netns add {prefix}{self.netns}"
 
 
-@dataclass(frozen=True, slots=True)
-class CreateBridge:
+class CreateBridge(NamedTuple):
     """A bridge, down."""
 
     bridge: Bridge
@@ -66,8 +65,7 @@ class CreateBridge:
         return f"ip -n {prefix}{self.netns} link add {interface.ifname}{attributes} type bridge {options}"
 
 
-@dataclass(frozen=True, slots=True)
-class CreateVeth:
+class CreateVeth(NamedTuple):
     """A veth pair, each end in its namespace, both down; `a` enslaved where it is a bridge's port."""
 
     veth: Veth
@@ -89,8 +87,7 @@ class CreateVeth:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SetLink:
+class SetLink(NamedTuple):
     """Change the attributes and the bridge of an interface that is there already."""
 
     interface: Interface
@@ -109,8 +106,7 @@ class SetLink:
         return f"ip -n {prefix}{self.netns} link set {interface.ifname}{attributes} {master}"
 
 
-@dataclass(frozen=True, slots=True)
-class SetUp:
+class SetUp(NamedTuple):
     """An interface up or down; link_local says whether IPv6 may give it an address of its own."""
 
     netns: str
@@ -127,8 +123,7 @@ class SetUp:
         return f"{quiet}{command} {'up' if self.up else 'down'}"
 
 
-@dataclass(frozen=True, slots=True)
-class AddAddress:
+class AddAddress(NamedTuple):
     """An address on an interface; IPv6 ones skip duplicate address detection, so that they are usable at once."""
 
     netns: str
@@ -144,8 +139,7 @@ class AddAddress:
         return f"ip -n {prefix}{self.netns} addr add {self.address} dev {self.ifname}{more}"
 
 
-@dataclass(frozen=True, slots=True)
-class AddRoute:
+class AddRoute(NamedTuple):
     """A route in the main table."""
 
     netns: str
@@ -169,8 +163,7 @@ def route_words(route: Route) -> str:
     return " ".join(words)
 
 
-@dataclass(frozen=True, slots=True)
-class SetSysctl:
+class SetSysctl(NamedTuple):
     """A sysctl of one network namespace; value is as /proc/sys takes it."""
 
     netns: str
@@ -184,8 +177,7 @@ class SetSysctl:
         return f"ip netns exec {prefix}{self.netns} sysctl -qw {shlex.quote(f'{self.key}={self.value}')}"
 
 
-@dataclass(frozen=True, slots=True)
-class AddQdisc:
+class AddQdisc(NamedTuple):
     """A root queueing discipline, in the place of the one that is there."""
 
     netns: str
@@ -206,8 +198,7 @@ class AddQdisc:
         return f"{command} qdisc replace dev {self.ifname} root {self.qdisc.kind}{words}"
 
 
-@dataclass(frozen=True, slots=True)
-class LoadRules:
+class LoadRules(NamedTuple):
     """kube-proxy's tables, replaced whole in one transaction; connections under way are not touched."""
 
     netns: str
@@ -220,8 +211,7 @@ class LoadRules:
         return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{self.ruleset.nft().rstrip()}\nRULES"
 
 
-@dataclass(frozen=True, slots=True)
-class WriteHosts:
+class WriteHosts(NamedTuple):
     """The lab's /etc/hosts: the names of its namespaces and Services."""
 
     text: str
@@ -237,8 +227,7 @@ class WriteHosts:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class StartProgram:
+class StartProgram(NamedTuple):
     """A program of the topology, started in its namespace; done when its readiness condition holds."""
 
     netns: str
@@ -269,8 +258,7 @@ class StartProgram:
 # --- undoing: what a change of the topology, or `down`, takes away --------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteNetns:
+class DeleteNetns(NamedTuple):
     """Take a namespace's name away; it goes with the last process and link in it."""
 
     netns: str
@@ -282,8 +270,7 @@ class DeleteNetns:
         return f"ip netns del {prefix}{self.netns}"
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteLink:
+class DeleteLink(NamedTuple):
     """Remove an interface; a veth's peer goes with it."""
 
     netns: str
@@ -296,8 +283,7 @@ class DeleteLink:
         return f"ip -n {prefix}{self.netns} link del {self.ifname}"
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteAddress:
+class DeleteAddress(NamedTuple):
     """Remove an address."""
 
     netns: str
@@ -311,8 +297,7 @@ class DeleteAddress:
         return f"ip -n {prefix}{self.netns} addr del {self.address} dev {self.ifname}"
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteRoute:
+class DeleteRoute(NamedTuple):
     """Remove a route."""
 
     netns: str
@@ -326,8 +311,7 @@ class DeleteRoute:
         return f"ip{family} -n {prefix}{self.netns} route del {route_words(self.route)}"
 
 
-@dataclass(frozen=True, slots=True)
-class ResetSysctl:
+class ResetSysctl(NamedTuple):
     """Give a sysctl the value that a new namespace has."""
 
     netns: str
@@ -341,8 +325,7 @@ class ResetSysctl:
         return f"ip netns exec {prefix}{self.netns} sysctl -qw {self.key}={value}"
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteQdisc:
+class DeleteQdisc(NamedTuple):
     """Remove the root queueing discipline; the kernel's default takes its place."""
 
     netns: str
@@ -355,8 +338,7 @@ class DeleteQdisc:
         return f"tc -n {prefix}{self.netns} qdisc del dev {self.ifname} root"
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteRules:
+class DeleteRules(NamedTuple):
     """Remove kube-proxy's tables, and no others. tables are (family, name)."""
 
     netns: str
@@ -370,8 +352,7 @@ class DeleteRules:
         return f"ip netns exec {prefix}{self.netns} nft {shlex.quote(commands)}"
 
 
-@dataclass(frozen=True, slots=True)
-class StopProgram:
+class StopProgram(NamedTuple):
     """End a program that an earlier topology started."""
 
     netns: str

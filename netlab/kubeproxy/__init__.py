@@ -7,7 +7,7 @@ as iptables-save text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.kubeproxy import iptables_layout, iptables_save, nft
 from netlab.kubeproxy.rules import Family, Table
@@ -16,8 +16,7 @@ from netlab.model import Topology
 __all__ = ["Family", "Ruleset", "Table", "ruleset"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ruleset:
+class Ruleset(NamedTuple):
     """All that one node gets. tables are wholly ours: (table.family, table.name) is what to delete to undo it."""
 
     tables: tuple[Table, ...]

@@ -12,8 +12,8 @@ in the forward hook, and translated in the output hook, only after routing has f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import NamedTuple
 
 from netlab.kubeproxy.names import endpoint_chain, service_chain, service_port_name, socket_address
 from netlab.kubeproxy.rules import (
@@ -38,8 +38,7 @@ MASQUERADE_BIT = 0x4000
 _VERSIONS: dict[Family, int] = {"ip": 4, "ip6": 6}
 
 
-@dataclass(frozen=True, slots=True)
-class _Portal:
+class _Portal(NamedTuple):
     """One service port in one family, with everything about it that a rule says."""
 
     name: str
@@ -141,7 +140,7 @@ def _balance(portal: _Portal, cluster: tuple[Network, ...]) -> Iterator[Rule]:
     if len(cluster) > 1:
         yield Rule(Jump("KUBE-OFF-CLUSTER"), portal.match, comment)
     elif cluster:
-        yield Rule(Jump("KUBE-MARK-MASQ"), replace(portal.match, source_outside=cluster[0]), comment)
+        yield Rule(Jump("KUBE-MARK-MASQ"), portal.match._replace(source_outside=cluster[0]), comment)
     for index, endpoint in enumerate(portal.endpoints):
         left = len(portal.endpoints) - index
         yield Rule(

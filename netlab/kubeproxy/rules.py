@@ -7,9 +7,8 @@ Topology, whose loader has checked their characters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from netlab.model import Address, Network, Protocol
 
@@ -26,8 +25,7 @@ class CtState(StrEnum):
     INVALID = "invalid"
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """What a packet must have, all of it; a field left at None asks nothing.
 
     source_outside holds for a packet whose source is not in that network; port is the destination's and needs
@@ -63,30 +61,26 @@ class Verdict(StrEnum):
     MASQUERADE = "masquerade"
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
+class Jump(NamedTuple):
     """Go on in another chain of the same table, and come back at its end."""
 
     chain: str
 
 
-@dataclass(frozen=True, slots=True)
-class Dnat:
+class Dnat(NamedTuple):
     """Translate the destination of the connection that this packet opens."""
 
     address: Address
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetMark:
+class SetMark(NamedTuple):
     """Set these bits of the packet's mark."""
 
     bits: int
 
 
-@dataclass(frozen=True, slots=True)
-class FlipMark:
+class FlipMark(NamedTuple):
     """Turn these bits of the packet's mark over: where they are set, clear them."""
 
     bits: int
@@ -95,8 +89,7 @@ class FlipMark:
 Statement: TypeAlias = Verdict | Jump | Dnat | SetMark | FlipMark
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule: packets that match meet the statement. comment is kube-proxy's own, without quotes; may be empty."""
 
     statement: Statement
@@ -104,8 +97,7 @@ class Rule:
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(NamedTuple):
     """Where a base chain hangs: `type nat hook prerouting priority -100`."""
 
     type: Literal["nat", "filter"]
@@ -113,8 +105,7 @@ class Hook:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """Rules in order. A chain with a hook is a base chain (iptables: built-in) whose policy is accept."""
 
     name: str
@@ -122,8 +113,7 @@ class Chain:
     hook: Hook | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Chains of one family under a table's name: ("ip", "nat") is what `nft list table ip nat` lists."""
 
     family: Family
