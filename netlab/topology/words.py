@@ -1,12 +1,13 @@
 """Single words of the topology language and what each must look like: names, addresses, MACs, rates, sysctls.
 
 Each function takes the text and returns the value, or raises InvalidError with a message and a hint. Whether a name is
-known or an address fits its subnet is decided later, in `resolve.py`.
+known or an address fits its subnet is decided later, in `resolve.py`. Where a thousand pods repeat a word (a gateway, a sysctl) its value is remembered.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import (
     IPv4Interface,
     IPv4Network,
@@ -142,6 +143,7 @@ def interface_address(text: str) -> GivenAddress:
     return address
 
 
+@lru_cache
 def address(text: str) -> Address:
     """One address without a prefix length."""
     try:
@@ -151,6 +153,7 @@ def address(text: str) -> Address:
         raise InvalidError(f"{text!r} is not an address", hint) from None
 
 
+@lru_cache
 def network(text: str) -> Network:
     """A subnet; bits beyond its prefix length are a mistake."""
     if "/" not in text:
@@ -245,6 +248,7 @@ _SUBSYSTEMS = ("net.core.", "net.ipv4.", "net.ipv6.", "net.netfilter.", "net.uni
 _SYSCTL = re.compile(r"net(\.[A-Za-z0-9_@-]+)+")
 
 
+@lru_cache
 def sysctl(text: str) -> str:
     """A sysctl's name; only those that a network namespace has for itself."""
     if "/" in text:
