@@ -60,7 +60,6 @@ class Kernel:
         self._next: dict[str, int] = {}
         for (netns, _), index in self._indexes.items():
             self._next[netns] = max(self._next.get(netns, FIRST_IFINDEX), index + 1)
-        self._sockets: dict[str, socket.socket] = {}
         self._batch = _Batch()
 
     def apply(self, steps: Iterable[Step], done: Callable[[Step], None] = lambda _step: None) -> None:
@@ -69,24 +68,19 @@ class Kernel:
         Raises StepError with the step and the kernel's own words at the first that fails; the steps batched with it
         may have been carried out.
         """
-        try:
-            for step in steps:
-                messages = self._messages(step)
-                if messages is None or isinstance(step, WriteHosts):
+        for step in steps:
+            messages = self._messages(step)
+            if messages is None or isinstance(step, WriteHosts):
+                self._flush()
+                self._effect(step)
+            else:
+                if self._batch.netns != step.netns or self._batch.size > _SEND_BYTES:
                     self._flush()
-                    self._effect(step)
-                else:
-                    if self._batch.netns != step.netns or self._batch.size > _SEND_BYTES:
-                        self._flush()
-                        self._batch.netns = step.netns
-                    for message in messages:
-                        self._batch.add(step, message)
-                done(step)
-            self._flush()
-        finally:
-            for rtnl_socket in self._sockets.values():
-                rtnl_socket.close()
-            self._sockets.clear()
+                    self._batch.netns = step.netns
+                for message in messages:
+                    self._batch.add(step, message)
+            done(step)
+        self._flush()
 
     # --- rtnetlink ---------------------------------------------------------------------------------------------------
 
@@ -145,9 +139,8 @@ class Kernel:
         batch, self._batch = self._batch, _Batch()
         if not batch.messages:
             return
-        if batch.netns not in self._sockets:
-            self._sockets[batch.netns] = _rtnl_socket(self._namespaces, batch.netns)
-        batch.send(self._sockets[batch.netns])
+        with _rtnl_socket(self._namespaces, batch.netns) as rtnl_socket:
+            batch.send(rtnl_socket)
 
     # --- everything else ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ that holds them is `holder.py`'s.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -36,6 +37,8 @@ from netlab.syscalls import (
     unshare,
 )
 
+_FD_SETSIZE = 1024  # select(2)
+
 
 class Namespaces:
     """The network namespaces of one lab, open to this process, which has entered its user namespace.
@@ -49,6 +52,7 @@ class Namespaces:
         self._prefix = prefix
         self._foreign_mounts = foreign_mounts
         self._fds: dict[str, int] = {}
+        self._soft_open_files: int | None = None
         # /proc as it is now: after entering the holder's mount namespace /proc/self would lead nowhere.
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._home = self._open_proc("thread-self/ns/net")
@@ -87,7 +91,7 @@ class Namespaces:
         """A file descriptor of the network namespace; LabError if the lab has none of that name."""
         if name not in self._fds:
             try:
-                self._fds[name] = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+                self._fds[name] = self._out_of_the_way(os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC))
             except FileNotFoundError:
                 raise LabError(f"the network namespace {name} is gone", "`netlab up` makes it again") from None
         return self._fds[name]
@@ -97,6 +101,20 @@ class Namespaces:
         with suppress(LabError):
             return os.fstat(self.fd(name)).st_dev == os.fstat(self._home).st_dev
         return False
+
+    def _out_of_the_way(self, fd: int) -> int:
+        """The same descriptor, moved up where it would crowd the lower ones: libnftables waits with select(2)."""
+        if fd < _FD_SETSIZE // 2:
+            return fd
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            self._soft_open_files = soft
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FD_SETSIZE)
+        os.close(fd)
+        return int(high)
 
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:
@@ -132,12 +150,11 @@ class Namespaces:
             raise LabError(
                 f"{taken[0]} exists and isn't this lab's", "remove it (`ip netns del`) or give the lab another --name"
             )
-        _allow_open_files(3 * len(names) + 64)
         born: list[tuple[str, int]] = []
         try:
             for name in names:
                 unshare(CLONE_NEWNET)
-                self._fds[name] = fd = self._open_proc("thread-self/ns/net")
+                self._fds[name] = fd = self._out_of_the_way(self._open_proc("thread-self/ns/net"))
                 born.append((name, os.fstat(fd).st_ino))
         finally:
             setns(self._home, CLONE_NEWNET)
@@ -271,6 +288,11 @@ class Namespaces:
             mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         with suppress(OSError):
             os.chdir(directory)
+        if self._soft_open_files is not None:
+            import resource
+
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_open_files, hard))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(argv[0], list(argv), dict(env))
@@ -326,14 +348,6 @@ def _lives_in(pid: str, inodes: Set[int]) -> bool:
         return os.stat(f"/proc/{pid}/ns/net").st_ino in inodes  # noqa: PTH116 (hot: one a process of the machine)
     except OSError:
         return False
-
-
-def _allow_open_files(count: int) -> None:
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard) if hard > 0 else count, hard))
 
 
 def release_name(path: Path, inode: int) -> bool:
