@@ -6,7 +6,6 @@ The same requests in the same order give the same answers, on every machine.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Network
@@ -83,6 +82,8 @@ def veth_name(peer: str, taken: Collection[str]) -> str:
     for number in count(1):
         name = f"veth-{peer}" if number == 1 else f"veth-{peer}-{number}"
         if len(name) > IFNAMSIZ:
+            import hashlib  # 3 ms, and most names fit
+
             digest = hashlib.sha256(name.encode()).hexdigest()[:4]
             name = f"veth-{peer[:5]}-{digest}"
         if name not in taken:

@@ -6,7 +6,6 @@ address, MAC or port mapping is ever mistaken for a number. What the keys are is
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -196,8 +195,8 @@ class Reader:
     def _variable(self, name: str, node: Node, path: str) -> ScalarNode | None:
         variable = self.variables.get(name)
         if variable is None:
-            near = difflib.get_close_matches(name, self.variables, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "name it under vars, above its first use there"
+            near = nearest(name, self.variables)
+            hint = f"did you mean {near!r}?" if near else "name it under vars, above its first use there"
             hint += "; $${" + name + "} is the text itself"
             self.problem(node, path, f"no variable is called {name!r}", hint)
         return variable
@@ -243,12 +242,20 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like this one, if any is."""
+    import difflib  # only problems need it
+
+    near = difflib.get_close_matches(word, known, n=1)
+    return near[0] if near else None
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """The hint for a word that isn't known: the nearest known one, else all of them where they are few."""
     words = list(known)
-    near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
+    near = nearest(word.lower(), words)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {near!r}?"
     return f"known: {', '.join(words)}" if 0 < len(words) <= 12 else ""
 
 

@@ -93,7 +93,7 @@ class _Lab:
         bridges, links = self.root.get("bridges", []), self.root.get("links", [])
         wiring = wire(self.reader, bridges, links, self.roles, self.pools, reserved, self.ipv6)
         if _lost_wiring(self.reader, self.root):
-            return replace(wiring, broken=frozenset(self.roles))
+            return wiring._replace(broken=frozenset(self.roles))
         return wiring
 
     # Namespaces

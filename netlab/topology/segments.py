@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from netlab import addressing
 from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, Network, Qdisc, Role, Veth
@@ -46,8 +46,7 @@ class Draft:
         return Interface(self.netns, self.ifname, addresses, self.attributes, self.qdisc, self.master, self.up)
 
 
-@dataclass(slots=True, eq=False)
-class BridgeDraft:
+class BridgeDraft(NamedTuple):
     """A bridge in the making; head is its own interface."""
 
     item: Item
@@ -64,8 +63,7 @@ class Segment:
     subnets: list[Network] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Wiring:
+class Wiring(NamedTuple):
     """All interfaces of a lab, finished, and who shares a segment with whom.
 
     broken are the namespaces that miss an interface or address because of a problem reported already.

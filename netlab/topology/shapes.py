@@ -1,15 +1,14 @@
 """The shapes a value can have: each reads a node into a checked value, and says the same as JSON Schema.
 
 A shape knows nothing of labs; which key has which shape is `language.py`'s. Every problem goes to the Reader, and
-reading goes on: what could be read comes back, marked `broken` where a part is missing.
+reading goes on: what could be read comes back, marked `broken` where a part is missing. Shapes are named tuples, not
+dataclasses, whose classes take ten times as long to make at every start.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -53,8 +52,7 @@ def _scalar(reader: Reader, node: Node, path: str, expected: str) -> tuple[str, 
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """Text that `parse` turns into a value (InvalidError where it can't); numbers: bare numbers are text too."""
 
     what: str = "text"
@@ -92,8 +90,7 @@ class Text:
         return {"anyOf": [{"type": types, "pattern": self.pattern}, USES_VARIABLE]}
 
 
-@dataclass(frozen=True, slots=True)
-class Integer:
+class Integer(NamedTuple):
     """A whole number from minimum to maximum."""
 
     minimum: int
@@ -118,8 +115,7 @@ class Integer:
         return {"anyOf": [{"type": "integer", "minimum": self.minimum, "maximum": self.maximum}, USES_VARIABLE]}
 
 
-@dataclass(frozen=True, slots=True)
-class Seconds:
+class Seconds(NamedTuple):
     """A length of time in seconds, more than 0 and at most a day."""
 
     maximum: int = 86_400
@@ -139,8 +135,7 @@ class Seconds:
         return {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": self.maximum}, USES_VARIABLE]}
 
 
-@dataclass(frozen=True, slots=True)
-class Boolean:
+class Boolean(NamedTuple):
     """true or false."""
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
@@ -159,8 +154,7 @@ class Boolean:
         return {"anyOf": [{"type": "boolean"}, USES_VARIABLE]}
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One of a few words; what names them in a message: `a role`."""
 
     what: str
@@ -181,8 +175,7 @@ class Choice:
         return {"anyOf": [{"enum": list(self.words)}, USES_VARIABLE]}
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(NamedTuple):
     """A list of items of one shape; single: one item may stand there without brackets. The value is list[Item]."""
 
     item: Shape
@@ -219,8 +212,7 @@ class ListOf:
         return {"anyOf": [item, result]} if self.single else result
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A key of a mapping: the shape of its value and a line of documentation, shown by editors and in hints."""
 
     shape: Shape
@@ -228,20 +220,22 @@ class Key:
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Fields:
     """A mapping with known keys; the value is dict[str, Item].
 
     short turns a scalar into the text of several keys (`client:eth0`); short_doc says how that is written.
     """
 
-    keys: Mapping[str, Key]
-    short: Callable[[str], dict[str, str]] | None = None
-    short_doc: str = ""
-    required: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "required", tuple(name for name, key in self.keys.items() if key.required))
+    def __init__(
+        self,
+        keys: Mapping[str, Key],
+        short: Callable[[str], dict[str, str]] | None = None,
+        short_doc: str = "",
+    ) -> None:
+        self.keys = keys
+        self.short = short
+        self.short_doc = short_doc
+        self.required = tuple(name for name, key in keys.items() if key.required)
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
         if isinstance(node, MappingNode):
@@ -310,8 +304,7 @@ class Fields:
         return {"anyOf": [{"type": "string", "description": self.short_doc}, result]}
 
 
-@dataclass(frozen=True, slots=True)
-class MapOf:
+class MapOf(NamedTuple):
     """A mapping with keys of the user's own, checked by `name`; the value is dict[str, Item].
 
     may_add: `--set` may name a key that isn't there yet.
@@ -364,8 +357,7 @@ class MapOf:
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class Kinds:
+class Kinds(NamedTuple):
     """A mapping whose key `kind` decides which other keys it has; the value is dict[str, Item].
 
     definition names it among the JSON Schema's definitions, since it is long and used several times.
@@ -394,11 +386,12 @@ class Kinds:
         return {"anyOf": [fields.schema() for fields in self.kinds.values()]}
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command: a list of words, or one text that is split as a shell splits it. The value is tuple[str, ...]."""
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
+        import shlex
+
         if isinstance(node, SequenceNode):
             words = ListOf(Text(numbers=True)).read(reader, node, path)
             argv = () if words is None else tuple(item.value for item in words.value)

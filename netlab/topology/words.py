@@ -1,7 +1,8 @@
 """Single words of the topology language and what each must look like: names, addresses, MACs, rates, sysctls.
 
 Each function takes the text and returns the value, or raises InvalidError with a message and a hint. Whether a name is
-known or an address fits its subnet is decided later, in `resolve.py`. Where a thousand pods repeat a word (a gateway, a sysctl) its value is remembered.
+known or an address fits its subnet is decided later, in `resolve.py`. Where a thousand pods repeat a word (a gateway, a
+sysctl) its value is remembered.
 """
 
 from __future__ import annotations
