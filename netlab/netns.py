@@ -162,11 +162,16 @@ class Namespaces:
         self._where_the_names_are(lambda directory: self._name(names, directory))
 
     def _name(self, names: Sequence[str], directory: Path) -> None:
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fchdir(self._proc)  # a mount's source is a path, and /proc may be another one here
-        for name in names:
-            target = str(directory / (self._prefix + name))
-            os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
-            mount(f"self/fd/{self._fds[name]}", target, flags=MS_BIND)
+        try:
+            for name in names:
+                target = str(directory / (self._prefix + name))
+                os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+                mount(f"self/fd/{self._fds[name]}", target, flags=MS_BIND)
+        finally:
+            os.fchdir(here)
+            os.close(here)
 
     def release(self, name: str, inode: int) -> bool:
         """Take a namespace's name away, if it is still the one with that inode: `ip netns del NAME`.
@@ -180,16 +185,17 @@ class Namespaces:
     def _where_the_names_are(self, work: Callable[[Path], bool | None]) -> bool:
         """Call work with the directory of names, from the mount namespace it is mounted in: mount(2) changes no other.
 
-        In a child, so that this process keeps its own directory and mounts. True unless work returns False.
+        Where that isn't this process's, a child does it. True unless work returns False.
         """
+        if not self._foreign_mounts:
+            return work(self._names) is not False
         complaint_r, complaint_w = os.pipe()
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                if self._foreign_mounts:
-                    setns(self._mnt, CLONE_NEWNS)
-                code = 2 if work(HOST_NAMES if self._foreign_mounts else self._names) is False else 0
+                setns(self._mnt, CLONE_NEWNS)
+                code = 2 if work(HOST_NAMES) is False else 0
             except OSError as error:
                 os.write(complaint_w, str(error).encode())
             os._exit(code)
