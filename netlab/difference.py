@@ -7,7 +7,7 @@ under its very name; what a user has added by hand (an address, a route, a table
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 from netlab import plan
 from netlab.actual import Actual, ActualLink, LinkKey
@@ -115,7 +115,7 @@ def _forgets(old: Topology, interface: Interface) -> bool:
     """Whether an attribute was set that is now left to the kernel: only a new link has the kernel's default."""
     for before in old.interfaces():
         if (before.netns, before.ifname) == (interface.netns, interface.ifname):
-            was, wanted = astuple(before.attributes), astuple(interface.attributes)
+            was, wanted = before.attributes, interface.attributes
             return any(had is not None and wants is None for had, wants in zip(was, wanted, strict=True))
     return False
 

@@ -6,7 +6,7 @@ A fix changes the description only; plan and kernel then make the lab follow, as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from netlab.errors import UsageError
 from netlab.model import Netns, Topology
@@ -52,7 +52,7 @@ def named(name: str) -> Fix:
 
 
 def _drop_invalid(topology: Topology) -> Topology:
-    return replace(topology, kube_proxy=replace(topology.kube_proxy, drop_invalid=True))
+    return topology._replace(kube_proxy=topology.kube_proxy._replace(drop_invalid=True))
 
 
 def _be_liberal(topology: Topology) -> Topology:
@@ -60,9 +60,9 @@ def _be_liberal(topology: Topology) -> Topology:
         if netns.name not in topology.kube_proxy.nodes:
             return netns
         others = tuple((key, value) for key, value in netns.sysctls if key != BE_LIBERAL)
-        return replace(netns, sysctls=(*others, (BE_LIBERAL, "1")))
+        return netns._replace(sysctls=(*others, (BE_LIBERAL, "1")))
 
-    return replace(topology, namespaces=tuple(liberal(netns) for netns in topology.namespaces))
+    return topology._replace(namespaces=tuple(liberal(netns) for netns in topology.namespaces))
 
 
 FIXES: dict[str, Fix] = {

@@ -2,15 +2,17 @@
 
 This room knows no YAML and no kernel: `topology.py` makes these values, `plan.py` reads them. A value here is
 complete: addresses are assigned, names are checked, references resolve.
+
+Values are named tuples, not dataclasses, because every command begins by making the classes: 0.06 ms each instead
+of 0.5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -35,8 +37,7 @@ class Protocol(StrEnum):
     UDP = "UDP"
 
 
-@dataclass(frozen=True, slots=True)
-class LinkAttributes:
+class LinkAttributes(NamedTuple):
     """Attributes of one interface as rtnetlink has them; None leaves the kernel's default.
 
     mtu, txqlen and the `*_max_*` sizes are in bytes or packets as `ip link` has them; mac is "02:00:00:00:00:01".
@@ -52,8 +53,7 @@ class LinkAttributes:
     num_rx_queues: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Qdisc:
+class Qdisc(NamedTuple):
     """A root queueing discipline: `tc qdisc add dev IFNAME root KIND PARAMETERS`.
 
     parameters are tc's own words, in order, as (word, value) pairs: (("rate", "1mbit"), ("burst", "16kb")).
@@ -64,8 +64,7 @@ class Qdisc:
     parameters: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One interface in one namespace: a veth end, a bridge itself, or `lo`.
 
     master is the ifname of the bridge in the same namespace that this interface is a port of.
@@ -80,16 +79,14 @@ class Interface:
     up: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Veth:
+class Veth(NamedTuple):
     """A veth pair. `a` is made in its namespace, `b` is its peer; a bridge's port is always `a`."""
 
     a: Interface
     b: Interface
 
 
-@dataclass(frozen=True, slots=True)
-class Bridge:
+class Bridge(NamedTuple):
     """A bridge device in a namespace; its ports are the veth ends whose master it is."""
 
     interface: Interface
@@ -98,8 +95,7 @@ class Bridge:
     vlan_filtering: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One route. kind is rtnetlink's type name: unicast, blackhole, unreachable or prohibit."""
 
     dst: Network
@@ -110,8 +106,7 @@ class Route:
     kind: str = "unicast"
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(NamedTuple):
     """When a program counts as started. Exactly one of the three is set; None and None and None means at once.
 
     listening is a TCP port that something in the namespace listens on; output is a regular expression looked for in
@@ -124,8 +119,7 @@ class Readiness:
     timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """A program started in a namespace once the lab is up. name is unique in its namespace; it names the log file."""
 
     name: str
@@ -134,8 +128,7 @@ class Program:
     ready: Readiness = Readiness()
 
 
-@dataclass(frozen=True, slots=True)
-class Netns:
+class Netns(NamedTuple):
     """A network namespace. loopback are addresses on `lo` beside 127.0.0.1 and ::1; sysctls keep the YAML's order."""
 
     name: str
@@ -147,8 +140,7 @@ class Netns:
     programs: tuple[Program, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     """One port of a Service. name is kube-proxy's port name, empty for an unnamed port."""
 
     port: int
@@ -157,16 +149,14 @@ class ServicePort:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A Service's backend: a pod by name and the addresses it has (at most one of each family)."""
 
     netns: str
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(NamedTuple):
     """A kube-proxy Service: at most one cluster IP of each family, any number of ports and endpoints."""
 
     name: str
@@ -176,8 +166,7 @@ class Service:
     namespace: str = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class KubeProxy:
+class KubeProxy(NamedTuple):
     """How the nodes' NAT rules are laid out. nodes are the namespaces that get them.
 
     cluster_cidrs are the pods' own networks: traffic to a cluster IP from elsewhere is masqueraded. drop_invalid puts
@@ -189,8 +178,7 @@ class KubeProxy:
     drop_invalid: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
+class Experiment(NamedTuple):
     """What `netlab run` does with this lab: the trigger by name, who connects, to which service, how much is sent."""
 
     trigger: str
@@ -199,8 +187,7 @@ class Experiment:
     payload_bytes: int = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(NamedTuple):
     """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too."""
 
     name: str

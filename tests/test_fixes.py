@@ -47,7 +47,7 @@ def test_no_fix_is_no_change() -> None:
 
 def test_drop_invalid_changes_the_rules_only() -> None:
     fixed = fixes.apply(LAB, ["drop-invalid"])
-    assert fixed == replace(LAB, kube_proxy=KubeProxy(("node",), drop_invalid=True))
+    assert fixed == LAB._replace(kube_proxy=KubeProxy(("node",), drop_invalid=True))
     made = ruleset(fixed, "node")
     assert made is not None
     assert "ct state invalid counter drop" in made.nft()
@@ -55,14 +55,14 @@ def test_drop_invalid_changes_the_rules_only() -> None:
 
 def test_be_liberal_sets_the_sysctl_on_kube_proxy_nodes_only() -> None:
     client, node, far = LAB.namespaces
-    assert fixes.apply(LAB, ["be-liberal"]) == replace(
-        LAB, namespaces=(client, replace(node, sysctls=(("net.ipv4.ip_forward", "1"), LIBERAL)), far)
+    assert fixes.apply(LAB, ["be-liberal"]) == LAB._replace(
+        namespaces=(client, node._replace(sysctls=(("net.ipv4.ip_forward", "1"), LIBERAL)), far)
     )
 
 
 def test_be_liberal_takes_the_place_of_the_topologys_own_value() -> None:
     client, node, far = LAB.namespaces
-    strict = replace(LAB, namespaces=(client, replace(node, sysctls=((LIBERAL[0], "0"),)), far))
+    strict = LAB._replace(namespaces=(client, node._replace(sysctls=((LIBERAL[0], "0"),)), far))
     assert fixes.apply(strict, ["be-liberal"]).netns("node").sysctls == (LIBERAL,)
 
 
@@ -86,7 +86,7 @@ def test_an_unknown_name_is_an_error_that_names_them_all() -> None:
 
 def test_a_lab_without_kube_proxy_has_nothing_to_fix() -> None:
     with pytest.raises(UsageError) as raised:
-        fixes.apply(replace(LAB, kube_proxy=KubeProxy()), ["be-liberal"])
+        fixes.apply(LAB._replace(kube_proxy=KubeProxy()), ["be-liberal"])
     assert str(raised.value) == (
         "the fix 'be-liberal' has nothing to work on: no node of lab 'lab' runs kube-proxy\n"
         "  hint: name the nodes that get the rules in the topology's kube_proxy"

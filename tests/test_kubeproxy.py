@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -20,8 +19,8 @@ from netlab.model import Endpoint, KubeProxy, Netns, Protocol, Role, Service, Se
 WEB = Service(
     "web", (ip_address("192.168.0.2"),), (ServicePort(80, 8080),), (Endpoint("a", (ip_address("10.0.1.2"),)),)
 )
-THREE = replace(WEB, endpoints=tuple(Endpoint(n, (ip_address(f"10.0.1.{i}"),)) for i, n in enumerate("abc", start=2)))
-EMPTY = replace(WEB, endpoints=())
+THREE = WEB._replace(endpoints=tuple(Endpoint(n, (ip_address(f"10.0.1.{i}"),)) for i, n in enumerate("abc", start=2)))
+EMPTY = WEB._replace(endpoints=())
 DNS = Service(
     "dns",
     (ip_address("192.168.0.10"), ip_address("fd00:1::10")),
@@ -175,7 +174,7 @@ COMMIT
 
 def test_iptables_text_of_an_ipv6_service_without_endpoints_and_with_the_fix() -> None:
     """The endpoints have no IPv6 address: in this family there are none."""
-    only_ipv6 = replace(DNS, cluster_ips=DNS.cluster_ips[1:], endpoints=THREE.endpoints)
+    only_ipv6 = DNS._replace(cluster_ips=DNS.cluster_ips[1:], endpoints=THREE.endpoints)
     assert rules(only_ipv6, drop_invalid=True).iptables_save() == SAVE_NO_ENDPOINTS_IPV6
 
 
@@ -278,12 +277,12 @@ def test_no_rules_for_others_and_without_services() -> None:
         kube_proxy=KubeProxy(("node",)),
     )
     assert ruleset(topology, "other") is None
-    assert ruleset(replace(topology, services=()), "node") is None
+    assert ruleset(topology._replace(services=()), "node") is None
 
 
 def test_a_long_comment_is_cut_for_nft_only() -> None:
     """Kubernetes allows names of 63 characters; nft's comments end at 128, iptables' at 255."""
-    long = replace(EMPTY, namespace="n" * 63, name="s" * 63, ports=(ServicePort(80, 80, name="p" * 15),))
+    long = EMPTY._replace(namespace="n" * 63, name="s" * 63, ports=(ServicePort(80, 80, name="p" * 15),))
     comment = f"{'n' * 63}/{'s' * 63}:{'p' * 15} has no endpoints"
     assert f'"{comment[:128]}"' in rules(long).nft()
     assert f'"{comment}"' in rules(long).iptables_save()
@@ -293,11 +292,11 @@ SETS = {
     "one endpoint": rules(WEB),
     "three endpoints": rules(THREE),
     "dual stack, UDP": rules(DNS, cidrs=("10.0.0.0/16", "fd00::/64", "fd00:5::/64")),
-    "no endpoints": rules(EMPTY, replace(DNS, endpoints=())),
+    "no endpoints": rules(EMPTY, DNS._replace(endpoints=())),
     "forty networks": rules(WEB, cidrs=tuple(f"10.{i}.0.0/16" for i in range(0, 80, 2))),
     "drop invalid, two networks": rules(THREE, DNS, cidrs=("10.0.0.0/16", "172.16.0.0/12"), drop_invalid=True),
     "longest names": rules(
-        replace(THREE, namespace="n" * 63, name="s" * 63, ports=(ServicePort(1, 2, name="p" * 15),))
+        THREE._replace(namespace="n" * 63, name="s" * 63, ports=(ServicePort(1, 2, name="p" * 15),))
     ),
 }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 
 from yaml.nodes import MappingNode, SequenceNode
@@ -47,7 +46,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     namespaces = lab.namespaces(wiring)
     if root.get("routing", "auto") == "auto":
         derived = routing.derive(namespaces, wiring.segments)
-        namespaces = [replace(netns, routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
+        namespaces = [netns._replace(routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
     services = lab.services(wiring)
     return Topology(
         name=name,
