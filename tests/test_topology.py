@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import sys
 from enum import Enum
@@ -29,25 +28,25 @@ def render(value: object) -> str:
         return repr(value)
     if isinstance(value, Enum | str | _IPADDRESS):
         return str(value)
-    if isinstance(value, tuple):
+    if not isinstance(value, tuple):
+        return repr(value)
+    if not hasattr(value, "_fields"):
         return f"[{', '.join(render(item) for item in value)}]"
-    if dataclasses.is_dataclass(value):
-        fields = [
-            f"{field.name}={render(getattr(value, field.name))}"
-            for field in dataclasses.fields(value)
-            if getattr(value, field.name) != field.default
-        ]
-        return f"{type(value).__name__}({' '.join(fields)})"
-    return repr(value)
+    defaults = value._field_defaults
+    fields = [
+        f"{name}={render(item)}"
+        for name, item in zip(value._fields, value, strict=True)
+        if name not in defaults or item != defaults[name]
+    ]
+    return f"{type(value).__name__}({' '.join(fields)})"
 
 
 def render_topology(topology: Topology) -> str:
     """A topology as text, one line for each thing in it."""
     lines = []
-    for field in dataclasses.fields(topology):
-        value = getattr(topology, field.name)
-        items = value if isinstance(value, tuple) else (value,)
-        lines += [f"{field.name}: {render(item)}" for item in items]
+    for name, value in zip(topology._fields, topology, strict=True):
+        items = value if isinstance(value, tuple) and not hasattr(value, "_fields") else (value,)
+        lines += [f"{name}: {render(item)}" for item in items]
     return "\n".join(lines) + "\n"
 
 
