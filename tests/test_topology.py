@@ -32,7 +32,7 @@ def render(value: object) -> str:
         return repr(value)
     if not hasattr(value, "_fields"):
         return f"[{', '.join(render(item) for item in value)}]"
-    defaults = value._field_defaults
+    defaults = type(value)._field_defaults  # type: ignore[attr-defined]
     fields = [
         f"{name}={render(item)}"
         for name, item in zip(value._fields, value, strict=True)
