@@ -123,8 +123,8 @@ def as_shell(steps: list[Step], topology: Topology) -> str:
     prefix = topology.name + "-"
     removal = " ".join(prefix + netns.name for netns in topology.namespaces)
     head = f"""#!/bin/sh
-# The lab {topology.name}. Run as root, or as anyone in namespaces of its own:
-#   unshare -Urnm sh -c 'mount -t tmpfs none /run && mkdir /run/netns && mount -t tmpfs none /etc/netns && exec sh'
+# The lab {topology.name}. Run as root, or as anyone in a shell with a /run, and an /etc to write to, of its own:
+#   unshare -Urnm sh -c 'mount -t tmpfs none /run; cp -r /etc /run 2>/dev/null; mount --bind /run/etc /etc; exec sh'
 # To remove it: for n in {removal}; do ip netns pids $n | xargs -r kill; ip netns del $n; rm -rf /etc/netns/$n; done
 set -eu
 """

@@ -195,7 +195,7 @@ class AddQdisc(NamedTuple):
                 f"{command} qdisc replace dev {self.ifname} root handle 1: htb default 1\n"
                 f"{command} class replace dev {self.ifname} parent 1: classid 1:1 htb{words}"
             )
-        return f"{command} qdisc replace dev {self.ifname} root {self.qdisc.kind}{words}"
+        return f"{command} qdisc replace dev {self.ifname} root handle 1: {self.qdisc.kind}{words}"
 
 
 class LoadRules(NamedTuple):
@@ -223,7 +223,7 @@ class WriteHosts(NamedTuple):
     def twin(self, prefix: str) -> str:
         lines = [f"hosts=$(cat <<'HOSTS'\n{self.text.rstrip()}\nHOSTS\n)"]
         lines.append(f"for netns in {' '.join(prefix + name for name in self.namespaces)}; do")
-        lines.append('  mkdir -p "/etc/netns/$netns" && echo "$hosts" >"/etc/netns/$netns/hosts"\ndone')
+        lines.append('  mkdir -p "/etc/netns/$netns"\n  echo "$hosts" >"/etc/netns/$netns/hosts"\ndone')
         return "\n".join(lines)
 
 
@@ -234,7 +234,8 @@ class StartProgram(NamedTuple):
     program: Program
 
     def describe(self) -> str:
-        return f"{self.netns}: program {self.program.name}: {shlex.join(self.program.argv)}"
+        command, newline, _ = shlex.join(self.program.argv).partition("\n")
+        return f"{self.netns}: program {self.program.name}: {command}{' …' if newline else ''}"
 
     def twin(self, prefix: str) -> str:
         run = f"ip netns exec {prefix}{self.netns}"
