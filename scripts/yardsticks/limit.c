@@ -1,5 +1,6 @@
 /* The lab's links, addresses and routes from C, one rtnetlink message after another: what the kernel itself takes.
- * No rules: there is no parsing nft's language without its library. limit up-t3 | up-star PODS | down
+ * Like netlab it asks for no IPv6 link-local addresses and no multicast snooping: on a large bridge each port's
+ * autoconfiguration floods all others. It loads no rules. limit up-t3 | up-star PODS | down
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -81,6 +82,15 @@ static void talk(int sock, struct request *r, const char *what)
 	}
 }
 
+static void set_sysctl(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		die(path);
+	close(fd);
+}
+
 /* The calling thread is in a new namespace afterwards; its name stands in NAMES. */
 static int new_namespace(const char *name)
 {
@@ -95,6 +105,7 @@ static int new_namespace(const char *name)
 	close(fd);
 	if (mount("/proc/self/ns/net", path, "none", MS_BIND, NULL))
 		die(path);
+	set_sysctl("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1"); /* IN6_ADDR_GEN_MODE_NONE */
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
@@ -142,12 +153,16 @@ static void add_bridge(int sock, int ifindex)
 {
 	struct ifinfomsg link = { .ifi_index = ifindex, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
 	struct request r;
-	size_t info;
+	size_t info, data;
+	char off = 0;
 
 	begin(&r, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link, sizeof link);
 	put_text(&r, IFLA_IFNAME, "br0");
 	info = put(&r, IFLA_LINKINFO, NULL, 0);
 	put_text(&r, IFLA_INFO_KIND, "bridge");
+	data = put(&r, IFLA_INFO_DATA, NULL, 0);
+	put(&r, IFLA_BR_MCAST_SNOOPING, &off, sizeof off);
+	close_nest(&r, data);
 	close_nest(&r, info);
 	talk(sock, &r, "bridge add");
 }
@@ -183,14 +198,12 @@ static void add_port(int sock, int bridge, int number, int pod)
 static void up_star(int pods)
 {
 	char name[32];
-	int node, forward, pod, pod_fd;
+	int node, pod, pod_fd;
 
 	mkdir(NAMES, 0755);
 	close(new_namespace("node"));
 	node = route_socket();
-	if ((forward = open("/proc/sys/net/ipv4/ip_forward", O_WRONLY)) < 0 || write(forward, "1", 1) != 1)
-		die("ip_forward");
-	close(forward);
+	set_sysctl("/proc/sys/net/ipv4/ip_forward", "1");
 	set_up(node, 1);
 	add_bridge(node, 2);
 	add_address(node, 2, GATEWAY);
