@@ -36,6 +36,7 @@ BURST_BYTES = 32 * 1024
 Linux's default tcp_rmem allows from the start, so that a large window is a fair control."""
 
 STALE_WINDOW_BYTES = 1 << 20
+"""The least the stale window is; it is at least twice the real one."""
 
 _QUIET_TIMEOUT_S = 2.0
 
@@ -66,15 +67,16 @@ def _quiet(server: socket.socket) -> bool:
 
 
 def set_stale_window(server: socket.socket, netns: str) -> SocketEvent:
-    """Make the kernel believe that the peer's window is STALE_WINDOW_BYTES; the event has what it reads back.
+    """Make the kernel believe that the peer's window is STALE_WINDOW_BYTES or more; the event has what it reads back.
 
     UnsupportedError without TCP_REPAIR_WINDOW (v4.8) or CAP_NET_ADMIN over the namespace.
     """
     try:
         server.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _TCP_REPAIR_ON)
         snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup = _repair_window(server)
-        stale = (snd_wl1, STALE_WINDOW_BYTES, max(max_window, STALE_WINDOW_BYTES), rcv_wnd, rcv_wup)
-        server.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _REPAIR_WINDOW.pack(*stale))
+        stale = max(STALE_WINDOW_BYTES, 2 * snd_wnd)
+        window = _REPAIR_WINDOW.pack(snd_wl1, stale, max(max_window, stale), rcv_wnd, rcv_wup)
+        server.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, window)
         now_wnd = _repair_window(server)[1]
         time_ns = time.time_ns()
         # Leaving the repair mode like this sends no window probe of its own.
@@ -95,8 +97,8 @@ def prove(events: FlowEvents) -> Proof:
     """Whether the stimulus took place, from what the kernel did. Pure.
 
     Either a segment left the server so far past the client's window that every kernel's conntrack finds it INVALID; or
-    the server sent under the stale window, and the client had allowed every byte of it. A burst in between proves
-    nothing: some kernels forgive it.
+    the client's window was open all along, and every byte that left under the stale one was inside it. A burst in
+    between proves nothing: some kernels forgive it.
     """
     stale = next((event for event in events.sockets if event.kind is SocketEventKind.STALE_WINDOW), None)
     if stale is None:
@@ -104,15 +106,21 @@ def prove(events: FlowEvents) -> Proof:
     window = Evidence(
         Link.STALE_WINDOW,
         stale,
-        f"the kernel's send window went from {stale.was_bytes:,} to {stale.window_bytes:,} bytes",
+        f"the kernel now believes in a send window of {stale.window_bytes:,} bytes (was {stale.was_bytes:,})",
     )
+    if stale.window_bytes <= stale.was_bytes:
+        return Proof(
+            (), f"a larger send window: the kernel's went from {stale.was_bytes:,} to {stale.window_bytes:,} bytes"
+        )
     sent = [
         packet
         for packet in events.packets(events.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
         if packet.segment.payload_bytes and packet.time_ns >= stale.time_ns
     ]
     reached = reach(events)
-    if reached is None or not sent:
+    if reached is None:
+        return Proof((window,), "the handshake, which tells what the client allowed")
+    if not sent:
         return Proof((window,), f"data leaving {events.flow.server} after the stale window was set")
     if reached.packet is not None:
         note = (
@@ -125,6 +133,12 @@ def prove(events: FlowEvents) -> Proof:
             (window,),
             f"a burst far enough past the client's window: it went {reached.beyond_bytes:,} bytes past it, and "
             f"conntrack forgives {reached.forgiven_bytes:,}",
+        )
+    if stale.was_bytes < sent[0].segment.payload_bytes:
+        return Proof(
+            (window,),
+            f"a burst past the client's window: of {stale.was_bytes:,} bytes, it was opened before anything left under "
+            "the stale one",
         )
     note = "inside the client's window, as every byte the server sent"
     return Proof((window, Evidence(Link.REPLY, sent[0], note)))

@@ -82,7 +82,8 @@ class InvalidObserver:
         header = _NLMSGHDR.pack(_NLMSGHDR.size + len(body), message_type, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
         self._socket.send(header + body)
         (code,) = struct.unpack_from("=i", self._socket.recv(4096), _NLMSGHDR.size)
-        if code == -errno.EBUSY:
+        # EPERM is what a group that belongs to another socket answers (nfulnl_recv_config in nfnetlink_log.c).
+        if code == -errno.EPERM:
             raise LabError(
                 f"another program in {self._netns} reads NFLOG group {_GROUP} already", "end it, and run this again"
             )

@@ -29,8 +29,9 @@ _PACKET_OUTGOING = 4
 _SO_ATTACH_FILTER, _SO_TIMESTAMPNS = 26, 35
 _TP_STATUS_KERNEL, _TP_STATUS_USER = 0, 1
 
-_SLOT_BYTES, _SLOTS_PER_BLOCK, _BLOCKS = 256, 256, 32
-_SLOTS = _SLOTS_PER_BLOCK * _BLOCKS
+_SLOT_BYTES, _SLOTS = 256, 8192
+# The ring comes in blocks, each a page or several.
+_SLOTS_PER_BLOCK = mmap.PAGESIZE // _SLOT_BYTES
 # struct tpacket2_hdr: tp_status, tp_len, tp_snaplen, tp_mac, tp_net, tp_sec, tp_nsec; padded to 32 bytes, and then
 # struct sockaddr_ll, whose sll_pkttype is its 11th byte.
 _TPACKET2_HDR = struct.Struct("=IIIHHII")
@@ -41,8 +42,9 @@ _STATUS = struct.Struct("=I")
 class PacketObserver:
     """The TCP packets that cross one interface and have one of `ports` as source or destination port.
 
-    The ring has `slots` places, a multiple of 256. UnsupportedError where the kernel or the user can't; OSError for an
-    interface that isn't there. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME 'tcp and port PORT'`.
+    The ring has `slots` places, a multiple of those in a page. UnsupportedError where the kernel or the user can't;
+    OSError for an interface that isn't there. Equivalent to
+    `ip netns exec NETNS tcpdump -i IFNAME 'tcp and port PORT'`.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class PacketObserver:
             raise UnsupportedError(f"can't observe packets: AF_PACKET socket: {error.strerror}") from error
         try:
             self._socket.setblocking(False)
-            _attach_filter(self._socket, tcp_ports_filter(ports))
+            attach_filter(self._socket, tcp_ports_filter(ports))
             # Has the kernel stamp a packet when it is received, not when it gets here.
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
@@ -154,7 +156,8 @@ def tcp_ports_filter(ports: Iterable[int]) -> bytes:
     )
 
 
-def _attach_filter(sock: socket.socket, program: bytes) -> None:
+def attach_filter(sock: socket.socket, program: bytes) -> None:
+    """Let only what the classic BPF program takes reach the socket: SO_ATTACH_FILTER."""
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions, and a pointer to them.
     fprog = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(instructions))

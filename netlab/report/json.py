@@ -1,0 +1,93 @@
+"""A Result as one JSON object, for programs. Pure; docs/run-json.md says what each member means."""
+
+from __future__ import annotations
+
+import errno
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from netlab.events import InvalidReason, Packet, Segment, SocketEventKind, flag_names
+from netlab.judge import Evidence, Outcome, Result, TrialResult
+
+FORMAT = 1
+"""Grows when a member goes or changes its meaning; new members may come without."""
+
+
+def render(result: Result) -> str:
+    """The object, indented by two, ending in a newline."""
+    members = {
+        "format": FORMAT,
+        "result": result.result,
+        "experiment": result.experiment,
+        "claim": result.claim,
+        "lab": result.lab,
+        "fixes": list(result.fixes),
+        "kernel": result.kernel,
+        "outcomes": {outcome: result.count(outcome) for outcome in Outcome},
+        "trials": [_trial(number, trial) for number, trial in enumerate(result.trials, 1)],
+    }
+    return json.dumps(members, indent=2) + "\n"
+
+
+def _trial(number: int, trial: TrialResult) -> dict[str, Any]:
+    flow = trial.flow
+    return {
+        "number": number,
+        "outcome": trial.outcome,
+        "missing": list(trial.missing),
+        "started": _time(trial.started_ns),
+        "duration_s": round(trial.duration_s, 6),
+        "bytes_received": trial.bytes_received,
+        "payload_bytes": trial.payload_bytes,
+        "events_lost": trial.lost,
+        "client": {"netns": flow.client, "address": str(flow.client_address), "port": flow.client_port},
+        "node": {"netns": flow.node},
+        "vip": {"address": str(flow.vip), "port": flow.port},
+        "server": {"netns": flow.server, "address": str(flow.endpoint), "port": flow.target_port},
+        "evidence": [_evidence(piece, trial.started_ns) for piece in trial.evidence],
+    }
+
+
+def _evidence(piece: Evidence, started_ns: int) -> dict[str, Any]:
+    event = piece.event
+    members: dict[str, Any] = {
+        "link": piece.link,
+        "netns": event.netns,
+        "interface": None,
+        "time": _time(event.time_ns),
+        "elapsed_s": round((event.time_ns - started_ns) / 1e9, 9),
+        "note": piece.note,
+        "packet": None,
+    }
+    if isinstance(event, Packet):
+        members |= {"interface": event.ifname, "direction": event.direction, "packet": _packet(event.segment, piece)}
+    elif isinstance(event, InvalidReason):
+        members |= {"interface": event.ifname or None, "reason": event.text, "packet": _packet(event.segment, piece)}
+    elif event.kind is SocketEventKind.ERROR:
+        members |= {"errno": errno.errorcode.get(event.errno, str(event.errno))}
+    else:
+        members |= {"send_window_bytes": {"before": event.was_bytes, "after": event.window_bytes}}
+    return members
+
+
+def _packet(segment: Segment, piece: Evidence) -> dict[str, Any]:
+    return {
+        "src": str(segment.src),
+        "sport": segment.sport,
+        "dst": str(segment.dst),
+        "dport": segment.dport,
+        "flags": list(flag_names(segment.flags)),
+        "seq": segment.seq,
+        "ack": segment.ack,
+        "relative_seq": piece.relative_seq,
+        "relative_ack": piece.relative_ack,
+        "window": segment.window,
+        "payload_bytes": segment.payload_bytes,
+    }
+
+
+def _time(time_ns: int) -> str:
+    """UTC, RFC 3339, with nanoseconds."""
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"

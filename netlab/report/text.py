@@ -1,0 +1,216 @@
+"""A Result for a terminal: what it says, and the picture of one trial. Pure.
+
+The picture is the Kubernetes post's: numbered packets between client, node and server, with the addresses, flags and
+sequence numbers that were seen. ASCII only, no colour, no line longer than the width.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from textwrap import wrap
+
+from netlab.events import InvalidReason, Packet, SocketEvent, flag_names
+from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult
+from netlab.model import Address
+
+_MARGIN = "  "
+
+
+def render(result: Result, width: int = 80) -> str:
+    """The whole text, ending in a newline. width is in columns; below 60 it is taken as 60."""
+    width = max(width, 60)
+    lines = [*_headline(result), *wrap(_setting(result), width), *wrap(_account(result), width)]
+    lines += _missing(result, width)
+    if result.trials:
+        number, trial = _shown(result)
+        lines += [
+            "",
+            f"Trial {number} of {len(result.trials)}, as seen in the kernel:",
+            "",
+            *_Picture(width, trial).lines,
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _headline(result: Result) -> list[str]:
+    total = len(result.trials)
+    if result.result is Conclusion.REPRODUCED:
+        return [f"REPRODUCED {result.count(Outcome.RESET)}/{total}"]
+    if result.result is Conclusion.NOT_REPRODUCED:
+        return [f"NOT REPRODUCED {result.count(Outcome.RESET)}/{total} reset"]
+    unclear = result.count(Outcome.INCONCLUSIVE) + result.count(Outcome.STALLED)
+    return [f"INCONCLUSIVE {unclear}/{total} without proof"]
+
+
+def _setting(result: Result) -> str:
+    fixes = f"with {', '.join(result.fixes)}" if result.fixes else "no fix"
+    return f"{result.experiment} in lab {result.lab}, {fixes}, kernel {result.kernel}"
+
+
+def _account(result: Result) -> str:
+    counts = ", ".join(f"{result.count(outcome)} {outcome}" for outcome in Outcome)
+    took_s = sum(trial.duration_s for trial in result.trials)
+    lost = sum(trial.lost for trial in result.trials)
+    received = sum(trial.bytes_received for trial in result.trials)
+    sent = sum(trial.payload_bytes for trial in result.trials)
+    return f"{counts} in {took_s:.1f} s; {received:,} of {sent:,} bytes arrived; events lost: {lost:,}"
+
+
+def _missing(result: Result, width: int) -> list[str]:
+    """What the inconclusive trials lack, each piece once with the number of trials that lack it."""
+    pieces = Counter(piece for trial in result.trials for piece in trial.missing)
+    lines = []
+    for piece, count in pieces.items():
+        trials = "1 trial" if count == 1 else f"{count} trials"
+        lines += wrap(f"missing in {trials}: {piece}", width, subsequent_indent=_MARGIN)
+    return lines
+
+
+def _shown(result: Result) -> tuple[int, TrialResult]:
+    """The trial to draw, with its number: one that shows what the Result says."""
+    preference = {
+        Conclusion.REPRODUCED: (Outcome.RESET,),
+        Conclusion.NOT_REPRODUCED: (Outcome.COMPLETED,),
+        Conclusion.INCONCLUSIVE: (Outcome.INCONCLUSIVE, Outcome.STALLED),
+    }[result.result]
+    return next((number, trial) for number, trial in enumerate(result.trials, 1) if trial.outcome in preference)
+
+
+class _Picture:
+    """Three columns (client, node, server) and two lanes between them, filled from top to bottom."""
+
+    def __init__(self, width: int, trial: TrialResult) -> None:
+        lanes = width - len(_MARGIN) - 3
+        self._left, self._right = lanes // 2, lanes - lanes // 2
+        self._trial = trial
+        self._seen: dict[Link, list[Evidence]] = {}
+        for piece in trial.evidence:
+            self._seen.setdefault(piece.link, []).append(piece)
+        self.lines: list[str] = []
+        self._heads()
+        self._requests()
+        self._reply()
+        self._arrival()
+        self._rst()
+        self._ends()
+
+    def _one(self, link: Link) -> Evidence | None:
+        return self._seen[link][0] if link in self._seen else None
+
+    def _heads(self) -> None:
+        flow = self._trial.flow
+        names = (flow.client, flow.node, flow.server)
+        addresses = (str(flow.client_address), f"VIP {flow.vip}", str(flow.endpoint))
+        room = self._left + self._right + 3
+        for words in (names, addresses):
+            first, middle, last = (word[: (room - 4) // 3] for word in words)
+            line = first.ljust(self._left + 1 - len(middle) // 2) + middle
+            self.lines.append(_MARGIN + line + last.rjust(room - len(line)))
+        self._row()
+
+    def _requests(self) -> None:
+        if request := self._one(Link.REQUEST):
+            self._arrow(left=self._to_right("(1)", request, self._left))
+            self._row(left=self._packet(request))
+        if translated := self._one(Link.REQUEST_TRANSLATED):
+            self._arrow(right=self._to_right("(2)", translated, self._right))
+            self._row(right=self._packet(translated))
+
+    def _reply(self) -> None:
+        if stale := self._one(Link.STALE_WINDOW):
+            self._row(right=[stale.note])
+            self._row()
+        reply = self._one(Link.REPLY)
+        if reply is None:
+            return
+        arrived = Link.REPLY_UNTRANSLATED in self._seen or Link.REPLY_TRANSLATED in self._seen
+        # Only of a trial that was seen whole can one say what did not happen in it.
+        dropped = not arrived and self._trial.outcome in (Outcome.COMPLETED, Outcome.STALLED)
+        self._arrow(right=self._to_left("(3)", reply, self._right, tip="x" if dropped else "<"))
+        verdict: list[str] = []
+        for piece in self._seen.get(Link.INVALID, []):
+            assert isinstance(piece.event, InvalidReason)
+            verdict.append(f"conntrack on {piece.event.netns}: {piece.event.text}")
+        if Link.REPLY_UNTRANSLATED in self._seen:
+            verdict.append("INVALID: NAT skips it, its source stays")
+        elif dropped:
+            verdict.append("dropped: this packet never reached the client")
+        self._row(left=verdict, right=[*self._packet(reply), *([reply.note] if reply.note else [])])
+
+    def _arrival(self) -> None:
+        if untranslated := self._one(Link.REPLY_UNTRANSLATED):
+            self._arrow(left=self._to_left("(4)", untranslated, self._left))
+            self._row(left=self._packet(untranslated))
+        elif translated := self._one(Link.REPLY_TRANSLATED):
+            self._arrow(left=self._to_left("(4)", translated, self._left))
+            self._row(left=[*self._packet(translated), "NAT gave it the VIP as source"])
+
+    def _rst(self) -> None:
+        rst = self._one(Link.RST)
+        if rst is None:
+            return
+        text = [*self._packet(rst), "the client knows no such connection; its seq is (4)'s ack"]
+        if arrived := self._one(Link.RST_AT_SERVER):
+            start = self._to_right("(5)", rst, self._left, tip="-")
+            end = f"{'-' * (self._right - len(at := self._at(arrived)) - 4)} {at} ->"
+            self.lines.append(f"{_MARGIN}|{start}+{end}|")
+        else:
+            self._arrow(left=self._to_right("(5)", rst, self._left))
+        self._row(left=text)
+
+    def _ends(self) -> None:
+        left: list[str] = []
+        right: list[str] = []
+        for link, side in ((Link.CLIENT_RESET, left), (Link.SERVER_RESET, right)):
+            if reset := self._one(link):
+                assert isinstance(reset.event, SocketEvent)
+                side.append(f"{errno.errorcode[reset.event.errno]}, {self._at(reset)}")
+        received, sent = self._trial.bytes_received, self._trial.payload_bytes
+        left.append(f"got {received:,} of {sent:,} bytes: {self._trial.outcome}")
+        self._row(left=left, right=right)
+
+    def _packet(self, piece: Evidence) -> list[str]:
+        assert isinstance(piece.event, Packet)
+        segment = piece.event.segment
+        source, destination = _endpoint(segment.src, segment.sport), _endpoint(segment.dst, segment.dport)
+        length = f" len {segment.payload_bytes}" if segment.payload_bytes else ""
+        lines = [f"{source} > {destination}", f"{','.join(flag_names(segment.flags))}{length}"]
+        lines.append(f"seq {_number(segment.seq, piece.relative_seq)}")
+        if piece.relative_ack is not None:
+            lines.append(f"ack {_number(segment.ack, piece.relative_ack)}")
+        return lines
+
+    def _at(self, piece: Evidence) -> str:
+        return f"+{(piece.event.time_ns - self._trial.started_ns) / 1e6:.3f} ms"
+
+    def _to_right(self, label: str, piece: Evidence, room: int, tip: str = ">") -> str:
+        start = f"-{label}- {self._at(piece)} "
+        return start + "-" * (room - len(start) - 1) + tip
+
+    def _to_left(self, label: str, piece: Evidence, room: int, tip: str = "<") -> str:
+        end = f" {self._at(piece)} -{label}-"
+        return tip + "-" * (room - len(end) - 1) + end
+
+    def _arrow(self, left: str = "", right: str = "") -> None:
+        self.lines.append(f"{_MARGIN}|{left:<{self._left}}|{right:<{self._right}}|")
+
+    def _row(self, left: Sequence[str] = (), right: Sequence[str] = ()) -> None:
+        """Text in the lanes, each line wrapped to its lane; an empty row without any."""
+        cells = zip_longest(_fold(left, self._left - 2), _fold(right, self._right - 2), fillvalue="")
+        for first, second in list(cells) or [("", "")]:
+            self._arrow(f" {first}" if first else "", f" {second}" if second else "")
+
+
+def _fold(lines: Iterable[str], room: int) -> list[str]:
+    return [piece for line in lines for piece in wrap(line, room)]
+
+
+def _endpoint(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _number(absolute: int, relative: int | None) -> str:
+    return str(absolute) if relative is None else f"{relative} ({absolute})"
