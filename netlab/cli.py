@@ -37,10 +37,13 @@ fix_app = typer.Typer(help="The mitigations, on a lab that is up.", rich_markup_
 app.add_typer(fix_app, name="fix")
 
 
-def main() -> NoReturn:
-    """Run the command line; every error that netlab raises on purpose becomes a message and an exit code."""
+def main() -> None:
+    """Run the command line; it ends in SystemExit. Every error that netlab raises on purpose becomes a message."""
     try:
-        app(prog_name="netlab", standalone_mode=True)
+        try:
+            app(prog_name="netlab")
+        finally:
+            sys.stdout.flush()
     except NetlabError as error:
         _say(f"netlab: {error}" if not _is_file_report(error) else str(error))
         sys.exit(error.exit_code)
@@ -51,9 +54,8 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        _say(f"netlab: {error.filename or 'the system'}: {error.strerror or error}")
+        _say(f"netlab: {error.filename or 'system error'}: {error.strerror or error}")
         sys.exit(1)
-    sys.exit(0)
 
 
 def _is_file_report(error: NetlabError) -> bool:

@@ -7,11 +7,10 @@ kernel; `read` is the only function that opens a file.
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from netlab.errors import Problem, TopologyError, UsageError
@@ -24,11 +23,15 @@ from netlab.topology.shapes import InvalidError
 
 __all__ = ["TRIGGERS", "load", "read"]
 
+MAX_BYTES = 1 << 24
+"""The largest file read as a topology, about a hundred thousand pods; /dev/zero has no end."""
+
 
 def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> tuple[str, Topology]:
     """The text of a topology file (`-` is stdin) and the lab it describes. UsageError where it can't be read."""
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as source:
+            data = source.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file", "name a topology file, or - for stdin") from None
     except IsADirectoryError:
@@ -36,6 +39,8 @@ def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None =
         raise UsageError(f"{path} is a directory", hint) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"{path} is larger than {MAX_BYTES:,} bytes", "is it a topology?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -55,20 +60,7 @@ def load(text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: s
             words.lab_name(name)
         except InvalidError as invalid:
             raise UsageError(invalid.message, invalid.hint) from None
-    with _collector_paused():
-        return _load(text, file, settings, name)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the cyclic garbage collector from walking every node again and again: a third of a large file's time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    return _load(text, file, settings, name)
 
 
 def _load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None) -> Topology:
