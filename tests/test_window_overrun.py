@@ -1,0 +1,288 @@
+"""The flagship experiment on the real kernel: what it shows, and that it says so only with proof."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from private_lab import PrivateLab
+
+from netlab import experiments, fixes
+from netlab.errors import LabError, UsageError
+from netlab.events import InvalidReason, Packet, SocketEvent, SocketEventKind
+from netlab.experiments import window_overrun
+from netlab.flow import FlowEvents
+from netlab.judge import Conclusion, Link, Observed, Outcome, Result, StimulusProof, TrialResult, judge_trial
+from netlab.model import Topology
+from netlab.observe import packets
+from netlab.observe.packets import PacketObserver
+from netlab.observe.watch import Watch
+from netlab.topology import load
+from netlab.window import reach
+
+FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
+TRIALS = 20
+LARGE = ("vars.client_window", "1048576")
+BLIND = struct.pack("=HBBI", 0x06, 0, 0, 0)
+"""A filter that takes nothing: `ret #0`."""
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("as_root")]
+
+
+def topology(*settings: tuple[str, str], fix: str | None = None, text: str | None = None) -> Topology:
+    whole = load(text or FLAGSHIP.read_text(), FLAGSHIP.name, settings)
+    return fixes.apply(whole, (fix,) if fix else ())
+
+
+def run(
+    lab: Topology, trials: int = TRIALS, fix: str | None = None, progress: Callable[[int, int], None] | None = None
+) -> Result:
+    with PrivateLab(lab) as namespaces:
+        return experiments.run(lab, (fix,) if fix else (), namespaces, trials, progress)
+
+
+def links(trial: TrialResult) -> list[str]:
+    return [piece.link.value for piece in trial.evidence]
+
+
+def of_all(result: Result) -> tuple[Conclusion, dict[str, int], set[str], int]:
+    """What a run must agree on as a whole: result, outcomes, missing pieces, lost events."""
+    outcomes = {outcome.value: count for outcome in Outcome if (count := result.count(outcome))}
+    missing = {piece for trial in result.trials for piece in trial.missing}
+    return result.result, outcomes, missing, sum(trial.lost for trial in result.trials)
+
+
+# --- what it shows ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_fix_every_connection_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Observed] = []
+
+    def judge_and_keep(observed: Observed, proof: StimulusProof) -> TrialResult:
+        seen.append(observed)
+        return judge_trial(observed, proof)
+
+    monkeypatch.setattr(experiments, "judge_trial", judge_and_keep)
+    steps: list[tuple[int, int]] = []
+    result = run(topology(), progress=lambda done, total: steps.append((done, total)))
+    assert of_all(result) == (Conclusion.REPRODUCED, {"reset": TRIALS}, set(), 0)
+    assert result.exit_code() == 0
+    assert steps == [(number, TRIALS) for number in range(1, TRIALS + 1)]
+    for trial in result.trials:
+        assert links(trial) == [
+            "request",
+            "request-translated",
+            "stale-window",
+            "reply",
+            "invalid",
+            "reply-untranslated",
+            "rst",
+            "rst-at-server",
+            "server-reset",
+            "client-reset",
+        ]
+    # The kernel's own upper bound is the edge of the window model, plus one.
+    for observed, trial in zip(seen, result.trials, strict=True):
+        (text,) = (piece.event.text for piece in trial.evidence if isinstance(piece.event, InvalidReason))
+        reached = reach(FlowEvents(observed.flow, observed.events))
+        assert reached is not None
+        assert re.findall(r"SEQ is over upper bound (\d+)", text) == [str(reached.edge + 1 & 0xFFFFFFFF)]
+
+
+@pytest.mark.parametrize(("fix", "fate"), [("drop-invalid", "invalid"), ("be-liberal", "reply-translated")])
+def test_with_a_fix_none_is_reset_and_every_byte_arrives(fix: str, fate: str) -> None:
+    result = run(topology(fix=fix), fix=fix)
+    assert of_all(result) == (Conclusion.NOT_REPRODUCED, {"completed": TRIALS}, set(), 0)
+    assert result.exit_code() == 0
+    for trial in result.trials:
+        assert (trial.bytes_received, trial.payload_bytes) == (1_000_000, 1_000_000)
+        assert links(trial) == ["request", "request-translated", "stale-window", "reply", fate]
+
+
+def test_with_a_large_window_none_is_reset() -> None:
+    result = run(topology(LARGE))
+    assert of_all(result) == (Conclusion.NOT_REPRODUCED, {"completed": TRIALS}, set(), 0)
+    assert (result.exit_code(), result.exit_code("not-reproduced")) == (1, 0)
+    for trial in result.trials:
+        notes = [piece.note for piece in trial.evidence if piece.link is Link.REPLY]
+        assert notes == ["inside the client's window, as every byte the server sent"]
+
+
+def test_it_works_over_ipv6() -> None:
+    text = FLAGSHIP.read_text()
+    for ipv4, ipv6 in (
+        ("192.168.0.2", '"fd00:ffff::2"'),
+        ("10.0.0.1/24", '"fd00:a::1/64"'),
+        ("10.0.0.2/24", '"fd00:a::2/64"'),
+        ("10.0.1.1/24", '"fd00:b::1/64"'),
+        ("10.0.1.2/24", '"fd00:b::2/64"'),
+        ("10.1.0.0/24", '"fd00:c::/64"'),
+    ):
+        text = text.replace(ipv4, ipv6)
+    result = run(topology(text=text), 3)
+    assert of_all(result) == (Conclusion.REPRODUCED, {"reset": 3}, set(), 0)
+
+
+# --- what it does not claim ------------------------------------------------------------------------------------------
+
+
+def unchanged_window(server: socket.socket, netns: str) -> SocketEvent:
+    """Reads the window and leaves it: what a kernel would do that ignores TCP_REPAIR_WINDOW."""
+    return SocketEvent(0, netns, SocketEventKind.STALE_WINDOW, window_bytes=0, was_bytes=0)
+
+
+def test_without_the_stimulus_it_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_overrun, "set_stale_window", unchanged_window)
+    result = run(topology(), 2)
+    missing = {"a larger send window: the kernel's went from 0 to 0 bytes"}
+    assert of_all(result) == (Conclusion.INCONCLUSIVE, {"inconclusive": 2}, missing, 0)
+    assert result.exit_code() == 3
+
+
+def test_a_burst_too_small_to_matter_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_overrun, "BURST_BYTES", 3000)
+    result = run(topology(fix="be-liberal"), 1, fix="be-liberal")
+    (missing,) = result.trials[0].missing
+    assert re.fullmatch(
+        r"a burst far enough past the client's window: it went [\d,]+ bytes past it, and conntrack forgives [\d,]+",
+        missing,
+    )
+    assert result.result is Conclusion.INCONCLUSIVE
+
+
+def test_blind_packet_observers_make_it_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packets, "tcp_ports_filter", lambda _: BLIND)
+    result = run(topology(), 1)
+    assert of_all(result) == (
+        Conclusion.INCONCLUSIVE,
+        {"inconclusive": 1},
+        {
+            "the canary before the trial, among the packets leaving client",
+            "the canary before the trial, among the packets reaching client-node",
+            "the canary after the trial, among the packets leaving client",
+            "the canary after the trial, among the packets reaching client-node",
+            "the client's connection, among the packets reaching server",
+            "the SYN,ACK, among the packets leaving server",
+        },
+        0,
+    )
+
+
+def test_one_blind_packet_observer_at_the_server_makes_it_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Blind(PacketObserver):
+        def read(self) -> list[Packet]:
+            return [] if self.name == "the packets on server/eth0" else super().read()
+
+    monkeypatch.setattr(experiments, "PacketObserver", Blind)
+    result = run(topology(), 1)
+    assert of_all(result) == (
+        Conclusion.INCONCLUSIVE,
+        {"inconclusive": 1},
+        {
+            "the client's connection, among the packets reaching server",
+            "the SYN,ACK, among the packets leaving server",
+        },
+        0,
+    )
+
+
+def test_a_reason_observer_that_dies_in_mid_run_makes_the_result_inconclusive() -> None:
+    lab = topology()
+    with PrivateLab(lab) as namespaces:
+
+        def stop_logging(done: int, _: int) -> None:
+            if done == 1:
+                with namespaces.inside("client-node"):
+                    Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").write_text("0")
+
+        result = experiments.run(lab, (), namespaces, 2, stop_logging)
+    assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
+    assert result.trials[1].missing == (
+        "the canary before the trial, among conntrack's reasons on client-node",
+        "the canary after the trial, among conntrack's reasons on client-node",
+    )
+    assert result.exit_code() == 3
+
+
+@pytest.mark.parametrize("settings", [(), (LARGE,)], ids=["reset", "completed"])
+def test_lost_packets_make_it_inconclusive(
+    settings: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "PacketObserver", partial(PacketObserver, slots=16))
+    # Asleep until the transfer is over, so that the ring surely fills.
+    monkeypatch.setattr(Watch, "_read", lambda _: None)
+    monkeypatch.setattr(experiments, "TRIAL_TIMEOUT_S", 5.0)
+    result = run(topology(*settings), 1)
+    (trial,) = result.trials
+    assert (result.result, trial.outcome) == (Conclusion.INCONCLUSIVE, Outcome.INCONCLUSIVE)
+    assert trial.lost > 0
+    assert [piece for piece in trial.missing if piece.endswith("lost by the packets on client/eth0")]
+
+
+def test_a_trial_that_times_out_is_stalled_and_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A dropped burst takes at least the smallest retransmission timeout, 0.2 s, to be sent again.
+    monkeypatch.setattr(experiments, "TRIAL_TIMEOUT_S", 0.05)
+    result = run(topology(fix="drop-invalid"), 1, fix="drop-invalid")
+    (trial,) = result.trials
+    assert (result.result, trial.outcome) == (Conclusion.INCONCLUSIVE, Outcome.STALLED)
+    assert re.fullmatch(r"the end of the stream: [\d,]+ of 1,000,000 bytes in \d\.\d s", trial.missing[0])
+    assert result.exit_code() == 3
+
+
+def test_a_service_nobody_translates_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "_CONNECT_TIMEOUT_S", 0.3)
+    lab = topology()
+    with PrivateLab(lab) as namespaces:
+        namespaces.run("client-node", "nft", "flush", "ruleset")
+        result = experiments.run(lab, (), namespaces, 1)
+    assert result.result is Conclusion.INCONCLUSIVE
+    assert "a connection from client to 192.168.0.2 port 80" in result.trials[0].missing
+
+
+# --- what it leaves behind, and what it can't do ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def flagship() -> Iterator[PrivateLab]:
+    with PrivateLab(topology()) as namespaces:
+        yield namespaces
+
+
+def test_the_nodes_are_left_as_they_were(flagship: PrivateLab) -> None:
+    keys = ("net.netfilter.nf_conntrack_log_invalid", "net.netfilter.nf_log.2")
+    before = [flagship.sysctl(node, key) for node in ("client-node", "server-node") for key in keys]
+    experiments.run(topology(), (), flagship, 1)
+    assert [flagship.sysctl(node, key) for node in ("client-node", "server-node") for key in keys] == before
+
+
+def test_a_port_that_is_taken_is_an_error(flagship: PrivateLab) -> None:
+    with flagship.socket("server", socket.AF_INET, socket.SOCK_STREAM) as other:
+        other.bind(("0.0.0.0", 80))
+        other.listen()
+        with pytest.raises(LabError) as caught:
+            experiments.run(topology(), (), flagship, 1)
+    assert str(caught.value) == (
+        "server: can't listen on 10.0.1.2 port 80: Address already in use\n"
+        "  hint: the experiment is its own server there: no other program may listen on that port"
+    )
+
+
+def test_an_interface_that_is_gone_is_an_error(flagship: PrivateLab) -> None:
+    flagship.run("client", "ip", "link", "delete", "eth0")
+    with pytest.raises(LabError) as caught:
+        experiments.run(topology(), (), flagship, 1)
+    assert str(caught.value) == (
+        "can't observe packets on client-node/veth-client: No such device\n  hint: `netlab up` makes what is missing"
+    )
+
+
+def test_a_lab_without_an_experiment_is_an_error(flagship: PrivateLab) -> None:
+    text = FLAGSHIP.read_text().partition("experiment:")[0]
+    with pytest.raises(UsageError) as caught:
+        experiments.run(topology(text=text), (), flagship, 1)
+    assert str(caught.value) == ("lab 'kube-proxy-reset' has no experiment\n  hint: give its topology an `experiment`")
