@@ -46,7 +46,7 @@ def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
     steps += [DeleteNetns(name) for name in gone if name in actual.namespaces]
     left = _without(actual, stale, gone, old, new)
     steps += _removed(old, new, left)
-    steps += [step for step in plan.up(new) if not _satisfied(step, left)]
+    steps += [_over(step, left) for step in plan.up(new) if not _satisfied(step, left)]
     return _with_set_links(steps, new, left)
 
 
@@ -231,7 +231,7 @@ def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
                 yield ResetSysctl(netns, key)
             case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
                 yield DeleteQdisc(netns, ifname)
-            case LoadRules(netns, rules):
+            case LoadRules(netns, rules, _):
                 yield DeleteRules(netns, tuple((table.family, table.name) for table in rules.tables))
 
 
@@ -247,7 +247,7 @@ def _identity(step: Step) -> object:
             return SetSysctl, netns, key
         case AddQdisc(netns, ifname, _):
             return AddQdisc, netns, ifname
-        case LoadRules(netns, _):
+        case LoadRules(netns):
             return LoadRules, netns
     return type(step), step
 
@@ -271,13 +271,20 @@ def _satisfied(step: Step, left: Actual) -> bool:
             return left.sysctls.get((netns, key)) == " ".join(value.split())
         case AddQdisc(netns, ifname, _):
             return (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].same()
-        case LoadRules(netns, _):
+        case LoadRules(netns):
             return netns in left.rules and left.rules[netns].same()
         case WriteHosts(text, _):
             return left.hosts == text
         case StartProgram(netns, program):
             return (netns, program.name) in left.programs
     return False
+
+
+def _over(step: Step, left: Actual) -> Step:
+    """The step for a lab that stands: rules take the place of those that are there."""
+    if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
+        return step._replace(replace=True)
+    return step
 
 
 def _installed(route: Route, routes: frozenset[Route]) -> Route | None:

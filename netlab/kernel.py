@@ -155,9 +155,9 @@ class Kernel:
                         default = read_sysctl(key)
                     with self._namespaces.inside(netns):
                         write_sysctl(key, default)
-                case LoadRules(netns, ruleset):
+                case LoadRules(netns, ruleset, replace):
                     with self._namespaces.inside(netns):
-                        nft(ruleset.nft())
+                        nft(ruleset.nft(replace=replace))
                 case DeleteRules(netns, tables):
                     with self._namespaces.inside(netns):
                         nft(

@@ -157,7 +157,7 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual:
             continue
         if wanted is not None and wanted not in told:
             with namespaces.scratch():
-                nft(wanted.nft())
+                nft(wanted.nft(replace=False))
                 told[wanted] = list_tables(tables)
         with namespaces.inside(name):
             actual.rules[name] = Compared(list_tables(tables), told[wanted] if wanted else None)

@@ -199,16 +199,18 @@ class AddQdisc(NamedTuple):
 
 
 class LoadRules(NamedTuple):
-    """kube-proxy's tables, replaced whole in one transaction; connections under way are not touched."""
+    """kube-proxy's tables, in one transaction; replacing them touches no connection that is under way."""
 
     netns: str
     ruleset: Ruleset
+    replace: bool = False
 
     def describe(self) -> str:
         return f"{self.netns}: kube-proxy's rules"
 
     def twin(self, prefix: str) -> str:
-        return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{self.ruleset.nft().rstrip()}\nRULES"
+        rules = self.ruleset.nft(replace=self.replace)
+        return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{rules}RULES"
 
 
 class WriteHosts(NamedTuple):

@@ -40,6 +40,7 @@ class Transfer:
         self._scene, self._watch = scene, watch
         self._payload = memoryview(_payload(scene.payload_bytes))
         self._sent = 0
+        self._shut = False
         self._broken: set[socket.socket] = set()
         self.bytes_received = 0
         self.intact = True
@@ -82,8 +83,12 @@ class Transfer:
         self._listener.setblocking(False)
         if not self._watch.until(self._accepted, timeout_s, [self._listener]):
             return False
-        self.client.send(_REQUEST)
-        return self._watch.until(self._requested, timeout_s, [self.server])
+        try:
+            self.client.send(_REQUEST)
+        except OSError as error:
+            self._break(self.client, error.errno or 0)
+            return False
+        return self._watch.until(self._requested, timeout_s, [self.server]) and not self.server_broken()
 
     @property
     def payload_bytes(self) -> int:
@@ -109,6 +114,9 @@ class Transfer:
             return bool(self.server.recv(len(_REQUEST)))
         except BlockingIOError:
             return False
+        except OSError as error:
+            self._break(self.server, error.errno or 0)
+            return True
 
     def write(self, until_bytes: int) -> None:
         """The server writes the payload up to that byte, or until its queue is full; after the last one, it shuts."""
@@ -116,8 +124,9 @@ class Transfer:
         try:
             while self._sent < end:
                 self._sent += self.server.send(self._payload[self._sent : min(end, self._sent + _CHUNK_BYTES)])
-                if self._sent == len(self._payload):
-                    self.server.shutdown(socket.SHUT_WR)
+            if self._sent == len(self._payload) and not self._shut:
+                self.server.shutdown(socket.SHUT_WR)
+                self._shut = True
         except BlockingIOError:
             pass
         except OSError as error:

@@ -55,6 +55,8 @@ def stimulate(transfer: Transfer, watch: Watch, server: str) -> str:
     transfer.write(min(BURST_BYTES, transfer.payload_bytes // 2))
     if not watch.until(lambda: _quiet(transfer.server), _QUIET_TIMEOUT_S):
         return "a moment at which everything the client allowed was sent and acknowledged"
+    if transfer.server_broken():
+        return "a connection that lives until the stimulus"
     watch.note(set_stale_window(transfer.server, server))
     transfer.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ""

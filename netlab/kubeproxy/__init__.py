@@ -21,13 +21,13 @@ class Ruleset(NamedTuple):
 
     tables: tuple[Table, ...]
 
-    def nft(self) -> str:
+    def nft(self, *, replace: bool = True) -> str:
         """The text for libnftables: in one transaction these tables take the place of what they were before.
 
         Equivalent to `nft -f FILE`. Conntrack's entries, and with them the translations of established connections,
-        are untouched.
+        are untouched. replace=False is for a namespace that has no rules yet: quicker, and it needs no deletion.
         """
-        return nft.replace_tables(self.tables)
+        return nft.tables_text(self.tables, replace=replace)
 
     def iptables_save(self, family: Family | None = None) -> str:
         """The same rules as iptables-save prints them; with a family, only what its iptables-restore can load."""

@@ -14,14 +14,16 @@ COMMENT_MAXLEN = 128
 """Longest comment of a rule in characters (libnftnl's NFTNL_UDATA_COMMENT_MAXLEN)."""
 
 
-def replace_tables(tables: Iterable[Table]) -> str:
-    """One transaction that puts these tables in the place of what has their names; connections stay as they are.
+def tables_text(tables: Iterable[Table], *, replace: bool) -> str:
+    """One transaction that makes these tables, or puts them in the place of what has their names.
 
-    `table` comes before `delete table`, so that the deletion finds something to delete the first time too.
+    `table` comes before `delete table`, so that the deletion finds something to delete the first time too. Without
+    any deletion the kernel has nothing to wait for: with one, closing the netlink socket waits for an RCU grace period.
     """
     lines: list[str] = []
     for table in tables:
-        lines += [f"table {table.family} {table.name}", f"delete table {table.family} {table.name}"]
+        if replace:
+            lines += [f"table {table.family} {table.name}", f"delete table {table.family} {table.name}"]
         lines += [f"table {table.family} {table.name} {{"]
         for chain in table.chains:
             lines += (f"\t{line}" for line in _chain(chain, table.family))
