@@ -244,6 +244,15 @@ def test_a_service_nobody_translates_is_inconclusive(monkeypatch: pytest.MonkeyP
     assert "a connection from client to 192.168.0.2 port 80" in result.trials[0].missing
 
 
+def test_a_client_without_a_route_is_inconclusive() -> None:
+    lab = topology()
+    with PrivateLab(lab) as namespaces:
+        namespaces.run("client", "ip", "route", "delete", "default")
+        result = experiments.run(lab, (), namespaces, 1)
+    assert result.result is Conclusion.INCONCLUSIVE
+    assert result.trials[0].missing[0] == "a connection from client to 192.168.0.2 port 80"
+
+
 # --- what it leaves behind, and what it can't do ---------------------------------------------------------------------
 
 
