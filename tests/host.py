@@ -52,8 +52,7 @@ def compare(before: list[str], after: list[str]) -> str:
     Somebody else's namespaces may go, and a kernel module that a lab makes the kernel load brings sysctls of its own.
     """
     present = set(after)
-    theirs = ("netns ", "process ", f"mount {NAMES} ")
-    before = [line for line in before if not line.startswith(theirs) or line in present]
+    before = [line for line in before if not line.startswith(("netns ", "process ")) or line in present]
     known = {_sysctl_name(line) for line in before}
     after = [line for line in after if not line.startswith("sysctl ") or _sysctl_name(line) in known]
     return "\n".join(difflib.unified_diff(before, after, "before", "after", n=0, lineterm=""))
@@ -97,9 +96,8 @@ def _mounts() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         target, (fstype, source) = fields[4], fields[fields.index("-") + 1 :][:2]
-        # Names are listed apart; the directory becomes a mount with the first of them, whoever makes it.
-        named = target.startswith(f"{NAMES}/") or (target == str(NAMES) and any(NAMES.iterdir()))
-        if not named:
+        # Names are listed apart. The directory becomes a mount with anybody's first `ip netns add`, and stays one.
+        if target != str(NAMES) and not target.startswith(f"{NAMES}/"):
             yield f"{target} {fstype} {source}"
 
 
