@@ -234,6 +234,24 @@ def test_a_trial_that_times_out_is_stalled_and_no_pass(monkeypatch: pytest.Monke
     assert result.exit_code() == 3
 
 
+CORRUPT = """table ip corrupt {
+  chain forward {
+    type filter hook forward priority 0
+    ip saddr 10.0.1.2 ip length > 500 @th,256,8 set 0
+  }
+}"""
+"""The first byte of TCP payload becomes 0; the header before it has 20 bytes and 12 of timestamps."""
+
+
+def test_wrong_bytes_are_not_taken_for_the_right_ones() -> None:
+    lab = topology(LARGE)
+    with PrivateLab(lab) as namespaces:
+        namespaces.run("client-node", "nft", "-f", "-", stdin=CORRUPT)
+        result = experiments.run(lab, (), namespaces, 1)
+    missing = {"the right bytes: the client got 1,000,000 of 1,000,000 bytes, not all as they were sent"}
+    assert of_all(result) == (Conclusion.INCONCLUSIVE, {"inconclusive": 1}, missing, 0)
+
+
 def test_a_service_nobody_translates_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "_CONNECT_TIMEOUT_S", 0.3)
     lab = topology()
