@@ -214,7 +214,7 @@ class LoadRules(NamedTuple):
 
 
 class WriteHosts(NamedTuple):
-    """The lab's /etc/hosts: the names of its namespaces and Services."""
+    """The lab's /etc/hosts: the names of its namespaces and Services. No name server knows others: none is reachable."""
 
     text: str
     namespaces: tuple[str, ...]
@@ -225,7 +225,8 @@ class WriteHosts(NamedTuple):
     def twin(self, prefix: str) -> str:
         lines = [f"hosts=$(cat <<'HOSTS'\n{self.text.rstrip()}\nHOSTS\n)"]
         lines.append(f"for netns in {' '.join(prefix + name for name in self.namespaces)}; do")
-        lines.append('  mkdir -p "/etc/netns/$netns"\n  echo "$hosts" >"/etc/netns/$netns/hosts"\ndone')
+        lines.append('  mkdir -p "/etc/netns/$netns"\n  echo "$hosts" >"/etc/netns/$netns/hosts"')
+        lines.append('  [ ! -e /etc/resolv.conf ] || : >"/etc/netns/$netns/resolv.conf"\ndone')
         return "\n".join(lines)
 
 
