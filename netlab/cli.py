@@ -20,6 +20,7 @@ from netlab.errors import LabError, NetlabError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
     from netlab.netns import Namespaces
     from netlab.state import LabDirectory, LabState
@@ -80,6 +81,11 @@ class PlanFormat(StrEnum):
 class DataFormat(StrEnum):
     text = "text"
     json = "json"
+
+
+class Expectation(StrEnum):
+    reproduced = "reproduced"
+    not_reproduced = "not-reproduced"
 
 
 class RulesFormat(StrEnum):
@@ -457,6 +463,12 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option("--trigger", help="What makes the kernel misbehave; left out: as the topology says."),
     ] = None,
+    expect: Annotated[
+        Optional[Expectation],  # noqa: UP045
+        typer.Option(
+            "--expect", help="What exit code 0 stands for; left out: not-reproduced with a fix, else reproduced."
+        ),
+    ] = None,
     name: NameOption = None,
     root: RootOption = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
@@ -476,13 +488,13 @@ def run(
         wanted = lab.with_only_fixes(wanted, tuple(dict.fromkeys((*as_was.fixes, *wanted.fixes))))
     outcome = _up(directory, wanted, root, quiet=True)
     try:
-        exit_code = _run(directory, wanted, trials, output)
+        result = _run(directory, wanted, trials, output)
     finally:
         if as_was is None:
             lab.down(directory)
         elif outcome.steps:
             lab.up(directory, as_was, rootless=None, done=lambda _step: None)
-    sys.exit(exit_code)
+    sys.exit(result.exit_code(expect))
 
 
 def _wanted_for_run(
@@ -501,7 +513,7 @@ def _wanted_for_run(
     return _wanted(topology, settings, fixes, name)
 
 
-def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataFormat) -> int:
+def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataFormat) -> Result:
     from netlab import experiments, lab
     from netlab.report import json as as_json
     from netlab.report import text as as_text
@@ -517,7 +529,7 @@ def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataForma
     finally:
         progress.end()
     print(as_json.render(result) if output is DataFormat.json else as_text.render(result))
-    return result.exit_code()
+    return result
 
 
 @fix_app.command("list")
