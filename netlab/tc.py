@@ -83,9 +83,9 @@ def arguments(qdisc: Qdisc) -> dict[str, Any]:
     if "peakrate" in found:
         found["peak"] = found.pop("peakrate")
     if qdisc.kind == "htb":
-        # tc's own default: what the rate sends in one tick of 100 Hz, and one packet.
-        found.setdefault("burst", found["rate"] // 100 + 1600)
-        found.setdefault("cburst", found.get("ceil", found["rate"]) // 100 + 1600)
+        # tc's own default: what is sent in a tick of the kernel's packet scheduler, a nanosecond, and one packet.
+        found.setdefault("burst", found["rate"] // 10**9 + 1600)
+        found.setdefault("cburst", found.get("ceil", found["rate"]) // 10**9 + 1600)
     return found
 
 
