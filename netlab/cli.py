@@ -528,7 +528,7 @@ def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataForma
         )
     finally:
         progress.end()
-    print(as_json.render(result) if output is DataFormat.json else as_text.render(result))
+    sys.stdout.write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
     return result
 
 
