@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import io
+import json
 import sys
+from collections.abc import Iterator
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+import yaml
 
 from netlab.errors import TopologyError, UsageError
 from netlab.model import Topology
@@ -206,6 +212,49 @@ def test_set_is_checked_like_the_file_and_reported_together_with_it() -> None:
         lab.yaml:23:26: namespaces.client.sysctls.net.ipv4.tcp_rmem: no variable is called 'client_window'
           hint: name it under vars, above its first use there; $${client_window} is the text itself
         """)
+
+
+ODD: tuple[object, ...] = (
+    None,
+    -1,
+    1.5,
+    float("inf"),
+    True,
+    "",
+    "x",
+    "\0",
+    "${",
+    "a:b:c",
+    "::/0",
+    "255.255.255.255/32",
+    [],
+    [[]],
+    {},
+    {None: 1},
+)
+
+
+def places(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of every value inside a value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_an_odd_value_anywhere_is_a_problem_or_means_something(name: str) -> None:
+    original = yaml.safe_load((TOPOLOGIES / f"{name}.yaml").read_text())
+    for path in places(original):
+        for odd in ODD:
+            document = {"": copy.deepcopy(original)}
+            keys: tuple[Any, ...] = ("", *path)
+            spot: Any = document
+            for key in keys[:-1]:
+                spot = spot[key]
+            spot[keys[-1]] = odd
+            with contextlib.suppress(TopologyError):
+                load(json.dumps(document[""]), "lab.yaml")  # JSON is YAML, and quicker to write
 
 
 def test_names_of_labs() -> None:

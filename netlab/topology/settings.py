@@ -19,7 +19,7 @@ from netlab.topology.shapes import Fields, InvalidError, Kinds, ListOf, MapOf
 
 # The place of what isn't in the file: line and column come out as 0.
 _NOWHERE: Any = yaml.Mark("--set", 0, -1, -1, None, 0)
-_INDEX = re.compile(r"\[?(\d{1,9})\]?")
+_INDEX = re.compile(r"\[?([0-9]{1,9})\]?")
 
 
 def apply(reader: Reader, root: Node, shape: object, path: str, text: str) -> Node:

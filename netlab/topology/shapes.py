@@ -126,10 +126,12 @@ class Seconds(NamedTuple):
         if scalar is None:
             return None
         text, plain = scalar
-        if not plain or not FLOAT.fullmatch(text) or not 0 < float(text) <= self.maximum:
+        # YAML's .inf and .nan end in a letter; neither is a time.
+        seconds = float(text) if plain and FLOAT.fullmatch(text) and not text[-1].isalpha() else 0.0
+        if not 0 < seconds <= self.maximum:
             reader.problem(node, path, f"expected {expected}, found {kind_of(node, text, plain)}")
             return None
-        return Item(float(text), node, path)
+        return Item(seconds, node, path)
 
     def schema(self) -> JsonSchema:
         return {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": self.maximum}, USES_VARIABLE]}

@@ -272,12 +272,12 @@ def sysctl(text: str) -> str:
 
 
 # tc's own units, tc(8), PARAMETERS. tc also takes bare numbers, each with a unit of its own: here the unit is written.
-_NUMBER = r"\d+(\.\d+)?"
+_NUMBER = r"[0-9]+(\.[0-9]+)?"
 _TIME = rf"{_NUMBER}(s|sec|secs|ms|msec|msecs|us|usec|usecs)"
 _PERCENT = rf"{_NUMBER}%"
 RATE = rf"^{_NUMBER}([kKmMgGtT][iI]?)?([bB][iI][tT]|[bB][pP][sS])$"
 SIZE = rf"^{_NUMBER}([bB]|[kKmMgG][bB]?|[kKmMgG][bB][iI][tT])?$"
 TIME = rf"^{_TIME}$"
-COUNT = r"^\d+$"
+COUNT = r"^[0-9]+$"
 DELAY = rf"^{_TIME}( {_TIME}( {_PERCENT})?)?$"
 CHANCE = rf"^{_PERCENT}( {_PERCENT})?$"
