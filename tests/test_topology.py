@@ -166,6 +166,12 @@ def test_set_in_an_alias_changes_one_place() -> None:
     assert [str(netns.role) for netns in lab(text, *settings).namespaces] == ["pod", "host", "node"]
 
 
+def test_set_takes_the_longest_key_that_fits() -> None:
+    text = "namespaces: {a: {sysctls: {net.ipv4.tcp: 1, net.ipv4.tcp.rmem: 2}}}"
+    topology = lab(text, ("namespaces.a.sysctls.net.ipv4.tcp.rmem", "3"))
+    assert topology.netns("a").sysctls == (("net.ipv4.tcp", "1"), ("net.ipv4.tcp.rmem", "3"))
+
+
 def test_a_later_set_wins() -> None:
     topology = load(FLAGSHIP, "lab.yaml", [("vars.client_window", "1"), ("vars.client_window", "2")])
     assert topology.netns("client").sysctls == (("net.ipv4.tcp_rmem", "4096 2 2"),)
