@@ -6,12 +6,15 @@ interpreter taking itself apart at the end. The kernel frees what a process had,
 
 import gc
 import os
+import signal
 import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to take back, Ctrl-C just ends it
     gc.set_threshold(100_000)
     from netlab import cli
 

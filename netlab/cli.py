@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
+from netlab import interrupts
 from netlab.errors import LabError, NetlabError, UsageError
 
 if TYPE_CHECKING:
@@ -199,16 +200,6 @@ def _lab(lab: str | None) -> tuple[LabDirectory, LabState]:
     return directory, state
 
 
-def _raise_on_signals() -> None:
-    """Let SIGTERM and SIGHUP take back what was begun, as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-
-
 class _Progress:
     """A line on the terminal that counts, once something takes more than a second. Nothing into a pipe."""
 
@@ -267,7 +258,7 @@ def _up(
 ) -> Outcome:
     from netlab import lab
 
-    _raise_on_signals()
+    interrupts.stop_on_signals()
     topology = wanted.topology
     total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.veths)
     progress = _Progress(f"building {topology.name}, steps", total, quiet=quiet or verbose)
@@ -488,12 +479,14 @@ def run(
         wanted = lab.with_only_fixes(wanted, tuple(dict.fromkeys((*as_was.fixes, *wanted.fixes))))
     outcome = _up(directory, wanted, root, quiet=True)
     try:
+        interrupts.stop_on_signals()
         result = _run(directory, wanted, trials, output)
     finally:
-        if as_was is None:
-            lab.down(directory)
-        elif outcome.steps:
-            lab.up(directory, as_was, rootless=None, done=lambda _step: None)
+        with interrupts.undisturbed():
+            if as_was is None:
+                lab.down(directory)
+            elif outcome.steps:
+                lab.up(directory, as_was, rootless=None, done=lambda _step: None)
     sys.exit(result.exit_code(expect))
 
 
@@ -574,7 +567,7 @@ def _change_fixes(lab_name: str | None, change: Callable[[tuple[str, ...]], tupl
 
     directory, state = _lab(lab_name)
     wanted = lab.with_only_fixes(lab.as_it_is(directory, state), change(state.fixes))
-    _raise_on_signals()
+    interrupts.stop_on_signals()
     outcome = lab.up(directory, wanted, rootless=None, done=lambda _step: None)
     _say(_summary(wanted, outcome, verbose=False))
 

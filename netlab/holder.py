@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from netlab import interrupts
 from netlab.errors import LabError, UnsupportedError
 from netlab.syscalls import (
     CLONE_NEWNET,
@@ -158,7 +159,7 @@ def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
     unshare(CLONE_NEWPID)
     ready_r, ready_w = os.pipe()
     go_r, go_w = os.pipe()
-    pid = os.fork()
+    pid = interrupts.fork()
     if pid == 0:
         os.close(ready_r)
         os.close(go_w)

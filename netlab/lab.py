@@ -7,15 +7,14 @@ them. Whatever moment this process is killed at, the next `down` finds in the la
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 from netlab import fixes as mitigations
-from netlab import plan, programs
+from netlab import interrupts, plan, programs
 from netlab.errors import LabError, UsageError
 from netlab.holder import HOST_NAMES, become_rootless, hold, share_host_names, unshare_host_names
 from netlab.kernel import Kernel
@@ -147,21 +146,12 @@ def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done) 
         work = _Work(directory, state, namespaces, Kernel(namespaces))
         work.carry_out(steps, done)
         directory.write(replace(work.state, complete=True))
+        interrupts.too_late()
     except BaseException:
-        with _undisturbed():
+        with interrupts.undisturbed():
             _remove(directory, directory.read())
         raise
     return steps
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C doesn't stop the taking back."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Work:
@@ -203,8 +193,9 @@ class _Work:
     def start(self, steps: Sequence[StartProgram], done: Done) -> None:
         for step in steps:
             log = self.directory.log(step.netns, step.program.name)
-            started = programs.start(self.namespaces, step.netns, step.program, log)
-            self._write(replace(self.state, programs=(*self.state.programs, started)))
+            with interrupts.held_back():
+                started = programs.start(self.namespaces, step.netns, step.program, log)
+                self._write(replace(self.state, programs=(*self.state.programs, started)))
             programs.wait_ready(self.namespaces, step.program, started, log)
             done(step)
 
@@ -276,14 +267,16 @@ def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Do
     work = _Work(directory, state, namespaces, Kernel(namespaces, indexes(namespaces, state)))
     try:
         work.carry_out(steps, done)
+        with interrupts.held_back():
+            directory.write_topology(wanted.text)
+            directory.write(replace(work.state, file=wanted.file, settings=wanted.settings, fixes=wanted.fixes))
+            interrupts.too_late()
     except BaseException:
-        with _undisturbed():
+        with interrupts.undisturbed():
             back = changes(directory, namespaces, wanted.topology, old, work.state)
             work.kernel = Kernel(namespaces, indexes(namespaces, work.state))
             work.carry_out(back, lambda _step: None)
         raise
-    directory.write_topology(wanted.text)
-    directory.write(replace(work.state, file=wanted.file, settings=wanted.settings, fixes=wanted.fixes))
     return steps
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from netlab import interrupts
 from netlab.errors import LabError
 from netlab.holder import HOST_NAMES, Holder, parse_start_ticks
 from netlab.syscalls import (
@@ -77,7 +78,7 @@ class Namespaces:
     def kill(self, pid: int, number: int) -> None:
         """Send a signal to a process of the lab's PID namespace; it may be gone."""
         setns(self._pid, CLONE_NEWPID)
-        child = os.fork()
+        child = interrupts.fork()
         if child == 0:
             _kill(pid, number)
             os._exit(0)
@@ -190,7 +191,7 @@ class Namespaces:
         if not self._foreign_mounts:
             return work(self._names) is not False
         complaint_r, complaint_w = os.pipe()
-        child = os.fork()
+        child = interrupts.fork()
         if child == 0:
             code = 1
             try:
@@ -213,11 +214,13 @@ class Namespaces:
         Signals sent to this process reach the program. 127 or 126 << 8 where it can't be found or executed, after a
         line on stderr, as a shell has it. Equivalent to `ip netns exec NAME ARGV…`.
         """
-        pid = self._fork(name, argv, env)
-        for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the program itself
-            signal.signal(number, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda received, _frame: _kill(pid, received))
+        passed_on = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+        with interrupts.held_back(*passed_on):
+            pid = self._fork(name, argv, env)
+            for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the program itself
+                signal.signal(number, signal.SIG_IGN)
+            for number in passed_on:
+                signal.signal(number, lambda received, _frame: _kill(pid, received))
         return os.waitpid(pid, 0)[1]
 
     def run_quietly(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -237,7 +240,7 @@ class Namespaces:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         setns(self._pid, CLONE_NEWPID)
-        middle = os.fork()
+        middle = interrupts.fork()
         if middle == 0:
             # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
             pid = os.fork()
@@ -267,7 +270,7 @@ class Namespaces:
         self.fd(name)  # a wrong name fails here, not in the child
         sys.stdout.flush()
         setns(self._pid, CLONE_NEWPID)
-        pid = os.fork()
+        pid = interrupts.fork()
         if pid == 0:
             code = 126
             for fd, stream in enumerate(streams):
