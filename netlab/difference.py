@@ -287,6 +287,14 @@ def _over(step: Step, left: Actual) -> Step:
     return step
 
 
+def _in_the_way(step: Step, left: Actual) -> Iterator[DeleteQdisc]:
+    """The qdisc that the step's can't be made of: the kernel changes none into another kind, and no htb at all."""
+    if isinstance(step, AddQdisc):
+        there = left.qdiscs.get((step.netns, step.ifname))
+        if there is not None and there.has is not None:
+            yield DeleteQdisc(step.netns, step.ifname)
+
+
 def _installed(route: Route, routes: frozenset[Route]) -> Route | None:
     """The route as the kernel has it: it fills in what was left open (the interface, for one)."""
     for found in routes:

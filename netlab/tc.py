@@ -5,6 +5,7 @@ Everything here acts in the calling thread's network namespace.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import Any
@@ -13,8 +14,10 @@ from netlab.errors import UnsupportedError
 from netlab.model import Qdisc
 
 _SIZES = {"": 1, "b": 1, "k": 1024, "kb": 1024, "m": 1024**2, "mb": 1024**2, "g": 1024**3, "gb": 1024**3}
+_SIZES |= {"kbit": 1024 // 8, "mbit": 1024**2 // 8, "gbit": 1024**3 // 8}
 _BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _TIMES_US = {"": 1, "us": 1, "usec": 1, "ms": 1000, "msec": 1000, "s": 10**6, "sec": 10**6}
+_TIMES_US |= {f"{unit}s": factor for unit, factor in _TIMES_US.items() if unit.endswith("sec")}
 _NUMBER = re.compile(r"([0-9.]+)([a-z]*)")
 
 
@@ -89,6 +92,32 @@ def arguments(qdisc: Qdisc) -> dict[str, Any]:
     return found
 
 
+def _mend_pyroute2() -> None:
+    """Teach pyroute2 0.9 bfifo, fifos without a limit (it would make that 0), and tbf's peak rate (it drops that)."""
+    from types import SimpleNamespace
+
+    from pyroute2.netlink.rtnl import TC_H_ROOT
+    from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo, sched_tbf
+    from pyroute2.netlink.rtnl.tcmsg.common import calc_xmittime, get_rate_parameters
+
+    def fifo(words: dict[str, Any]) -> dict[str, Any] | None:
+        return {"limit": words["limit"]} if "limit" in words else None
+
+    def tbf(words: dict[str, Any]) -> dict[str, Any]:
+        parameters = get_rate_parameters(words)
+        tables = [["TCA_TBF_RTAB", True]]
+        if "peak" in words:
+            parameters |= {"peak": words["peak"], "mtu": calc_xmittime(words["peak"], words["mtu"])}
+            tables.append(["TCA_TBF_PTAB", True])
+        return {"attrs": [["TCA_TBF_PARMS", parameters], *tables]}
+
+    for kind in ("pfifo", "bfifo"):
+        plugins[kind] = SimpleNamespace(parent=TC_H_ROOT, options=sched_pfifo.options, get_parameters=fifo)
+    plugins["tbf"] = SimpleNamespace(
+        parent=TC_H_ROOT, options=sched_tbf.options, get_parameters=tbf, fix_request=sched_tbf.fix_request
+    )
+
+
 def replace_root(index: int, qdisc: Qdisc) -> None:
     """Equivalent to `tc qdisc replace dev IFNAME root KIND …` (htb: with one class that takes all traffic).
 
@@ -96,9 +125,8 @@ def replace_root(index: int, qdisc: Qdisc) -> None:
     """
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
-    from pyroute2.netlink.rtnl.tcmsg import plugins
 
-    plugins.setdefault("bfifo", plugins["pfifo"])  # the same options, in bytes instead of packets
+    _mend_pyroute2()
     with IPRoute() as ipr:
         try:
             if qdisc.kind == "htb":
@@ -107,12 +135,14 @@ def replace_root(index: int, qdisc: Qdisc) -> None:
             else:
                 ipr.tc("replace", qdisc.kind, index=index, handle=0x10000, **arguments(qdisc))
         except NetlinkError as error:
-            if error.code == 2:  # ENOENT: no such discipline, and no module for it
+            if error.code == errno.ENOENT:  # no such discipline, and no module for it
                 raise UnsupportedError(
                     f"this kernel has no queueing discipline {qdisc.kind}",
                     f"it needs CONFIG_NET_SCH_{qdisc.kind.upper()}, or its module sch_{qdisc.kind}",
                 ) from None
             raise OSError(error.code, os.strerror(error.code)) from error
+        except Exception as error:  # pyroute2 has no class of its own for words that don't go together
+            raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {error}") from error
 
 
 def delete_root(index: int) -> None:
