@@ -12,11 +12,13 @@ Entering what is held is `netns.py`'s.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -182,17 +184,18 @@ def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
 def share_host_names(run_directory: Path) -> None:
     """Make /run/netns the shared mount that `ip netns add` makes of it, and remember if it wasn't one."""
     marker = run_directory / _MARKER
-    try:
-        mount("none", str(HOST_NAMES), flags=MS_SHARED | MS_REC)
-    except FileNotFoundError:
-        marker.write_text("directory")
-        HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
-        _mount_shared(HOST_NAMES)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # EINVAL: a directory, but no mount point
-            raise
-        marker.write_text("mount")
-        _mount_shared(HOST_NAMES)
+    with _one_at_a_time(run_directory):
+        try:
+            mount("none", str(HOST_NAMES), flags=MS_SHARED | MS_REC)
+        except FileNotFoundError:
+            marker.write_text("directory")
+            HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
+            _mount_shared(HOST_NAMES)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: a directory, but no mount point
+                raise
+            marker.write_text("mount")
+            _mount_shared(HOST_NAMES)
 
 
 def _mount_shared(directory: Path) -> None:
@@ -200,20 +203,35 @@ def _mount_shared(directory: Path) -> None:
     mount("none", str(directory), flags=MS_SHARED | MS_REC)
 
 
-def unshare_host_names(run_directory: Path, *, in_use: bool) -> None:
-    """Undo `share_host_names`, unless another lab may be using it or a name that isn't ours stands there."""
+def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> None:
+    """Undo `share_host_names`, unless another lab may be using it: in_use tells.
+
+    Where a name that isn't ours stands there by now, the mount stays, as after `ip netns add`.
+    """
     marker = run_directory / _MARKER
-    if in_use or not marker.exists():
+    if not marker.exists():
         return
-    if HOST_NAMES.is_dir():
-        if any(HOST_NAMES.iterdir()):
+    with _one_at_a_time(run_directory):
+        if in_use() or not marker.exists():
             return
-        with suppress(OSError):  # EINVAL: not a mount point
-            umount(str(HOST_NAMES))
-        if marker.read_text() == "directory":
-            with suppress(OSError):
-                HOST_NAMES.rmdir()
-    marker.unlink()
+        if HOST_NAMES.is_dir() and not any(HOST_NAMES.iterdir()):
+            with suppress(OSError):  # EINVAL: not a mount point; EBUSY: a name was added just now
+                umount(str(HOST_NAMES), flags=0)
+            if marker.read_text() == "directory":
+                with suppress(OSError):
+                    HOST_NAMES.rmdir()
+        marker.unlink()
+
+
+@contextmanager
+def _one_at_a_time(run_directory: Path) -> Iterator[None]:
+    """One lab's first name must not come while another lab, the last one so far, takes the mount away."""
+    fd = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> NoReturn:

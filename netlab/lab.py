@@ -307,8 +307,7 @@ def _remove(directory: LabDirectory, state: LabState | None) -> list[str]:
         else:
             with suppress(OSError):  # mounted only where this very process has begun to build the lab
                 umount(state.names)
-    others = [lab for lab in labs(directory.root) if lab != directory.lab]
-    unshare_host_names(directory.root, in_use=bool(others))
+    unshare_host_names(directory.root, in_use=lambda: any(lab != directory.lab for lab in labs(directory.root)))
     directory.clear()
     return left
 

@@ -41,6 +41,6 @@ def mount(source: str, target: str, fstype: str = "none", flags: int = 0, data: 
     _check(_libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)), target)
 
 
-def umount(target: str) -> None:
-    """umount2(2) with MNT_DETACH: equivalent to `umount --lazy TARGET`; OSError naming the target."""
-    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), target)
+def umount(target: str, flags: int = MNT_DETACH) -> None:
+    """umount2(2), if not told otherwise equivalent to `umount --lazy TARGET`; OSError naming the target."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
