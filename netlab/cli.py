@@ -412,11 +412,9 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
 @app.command()
 def schema() -> None:
     """The JSON Schema of a topology, for editors."""
-    import json
+    from netlab.schema import text
 
-    from netlab.schema import schema as json_schema
-
-    print(json.dumps(json_schema(), indent=2))
+    sys.stdout.write(text())
 
 
 @app.command()

@@ -44,20 +44,27 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     lab = _Lab(reader, root)
     wiring = lab.wire()
     namespaces = lab.namespaces(wiring)
-    if root.get("routing", "auto") == "auto":
-        derived = routing.derive(namespaces, wiring.segments)
-        namespaces = [netns._replace(routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
     services = lab.services(wiring)
+    kube_proxy = lab.kube_proxy(wiring)
+    if root.get("routing", "auto") == "auto":
+        namespaces = _with_routes(namespaces, routing.derive(namespaces, wiring.segments))
+        nodes = [netns for netns in namespaces if netns.name in kube_proxy.nodes]
+        cluster_ips = [address for service in services for address in service.cluster_ips]
+        namespaces = _with_routes(namespaces, routing.to_cluster_ips(nodes, wiring.segments, cluster_ips))
     return Topology(
         name=name,
         namespaces=tuple(namespaces),
         bridges=wiring.bridges,
         veths=wiring.veths,
         services=tuple(services),
-        kube_proxy=lab.kube_proxy(wiring),
+        kube_proxy=kube_proxy,
         experiment=lab.experiment(),
         description=root.get("description", ""),
     )
+
+
+def _with_routes(namespaces: list[Netns], derived: dict[str, list[Route]]) -> list[Netns]:
+    return [netns._replace(routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
 
 
 class _Lab:
