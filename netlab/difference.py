@@ -46,7 +46,9 @@ def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
     steps += [DeleteNetns(name) for name in gone if name in actual.namespaces]
     left = _without(actual, stale, gone, old, new)
     steps += _removed(old, new, left)
-    steps += [_over(step, left) for step in plan.up(new) if not _satisfied(step, left)]
+    for step in plan.up(new):
+        if not _satisfied(step, left):
+            steps += [*_in_the_way(step, left), _over(step, left)]
     return _with_set_links(steps, new, left)
 
 
