@@ -50,7 +50,8 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         namespaces = _with_routes(namespaces, routing.derive(namespaces, wiring.segments))
         nodes = [netns for netns in namespaces if netns.name in kube_proxy.nodes]
         cluster_ips = [address for service in services for address in service.cluster_ips]
-        namespaces = _with_routes(namespaces, routing.to_cluster_ips(nodes, wiring.segments, cluster_ips))
+        to_services = routing.to_cluster_ips(nodes, wiring.segments, cluster_ips)
+        namespaces = [_without_redirects(netns, to_services) for netns in _with_routes(namespaces, to_services)]
     return Topology(
         name=name,
         namespaces=tuple(namespaces),
@@ -65,6 +66,19 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
 
 def _with_routes(namespaces: list[Netns], derived: dict[str, list[Route]]) -> list[Netns]:
     return [netns._replace(routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
+
+
+def _without_redirects(netns: Netns, to_services: dict[str, list[Route]]) -> Netns:
+    """Keep a node from redirecting its pods to a cluster IP "beside" them.
+
+    A redirect uses up the client's share of ICMP (both count in its inet_peer's rate_tokens), and the rejection of a
+    Service without endpoints is then never sent: IcmpOutRateLimitHost counts it. The interface's sysctl and `all` must
+    both be off.
+    """
+    given = {key for key, _ in netns.sysctls}
+    over = dict.fromkeys(route.dev for route in to_services.get(netns.name, ()) if route.dev and route.dst.version == 4)
+    keys = [f"net.ipv4.conf.{ifname.replace('.', '/')}.send_redirects" for ifname in (("all", *over) if over else ())]
+    return netns._replace(sysctls=(*netns.sysctls, *((key, "0") for key in keys if key not in given)))
 
 
 class _Lab:
