@@ -1,4 +1,4 @@
-"""What was seen, as values on one clock: packets, conntrack's reasons, what happened to sockets.
+"""What was seen, as values on one clock: packets, conntrack's reasons and entries, rules, sockets, counters.
 
 This room knows no kernel: `observe/` makes these values, `judge.py` reads them. The clock is CLOCK_REALTIME in
 nanoseconds. Packets and reasons carry the kernel's own stamps, taken when the packet crossed the interface or the
@@ -45,7 +45,9 @@ class Segment:
     """A TCP segment with its addresses, as one packet's headers have them.
 
     window is the header's field, not yet scaled; wscale is the window scale option of a SYN, None without it.
-    payload_bytes comes from the IP header, so it is right for a packet that was captured in part.
+    payload_bytes comes from the IP header, so it is right for a packet that was captured in part. ip_id is IPv4's
+    identification, 0 for IPv6: Linux counts it up per connection, so it tells copies of a packet from its
+    retransmission. ts_val and ts_ecr are the timestamp option's, None without it.
     """
 
     src: Address
@@ -58,6 +60,9 @@ class Segment:
     window: int
     payload_bytes: int
     wscale: int | None = None
+    ip_id: int = 0
+    ts_val: int | None = None
+    ts_ecr: int | None = None
 
     @property
     def end(self) -> int:
@@ -76,13 +81,19 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A TCP segment crossing one interface."""
+    """A TCP segment crossing one interface.
+
+    wire_bytes is the frame's length on the wire (more than the interface's MTU for a GSO packet), frame its beginning
+    as captured, link-layer header first; both are empty where the observer was not asked to keep them.
+    """
 
     time_ns: int
     netns: str
     ifname: str
     direction: Direction
     segment: Segment
+    wire_bytes: int = 0
+    frame: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +135,94 @@ class SocketEvent:
     was_bytes: int = 0
 
 
-Event: TypeAlias = Packet | InvalidReason | SocketEvent
+class EntryChange(StrEnum):
+    """What conntrack did to an entry (IPCT_NEW and the rest of enum ip_conntrack_events, grouped as ctnetlink does)."""
+
+    NEW = "new"
+    UPDATE = "update"
+    DESTROY = "destroy"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """One direction of a conntrack entry: the packet header it matches. proto is the IP protocol's number."""
+
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+    proto: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackEvent:
+    """A conntrack entry made, changed or destroyed, as ctnetlink told it.
+
+    status are the names of the IPS_* bits that are set, without the prefix: ("SEEN_REPLY", "ASSURED", "DST_NAT").
+    tcp_state is conntrack's own ("SYN_RECV", "ESTABLISHED"), None for other protocols and for events without it.
+    time_ns is the moment the event was read: it can only be late.
+    """
+
+    time_ns: int
+    netns: str
+    change: EntryChange
+    tuple_orig: Tuple
+    tuple_reply: Tuple
+    status: tuple[str, ...]
+    tcp_state: str | None = None
+    zone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One rule, or the end of one chain, that a traced packet came through: `nft monitor trace`.
+
+    trace_id is one packet's way through one hook's chains and on. rule is the rule's text as nft prints it, empty for
+    a chain's policy or end; verdict is nftables' word ("accept", "drop", "continue", "jump KUBE-SERVICES"). segment is
+    the packet's, None where the kernel sends none (it comes with a chain's first step). time_ns is when it was read.
+    """
+
+    time_ns: int
+    netns: str
+    trace_id: int
+    family: str
+    table: str
+    chain: str
+    rule: str
+    verdict: str
+    ifname_in: str = ""
+    ifname_out: str = ""
+    segment: Segment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SocketSample:
+    """A socket's TCP_INFO at one moment. windows in bytes; tcp_state is the kernel's name: "ESTABLISHED", "CLOSE"."""
+
+    time_ns: int
+    netns: str
+    local: Address
+    local_port: int
+    tcp_state: str
+    snd_wnd_bytes: int
+    rcv_wnd_bytes: int
+    unacked: int
+    retransmits: int
+    total_retrans: int
+    notsent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CounterChange:
+    """How far one of a namespace's counters went between the beginning and the end: "TcpExt.TCPTimeouts"."""
+
+    time_ns: int
+    netns: str
+    name: str
+    by: int
+
+
+Witness: TypeAlias = Packet | InvalidReason | SocketEvent
+"""What can be evidence for a link of the chain that ends in a reset."""
+
+Event: TypeAlias = Witness | ConntrackEvent | TraceStep | SocketSample | CounterChange

@@ -75,6 +75,7 @@ class FlowEvents:
         for event in in_order:
             if isinstance(event, SocketEvent):
                 self.sockets.append(event)
+            if not isinstance(event, Packet | InvalidReason):
                 continue
             segment = event.segment
             leg = legs.get((segment.src, segment.sport, segment.dst, segment.dport))

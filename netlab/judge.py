@@ -30,6 +30,7 @@ from netlab.events import (
     Segment,
     SocketEvent,
     SocketEventKind,
+    Witness,
 )
 from netlab.flow import Flow, FlowEvents, Leg
 
@@ -76,7 +77,7 @@ class Evidence:
     """
 
     link: Link
-    event: Event
+    event: Witness
     note: str = ""
     relative_seq: int | None = None
     relative_ack: int | None = None
