@@ -39,87 +39,98 @@ from netlab.steps import (
 
 def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
     """The steps that turn what is there into `new`; old names what of it the lab owns. Empty: nothing to do."""
-    stale = _stale_links(old, new, actual)
+    peers = _peers(old, new, actual)
+    stale = _stale_links(old, new, actual, peers)
     steps: list[Step] = list(_stopped(old, new, actual))
-    gone = [netns.name for netns in old.namespaces if netns not in new.namespaces and not _has(new, netns.name)]
+    kept = {netns.name for netns in new.namespaces}
+    gone = [netns.name for netns in old.namespaces if netns.name not in kept]
     steps += [DeleteLink(netns, ifname) for netns, ifname in stale]
     steps += [DeleteNetns(name) for name in gone if name in actual.namespaces]
-    left = _without(actual, stale, gone, old, new)
-    steps += _removed(old, new, left)
+    left = _without(actual, stale, gone, peers, old, new)
+    removed = list(_removed(old, new, left))
+    steps += removed
+    left = _after(removed, new, left)
     for step in plan.up(new):
         if not _satisfied(step, left):
             steps += [*_in_the_way(step, left), _over(step, left)]
     return _with_set_links(steps, new, left)
 
 
-def _has(topology: Topology, name: str) -> bool:
-    return any(netns.name == name for netns in topology.namespaces)
-
-
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
-def _stale_links(old: Topology, new: Topology, actual: Actual) -> list[LinkKey]:
+def _peers(old: Topology, new: Topology, actual: Actual) -> dict[LinkKey, LinkKey]:
+    """The other end of each veth. The two point at each other by ifindex, which is a namespace's own number: where
+    several do, the lab's own veths tell which."""
+    ends: dict[tuple[int, int | None], list[LinkKey]] = {}
+    for key, link in actual.links.items():
+        if link.kind == "veth":
+            ends.setdefault((link.index, link.peer_index), []).append(key)
+    asked: dict[LinkKey, list[LinkKey]] = {}
+    for veth in (*old.veths, *new.veths):
+        a, b = _key(veth.a), _key(veth.b)
+        asked.setdefault(a, []).append(b)
+        asked.setdefault(b, []).append(a)
+    peers = {}
+    for (index, peer_index), keys in ends.items():
+        for key in keys:
+            candidates = [other for other in ends.get((peer_index or 0, index), ()) if other != key]
+            known = [other for other in asked.get(key, ()) if other in candidates]
+            if known or len(candidates) == 1:
+                peers[key] = (known or candidates)[0]
+    return peers
+
+
+def _key(interface: Interface) -> LinkKey:
+    return interface.netns, interface.ifname
+
+
+def _stale_links(old: Topology, new: Topology, actual: Actual, peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
     """The links to remove: owned and no longer wanted, or wanted and of another making. One end of a veth is enough."""
-    wanted = {(i.netns, i.ifname) for i in new.interfaces()}
+    before = {_key(interface): interface for interface in old.interfaces()}
+    wanted = {_key(interface) for interface in new.interfaces()}
     stale: dict[LinkKey, None] = {}
     for veth in new.veths:
-        keys = [(end.netns, end.ifname) for end in (veth.a, veth.b)]
-        found = [key for key in keys if key in actual.links]
-        if found and (not _is_veth(veth, actual) or _forgets(old, veth.a) or _forgets(old, veth.b)):
+        found = [key for key in (_key(veth.a), _key(veth.b)) if key in actual.links]
+        if found and (not _is_veth(veth, actual, peers) or _forgets(before, veth.a) or _forgets(before, veth.b)):
             stale.update(dict.fromkeys(found))
     for bridge in new.bridges:
-        key = (bridge.interface.netns, bridge.interface.ifname)
-        if key in actual.links and (not _is_bridge(bridge, actual.links[key]) or _forgets(old, bridge.interface)):
+        key = _key(bridge.interface)
+        if key in actual.links and (not _is_bridge(bridge, actual.links[key]) or _forgets(before, bridge.interface)):
             stale[key] = None
-    for interface in old.interfaces():
-        key = (interface.netns, interface.ifname)
-        if key not in wanted and key in actual.links:
-            stale[key] = None
-    return _one_end_each(stale, actual)
+    stale.update(dict.fromkeys(key for key in before if key not in wanted and key in actual.links))
+    return _one_end_each(stale, peers)
 
 
-def _one_end_each(stale: dict[LinkKey, None], actual: Actual) -> list[LinkKey]:
+def _one_end_each(stale: dict[LinkKey, None], peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
     doomed: list[LinkKey] = []
     gone: set[LinkKey] = set()
     for key in stale:
         if key not in gone:
             doomed.append(key)
-            gone |= {key, *_peers(key, actual)}
+            gone |= {key, peers.get(key, key)}
     return doomed
 
 
-def _peers(key: LinkKey, actual: Actual) -> Iterator[LinkKey]:
-    """The other end of a veth: the two point at each other by ifindex."""
-    link = actual.links[key]
-    if link.kind != "veth":
-        return
-    for other, candidate in actual.links.items():
-        points_here = candidate.kind == "veth" and candidate.peer_index == link.index
-        if other != key and points_here and link.peer_index == candidate.index:
-            yield other
-
-
-def _is_veth(veth: Veth, actual: Actual) -> bool:
-    a = actual.links.get((veth.a.netns, veth.a.ifname))
-    b = actual.links.get((veth.b.netns, veth.b.ifname))
-    if a is None or b is None or (a.kind, b.kind) != ("veth", "veth"):
+def _is_veth(veth: Veth, actual: Actual, peers: dict[LinkKey, LinkKey]) -> bool:
+    a, b = actual.links.get(_key(veth.a)), actual.links.get(_key(veth.b))
+    if a is None or b is None or peers.get(_key(veth.a)) != _key(veth.b):
         return False
-    queues = all(
+    return all(
         (link.attributes.num_tx_queues, link.attributes.num_rx_queues)
         == (end.attributes.num_tx_queues, end.attributes.num_rx_queues)
         for link, end in ((a, veth.a), (b, veth.b))
     )
-    return a.peer_index == b.index and b.peer_index == a.index and queues
 
 
-def _forgets(old: Topology, interface: Interface) -> bool:
+def _forgets(before: dict[LinkKey, Interface], interface: Interface) -> bool:
     """Whether an attribute was set that is now left to the kernel: only a new link has the kernel's default."""
-    for before in old.interfaces():
-        if (before.netns, before.ifname) == (interface.netns, interface.ifname):
-            was, wanted = before.attributes, interface.attributes
-            return any(had is not None and wants is None for had, wants in zip(was, wanted, strict=True))
-    return False
+    had = before.get(_key(interface))
+    if had is None:
+        return False
+    return any(
+        was is not None and wants is None for was, wants in zip(had.attributes, interface.attributes, strict=True)
+    )
 
 
 def _is_bridge(bridge: Bridge, link: ActualLink) -> bool:
@@ -145,7 +156,7 @@ def _with_set_links(steps: list[Step], new: Topology, left: Actual) -> list[Step
     changed: list[Step] = [
         SetLink(interface)
         for interface in new.interfaces()
-        if (key := (interface.netns, interface.ifname)) not in made and _differs(interface, left.links[key])
+        if (key := _key(interface)) not in made and _differs(interface, left.links[key])
     ]
     makers = [i for i, step in enumerate(steps) if isinstance(step, CreateNetns | CreateBridge | CreateVeth)]
     removers = [i for i, step in enumerate(steps) if isinstance(step, DeleteLink | DeleteNetns | StopProgram)]
@@ -156,22 +167,26 @@ def _with_set_links(steps: list[Step], new: Topology, left: Actual) -> list[Step
 def _makes(step: Step) -> Iterator[LinkKey]:
     match step:
         case CreateBridge(bridge):
-            yield bridge.interface.netns, bridge.interface.ifname
+            yield _key(bridge.interface)
         case CreateVeth(veth):
-            for end in (veth.a, veth.b):
-                yield end.netns, end.ifname
+            yield _key(veth.a)
+            yield _key(veth.b)
 
 
 # --- what is left after the removals, and what of it isn't wanted ----------------------------------------------------
 
 
-def _without(actual: Actual, stale: list[LinkKey], gone: list[str], old: Topology, new: Topology) -> Actual:
+def _without(
+    actual: Actual,
+    stale: list[LinkKey],
+    gone: list[str],
+    peers: dict[LinkKey, LinkKey],
+    old: Topology,
+    new: Topology,
+) -> Actual:
     """The same value without the stale links, and all that goes with them."""
-    dead = {key for key in actual.links if key[0] in gone}
-    for key in stale:
-        dead |= {key, *_peers(key, actual)}
-    for key in list(dead):
-        dead |= set(_peers(key, actual))
+    dead = {key for key in actual.links if key[0] in gone} | set(stale)
+    dead |= {peers[key] for key in dead if key in peers}
     dead_subnets = {(key[0], address.network) for key in dead for address in actual.addresses.get(key, ())}
 
     def lives(netns: str, route: Route) -> bool:
@@ -200,6 +215,28 @@ def _without(actual: Actual, stale: list[LinkKey], gone: list[str], old: Topolog
         qdiscs={key: pair for key, pair in actual.qdiscs.items() if key not in dead},
         hosts=actual.hosts,
         programs=actual.programs - {(p.netns, p.name) for p in _stopped(old, new, actual)},
+    )
+
+
+def _after(removed: list[Step], new: Topology, left: Actual) -> Actual:
+    """The same value without the removed routes, and what the kernel drops by itself: the routes from a removed
+    address, the routes and the IPv6 addresses of a link that is set down."""
+    routes = {(step.netns, step.route) for step in removed if isinstance(step, DeleteRoute)}
+    sources = {(step.netns, step.address.ip) for step in removed if isinstance(step, DeleteAddress)}
+    downed = {_key(i) for i in new.interfaces() if not i.up and _key(i) in left.links and left.links[_key(i)].up}
+
+    def stays(netns: str, route: Route) -> bool:
+        return not ((netns, route) in routes or (netns, route.src) in sources or (netns, route.dev) in downed)
+
+    return replace(
+        left,
+        addresses={
+            key: frozenset(address for address in found if address.version == 4) if key in downed else found
+            for key, found in left.addresses.items()
+        },
+        routes={
+            netns: frozenset(route for route in found if stays(netns, route)) for netns, found in left.routes.items()
+        },
     )
 
 
@@ -289,12 +326,17 @@ def _over(step: Step, left: Actual) -> Step:
     return step
 
 
-def _in_the_way(step: Step, left: Actual) -> Iterator[DeleteQdisc]:
-    """The qdisc that the step's can't be made of: the kernel changes none into another kind, and no htb at all."""
-    if isinstance(step, AddQdisc):
-        there = left.qdiscs.get((step.netns, step.ifname))
-        if there is not None and there.has is not None:
-            yield DeleteQdisc(step.netns, step.ifname)
+def _in_the_way(step: Step, left: Actual) -> Iterator[Step]:
+    """What must go before the step can be carried out: the kernel takes no second route to a place by the same metric,
+    and changes no qdisc into another kind, nor any htb."""
+    match step:
+        case AddRoute(netns, route):
+            for there in left.routes.get(netns, ()):
+                if (there.dst, there.metric or 0) == (route.dst, route.metric or 0):
+                    yield DeleteRoute(netns, there)
+        case AddQdisc(netns, ifname, _):
+            if (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].has is not None:
+                yield DeleteQdisc(netns, ifname)
 
 
 def _installed(route: Route, routes: frozenset[Route]) -> Route | None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 
 from netlab.kubeproxy import ruleset
-from netlab.model import Interface, Netns, Topology
+from netlab.model import Interface, Netns, Route, Topology
 from netlab.steps import (
     AddAddress,
     AddQdisc,
@@ -71,7 +71,20 @@ def _configure(netns: Netns, interfaces: list[Interface]) -> Iterator[Step]:
         for address in interface.addresses:
             yield AddAddress(netns.name, interface.ifname, address)
     for route in netns.routes:
-        yield AddRoute(netns.name, route)
+        if _passable(route, interfaces):
+            yield AddRoute(netns.name, route)
+
+
+def _passable(route: Route, interfaces: list[Interface]) -> bool:
+    """Whether a route's interface is up: through one that isn't, the kernel has no route."""
+    if route.dev is not None:
+        through = [interface.up for interface in interfaces if interface.ifname == route.dev]
+    elif route.via is not None:
+        via = route.via
+        through = [i.up for i in interfaces if any(via in address.network for address in i.addresses)]
+    else:
+        return True
+    return not through or any(through)
 
 
 def set_up(interface: Interface) -> SetUp:
