@@ -143,6 +143,8 @@ def _differs(interface: Interface, link: ActualLink) -> bool:
         (wanted.mtu, has.mtu),
         (wanted.mac, has.mac),
         (wanted.txqlen, has.txqlen),
+        (wanted.alias, has.alias),
+        (wanted.group, has.group),
         (wanted.gso_max_segs, has.gso_max_segs),
         (wanted.gso_max_size, has.gso_max_size),
         (wanted.gro_max_size, has.gro_max_size),
@@ -187,12 +189,6 @@ def _without(
     """The same value without the stale links, and all that goes with them."""
     dead = {key for key in actual.links if key[0] in gone} | set(stale)
     dead |= {peers[key] for key in dead if key in peers}
-    dead_subnets = {(key[0], address.network) for key in dead for address in actual.addresses.get(key, ())}
-
-    def lives(netns: str, route: Route) -> bool:
-        through = any(subnet[0] == netns and route.via in subnet[1] for subnet in dead_subnets if route.via)
-        return not through and (netns, route.dev) not in dead
-
     return Actual(
         namespaces=actual.namespaces - set(gone),
         links={
@@ -202,7 +198,7 @@ def _without(
         },
         addresses={key: found for key, found in actual.addresses.items() if key not in dead},
         routes={
-            netns: frozenset(route for route in routes if lives(netns, route))
+            netns: frozenset(route for route in routes if (netns, route.dev) not in dead)
             for netns, routes in actual.routes.items()
             if netns not in gone
         },
@@ -220,13 +216,16 @@ def _without(
 
 def _after(removed: list[Step], new: Topology, left: Actual) -> Actual:
     """The same value without the removed routes, and what the kernel drops by itself: the routes from a removed
-    address, the routes and the IPv6 addresses of a link that is set down."""
+    address (IPv6 ones only lose their `src`), and the IPv6 addresses of a link that is set down."""
     routes = {(step.netns, step.route) for step in removed if isinstance(step, DeleteRoute)}
     sources = {(step.netns, step.address.ip) for step in removed if isinstance(step, DeleteAddress)}
     downed = {_key(i) for i in new.interfaces() if not i.up and _key(i) in left.links and left.links[_key(i)].up}
 
-    def stays(netns: str, route: Route) -> bool:
-        return not ((netns, route) in routes or (netns, route.src) in sources or (netns, route.dev) in downed)
+    def staying(netns: str, found: frozenset[Route]) -> Iterator[Route]:
+        for route in found:
+            sourceless = (netns, route.src) in sources
+            if (netns, route) not in routes and not (sourceless and route.dst.version == 4):
+                yield route._replace(src=None) if sourceless else route
 
     return replace(
         left,
@@ -234,9 +233,7 @@ def _after(removed: list[Step], new: Topology, left: Actual) -> Actual:
             key: frozenset(address for address in found if address.version == 4) if key in downed else found
             for key, found in left.addresses.items()
         },
-        routes={
-            netns: frozenset(route for route in found if stays(netns, route)) for netns, found in left.routes.items()
-        },
+        routes={netns: frozenset(staying(netns, found)) for netns, found in left.routes.items()},
     )
 
 
@@ -300,6 +297,8 @@ def _satisfied(step: Step, left: Actual) -> bool:
             return netns in left.namespaces
         case CreateBridge() | CreateVeth():
             return all(key in left.links for key in _makes(step))
+        case SetLink(interface):  # of a link that stays: `_with_set_links` compares that
+            return (interface.netns, interface.ifname) in left.links
         case SetUp(netns, ifname, up, _):
             return (netns, ifname) in left.links and left.links[netns, ifname].up == up
         case AddAddress(netns, ifname, address):

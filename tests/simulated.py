@@ -93,7 +93,11 @@ class Simulated:
                 there.add(address)
             case DeleteAddress(netns, ifname, address):
                 self.addresses[netns, ifname].remove(address)
-                self.routes[netns] = {route for route in self.routes[netns] if route.src != address.ip}
+                self.routes[netns] = {
+                    route if route.src != address.ip else route._replace(src=None)
+                    for route in self.routes[netns]
+                    if route.src != address.ip or address.version == 6
+                }
             case AddRoute(netns, route):
                 self._add_route(netns, route)
             case DeleteRoute(netns, route):

@@ -335,6 +335,31 @@ def test_a_loopback_address_removed() -> None:
     ]
 
 
+def test_an_address_that_moves_takes_the_routes_from_it_along() -> None:
+    routes = [
+        {"to": "198.51.100.0/24", "via": "10.255.0.2", "src": "10.9.9.9"},
+        {"to": "2001:db8::/32", "dev": "eth0", "src": "fd00:9::9"},
+    ]
+    moving = ["10.9.9.9/32", "fd00:9::9/128"]
+    before = edited(namespaces__node__routes=routes, namespaces__node__loopback=moving)
+    after = edited(
+        namespaces__node__routes=routes,
+        namespaces__node__loopback=[],
+        bridges__0__addresses=["10.244.0.1/24", *moving],
+    )
+    assert described(built(before), before, after) == [
+        "far: route 10.9.9.9/32 via 10.255.0.1 dev eth0 removed",
+        "node: address fd00:9::9/128 on lo removed",
+        "node: address 10.9.9.9/32 on lo removed",
+        "node: address 10.9.9.9/32 on cni0",
+        "node: address fd00:9::9/128 on cni0",
+        "node: route 198.51.100.0/24 via 10.255.0.2 src 10.9.9.9",
+        "node: route 2001:db8::/32 dev eth0 removed",
+        "node: route 2001:db8::/32 dev eth0 src fd00:9::9",
+        "/etc/hosts of the lab",
+    ]
+
+
 def test_a_pod_removed() -> None:
     assert edit(namespaces__client=None, bridges__0__ports=[]) == [
         "client: program web ended",
