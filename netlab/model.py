@@ -40,7 +40,8 @@ class Protocol(StrEnum):
 class LinkAttributes(NamedTuple):
     """Attributes of one interface as rtnetlink has them; None leaves the kernel's default.
 
-    mtu, txqlen and the `*_max_*` sizes are in bytes or packets as `ip link` has them; mac is "02:00:00:00:00:01".
+    mtu, txqlen and the `*_max_*` sizes are in bytes or packets as `ip link` has them; mac is "02:00:00:00:00:01",
+    alias a note on the interface (at most 255 bytes), group the number that `ip link … group` selects by.
     """
 
     mtu: int | None = None
@@ -51,6 +52,8 @@ class LinkAttributes(NamedTuple):
     gro_max_size: int | None = None
     num_tx_queues: int = 1
     num_rx_queues: int = 1
+    alias: str | None = None
+    group: int | None = None
 
 
 class Qdisc(NamedTuple):

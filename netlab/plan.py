@@ -19,6 +19,7 @@ from netlab.steps import (
     CreateNetns,
     CreateVeth,
     LoadRules,
+    SetLink,
     SetSysctl,
     SetUp,
     StartProgram,
@@ -39,6 +40,7 @@ def up(topology: Topology) -> list[Step]:
     steps: list[Step] = [CreateNetns(netns.name) for netns in topology.namespaces]
     steps += [CreateBridge(bridge) for bridge in topology.bridges]
     steps += [CreateVeth(veth) for veth in topology.veths]
+    steps += [SetLink(interface) for interface in topology.interfaces() if interface.attributes.alias is not None]
     for netns in topology.namespaces:
         steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if not is_netfilter(key)]
     for netns in topology.namespaces:

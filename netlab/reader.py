@@ -116,6 +116,8 @@ def _link(link: Any, names: dict[int, str]) -> ActualLink:
             gso_max_segs=link.get_attr("IFLA_GSO_MAX_SEGS"),
             gso_max_size=link.get_attr("IFLA_GSO_MAX_SIZE"),
             gro_max_size=link.get_attr("IFLA_GRO_MAX_SIZE"),
+            alias=link.get_attr("IFLA_IFALIAS"),
+            group=link.get_attr("IFLA_GROUP"),
             num_tx_queues=link.get_attr("IFLA_NUM_TX_QUEUES"),
             num_rx_queues=link.get_attr("IFLA_NUM_RX_QUEUES"),
         ),

@@ -25,7 +25,7 @@ _CREATE = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
 _IFF_UP = 0x1
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_TXQLEN = 1, 3, 4, 10, 13
-_IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 26, 28
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 18, 20, 26, 27, 28
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_GSO_MAX_SEGS, _IFLA_GSO_MAX_SIZE, _IFLA_GRO_MAX_SIZE = 40, 41, 58
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
@@ -84,6 +84,7 @@ def _attributes(attributes: LinkAttributes, *, queues: bool) -> bytes:
         (_IFLA_GSO_MAX_SEGS, attributes.gso_max_segs),
         (_IFLA_GSO_MAX_SIZE, attributes.gso_max_size),
         (_IFLA_GRO_MAX_SIZE, attributes.gro_max_size),
+        (_IFLA_GROUP, attributes.group),
         (_IFLA_NUM_TX_QUEUES, attributes.num_tx_queues if queues else None),
         (_IFLA_NUM_RX_QUEUES, attributes.num_rx_queues if queues else None),
     )
@@ -143,6 +144,8 @@ def new_bridge(
 def set_link(index: int, attributes: LinkAttributes, master: int | None) -> bytes:
     """Change an interface's attributes and bridge. Equivalent to `ip link set IFNAME mtu M … master B|nomaster`."""
     body = _link(index) + _attributes(attributes, queues=False) + _u32(_IFLA_MASTER, master or 0)
+    if attributes.alias is not None:  # the kernel takes no alias with a new link
+        body += _attr(_IFLA_IFALIAS, attributes.alias.encode())
     return _message(RTM_NEWLINK, NLM_F_REQUEST, body)
 
 

@@ -25,6 +25,7 @@ def _words(attributes: LinkAttributes, *, queues: bool) -> str:
         "gso_max_segs": attributes.gso_max_segs,
         "gso_max_size": attributes.gso_max_size,
         "gro_max_size": attributes.gro_max_size,
+        "group": attributes.group,
     }
     if queues:
         numbers["numtxqueues"] = attributes.num_tx_queues
@@ -103,6 +104,8 @@ class SetLink(NamedTuple):
         interface = self.interface
         master = "nomaster" if interface.master is None else f"master {interface.master}"
         attributes = _words(interface.attributes, queues=False)
+        if interface.attributes.alias is not None:
+            attributes += f" alias {shlex.quote(interface.attributes.alias)}"
         return f"ip -n {prefix}{self.netns} link set {interface.ifname}{attributes} {master}"
 
 

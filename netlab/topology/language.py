@@ -93,6 +93,13 @@ QDISC = Kinds(
     definition="qdisc",
 )
 
+
+def _alias(text: str) -> str:
+    if not 0 < len(text.encode()) < 256:  # IFALIASZ
+        raise InvalidError("an alias has 1 to 255 bytes", "shorten it")
+    return text
+
+
 LINK_ATTRIBUTES = {
     "mtu": Key(MTU, "largest packet in bytes"),
     "mac": Key(Text("a MAC address", words.mac, words.MAC), "MAC address"),
@@ -100,6 +107,8 @@ LINK_ATTRIBUTES = {
     "gso_max_segs": Key(Integer(1, 65535), "most segments in one GSO packet; 1 means MTU-sized packets only"),
     "gso_max_size": Key(Integer(1, 524280), "largest GSO packet in bytes"),
     "gro_max_size": Key(Integer(1, 524280), "largest GRO packet in bytes"),
+    "alias": Key(Text("an alias", _alias), "a note on the interface, as `ip link` shows it"),
+    "group": Key(Integer(0, UINT32_MAX), "the group's number, by which `ip link show group` selects"),
     "num_tx_queues": Key(Integer(1, 4096), "transmit queues (default 1)"),
     "num_rx_queues": Key(Integer(1, 4096), "receive queues (default 1)"),
 }
