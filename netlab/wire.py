@@ -21,7 +21,10 @@ _FRAGMENT_OFFSET = 0x1FFF
 _IPV6_HEADER_BYTES = 40
 _TCP = struct.Struct("!HHIIBBH")
 _TCP_HEADER_BYTES = 20
-_OPTION_END, _OPTION_NOP, _OPTION_WSCALE = 0, 1, 3
+_OPTION_END, _OPTION_NOP, _OPTION_WSCALE, _OPTION_TIMESTAMP = 0, 1, 3, 8
+_TIMESTAMPS = struct.Struct("!II")
+_ALIGNED_TIMESTAMP = bytes([_OPTION_NOP, _OPTION_NOP, _OPTION_TIMESTAMP, 10])
+"""How Linux begins the options of every segment but a SYN (RFC 7323, appendix A)."""
 
 
 def decode_frame(frame: bytes) -> Segment | None:
@@ -45,10 +48,10 @@ def _decode_ipv4(packet: bytes) -> Segment | None:
     header_bytes = (packet[0] & 0xF) * 4
     if len(packet) < max(header_bytes, 20) or packet[9] != IPPROTO_TCP:
         return None
-    total_bytes, fragment = struct.unpack_from("!H2xH", packet, 2)
+    total_bytes, ip_id, fragment = struct.unpack_from("!HHH", packet, 2)
     if fragment & _FRAGMENT_OFFSET:
         return None
-    return _decode_tcp(packet, header_bytes, total_bytes - header_bytes, packet[12:16], packet[16:20])
+    return _decode_tcp(packet, header_bytes, total_bytes - header_bytes, packet[12:16], packet[16:20], ip_id)
 
 
 def _decode_ipv6(packet: bytes) -> Segment | None:
@@ -58,28 +61,49 @@ def _decode_ipv6(packet: bytes) -> Segment | None:
     return _decode_tcp(packet, _IPV6_HEADER_BYTES, payload_bytes, packet[8:24], packet[24:40])
 
 
-def _decode_tcp(packet: bytes, start: int, tcp_bytes: int, src: bytes, dst: bytes) -> Segment | None:
+def _decode_tcp(packet: bytes, start: int, tcp_bytes: int, src: bytes, dst: bytes, ip_id: int = 0) -> Segment | None:
     if len(packet) < start + _TCP_HEADER_BYTES:
         return None
     sport, dport, seq, ack, offset, flags, window = _TCP.unpack_from(packet, start)
     header_bytes = (offset >> 4) * 4
-    wscale = _wscale(packet[start + _TCP_HEADER_BYTES : start + header_bytes]) if flags & SYN else None
-    payload_bytes = tcp_bytes - header_bytes
-    return Segment(_address(src), sport, _address(dst), dport, seq, ack, flags, window, payload_bytes, wscale)
+    wscale, ts_val, ts_ecr = _options(packet[start + _TCP_HEADER_BYTES : start + header_bytes])
+    return Segment(
+        _address(src),
+        sport,
+        _address(dst),
+        dport,
+        seq,
+        ack,
+        flags,
+        window,
+        tcp_bytes - header_bytes,
+        wscale if flags & SYN else None,
+        ip_id,
+        ts_val,
+        ts_ecr,
+    )
 
 
-def _wscale(options: bytes) -> int | None:
+def _options(options: bytes) -> tuple[int | None, int | None, int | None]:
+    """The window scale, and the timestamp option's value and echo; None for what isn't there or is cut off."""
+    if options.startswith(_ALIGNED_TIMESTAMP) and len(options) == 12:
+        return None, *_TIMESTAMPS.unpack_from(options, 4)
+    wscale: int | None = None
+    ts_val: int | None = None
+    ts_ecr: int | None = None
     at = 0
     while at < len(options) and options[at] != _OPTION_END:
         if options[at] == _OPTION_NOP:
             at += 1
             continue
         if at + 1 >= len(options) or options[at + 1] < 2:
-            return None
+            break
         if options[at] == _OPTION_WSCALE and at + 2 < len(options):
-            return options[at + 2]
+            wscale = options[at + 2]
+        elif options[at] == _OPTION_TIMESTAMP and at + 10 <= len(options):
+            ts_val, ts_ecr = _TIMESTAMPS.unpack_from(options, at + 2)
         at += options[at + 1]
-    return None
+    return wscale, ts_val, ts_ecr
 
 
 @lru_cache(maxsize=1024)

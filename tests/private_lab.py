@@ -69,20 +69,19 @@ class PrivateLab:
             return Path("/proc/sys", key.replace(".", "/")).read_text().strip()
 
     def _build(self, topology: Topology) -> None:
-        for netns in topology.namespaces:
-            self.run(netns.name, "ip", "link", "set", "lo", "up")
-            for key, value in netns.sysctls:
-                with self.inside(netns.name):
-                    Path("/proc/sys", key.replace(".", "/")).write_text(value)
         for bridge in topology.bridges:
             self.run(bridge.interface.netns, "ip", "link", "add", bridge.interface.ifname, "type", "bridge")
-            self._dress(bridge.interface)
         for veth in topology.veths:
             peer = f"/proc/{os.getpid()}/fd/{self._fds[veth.b.netns]}"
             names = (veth.a.ifname, "type", "veth", "peer", "name", veth.b.ifname, "netns", peer)
             self.run(veth.a.netns, "ip", "link", "add", *names)
-            self._dress(veth.a)
-            self._dress(veth.b)
+        for netns in topology.namespaces:
+            self.run(netns.name, "ip", "link", "set", "lo", "up")
+            for key, value in netns.sysctls:  # after the links: some of them are a link's own
+                with self.inside(netns.name):
+                    Path("/proc/sys", key.replace(".", "/")).write_text(value)
+        for interface in topology.interfaces():
+            self._dress(interface)
         for netns in topology.namespaces:
             for route in netns.routes:
                 via = ("via", str(route.via)) if route.via else ()

@@ -34,7 +34,7 @@ def ipv6(body: bytes, next_header: int = 6) -> bytes:
 
 
 def segment(flags: int, payload_bytes: int, wscale: int | None = None) -> Segment:
-    return Segment(CLIENT, 40000, SERVER, 80, 7, 9, flags, 512, payload_bytes, wscale)
+    return Segment(CLIENT, 40000, SERVER, 80, 7, 9, flags, 512, payload_bytes, wscale, ip_id=1)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,24 @@ def test_a_syn_tells_its_window_scale(options: bytes, wscale: int | None) -> Non
 
 def test_only_a_syn_has_a_window_scale() -> None:
     assert decode_ip(ipv4(tcp(ACK, b"\3\3\7\0"))) == segment(ACK, 0)
+
+
+TIMESTAMP = b"\x08\x0a\0\0\0\7\0\0\0\x09"
+
+
+@pytest.mark.parametrize(
+    ("options", "ts_val", "ts_ecr"),
+    [
+        (b"\1\1" + TIMESTAMP, 7, 9),
+        (TIMESTAMP + b"\1\1", 7, 9),
+        (b"\1\1" + TIMESTAMP + b"\1\1\5\x0a\0\0\0\1\0\0\0\2", 7, 9),  # and a selective acknowledgement
+        (b"\0\0" + TIMESTAMP, None, None),  # after the end of the options
+        (b"\1\1\1\1\1\1\1\1\1\1\x08\x0a", None, None),  # cut off
+    ],
+)
+def test_timestamps_are_read(options: bytes, ts_val: int | None, ts_ecr: int | None) -> None:
+    read = decode_ip(ipv4(tcp(ACK, options)))
+    assert read == Segment(CLIENT, 40000, SERVER, 80, 7, 9, ACK, 512, 0, None, 1, ts_val, ts_ecr)
 
 
 def test_a_frame_that_is_cut_off_after_the_headers_keeps_its_length() -> None:

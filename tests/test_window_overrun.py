@@ -156,7 +156,7 @@ def test_a_burst_too_small_to_matter_is_inconclusive(monkeypatch: pytest.MonkeyP
 
 
 def test_blind_packet_observers_make_it_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packets, "tcp_ports_filter", lambda _: BLIND)
+    monkeypatch.setattr(packets, "tcp_ports_filter", lambda *_: BLIND)
     result = run(topology(), 1)
     assert of_all(result) == (
         Conclusion.INCONCLUSIVE,

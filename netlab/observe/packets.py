@@ -1,7 +1,8 @@
 """Packets on one interface: an AF_PACKET socket with a ring in shared memory, the kernel's stamps, and a filter in it.
 
-Only TCP headers of the wanted ports come up, cut off after the headers. The kernel counts what the ring had no room
-for. An open AF_PACKET socket makes the kernel clone each packet of its interface: that is all it changes there.
+A FrameObserver brings the frames that its filter takes, cut off where it is told to. A PacketObserver is one whose
+frames are TCP of the wanted ports, decoded. The kernel counts what the ring had no room for. An open AF_PACKET socket
+makes the kernel clone each packet of its interface: that is all it changes there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import ctypes
 import mmap
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from netlab.errors import UnsupportedError
 from netlab.events import Direction, Packet
@@ -29,30 +31,50 @@ _PACKET_OUTGOING = 4
 _SO_ATTACH_FILTER, _SO_TIMESTAMPNS = 26, 35
 _TP_STATUS_KERNEL, _TP_STATUS_USER = 0, 1
 
-_SLOT_BYTES, _SLOTS = 256, 8192
-# The ring comes in blocks, each a page or several.
-_SLOTS_PER_BLOCK = mmap.PAGESIZE // _SLOT_BYTES
+_SLOTS = 8192
 # struct tpacket2_hdr: tp_status, tp_len, tp_snaplen, tp_mac, tp_net, tp_sec, tp_nsec; padded to 32 bytes, and then
 # struct sockaddr_ll, whose sll_pkttype is its 11th byte.
 _TPACKET2_HDR = struct.Struct("=IIIHHII")
 _PKTTYPE_AT = 32 + 10
+_FRAME_AT = 66
+"""Where an Ethernet frame begins in its slot: both headers (52 bytes) and 16 for the link layer's, rounded up to a
+multiple of 16, less the 14 bytes of Ethernet's own (tpacket_rcv in net/packet/af_packet.c)."""
 _STATUS = struct.Struct("=I")
 
 
-class PacketObserver:
-    """The TCP packets that cross one interface and have one of `ports` as source or destination port.
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame crossing one interface. wire_bytes is its whole length, data its beginning, link-layer header first."""
 
-    The ring has `slots` places, a multiple of those in a page. UnsupportedError where the kernel or the user can't;
-    OSError for an interface that isn't there. Equivalent to
-    `ip netns exec NETNS tcpdump -i IFNAME 'tcp and port PORT'`.
+    time_ns: int
+    netns: str
+    ifname: str
+    direction: Direction
+    wire_bytes: int
+    data: bytes
+
+
+class FrameObserver:
+    """The frames that cross one interface and that a classic BPF program takes; all of them without a program.
+
+    A frame is cut off after snaplen_bytes. The ring has room for `slots` frames, a multiple of those in a page, and
+    takes snaplen_bytes of memory for each and a little more. UnsupportedError where the kernel or the user can't;
+    OSError for an interface that isn't there. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME -s SNAPLEN`.
     """
 
     def __init__(
-        self, namespaces: Namespaces, netns: str, ifname: str, ports: Iterable[int], slots: int = _SLOTS
+        self,
+        namespaces: Namespaces,
+        netns: str,
+        ifname: str,
+        program: bytes | None = None,
+        snaplen_bytes: int = SNAPLEN_BYTES,
+        slots: int = _SLOTS,
     ) -> None:
         self.name = f"the packets on {netns}/{ifname}"
         self._netns, self._ifname = netns, ifname
-        self._slots, self._next = slots, 0
+        self._snaplen, self._slots, self._next = snaplen_bytes, slots, 0
+        self._slot_bytes, block_bytes = _ring_geometry(snaplen_bytes)
         try:
             # Protocol 0 receives nothing yet: what comes before the filter is in place would pass unfiltered.
             self._socket = namespaces.socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -60,42 +82,41 @@ class PacketObserver:
             raise UnsupportedError(f"can't observe packets: AF_PACKET socket: {error.strerror}") from error
         try:
             self._socket.setblocking(False)
-            attach_filter(self._socket, tcp_ports_filter(ports))
+            if program is not None:
+                attach_filter(self._socket, program)
             # Has the kernel stamp a packet when it is received, not when it gets here.
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
-            block_bytes = _SLOT_BYTES * _SLOTS_PER_BLOCK
-            ring = struct.pack("=IIII", block_bytes, slots // _SLOTS_PER_BLOCK, _SLOT_BYTES, slots)
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, ring)
-            self._ring = mmap.mmap(self._socket.fileno(), slots * _SLOT_BYTES)
+            blocks = slots * self._slot_bytes // block_bytes
+            self._socket.setsockopt(
+                _SOL_PACKET, _PACKET_RX_RING, struct.pack("=IIII", block_bytes, blocks, self._slot_bytes, slots)
+            )
+            self._ring = mmap.mmap(self._socket.fileno(), slots * self._slot_bytes)
             self._socket.bind((ifname, _ETH_P_ALL))
         except BaseException:
             self._socket.close()
             raise
 
     def fileno(self) -> int:
-        """The descriptor that is readable when packets wait."""
+        """The descriptor that is readable when frames wait."""
         return self._socket.fileno()
 
-    def read(self) -> list[Packet]:
-        """The packets that wait, in the order they crossed the interface."""
-        packets = []
+    def frames(self) -> Iterator[Frame]:
+        """The frames that wait, in the order they crossed the interface; each gives its slot back as it is taken."""
         # One round at most: a slot given back may be filled again at once.
         for _ in range(self._slots):
-            at = self._next * _SLOT_BYTES
-            status, _, snaplen, mac, _, sec, nsec = _TPACKET2_HDR.unpack_from(self._ring, at)
+            at = self._next * self._slot_bytes
+            status, wire_bytes, snaplen, mac, _, sec, nsec = _TPACKET2_HDR.unpack_from(self._ring, at)
             if not status & _TP_STATUS_USER:
                 break
             direction = Direction.OUT if self._ring[at + _PKTTYPE_AT] == _PACKET_OUTGOING else Direction.IN
-            segment = decode_frame(self._ring[at + mac : at + mac + snaplen])
+            data = self._ring[at + mac : at + mac + min(snaplen, self._snaplen)]
             _STATUS.pack_into(self._ring, at, _TP_STATUS_KERNEL)
             self._next = (self._next + 1) % self._slots
-            if segment is not None:
-                packets.append(Packet(sec * 1_000_000_000 + nsec, self._netns, self._ifname, direction, segment))
-        return packets
+            yield Frame(sec * 1_000_000_000 + nsec, self._netns, self._ifname, direction, wire_bytes, data)
 
     def lost(self) -> int:
-        """How many packets found the ring full since this was last asked: tp_drops of PACKET_STATISTICS."""
+        """How many frames found the ring full since this was last asked: tp_drops of PACKET_STATISTICS."""
         _, drops = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         return int(drops)
 
@@ -105,15 +126,58 @@ class PacketObserver:
         self._socket.close()
 
 
+def _ring_geometry(snaplen_bytes: int) -> tuple[int, int]:
+    """Bytes of a slot and of a block: slots smaller than a page share one, larger ones are a block each."""
+    needed = _FRAME_AT + snaplen_bytes
+    if needed > mmap.PAGESIZE:
+        slot = -(-needed // mmap.PAGESIZE) * mmap.PAGESIZE
+        return slot, slot
+    return 1 << (needed - 1).bit_length(), mmap.PAGESIZE
+
+
+class PacketObserver(FrameObserver):
+    """The TCP packets that cross one interface and have one of `ports` as source or destination port.
+
+    keep_frames keeps each one's bytes, up to snaplen_bytes of them, and its length on the wire. Ring and errors are
+    FrameObserver's. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME 'tcp and port PORT'`.
+    """
+
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        netns: str,
+        ifname: str,
+        ports: Iterable[int],
+        slots: int = _SLOTS,
+        *,
+        keep_frames: bool = False,
+        snaplen_bytes: int = SNAPLEN_BYTES,
+    ) -> None:
+        self._keep_frames = keep_frames
+        program = tcp_ports_filter(ports, snaplen_bytes)
+        super().__init__(namespaces, netns, ifname, program, snaplen_bytes, slots)
+
+    def read(self) -> list[Packet]:
+        """The packets that wait, in the order they crossed the interface."""
+        packets = []
+        for frame in self.frames():
+            segment = decode_frame(frame.data)
+            if segment is None:
+                continue
+            kept = (frame.wire_bytes, frame.data) if self._keep_frames else (0, b"")
+            packets.append(Packet(frame.time_ns, frame.netns, frame.ifname, frame.direction, segment, *kept))
+        return packets
+
+
 # Classic BPF, of include/uapi/linux/bpf_common.h: operation codes by the names `bpf_asm` has for them.
 _LDH, _LDB, _LDH_X, _LDXB_MSH, _JEQ, _JSET, _RET = 0x28, 0x30, 0x48, 0xB1, 0x15, 0x45, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 
 
-def tcp_ports_filter(ports: Iterable[int]) -> bytes:
+def tcp_ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> bytes:
     """A classic BPF program for Ethernet frames: TCP over IPv4 or IPv6, from or to one of the ports.
 
-    It returns SNAPLEN_BYTES for those and 0 for the rest. Later fragments and IPv6 extension headers don't match.
+    It returns snaplen_bytes for those and 0 for the rest. Later fragments and IPv6 extension headers don't match.
     """
     wanted = sorted(set(ports))
     # Jumps go to labels, "" being the next instruction; instructions are (code, operand, if true, if false).
@@ -141,7 +205,7 @@ def tcp_ports_filter(ports: Iterable[int]) -> bytes:
         "no",
         (_RET, 0, "", ""),
         "yes",
-        (_RET, SNAPLEN_BYTES, "", ""),
+        (_RET, snaplen_bytes, "", ""),
     ]
     labels: dict[str, int] = {}
     instructions: list[tuple[int, int, str, str]] = []
