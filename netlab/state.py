@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -206,14 +207,29 @@ def _same(fd: int, path: Path) -> bool:
 
 
 def _make_root(root: Path) -> None:
+    _check_root(root)
     root.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
-    owner = root.stat().st_uid
-    if owner != os.geteuid() or root.is_symlink():
-        raise LabError(f"{root} belongs to another user", f"set {RUNDIR_VARIABLE} to a directory of yours")
+    _check_root(root)
+
+
+def _check_root(root: Path) -> None:
+    """Refuse a directory in which someone else could have written down labs for this user to enter or to end."""
+    try:
+        found = root.lstat()
+    except FileNotFoundError:
+        return
+    elsewhere = f"set {RUNDIR_VARIABLE} to a directory of yours"
+    if stat.S_ISLNK(found.st_mode):
+        raise LabError(f"{root} is a symbolic link", f"remove it, or {elsewhere}")
+    if not stat.S_ISDIR(found.st_mode):
+        raise LabError(f"{root} is no directory", f"remove it, or {elsewhere}")
+    if found.st_uid != os.geteuid():
+        raise LabError(f"{root} belongs to another user", elsewhere)
 
 
 def labs(root: Path) -> list[str]:
-    """The names of the labs that are written down here, sorted."""
+    """The names of the labs that are written down here, sorted. LabError where the directory isn't this user's."""
+    _check_root(root)
     try:
         return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     except FileNotFoundError:
