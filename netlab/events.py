@@ -47,7 +47,8 @@ class Segment:
     window is the header's field, not yet scaled; wscale is the window scale option of a SYN, None without it.
     payload_bytes comes from the IP header, so it is right for a packet that was captured in part. ip_id is IPv4's
     identification, 0 for IPv6: Linux counts it up per connection, so it tells copies of a packet from its
-    retransmission. ts_val and ts_ecr are the timestamp option's, None without it.
+    retransmission. ts_val and ts_ecr are the timestamp option's, None without it. sack_permitted is the SYN's option;
+    sack_edge the highest right edge among the selective acknowledgements (RFC 2018), None without any.
     """
 
     src: Address
@@ -63,6 +64,8 @@ class Segment:
     ip_id: int = 0
     ts_val: int | None = None
     ts_ecr: int | None = None
+    sack_permitted: bool = False
+    sack_edge: int | None = None
 
     @property
     def end(self) -> int:
@@ -124,7 +127,7 @@ class SocketEvent:
     """Something that happened to the socket at one end, as the kernel told the program.
 
     ERROR has the errno. STALE_WINDOW has window_bytes, the send window the kernel has from now on, and was_bytes, the
-    one it had until now, both read back from the kernel.
+    one it had until now, both read back from the kernel. local_port is the socket's own, 0 where it was not told.
     """
 
     time_ns: int
@@ -133,6 +136,7 @@ class SocketEvent:
     errno: int = 0
     window_bytes: int = 0
     was_bytes: int = 0
+    local_port: int = 0
 
 
 class EntryChange(StrEnum):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import NamedTuple
 
-from netlab.events import SYN, Segment
+from netlab.events import SYN, Segment, seq_diff
 from netlab.model import Address
 
 ETH_HEADER_BYTES = 14
@@ -21,7 +22,8 @@ _FRAGMENT_OFFSET = 0x1FFF
 _IPV6_HEADER_BYTES = 40
 _TCP = struct.Struct("!HHIIBBH")
 _TCP_HEADER_BYTES = 20
-_OPTION_END, _OPTION_NOP, _OPTION_WSCALE, _OPTION_TIMESTAMP = 0, 1, 3, 8
+_OPTION_END, _OPTION_NOP, _OPTION_WSCALE, _OPTION_SACK_PERMITTED, _OPTION_SACK, _OPTION_TIMESTAMP = 0, 1, 3, 4, 5, 8
+_SACK_BLOCK = struct.Struct("!II")
 _TIMESTAMPS = struct.Struct("!II")
 _ALIGNED_TIMESTAMP = bytes([_OPTION_NOP, _OPTION_NOP, _OPTION_TIMESTAMP, 10])
 """How Linux begins the options of every segment but a SYN (RFC 7323, appendix A)."""
@@ -66,7 +68,7 @@ def _decode_tcp(packet: bytes, start: int, tcp_bytes: int, src: bytes, dst: byte
         return None
     sport, dport, seq, ack, offset, flags, window = _TCP.unpack_from(packet, start)
     header_bytes = (offset >> 4) * 4
-    wscale, ts_val, ts_ecr = _options(packet[start + _TCP_HEADER_BYTES : start + header_bytes])
+    options = _options(packet[start + _TCP_HEADER_BYTES : start + header_bytes])
     return Segment(
         _address(src),
         sport,
@@ -77,20 +79,32 @@ def _decode_tcp(packet: bytes, start: int, tcp_bytes: int, src: bytes, dst: byte
         flags,
         window,
         tcp_bytes - header_bytes,
-        wscale if flags & SYN else None,
+        options.wscale if flags & SYN else None,
         ip_id,
-        ts_val,
-        ts_ecr,
+        options.ts_val,
+        options.ts_ecr,
+        bool(flags & SYN) and options.sack_permitted,
+        options.sack_edge,
     )
 
 
-def _options(options: bytes) -> tuple[int | None, int | None, int | None]:
-    """The window scale, and the timestamp option's value and echo; None for what isn't there or is cut off."""
-    if options.startswith(_ALIGNED_TIMESTAMP) and len(options) == 12:
-        return None, *_TIMESTAMPS.unpack_from(options, 4)
+class _Options(NamedTuple):
     wscale: int | None = None
     ts_val: int | None = None
     ts_ecr: int | None = None
+    sack_permitted: bool = False
+    sack_edge: int | None = None
+
+
+def _options(options: bytes) -> _Options:
+    """What the options say; None for what isn't there or is cut off."""
+    if options.startswith(_ALIGNED_TIMESTAMP) and len(options) == 12:
+        return _Options(None, *_TIMESTAMPS.unpack_from(options, 4))
+    wscale: int | None = None
+    ts_val: int | None = None
+    ts_ecr: int | None = None
+    sack_permitted = False
+    sack_edge: int | None = None
     at = 0
     while at < len(options) and options[at] != _OPTION_END:
         if options[at] == _OPTION_NOP:
@@ -98,12 +112,19 @@ def _options(options: bytes) -> tuple[int | None, int | None, int | None]:
             continue
         if at + 1 >= len(options) or options[at + 1] < 2:
             break
-        if options[at] == _OPTION_WSCALE and at + 2 < len(options):
+        kind, end = options[at], at + options[at + 1]
+        if kind == _OPTION_WSCALE and at + 2 < len(options):
             wscale = options[at + 2]
-        elif options[at] == _OPTION_TIMESTAMP and at + 10 <= len(options):
+        elif kind == _OPTION_TIMESTAMP and at + 10 <= len(options):
             ts_val, ts_ecr = _TIMESTAMPS.unpack_from(options, at + 2)
-        at += options[at + 1]
-    return wscale, ts_val, ts_ecr
+        elif kind == _OPTION_SACK_PERMITTED:
+            sack_permitted = True
+        elif kind == _OPTION_SACK:
+            blocks = options[at + 2 : end]
+            for _, right in _SACK_BLOCK.iter_unpack(blocks[: len(blocks) // 8 * 8]):
+                sack_edge = right if sack_edge is None or seq_diff(right, sack_edge) > 0 else sack_edge
+        at = end
+    return _Options(wscale, ts_val, ts_ecr, sack_permitted, sack_edge)
 
 
 @lru_cache(maxsize=1024)

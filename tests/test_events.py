@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 
 import pytest
@@ -99,7 +100,7 @@ TIMESTAMP = b"\x08\x0a\0\0\0\7\0\0\0\x09"
     [
         (b"\1\1" + TIMESTAMP, 7, 9),
         (TIMESTAMP + b"\1\1", 7, 9),
-        (b"\1\1" + TIMESTAMP + b"\1\1\5\x0a\0\0\0\1\0\0\0\2", 7, 9),  # and a selective acknowledgement
+        (b"\1\1" + TIMESTAMP + b"\1\1\1\1", 7, 9),
         (b"\0\0" + TIMESTAMP, None, None),  # after the end of the options
         (b"\1\1\1\1\1\1\1\1\1\1\x08\x0a", None, None),  # cut off
     ],
@@ -107,6 +108,28 @@ TIMESTAMP = b"\x08\x0a\0\0\0\7\0\0\0\x09"
 def test_timestamps_are_read(options: bytes, ts_val: int | None, ts_ecr: int | None) -> None:
     read = decode_ip(ipv4(tcp(ACK, options)))
     assert read == Segment(CLIENT, 40000, SERVER, 80, 7, 9, ACK, 512, 0, None, 1, ts_val, ts_ecr)
+
+
+SACK = b"\5\x12" + bytes.fromhex("fffffff0 00000010 ffffffe0 ffffffe8")
+
+
+@pytest.mark.parametrize(
+    ("options", "edge"),
+    [
+        (b"\1\1" + TIMESTAMP + b"\1\1" + SACK, 0x10),  # the higher one has wrapped
+        (b"\1\1" + SACK[:10], 0x10),  # cut off after the first block
+        (b"\1\1" + SACK[:6], None),
+    ],
+)
+def test_the_highest_edge_of_the_selective_acknowledgements_is_read(options: bytes, edge: int | None) -> None:
+    read = decode_ip(ipv4(tcp(ACK, options)))
+    assert read is not None
+    assert read.sack_edge == edge
+
+
+def test_only_a_syn_permits_selective_acknowledgements() -> None:
+    assert decode_ip(ipv4(tcp(SYN, b"\4\2\0\0"))) == replace(segment(SYN, 0), sack_permitted=True)
+    assert decode_ip(ipv4(tcp(ACK, b"\4\2\0\0"))) == segment(ACK, 0)
 
 
 def test_a_frame_that_is_cut_off_after_the_headers_keeps_its_length() -> None:
