@@ -16,6 +16,9 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to take back, Ctrl-C just ends it
     gc.set_threshold(100_000)
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:  # closed: the next file or socket would get its number
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115 (for as long as the process lives)
     from netlab import cli
 
     code = 1

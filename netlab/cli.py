@@ -304,7 +304,7 @@ def down(
 ) -> None:
     """Take a lab down, from its state alone; a lab that isn't there is success."""
     from netlab.lab import down as take_down
-    from netlab.state import choose, labs, run_directory
+    from netlab.state import choose, labs, remove_if_empty, run_directory
 
     root = run_directory()
     if all_labs and lab is not None:
@@ -316,6 +316,7 @@ def down(
             _say(f"netlab: {left}")
         if not quiet:
             _say(f"lab {name} is down")
+    remove_if_empty(root)
     if not doomed and not quiet:
         is_file = lab is not None and lab.endswith((".yaml", ".yml"))
         hint = "; that is a file: `netlab down` takes a lab's name" if is_file else ""
@@ -324,7 +325,10 @@ def down(
 
 @app.command()
 def status(
-    lab: LabArgument = None,
+    lab: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[LAB]", help="A lab's name; left out: all labs, each in a line.", autocompletion=_labs),
+    ] = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
     """The labs that are up; or one lab's namespaces, addresses, services, programs and drift."""
@@ -538,7 +542,11 @@ def fix_list() -> None:
 
 @fix_app.command("apply")
 def fix_apply(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", autocompletion=_fixes)], lab: LabOption = None
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME…", help="Mitigations, as `netlab fix list` names them.", autocompletion=_fixes),
+    ],
+    lab: LabOption = None,
 ) -> None:
     """Put mitigations into a lab that is up."""
     _change_fixes(lab, lambda fixes: (*fixes, *(name for name in names if name not in fixes)))
