@@ -18,7 +18,7 @@ def main() -> NoReturn:
     gc.set_threshold(100_000)
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:  # closed: the next file or socket would get its number
-            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115 (for as long as the process lives)
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     from netlab import cli
 
     code = 1
