@@ -181,8 +181,7 @@ class LabDirectory:
             # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
             with suppress(OSError):
                 self.path.rmdir()
-            with suppress(OSError):
-                self.root.rmdir()
+            remove_if_empty(self.root)
             os.close(fd)
 
 
@@ -225,6 +224,12 @@ def _check_root(root: Path) -> None:
         raise LabError(f"{root} is no directory", f"remove it, or {elsewhere}")
     if found.st_uid != os.geteuid():
         raise LabError(f"{root} belongs to another user", elsewhere)
+
+
+def remove_if_empty(root: Path) -> None:
+    """Remove the labs' directory with the last lab in it, or after a command that was killed before the first."""
+    with suppress(OSError):
+        root.rmdir()
 
 
 def labs(root: Path) -> list[str]:

@@ -53,8 +53,8 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 def detail(directory: LabDirectory, state: LabState, output: str) -> str:
     """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
-    wanted = lab.as_it_is(directory, state)
     namespaces = lab.open_lab(state)
+    wanted = lab.as_it_is(directory, state)
     drift = lab.changes(directory, namespaces, wanted.topology, wanted.topology, state)
     assert state.holder is not None
     told = {
