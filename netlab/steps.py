@@ -217,7 +217,7 @@ class LoadRules(NamedTuple):
 
 
 class WriteHosts(NamedTuple):
-    """The lab's /etc/hosts: the names of its namespaces and Services. No name server knows others: none is reachable."""
+    """The lab's /etc/hosts: names of namespaces and Services. No name server knows others: none is reachable."""
 
     text: str
     namespaces: tuple[str, ...]
