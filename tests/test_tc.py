@@ -105,6 +105,7 @@ def veth() -> Iterator[int]:
     unshare(CLONE_NEWNET)
     try:
         subprocess.run(["ip", "link", "add", "eth0", "index", "7", "type", "veth", "peer", "name", "eth1"], check=True)
+        subprocess.run(["ip", "link", "set", "eth0", "up"], check=True)
         yield 7
     finally:
         setns(home, CLONE_NEWNET)
