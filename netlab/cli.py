@@ -49,7 +49,7 @@ def main() -> None:
     except NetlabError as error:
         _say(f"netlab: {error}" if not _is_file_report(error) else str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except interrupts.Interrupted:
         _say("netlab: interrupted")
         sys.exit(130)
     except BrokenPipeError:
@@ -525,6 +525,68 @@ def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataForma
         progress.end()
     sys.stdout.write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
     return result
+
+
+@app.command()
+def capture(
+    names: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="[NAME[:IFNAME]]…",
+            help="Namespaces, or single interfaces of them; left out: all.",
+            autocompletion=_namespaces,
+        ),
+    ] = None,
+    file: Annotated[
+        str, typer.Option("--write", "-w", metavar="FILE", help="Where to; - or left out: stdout, into a pipe.")
+    ] = "-",
+    expression: Annotated[
+        str, typer.Option("--filter", metavar="EXPRESSION", help="Only these packets; the language is tcpdump's.")
+    ] = "",
+    count: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--count", "-c", min=1, help="End after so many packets."),
+    ] = None,
+    for_s: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
+    ] = None,
+    snaplen: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--snaplen", "-s", metavar="BYTES", min=1, max=262144, help="Keep so much of each packet."),
+    ] = None,
+    lab: LabOption = None,
+) -> None:
+    """Write the packets of several namespaces into one pcapng file, until Ctrl-C."""
+    from netlab import capture as captures
+    from netlab.lab import as_it_is, open_lab
+
+    if file == "-" and sys.stdout.isatty():
+        raise UsageError("pcapng on a terminal helps nobody", "-w FILE, or a pipe: netlab capture | tshark -r -")
+    directory, state = _lab(lab)
+    roles = {netns.name: netns.role.value for netns in as_it_is(directory, state).topology.namespaces}
+    namespaces = open_lab(state)
+    tapped = captures.taps(namespaces, roles, names or [])
+    snaplen_bytes = captures.WHOLE_FRAME_BYTES if snaplen is None else snaplen
+    program = None
+    if expression:
+        from netlab.libpcap import compile_filter
+
+        # In the lab, so that no name in the expression is asked for outside.
+        with namespaces.inside(tapped[0].netns):
+            program = compile_filter(expression, snaplen_bytes)
+    with captures.Capture(
+        namespaces, tapped, expression=expression, program=program, snaplen_bytes=snaplen_bytes
+    ) as taking:
+        with interrupts.as_news() as stop, captures.sink(file) as out:
+            _say(f"capturing on {', '.join(f'{tap.netns}/{tap.ifname}' for tap in tapped)}")
+            taking.run(out, stop, count=count, for_s=for_s, note=_say)
+        captured = sum(interface.captured for interface in taking.interfaces)
+        dropped = sum(interface.dropped for interface in taking.interfaces)
+        _say(f"{_count(captured, 'packet')} captured, {dropped} dropped")
+        for interface in taking.interfaces:
+            if interface.dropped:
+                _say(f"  {interface.tap.netns}/{interface.tap.ifname}: {interface.dropped} dropped")
 
 
 @fix_app.command("list")

@@ -1,15 +1,17 @@
 """Ctrl-C and its like: when they stop a command, and when they must wait.
 
-SIGINT, SIGTERM and SIGHUP become KeyboardInterrupt while something is made that must be taken back. A forked child of
-ours must never raise it: it would run its parent's clean-up a second time.
+SIGINT, SIGTERM and SIGHUP raise Interrupted while something is made that must be taken back; the first one counts. A
+forked child of ours must never raise it: it would run its parent's clean-up a second time.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 _HEARD = tuple(
     number
@@ -19,10 +21,24 @@ _HEARD = tuple(
 _MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+class Interrupted(BaseException):
+    """One of them came. Not a KeyboardInterrupt, which typer would swallow without a word."""
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    for number in _HEARD:  # a second one would come before the clean-up has begun
+        signal.signal(number, _lose)
+    raise Interrupted
+
+
+def _lose(_number: int, _frame: object) -> None:
+    """Not SIG_IGN, which the programs that are started meanwhile would keep."""
+
+
 def stop_on_signals() -> None:
-    """From now on they raise KeyboardInterrupt, but for those that this process was started to ignore."""
+    """From now on they raise Interrupted, but for those that this process was started to ignore."""
     for number in _HEARD:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
 
 
 def too_late() -> None:
@@ -36,12 +52,37 @@ def undisturbed() -> Iterator[None]:
     """They are lost meanwhile: a second Ctrl-C doesn't stop the taking back."""
     before = {number: signal.getsignal(number) for number in _HEARD}
     for number in _HEARD:
-        signal.signal(number, lambda _number, _frame: None)  # not SIG_IGN, which the programs started would keep
+        signal.signal(number, _lose)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def as_news() -> Iterator[socket.socket]:
+    """Meanwhile the first of them raises nothing: the socket is readable once it has come. A second one raises.
+
+    For a command that waits, and that has something to bring to its end first.
+    """
+    before = {number: signal.getsignal(number) for number in _HEARD}
+    news, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+
+    def arrived(_number: int, _frame: object) -> None:
+        stop_on_signals()
+
+    with news, wakeup:
+        former = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        for number in _HEARD:
+            signal.signal(number, arrived)
+        try:
+            yield news
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(former)
 
 
 @contextmanager
@@ -55,7 +96,7 @@ def held_back(*more: signal.Signals) -> Iterator[None]:
 
 
 def fork() -> int:
-    """fork(2), whose child is ended by them, silently, instead of raising KeyboardInterrupt."""
+    """fork(2), whose child is ended by them, silently, instead of raising Interrupted."""
     with held_back():
         pid = os.fork()
         if pid:

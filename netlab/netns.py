@@ -75,12 +75,13 @@ class Namespaces:
         except (FileNotFoundError, ProcessLookupError):
             return None
 
-    def kill(self, pid: int, number: int) -> None:
-        """Send a signal to a process of the lab's PID namespace; it may be gone."""
+    def kill_group(self, pgid: int, number: int) -> None:
+        """Send a signal to a process group of the lab's PID namespace; it may be gone."""
         setns(self._pid, CLONE_NEWPID)
         child = interrupts.fork()
         if child == 0:
-            _kill(pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(pgid, number)
             os._exit(0)
         os.waitpid(child, 0)
 

@@ -30,12 +30,16 @@ def running(namespaces: Namespaces, started: StartedProgram) -> bool:
 
 
 def stop(namespaces: Namespaces, started: StartedProgram) -> None:
-    """End a program: SIGTERM, and SIGKILL where that doesn't do within a second."""
+    """End a program and its children: SIGTERM, and SIGKILL for what is left when it is gone, or after a second.
+
+    A child that made a session of its own stays until the lab goes down.
+    """
     import signal
 
+    if not running(namespaces, started):
+        return
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if running(namespaces, started):
-            namespaces.kill(started.pid, number)
+        namespaces.kill_group(started.pid, number)  # it leads a group of its own: see Namespaces.start
         deadline = time.monotonic() + 1.0
         while running(namespaces, started) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
