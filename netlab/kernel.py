@@ -7,6 +7,7 @@ kernel carries them out in order and reports each that fails. Making and removin
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -195,8 +196,10 @@ class _Batch:
         failure: StepError | None = None
         while True:
             for sequence, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
-                if code and failure is None:
-                    step = self.steps[sequence - 1]
+                step = self.steps[sequence - 1]
+                # no_link_local's: where there is no IPv6 (MTU below 1280, ipv6.disable=1) no address comes by itself.
+                no_ipv6 = code == errno.EAFNOSUPPORT and isinstance(step, SetUp)
+                if code and not no_ipv6 and failure is None:
                     failure = _refused(step, f"{os.strerror(code)}{f' ({words})' if words else ''}")
                 if sequence == last:
                     if failure is not None:

@@ -206,7 +206,12 @@ def test_ipv6_true_gives_each_ipv4_interface_an_ipv6_address_too() -> None:
         "c:eth1 10.255.0.2/30 fd00:10:255::2/64",
     ]
     assert [str(ip) for ip in topology.service("web").cluster_ips] == ["10.96.0.1", "fd00:10:96::1"]
-    assert topology.netns("node").sysctls == (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"))
+    assert topology.netns("node").sysctls == (
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+        ("net.ipv4.conf.all.send_redirects", "0"),
+        ("net.ipv4.conf.br0.send_redirects", "0"),
+    )
 
 
 def test_a_lab_may_have_ipv6_alone() -> None:
@@ -225,6 +230,7 @@ def test_a_lab_may_have_ipv6_alone() -> None:
     ]
     assert routes(topology) == [
         "node: fd00:9::9/128 via fd00:1::2",
+        "node: fd00:10:96::1/128 via None",
         "a: ::/0 via fd00:1::1",
         "b: ::/0 via fd00:2::",
     ]

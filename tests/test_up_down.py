@@ -185,3 +185,21 @@ def test_up_needs_root_for_a_root_lab(netlab: Netlab, lab_name: str, tmp_path: P
     )
     assert done.returncode == 2
     assert not netlab.rundir.exists()
+
+
+SMALL_MTU = """
+namespaces:
+  node: {role: node}
+  a: {sysctls: {net.ipv4.conf.eth0/7.rp_filter: 2}}
+  b: {}
+bridges:
+  - {name: br0, netns: node, ports: [{netns: a, ifname: eth0.7, mtu: 1000}, {netns: b, mtu: 68}]}
+"""
+"""No interface here has IPv6, since RFC 8200 needs 1280 bytes; the bridge's MTU follows its ports'. One name has a dot."""
+
+
+def test_an_mtu_too_small_for_ipv6(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, SMALL_MTU)
+    assert lab.up() == f"lab {lab_name} is up: 3 namespaces, 2 links, 0 services\n"
+    assert lab.up() == f"lab {lab_name} is up: nothing to do\n"
+    assert lab.exec("a", "cat", "/sys/class/net/eth0.7/mtu", "/proc/sys/net/ipv4/conf/eth0.7/rp_filter") == "1000\n2\n"

@@ -163,7 +163,7 @@ PROGRAM = Fields(
         ),
         "command": Key(Command(), "a list of words, or text split as a shell splits it", required=True),
         "env": Key(
-            MapOf(Text(numbers=True), words.env_name, words.ENV_NAME, may_add=True),
+            MapOf(Text("text", words.env_value, numbers=True), words.env_name, words.ENV_NAME, may_add=True),
             "variables added to its environment",
         ),
         "ready": Key(READY, "when it counts as started; one of listening, output, command"),
@@ -179,7 +179,8 @@ NAMESPACE = Fields(
         "node": Key(NETNS, "a pod's node; left out: the node on the same bridge or link"),
         "loopback": Key(ADDRESSES, "addresses on lo beside 127.0.0.1 and ::1"),
         "sysctls": Key(
-            MapOf(Text("a value", numbers=True), words.sysctl, words.SYSCTL, may_add=True), "sysctls, as in sysctl(8)"
+            MapOf(Text("a value", words.sysctl_value, numbers=True), words.sysctl, words.SYSCTL, may_add=True),
+            "sysctls, as in sysctl(8)",
         ),
         "routes": Key(ListOf(ROUTE), "routes beside the derived ones; for the same destination these win"),
         "programs": Key(ListOf(PROGRAM), "programs started once the lab is up"),

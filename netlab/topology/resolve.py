@@ -7,7 +7,6 @@ incomplete, and `load` throws the whole away. Interfaces and addresses are `segm
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 
@@ -32,11 +31,10 @@ from netlab.model import (
     ServicePort,
     Topology,
 )
+from netlab.topology import words
 from netlab.topology.document import Item, Reader, suggest
 from netlab.topology.language import POOL_DEFAULTS, TOPOLOGY
 from netlab.topology.segments import Wiring, wire
-
-_CONF = re.compile(r"net\.ipv[46]\.(?:conf|neigh)\.([^.]+)\.")
 
 
 def topology(reader: Reader, root: Item, name: str) -> Topology:
@@ -201,9 +199,10 @@ class _Lab:
         given: dict[str, Item] = item.get("sysctls", {})
         names = ["all", "default", "lo", *(interface.ifname for interface in interfaces)]
         for name, value in given.items():
-            conf = _CONF.match(name)
-            if conf and conf[1] not in names and not broken:
-                self.reader.at(value, f"the namespace has no interface {conf[1]!r}", suggest(conf[1], names))
+            conf = words.CONF.match(name)
+            ifname = conf[1].replace("/", ".") if conf else "all"
+            if ifname not in names and not broken:
+                self.reader.at(value, f"the namespace has no interface {ifname!r}", suggest(ifname, names))
         # Before the given ones: writing ip_forward resets others below net.ipv4.conf (ip-sysctl.rst).
         derived: list[tuple[str, str]] = []
         if role is Role.NODE:

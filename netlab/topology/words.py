@@ -27,17 +27,20 @@ LAB_NAME_MAX = 32
 LABEL_MAX = 63
 """Longest label of a host name (RFC 1035, 2.3.4): names of namespaces and services resolve inside the lab."""
 
+LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
+"""What the lab's /etc/hosts has for 127.0.0.1 and ::1."""
+
 LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
-IFNAME = r"^[^\s/:]{1,15}$"
+IFNAME = r"^[^\s/:%]{1,15}$"
 MAC = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
-SYSCTL = r"^net\.[^\s/]+$"
+SYSCTL = r"^net\.\S+$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 _LABEL, _MAC, _FILE_NAME = re.compile(LABEL), re.compile(MAC), re.compile(FILE_NAME)
 _NAME = re.compile(ENV_NAME)
-_NO_IFNAME = re.compile(r"[\s/:]")
+_NO_IFNAME = re.compile(r"[\s/:%]")
 
 GivenAddress: TypeAlias = Address | InterfaceAddress
 """An address as written: without a prefix length it takes that of the subnet it lies in."""
@@ -50,17 +53,23 @@ def lab_name(text: str) -> str:
 
 def netns_name(text: str) -> str:
     """A namespace's name: a host name inside the lab, and a file name below /run/netns."""
-    return _label(text, LABEL_MAX, "a namespace's name")
+    return _host_name(text, "a namespace's name")
 
 
 def service_name(text: str) -> str:
     """A Service's name, a host name inside the lab; the same rule holds for Kubernetes' namespaces and port names."""
-    return _label(text, LABEL_MAX, "a service's name")
+    return _host_name(text, "a service's name")
 
 
 def port_name(text: str) -> str:
     """A Service port's name, as kube-proxy's."""
     return _label(text, LABEL_MAX, "a port's name")
+
+
+def _host_name(text: str, what: str) -> str:
+    if text in LOOPBACK_NAMES:
+        raise InvalidError(f"{text!r} can't be {what}", "inside each namespace that is its own lo")
+    return _label(text, LABEL_MAX, what)
 
 
 def _label(text: str, longest: int, what: str) -> str:
@@ -80,6 +89,20 @@ def program_name(text: str) -> str:
     return text
 
 
+def sysctl_value(text: str) -> str:
+    """A sysctl's value: one line, since the kernel reads the first one only."""
+    if "\n" in text or "\0" in text:
+        raise InvalidError(f"{text!r} can't be a sysctl's value", "one line, with spaces between several numbers")
+    return text
+
+
+def env_value(text: str) -> str:
+    """The value of an environment variable; execve(2) ends it at a NUL."""
+    if "\0" in text:
+        raise InvalidError(f"{text!r} can't be a variable's value", "leave out the NUL character")
+    return text
+
+
 def env_name(text: str) -> str:
     """The name of an environment variable."""
     if not _NAME.fullmatch(text):
@@ -95,12 +118,12 @@ def variable_name(text: str) -> str:
 
 
 def ifname(text: str) -> str:
-    """An interface's name as the kernel takes it (dev_valid_name, net/core/dev.c)."""
+    """An interface's name as the kernel takes it (dev_valid_name, net/core/dev.c); `eth%d` it would number."""
     if len(text.encode()) > IFNAMSIZ:
         hint = f"the kernel holds {IFNAMSIZ}"
         raise InvalidError(f"the interface name {text!r} has {len(text.encode())} characters", hint)
     if not text or text in (".", "..") or _NO_IFNAME.search(text):
-        raise InvalidError(f"{text!r} can't be an interface's name", "no '/', ':' or white space")
+        raise InvalidError(f"{text!r} can't be an interface's name", "no '/', ':', '%' or white space")
     if text in ("lo", "all", "default"):
         raise InvalidError(
             f"{text!r} can't be an interface's name", "each namespace has a lo and sysctls for all and default"
@@ -246,13 +269,18 @@ HOST_WIDE = frozenset(
     }
 )
 _SUBSYSTEMS = ("net.core.", "net.ipv4.", "net.ipv6.", "net.netfilter.", "net.unix.", "net.mptcp.", "net.sctp.")
-_SYSCTL = re.compile(r"net(\.[A-Za-z0-9_@-]+)+")
+_SYSCTL = re.compile(r"net(\.[A-Za-z0-9_@/-]+)+")
+CONF = re.compile(r"^net\.ipv[46]\.(?:conf|neigh)\.([^.]+)\.")
+"""How the sysctls of one interface begin; its name is the group."""
 
 
 @lru_cache
 def sysctl(text: str) -> str:
-    """A sysctl's name; only those that a network namespace has for itself."""
-    if "/" in text:
+    """A sysctl's name; only those that a network namespace has for itself.
+
+    A slash stands for a dot in an interface's name, as sysctl(8) has it: `net.ipv4.conf.eth0/7.rp_filter`.
+    """
+    if "/" in CONF.sub("", text):
         raise InvalidError(f"{text!r} can't be a sysctl's name", f"with dots: {text.strip('/').replace('/', '.')}")
     if not text.startswith("net."):
         hint = "only sysctls below net. belong to a network namespace"
