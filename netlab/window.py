@@ -343,22 +343,29 @@ _Ends = tuple[Address, int, Address, int]
 
 
 def follow(
-    flow: Flow, packets: Iterable[Packet], rules: Rules, entries: Iterable[ConntrackEvent] = ()
+    flow: Flow,
+    packets: Iterable[Packet],
+    rules: Rules,
+    entries: Iterable[ConntrackEvent] = (),
+    *,
+    whole: bool = True,
 ) -> list[Checked]:
     """What one node's conntrack makes of the packets of a flow, given in the order in which they came in.
 
     Each packet must be given once, with the addresses it had before translation. entries are what the node's ctnetlink
     told: it knows of translations that the flow's addresses don't show (masquerading), and of entries that ran out.
+    Where the packets are not the `whole` connection, they are not modelled before a SYN, or the end of the old entry.
     """
-    tracker = _Tracker(flow, rules, [event for event in entries if event.tuple_orig.proto == 6])
+    tracker = _Tracker(flow, rules, [event for event in entries if event.tuple_orig.proto == 6], whole)
     return [tracker.packet(packet) for packet in packets]
 
 
 class _Tracker:
     """The conntrack entries that one flow's packets make in one namespace, by the headers they match."""
 
-    def __init__(self, flow: Flow, rules: Rules, events: Sequence[ConntrackEvent]) -> None:
+    def __init__(self, flow: Flow, rules: Rules, events: Sequence[ConntrackEvent], whole: bool) -> None:
         self._rules = rules
+        self._whole = whole
         self._replies = {_ends(event.tuple_orig): _ends(event.tuple_reply) for event in events}
         legs = {leg: ends for ends, leg in flow.legs().items()}
         self._replies.setdefault(legs[Leg.CLIENT_TO_VIP], legs[Leg.ENDPOINT_TO_CLIENT])
@@ -389,6 +396,10 @@ class _Tracker:
         return checked
 
     def _new(self, packet: Packet, ends: _Ends, note: str = "") -> Checked:
+        self._whole = self._whole or bool(packet.segment.flags & SYN)
+        if not self._whole:
+            note = "unmodelled: the connection is older than what was seen of it"
+            return Checked(packet, CtDirection.ORIGINAL, CtOutcome.UNMODELLED, note=note)
         checked = _first(packet, self._rules)
         if checked.state_after is not None:
             reply = self._replies.get(ends, (ends[2], ends[3], ends[0], ends[1]))
@@ -398,6 +409,7 @@ class _Tracker:
         return replace(checked, note=note) if note else checked
 
     def _forget(self, original: _Ends) -> None:
+        self._whole = True
         self._entries.pop(original, None)
         for ends in [ends for ends, (owner, _) in self._found.items() if owner == original]:
             del self._found[ends]
