@@ -195,7 +195,7 @@ namespaces:
 bridges:
   - {name: br0, netns: node, ports: [{netns: a, ifname: eth0.7, mtu: 1000}, {netns: b, mtu: 68}]}
 """
-"""No interface here has IPv6, since RFC 8200 needs 1280 bytes; the bridge's MTU follows its ports'. One name has a dot."""
+"""No interface here has IPv6, which needs 1280 bytes; the bridge's MTU follows its ports'. One name has a dot."""
 
 
 def test_an_mtu_too_small_for_ipv6(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
