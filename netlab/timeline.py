@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 
 from netlab import window
 from netlab.errors import NetlabError
 from netlab.events import (
-    ACK,
-    FIN,
     REASON_ACCURACY_NS,
     SYN,
     ConntrackEvent,
@@ -184,3 +183,451 @@ class Timeline:
 def ends(packet: Segment | Tuple) -> Ends:
     """The addresses and ports in a packet's header, or in one direction of a conntrack entry."""
     return (packet.src, packet.sport, packet.dst, packet.dport)
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def build(recording: Recording) -> Timeline:
+    """The recording's packets as journeys, each with what conntrack, the rules and the model say of it."""
+    events = tuple(sorted(recording.events, key=lambda event: event.time_ns))
+    flows = _flows(recording, events)
+    topology = _topology(recording)
+    tracks = _Tracks(flows, events)
+    merge = _Merge(flows, tracks)
+    for packet in _in_order(events, _bridges(topology)):
+        merge.packet(packet)
+    drafts = sorted(merge.drafts, key=lambda draft: draft.time_ns)
+    for number, draft in enumerate(drafts, 1):
+        draft.number = number
+    _tell_ambiguous(drafts)
+    loose = _attach_reasons(drafts, events, tracks)
+    _attach_traces(drafts, events, tracks)
+    disagreements, unheld = _check(recording, topology, drafts, events, flows)
+    _find_copies(drafts)
+    return Timeline(
+        recording,
+        flows,
+        tuple(draft.journey(flows) for draft in drafts),
+        events,
+        tuple(loose),
+        tuple(disagreements),
+        tuple(unheld),
+    )
+
+
+def _topology(recording: Recording) -> Topology | None:
+    """The lab's topology with what was set and fixed; None where the recording has none that can be read."""
+    from netlab import fixes
+    from netlab.topology import load
+
+    try:
+        return fixes.apply(load(recording.topology, "recording", recording.settings), recording.fixes)
+    except NetlabError:
+        return None
+
+
+def _bridges(topology: Topology | None) -> set[tuple[str, str]]:
+    return {(b.interface.netns, b.interface.ifname) for b in topology.bridges} if topology else set()
+
+
+def _in_order(events: Iterable[Event], bridges: set[tuple[str, str]]) -> list[Packet]:
+    """The packets by time. A packet has one stamp for a bridge and its port: the port is first in, and last out."""
+
+    def place(packet: Packet) -> tuple[int, bool]:
+        is_bridge = (packet.netns, packet.ifname) in bridges
+        return packet.time_ns, is_bridge is (packet.direction is Direction.IN)
+
+    return sorted((event for event in events if isinstance(event, Packet)), key=place)
+
+
+# --- flows -----------------------------------------------------------------------------------------------------------
+
+
+def _flows(recording: Recording, events: Sequence[Event]) -> tuple[Flow, ...]:
+    """The flows under study, then the translated TCP connections that conntrack told of, by their first event."""
+    flows = dict.fromkeys(recording.flows)
+    known = {(flow.client_address, flow.client_port, flow.vip, flow.port) for flow in flows}
+    roles = {tap.netns: tap.role for tap in recording.taps}
+    senders: dict[Address, str] = {}
+    for event in events:
+        if isinstance(event, Packet) and event.direction is Direction.OUT and roles.get(event.netns) != "node":
+            senders.setdefault(event.segment.src, event.netns)
+    for event in events:
+        if not isinstance(event, ConntrackEvent) or event.tuple_orig.proto != 6:
+            continue
+        original, reply = event.tuple_orig, event.tuple_reply
+        translated = (original.dst, original.dport) != (reply.src, reply.sport)
+        if not translated or ends(original) in known or original.sport == CANARY_PORT:
+            continue
+        known.add(ends(original))
+        flow = Flow(
+            client=senders.get(original.src, str(original.src)),
+            node=event.netns,
+            server=senders.get(reply.src, str(reply.src)),
+            server_node=None,
+            client_address=original.src,
+            client_port=original.sport,
+            vip=original.dst,
+            port=original.dport,
+            endpoint=reply.src,
+            target_port=reply.sport,
+        )
+        flows[flow] = None
+    return tuple(flows)
+
+
+class _Tracks:
+    """Which flow and direction a header belongs to: by the flow's addresses, and by what conntrack translates it to."""
+
+    def __init__(self, flows: Sequence[Flow], events: Iterable[Event]) -> None:
+        self._found: dict[Ends, tuple[int, bool]] = {}
+        for index, flow in enumerate(flows):
+            for header in flow.legs():
+                if header[1] != CANARY_PORT:
+                    to_server = header[:2] == (flow.client_address, flow.client_port)
+                    self._found.setdefault(header, (index, to_server))
+        for event in events:
+            if isinstance(event, ConntrackEvent) and event.tuple_orig.proto == 6:
+                self._add(event)
+
+    def _add(self, event: ConntrackEvent) -> None:
+        original, reply = ends(event.tuple_orig), ends(event.tuple_reply)
+        found = self._found.get(original)
+        if found is None:
+            return
+        index, to_server = found
+        self._found.setdefault(_inverse(reply), (index, to_server))
+        for header in (reply, _inverse(original)):
+            self._found.setdefault(header, (index, not to_server))
+
+    def of(self, segment: Segment) -> tuple[int, bool] | None:
+        """The flow's index and whether the packet goes to the server; None for a packet of no flow."""
+        return self._found.get(ends(segment))
+
+
+def _inverse(header: Ends) -> Ends:
+    return (header[2], header[3], header[0], header[1])
+
+
+# --- packets to journeys ---------------------------------------------------------------------------------------------
+
+_Hop = tuple[str, str, Direction]
+_Key = tuple[int | bool | None, ...]
+
+
+class _Draft:
+    """A journey in the making: the packets seen at each hop, in the order of the hops."""
+
+    def __init__(self, index: int, to_server: bool, hop: _Hop, packet: Packet, key: _Key) -> None:
+        self.index, self.to_server, self.key = index, to_server, key
+        self.hops: dict[_Hop, list[Packet]] = {hop: [packet]}
+        self.time_ns = packet.time_ns
+        self.segment = packet.segment
+        self.number = 0
+        self.reasons: list[InvalidReason] = []
+        self.trace: list[TraceStep] = []
+        self.checks: list[NodeCheck] = []
+        self.copy_of: int | None = None
+        self.ambiguous = ""
+
+    def takes_part(self, hop: _Hop, segment: Segment) -> bool:
+        """Whether a segment seen at a hop can be a piece of this super-packet."""
+        whole = self.segment
+        offset = seq_diff(segment.seq, whole.seq)
+        if offset < 0 or segment.payload_bytes >= whole.payload_bytes or seq_diff(whole.end, segment.end) < 0:
+            return False
+        if segment.ip_id and whole.ip_id and (segment.ip_id - whole.ip_id) & 0xFFFF > whole.payload_bytes:
+            return False
+        there = self.hops.get(hop, ())
+        return all(part.segment.payload_bytes < whole.payload_bytes for part in there) and all(
+            part.segment.seq != segment.seq for part in there
+        )
+
+    def journey(self, flows: Sequence[Flow]) -> Journey:
+        flow = flows[self.index]
+        crossings = tuple(Crossing(*hop, tuple(parts)) for hop, parts in self.hops.items())
+        rewrites = []
+        for before, after in pairwise(crossings):
+            if before.ends != after.ends:
+                # Between two namespaces nothing translates: what arrives changed was changed before it left.
+                rewrites.append(Rewrite(after.netns, before.ends, after.ends))
+        last = crossings[-1]
+        if last.direction is Direction.IN and last.netns == (flow.server if self.to_server else flow.client):
+            fate = Fate.DELIVERED
+        else:
+            fate = Fate.DROPPED if any(step.verdict == "drop" for step in self.trace) else Fate.UNSEEN
+        return Journey(
+            self.number,
+            flow,
+            self.to_server,
+            crossings,
+            fate,
+            tuple(rewrites),
+            tuple(self.reasons),
+            tuple(self.trace),
+            tuple(self.checks),
+            self.copy_of,
+            self.ambiguous,
+        )
+
+
+class _Merge:
+    """Takes packets in order of time, and puts each where it belongs: to a journey, or at the beginning of one."""
+
+    def __init__(self, flows: Sequence[Flow], tracks: _Tracks) -> None:
+        self.drafts: list[_Draft] = []
+        self._flows, self._tracks = flows, tracks
+        self._alike: dict[_Key, list[_Draft]] = defaultdict(list)
+        # The pieces of a super-packet have its ack and its timestamp: those with data, and the largest of them.
+        self._senders: dict[_Key, list[_Draft]] = defaultdict(list)
+        self._largest: dict[_Key, int] = defaultdict(int)
+
+    def packet(self, packet: Packet) -> None:
+        segment = packet.segment
+        track = self._tracks.of(segment)
+        if track is None:
+            return
+        index, to_server = track
+        hop = (packet.netns, packet.ifname, packet.direction)
+        key = (index, to_server, *_likeness(segment))
+        born = packet.direction is Direction.OUT and packet.netns == self._origin(index, to_server)
+        draft = self._same(key, hop, born)
+        if draft is not None:
+            draft.hops[hop] = [packet]
+            return
+        group = (index, to_server, segment.ack, segment.ts_val)
+        if not born and 0 < segment.payload_bytes < self._largest[group]:
+            for whole in reversed(self._senders[group]):
+                if whole.takes_part(hop, segment):
+                    whole.hops.setdefault(hop, []).append(packet)
+                    return
+        draft = _Draft(index, to_server, hop, packet, key)
+        self.drafts.append(draft)
+        self._alike[key].append(draft)
+        if segment.payload_bytes:
+            self._senders[group].append(draft)
+            self._largest[group] = max(self._largest[group], segment.payload_bytes)
+
+    def _origin(self, index: int, to_server: bool) -> str:
+        return self._flows[index].client if to_server else self._flows[index].server
+
+    def _same(self, key: _Key, hop: _Hop, born: bool) -> _Draft | None:
+        """The journey to go on: of those alike that haven't been here the one that is farthest, then the oldest."""
+        best: _Draft | None = None
+        for draft in self._alike.get(key, ()):
+            if hop in draft.hops or (born and any(netns != hop[0] for netns, _, _ in draft.hops)):
+                continue
+            if best is None or len(draft.hops) > len(best.hops):
+                best = draft
+        return best
+
+
+def _likeness(segment: Segment) -> tuple[int | None, ...]:
+    """What stays the same on all of a packet's way."""
+    return (
+        segment.seq,
+        segment.ack,
+        segment.flags,
+        segment.payload_bytes,
+        segment.window,
+        segment.ip_id,
+        segment.ts_val,
+        segment.ts_ecr,
+        segment.sack_edge,
+    )
+
+
+def _tell_ambiguous(drafts: Iterable[_Draft]) -> None:
+    """Mark packets that look alike where not all of them came equally far: which one did, nobody can say."""
+    alike: dict[_Key, list[_Draft]] = defaultdict(list)
+    for draft in drafts:
+        alike[draft.key].append(draft)
+    for group in alike.values():
+        if len(group) > 1 and any(draft.hops.keys() != group[0].hops.keys() for draft in group):
+            numbers = " and ".join(f"#{draft.number}" for draft in group)
+            for draft in group:
+                draft.ambiguous = f"{numbers} look alike, and not all of them came as far: which did can't be told"
+
+
+def _find_copies(drafts: Iterable[_Draft]) -> None:
+    """Mark what carries data that was sent before, with the packet that carried its first byte."""
+    starts: dict[tuple[int, bool], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    bases: dict[tuple[int, bool], int] = {}
+    highest: dict[tuple[int, bool], int] = {}
+    for draft in drafts:
+        segment, track = draft.segment, (draft.index, draft.to_server)
+        if segment.end == segment.seq:
+            continue
+        start = seq_diff(segment.seq, bases.setdefault(track, segment.seq))
+        offsets, numbers = starts[track]
+        if not offsets or start >= highest[track]:
+            offsets.append(start)
+            numbers.append(draft.number)
+            highest[track] = start + seq_diff(segment.end, segment.seq)
+        else:
+            draft.copy_of = numbers[max(bisect.bisect_right(offsets, start) - 1, 0)]
+
+
+# --- reasons and traces to their packets -----------------------------------------------------------------------------
+
+
+def _header(netns: str, segment: Segment) -> tuple[object, ...]:
+    return (netns, *ends(segment), segment.seq, segment.ack, segment.flags, segment.payload_bytes, segment.ip_id)
+
+
+def _arrivals(drafts: Iterable[_Draft]) -> dict[tuple[object, ...], list[tuple[int, _Draft]]]:
+    """Each packet's first arrival in each namespace, by namespace and header, in order of time."""
+    found: dict[tuple[object, ...], list[tuple[int, _Draft]]] = defaultdict(list)
+    for draft in drafts:
+        seen: set[str] = set()
+        for (netns, _, direction), parts in draft.hops.items():
+            if direction is Direction.IN and netns not in seen:
+                seen.add(netns)
+                for part in parts:
+                    found[_header(netns, part.segment)].append((part.time_ns, draft))
+    for arrivals in found.values():
+        arrivals.sort(key=lambda arrival: arrival[0])
+    return found
+
+
+def _attach_reasons(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _Tracks) -> list[InvalidReason]:
+    """Give each reason to the packet that came in last before it; those of these flows that find none are returned."""
+    arrivals = _arrivals(drafts)
+    loose = []
+    for event in events:
+        if not isinstance(event, InvalidReason) or tracks.of(event.segment) is None:
+            continue
+        before = [
+            draft
+            for time_ns, draft in arrivals.get(_header(event.netns, event.segment), ())
+            if time_ns < event.time_ns + REASON_ACCURACY_NS
+            and not any(reason.netns == event.netns and reason.text == event.text for reason in draft.reasons)
+        ]
+        if before:
+            before[-1].reasons.append(event)
+        else:
+            loose.append(event)
+    return loose
+
+
+def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _Tracks) -> None:
+    """Give each traced packet's steps to the first packet with that header that has none there yet."""
+    arrivals = _arrivals(drafts)
+    way: dict[tuple[str, int], _Draft | None] = {}
+    taken: set[tuple[str, int]] = set()
+    headers: dict[tuple[str, int], tuple[object, ...]] = {}
+    for event in events:
+        if not isinstance(event, TraceStep):
+            continue
+        trace = (event.netns, event.trace_id)
+        if event.segment is not None and tracks.of(event.segment) is not None:
+            header = _header(event.netns, event.segment)
+            # The kernel may give a number again; the same packet shows its header in each of its chains.
+            if headers.get(trace) != header and not _goes_on(way.get(trace), event):
+                headers[trace] = header
+                found = (draft for _, draft in arrivals.get(header, ()) if (event.netns, id(draft)) not in taken)
+                way[trace] = next(found, None)
+                taken.add((event.netns, id(way[trace])))
+        draft = way.get(trace)
+        if draft is not None:
+            draft.trace.append(event)
+
+
+def _goes_on(draft: _Draft | None, step: TraceStep) -> bool:
+    """Whether a step shows the same packet later, rewritten."""
+    segment = step.segment
+    return draft is not None and segment is not None and segment.same_data(draft.segment)
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def _check(
+    recording: Recording,
+    topology: Topology | None,
+    drafts: Sequence[_Draft],
+    events: Sequence[Event],
+    flows: Sequence[Flow],
+) -> tuple[list[tuple[int, Disagreement]], list[str]]:
+    """Follow each flow with the model on each node that tracks it; and hold it against what the kernel logged."""
+    entries: dict[str, list[ConntrackEvent]] = defaultdict(list)
+    tracking = {flow.node for flow in flows}
+    for event in events:
+        if isinstance(event, ConntrackEvent):
+            entries[event.netns].append(event)
+        if isinstance(event, ConntrackEvent | InvalidReason):
+            tracking.add(event.netns)
+    lost = dict(recording.lost)
+    by_flow: dict[int, list[_Draft]] = defaultdict(list)
+    for draft in drafts:
+        by_flow[draft.index].append(draft)
+    found: list[tuple[int, Disagreement]] = []
+    unheld: list[str] = []
+    for netns in sorted(tracking):
+        missing = sum(count for name, count in recording.lost if name.startswith(f"the packets on {netns}/"))
+        if missing:
+            unheld.append(f"{netns}: {missing:,} packets were lost there, so what conntrack knew can't be computed")
+            continue
+        rules = _rules(recording, topology, netns)
+        log = f"conntrack's reasons on {netns}"
+        heard = lost.get(log) == 0
+        if not heard:
+            why = f"{lost[log]:,} of its log lines were lost" if log in lost else "its log was not read"
+            unheld.append(f"{netns}: {why}")
+        mine = _by_flow(entries[netns], flows)
+        for index, theirs in by_flow.items():
+            pairs = _follow(flows[index], theirs, netns, rules, mine.get(index, []))
+            numbers = {id(check.packet): draft.number for draft, check, _ in pairs}
+            found += [
+                (numbers[id(differs.packet)], differs)
+                for differs in window.disagreements(((check, reasons) for _, check, reasons in pairs), rules)
+                if heard or differs.kind is not Differs.PREDICTED_ONLY
+            ]
+    return sorted(found, key=lambda item: item[0]), unheld
+
+
+def _by_flow(entries: Iterable[ConntrackEvent], flows: Sequence[Flow]) -> dict[int, list[ConntrackEvent]]:
+    clients = {(flow.client_address, flow.client_port): index for index, flow in enumerate(flows)}
+    found: dict[int, list[ConntrackEvent]] = defaultdict(list)
+    for entry in entries:
+        for header in (entry.tuple_orig, entry.tuple_reply):
+            index = clients.get((header.src, header.sport), clients.get((header.dst, header.dport)))
+            if index is not None:
+                found[index].append(entry)
+                break
+    return found
+
+
+def _follow(
+    flow: Flow, drafts: Iterable[_Draft], netns: str, rules: Rules, entries: Sequence[ConntrackEvent]
+) -> list[tuple[_Draft, Checked, Sequence[InvalidReason]]]:
+    arrivals: list[tuple[Packet, _Draft]] = []
+    for draft in drafts:
+        for (where, _, direction), parts in draft.hops.items():
+            if where == netns and direction is Direction.IN:
+                arrivals += [(part, draft) for part in parts]
+                break
+    arrivals.sort(key=lambda arrival: arrival[0].time_ns)
+    whole = bool(arrivals) and bool(arrivals[0][0].segment.flags & SYN)
+    checked = window.follow(flow, [packet for packet, _ in arrivals], rules, entries, whole=whole)
+    pairs: list[tuple[_Draft, Checked, Sequence[InvalidReason]]] = []
+    for (packet, draft), check in zip(arrivals, checked, strict=True):
+        here = tuple(r for r in draft.reasons if r.netns == netns and r.segment.seq == packet.segment.seq)
+        draft.checks.append(NodeCheck(netns, check, here))
+        pairs.append((draft, check, here))
+    return pairs
+
+
+def _rules(recording: Recording, topology: Topology | None, netns: str) -> Rules:
+    """The kernel's rules with the sysctls that the topology sets in the namespace."""
+    values: dict[str, str] = {}
+    for candidate in topology.namespaces if topology else ():
+        if candidate.name == netns:
+            values = {key.replace("/", ".").rpartition(".")[2]: value for key, value in candidate.sysctls}
+    return window.rules(
+        recording.kernel,
+        be_liberal=values.get("nf_conntrack_tcp_be_liberal", "0") != "0",
+        loose=values.get("nf_conntrack_tcp_loose", "1") != "0",
+        ignore_invalid_rst=values.get("nf_conntrack_tcp_ignore_invalid_rst", "0") != "0",
+    )
