@@ -1,9 +1,8 @@
 """The command line: the only place that prints or exits, and that joins the pure rooms with the others.
 
-Data goes to stdout, messages to stderr. A command imports what it needs when it needs it: start-up time counts.
+Data goes to stdout, messages to stderr. A command imports what it needs when it needs it: start-up time counts. That
+is also why annotations are not postponed in this file: typer would compile each of them again.
 """
-
-from __future__ import annotations
 
 import os
 import signal
@@ -11,7 +10,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -116,34 +115,34 @@ def _fixes(incomplete: str) -> list[str]:
 
 
 TopologyArgument = Annotated[
-    Optional[str],  # noqa: UP045 (typer reads it at run time)
+    str | None,
     typer.Argument(metavar="[TOPOLOGY]", help="A YAML file, or - for stdin; left out: topology.yaml here."),
 ]
 LabArgument = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Argument(metavar="[LAB]", help="A lab's name; left out: the only one.", autocompletion=_labs),
 ]
 LabOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--lab", "-l", help="A lab's name; left out: the only one.", autocompletion=_labs),
 ]
 NetnsArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A namespace of the lab.", autocompletion=_namespaces)
 ]
 SetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the topology: vars.window=1048576."),
 ]
 FixOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--fix", metavar="NAME", help="With a mitigation: drop-invalid, be-liberal.", autocompletion=_fixes),
 ]
 NameOption = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--name", help="Another name for the lab."),
 ]
 RootOption = Annotated[
-    Optional[bool],  # noqa: UP045
+    bool | None,
     typer.Option("--root/--rootless", help="Namespaces that `ip netns` sees, or in a user namespace of their own."),
 ]
 
@@ -169,7 +168,7 @@ def _settings(pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
 
 def _wanted(
     topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
-) -> Wanted:
+) -> "Wanted":
     from netlab import fixes as mitigations
     from netlab.lab import Wanted
     from netlab.topology import read
@@ -181,13 +180,13 @@ def _wanted(
     return Wanted(mitigations.apply(plain, names), text, path, settings, names)
 
 
-def _directory(lab: str) -> LabDirectory:
+def _directory(lab: str) -> "LabDirectory":
     from netlab.state import LabDirectory, run_directory
 
     return LabDirectory(run_directory(), lab)
 
 
-def _lab(lab: str | None) -> tuple[LabDirectory, LabState]:
+def _lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
     """The directory and state of the lab that a command means."""
     from netlab.state import choose, run_directory
 
@@ -254,8 +253,8 @@ def up(
 
 
 def _up(
-    directory: LabDirectory, wanted: Wanted, root: bool | None, *, quiet: bool = False, verbose: bool = False
-) -> Outcome:
+    directory: "LabDirectory", wanted: "Wanted", root: bool | None, *, quiet: bool = False, verbose: bool = False
+) -> "Outcome":
     from netlab import lab
 
     interrupts.stop_on_signals()
@@ -263,7 +262,7 @@ def _up(
     total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.veths)
     progress = _Progress(f"building {topology.name}, steps", total, quiet=quiet or verbose)
 
-    def show(step: Step) -> None:
+    def show(step: "Step") -> None:
         _say(step.describe())
 
     done: Done = show if verbose else progress.step
@@ -273,7 +272,7 @@ def _up(
         progress.end()
 
 
-def _summary(wanted: Wanted, outcome: Outcome, *, verbose: bool) -> str:
+def _summary(wanted: "Wanted", outcome: "Outcome", *, verbose: bool) -> str:
     topology = wanted.topology
     before = "removed what an interrupted command had left; " if outcome.leftovers else ""
     if outcome.built:
@@ -326,7 +325,7 @@ def down(
 @app.command()
 def status(
     lab: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Argument(metavar="[LAB]", help="A lab's name; left out: all labs, each in a line.", autocompletion=_labs),
     ] = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
@@ -376,7 +375,7 @@ def _run_inside(name: str, argv: list[str], lab: str | None) -> NoReturn:
     sys.exit(code if code >= 0 else 128 - code)
 
 
-def _check_netns(state: LabState, name: str) -> None:
+def _check_netns(state: "LabState", name: str) -> None:
     names = [netns for netns, _ in state.namespaces]
     if name not in names:
         raise UsageError(f"the lab {state.lab} has no namespace {name}", f"it has: {', '.join(names)}")
@@ -446,18 +445,18 @@ def rules(
 @app.command()
 def run(
     topology: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: as for `up`."),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="How often to try.")] = 20,
     settings: SetOption = None,
     fix: FixOption = None,
     trigger: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--trigger", help="What makes the kernel misbehave; left out: as the topology says."),
     ] = None,
     expect: Annotated[
-        Optional[Expectation],  # noqa: UP045
+        Expectation | None,
         typer.Option(
             "--expect", help="What exit code 0 stands for; left out: not-reproduced with a fix, else reproduced."
         ),
@@ -494,7 +493,7 @@ def run(
 
 def _wanted_for_run(
     topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
-) -> Wanted:
+) -> "Wanted":
     """The topology to run: a file, or what a lab that is up was made from."""
     from netlab import lab
     from netlab.state import choose, labs, run_directory
@@ -508,7 +507,7 @@ def _wanted_for_run(
     return _wanted(topology, settings, fixes, name)
 
 
-def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataFormat) -> Result:
+def _run(directory: "LabDirectory", wanted: "Wanted", trials: int, output: DataFormat) -> "Result":
     from netlab import experiments, lab
     from netlab.report import json as as_json
     from netlab.report import text as as_text
@@ -530,7 +529,7 @@ def _run(directory: LabDirectory, wanted: Wanted, trials: int, output: DataForma
 @app.command()
 def capture(
     names: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(
             metavar="[NAME[:IFNAME]]…",
             help="Namespaces, or single interfaces of them; left out: all.",
@@ -544,15 +543,15 @@ def capture(
         str, typer.Option("--filter", metavar="EXPRESSION", help="Only these packets; the language is tcpdump's.")
     ] = "",
     count: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--count", "-c", min=1, help="End after so many packets."),
     ] = None,
     for_s: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
     ] = None,
     snaplen: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--snaplen", "-s", metavar="BYTES", min=1, max=262144, help="Keep so much of each packet."),
     ] = None,
     lab: LabOption = None,
@@ -617,7 +616,7 @@ def fix_apply(
 @fix_app.command("revert")
 def fix_revert(
     names: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(metavar="[NAME…]", help="Left out: all of them.", autocompletion=_fixes),
     ] = None,
     lab: LabOption = None,
@@ -630,7 +629,7 @@ def fix_revert(
     _change_fixes(lab, lambda fixes: tuple(name for name in fixes if names and name not in names))
 
 
-def _change_fixes(lab_name: str | None, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+def _change_fixes(lab_name: str | None, change: "Callable[[tuple[str, ...]], tuple[str, ...]]") -> None:
     from netlab import lab
 
     directory, state = _lab(lab_name)
