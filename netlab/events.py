@@ -140,8 +140,12 @@ class SocketEvent:
 
 
 class EntryChange(StrEnum):
-    """What conntrack did to an entry (IPCT_NEW and the rest of enum ip_conntrack_events, grouped as ctnetlink does)."""
+    """What conntrack did to an entry (IPCT_NEW and the rest of enum ip_conntrack_events, grouped as ctnetlink does).
 
+    FOUND is an entry that was there already when the observation began.
+    """
+
+    FOUND = "found"
     NEW = "new"
     UPDATE = "update"
     DESTROY = "destroy"
@@ -160,11 +164,12 @@ class Tuple:
 
 @dataclass(frozen=True, slots=True)
 class ConntrackEvent:
-    """A conntrack entry made, changed or destroyed, as ctnetlink told it.
+    """A conntrack entry found, made, changed or destroyed, as ctnetlink told it.
 
     status are the names of the IPS_* bits that are set, without the prefix: ("SEEN_REPLY", "ASSURED", "DST_NAT").
     tcp_state is conntrack's own ("SYN_RECV", "ESTABLISHED"), None for other protocols and for events without it.
-    time_ns is the moment the event was read: it can only be late.
+    time_ns is the kernel's own stamp where it is stamped, otherwise the moment the event was read, which can only be
+    late. A tuple's ports are 0 for a protocol that has none.
     """
 
     time_ns: int
@@ -175,6 +180,11 @@ class ConntrackEvent:
     status: tuple[str, ...]
     tcp_state: str | None = None
     zone: int = 0
+    stamped: bool = False
+
+
+TRACE_TABLE, TRACE_INVALID_CHAIN = "netlab_trace", "invalid"
+"""A TraceStep of this (inet) table and chain is conntrack's verdict: the packet matched `ct state invalid`."""
 
 
 @dataclass(frozen=True, slots=True)

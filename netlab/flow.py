@@ -12,8 +12,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from netlab.events import ACK, SYN, Direction, Event, InvalidReason, Packet, Segment, SocketEvent
-from netlab.model import Address
+from netlab.events import (
+    ACK,
+    SYN,
+    ConntrackEvent,
+    Direction,
+    EntryChange,
+    Event,
+    InvalidReason,
+    Packet,
+    Segment,
+    SocketEvent,
+    TraceStep,
+    Tuple,
+)
+from netlab.model import Address, Topology
+from netlab.wire import IPPROTO_TCP
 
 CANARY_PORT = 1
 """Source port of the canaries (tcpmux: no kernel picks it for a connection)."""
@@ -69,12 +83,18 @@ class FlowEvents:
         self.sockets: list[SocketEvent] = []
         self._packets: dict[tuple[str, Direction, Leg], list[Packet]] = defaultdict(list)
         self._reasons: dict[tuple[str, Leg], list[InvalidReason]] = defaultdict(list)
+        self._entry_made = self._syn_traced = False
         legs = flow.legs()
         in_order = sorted(events, key=lambda event: event.time_ns)
         self.last_ns = in_order[-1].time_ns if in_order else 0
         for event in in_order:
             if isinstance(event, SocketEvent):
                 self.sockets.append(event)
+            elif isinstance(event, ConntrackEvent):
+                new = event.change is EntryChange.NEW and event.netns == flow.node
+                self._entry_made = self._entry_made or (new and self._begins(event.tuple_orig))
+            elif isinstance(event, TraceStep) and event.segment is not None and event.netns == flow.node:
+                self._syn_traced = self._syn_traced or bool(event.segment.flags & SYN and self._begins(event.segment))
             if not isinstance(event, Packet | InvalidReason):
                 continue
             segment = event.segment
@@ -85,6 +105,20 @@ class FlowEvents:
                 self._packets[event.netns, event.direction, leg].append(event)
             else:
                 self._reasons[event.netns, leg].append(event)
+
+    def _begins(self, header: Tuple | Segment) -> bool:
+        """Whether a header is that of the client's packets to the VIP."""
+        flow = self.flow
+        to_vip = (flow.client_address, flow.client_port, flow.vip, flow.port)
+        return (header.src, header.sport, header.dst, header.dport) == to_vip
+
+    def entry_made(self) -> bool:
+        """Whether conntrack told that it made the connection's entry."""
+        return self._entry_made
+
+    def syn_traced(self) -> bool:
+        """Whether the client's SYN was seen on its way through the node's rules."""
+        return self._syn_traced
 
     def packets(self, netns: str, direction: Direction, leg: Leg) -> list[Packet]:
         """Packets that interfaces of the namespace received or sent on that leg."""
@@ -107,3 +141,33 @@ class FlowEvents:
             if packet.segment.flags & SYN:
                 return packet
         return None
+
+
+def flows_in(topology: Topology, events: Iterable[Event]) -> tuple[Flow, ...]:
+    """The TCP connections that conntrack translated to another destination, by its own events, each once.
+
+    A connection one of whose ends is no interface's address in the topology is left out.
+    """
+    homes = {address.ip: end.netns for end in topology.interfaces() for address in end.addresses}
+    found: dict[Flow, None] = {}
+    for event in events:
+        if not isinstance(event, ConntrackEvent) or event.tuple_orig.proto != IPPROTO_TCP:
+            continue
+        orig, reply = event.tuple_orig, event.tuple_reply
+        if (orig.dst, orig.dport) == (reply.src, reply.sport) or orig.src not in homes or reply.src not in homes:
+            continue
+        server = homes[reply.src]
+        flow = Flow(
+            client=homes[orig.src],
+            node=event.netns,
+            server=server,
+            server_node=topology.netns(server).node,
+            client_address=orig.src,
+            client_port=orig.sport,
+            vip=orig.dst,
+            port=orig.dport,
+            endpoint=reply.src,
+            target_port=reply.sport,
+        )
+        found[flow] = None
+    return tuple(found)

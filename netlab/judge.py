@@ -14,6 +14,7 @@ got every byte, and the right ones. It is `stalled` if the same holds but the de
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +34,9 @@ from netlab.events import (
     Witness,
 )
 from netlab.flow import Flow, FlowEvents, Leg
+
+_Z_95 = 1.959963984540054
+"""The 97.5th percentile of the standard normal distribution."""
 
 
 class Outcome(StrEnum):
@@ -87,7 +91,8 @@ class Evidence:
 class Observed:
     """All there is to judge one trial by.
 
-    lost names observers and how many events each could not deliver. canaries are the sequence numbers of the packets
+    lost names observers and how many events each could not deliver; dead those that could not be read to the end, each
+    with the reason. canaries are the sequence numbers of the packets
     sent before and after the trial for every observer to see. intact: each byte the client got was the byte sent;
     ended: it then got the end of the stream. failed is what kept the trial from its stimulus, empty if nothing did.
     """
@@ -103,6 +108,7 @@ class Observed:
     started_ns: int
     duration_s: float
     failed: str = ""
+    dead: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,11 @@ class Result:
         """How many trials ended so."""
         return sum(trial.outcome is outcome for trial in self.trials)
 
+    def reset_rate(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval of the share of resets among all trials that told; None if none did."""
+        told = self.count(Outcome.RESET) + self.count(Outcome.COMPLETED) + self.count(Outcome.STALLED)
+        return wilson_interval(self.count(Outcome.RESET), told) if told else None
+
     @property
     def result(self) -> Conclusion:
         """Inconclusive as soon as one trial is, or stalled; else reproduced if any was reset."""
@@ -165,6 +176,21 @@ class Result:
         if self.result is Conclusion.INCONCLUSIVE:
             return 3
         return 0 if self.result == self.expectation(expect) else 1
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion, both ends between 0 and 1, for at least one trial.
+
+    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal of the American
+    Statistical Association 22 (1927), 209-212. Unlike the normal approximation it says something for 20 of 20.
+    """
+    z2 = _Z_95 * _Z_95
+    share = successes / trials
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z_95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    # Rounding must not push the ends of 0 of n and n of n off the scale.
+    low = 0.0 if successes == 0 else centre - half
+    return low, 1.0 if successes == trials else centre + half
 
 
 def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResult:
@@ -204,6 +230,8 @@ def _doubts(observed: Observed, events: FlowEvents) -> Iterator[str]:
     for observer, count in observed.lost:
         if count:
             yield f"{count} {'event' if count == 1 else 'events'} lost by {observer}"
+    for observer, reason in observed.dead:
+        yield f"all of {observer}: observing ended early ({reason})"
     flow = events.flow
     for when, seq in zip(("before", "after"), observed.canaries, strict=True):
         seen: dict[str, Sequence[Packet | InvalidReason]] = {
@@ -219,6 +247,11 @@ def _doubts(observed: Observed, events: FlowEvents) -> Iterator[str]:
             yield f"the client's connection, among the packets reaching {flow.server}"
         if events.syn_ack() is None:
             yield f"the SYN,ACK, among the packets leaving {flow.server}"
+        open_observers = {observer for observer, _ in observed.lost}
+        if (observer := f"conntrack's events on {flow.node}") in open_observers and not events.entry_made():
+            yield f"the connection's new entry, among {observer}"
+        if (observer := f"the rules' traces on {flow.node}") in open_observers and not events.syn_traced():
+            yield f"the client's SYN, among {observer}"
 
 
 def _packets_with(events: FlowEvents, netns: str, direction: Direction, leg: Leg, flags: int = 0) -> list[Packet]:

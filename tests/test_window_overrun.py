@@ -6,13 +6,12 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from private_lab import PrivateLab
 
-from netlab import experiments, fixes
+from netlab import experiments, fixes, recorder
 from netlab.errors import LabError, UsageError
 from netlab.events import InvalidReason, Packet, SocketEvent, SocketEventKind
 from netlab.experiments import window_overrun
@@ -178,7 +177,7 @@ def test_one_blind_packet_observer_at_the_server_makes_it_inconclusive(monkeypat
         def read(self) -> list[Packet]:
             return [] if self.name == "the packets on server/eth0" else super().read()
 
-    monkeypatch.setattr(experiments, "PacketObserver", Blind)
+    monkeypatch.setattr(recorder, "PacketObserver", Blind)
     result = run(topology(), 1)
     assert of_all(result) == (
         Conclusion.INCONCLUSIVE,
@@ -213,7 +212,8 @@ def test_a_reason_observer_that_dies_in_mid_run_makes_the_result_inconclusive() 
 def test_lost_packets_make_it_inconclusive(
     settings: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiments, "PacketObserver", partial(PacketObserver, slots=16))
+    monkeypatch.setattr(recorder, "_LEAST_SLOTS", 16)
+    monkeypatch.setattr(recorder, "_MOST_SLOTS", 16)
     # Asleep until the transfer is over, so that the ring surely fills.
     monkeypatch.setattr(Watch, "_read", lambda _: None)
     monkeypatch.setattr(experiments, "TRIAL_TIMEOUT_S", 5.0)

@@ -6,14 +6,12 @@ judge's word on what was seen.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from netlab.errors import LabError, UsageError
+from netlab.errors import UsageError
 from netlab.events import Event, InvalidReason
 from netlab.experiments import window_overrun
 from netlab.experiments.scene import Scene, scene
@@ -23,9 +21,9 @@ from netlab.judge import Observed, Proof, Result, TrialResult, judge_trial
 from netlab.model import Topology
 from netlab.observe import Namespaces
 from netlab.observe.canary import send_canary
-from netlab.observe.invalid import InvalidObserver
-from netlab.observe.packets import PacketObserver
 from netlab.observe.watch import Watch
+from netlab.recorder import Recorder, Source
+from netlab.recording import Recording
 
 
 class _Experiment(Protocol):
@@ -56,11 +54,27 @@ def run(
     trials: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
+    """The Result of `observe_run`, without the Recording."""
+    result, _ = observe_run(topology, fixes, namespaces, trials, progress)
+    return result
+
+
+def observe_run(
+    topology: Topology,
+    fixes: tuple[str, ...],
+    namespaces: Namespaces,
+    trials: int,
+    progress: Callable[[int, int], None] | None = None,
+    keep_frames: bool = False,
+    source: Source | None = None,
+) -> tuple[Result, Recording]:
     """Run the topology's experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
 
     fixes are the names of those the lab was built with. progress is called with (trials done, trials in all).
-    UsageError for a topology without a playable experiment, LabError where the lab isn't as the topology says,
-    UnsupportedError where this kernel or user can't.
+    keep_frames keeps the packets' bytes, up to the end of their headers. The Recording has the events of all trials,
+    and their flows in order; source is what it says of where the lab came from. UsageError for a topology without a
+    playable experiment, LabError where the lab isn't as the topology says, UnsupportedError where this kernel or user
+    can't.
     """
     stage = scene(topology)
     trigger = topology.experiment.trigger if topology.experiment else ""
@@ -68,30 +82,20 @@ def run(
         raise UsageError(f"there is no trigger {trigger!r}", f"the triggers are: {', '.join(TRIGGERS)}")
     experiment = TRIGGERS[trigger]
     results = []
-    with Watch() as watch:
-        _observe(stage, namespaces, watch)
+    ports = {stage.port, stage.target_port}
+    with Recorder(topology, namespaces, stage.netns, ports, keep_frames=keep_frames, needs_reasons=True) as recorder:
         for number in range(trials):
-            results.append(_trial(experiment, stage, namespaces, watch, number))
+            results.append(_trial(experiment, stage, namespaces, recorder, number))
             if progress is not None:
                 progress(number + 1, trials)
-    return Result(trigger, experiment.CLAIM, topology.name, fixes, os.uname().release, tuple(results))
+        recording = recorder.recording(source or Source(fixes=fixes), [trial.flow for trial in results])
+    return Result(trigger, experiment.CLAIM, topology.name, fixes, recording.kernel, tuple(results)), recording
 
 
-def _observe(stage: Scene, namespaces: Namespaces, watch: Watch) -> None:
-    for netns, ifname in stage.taps:
-        try:
-            watch.add(PacketObserver(namespaces, netns, ifname, {stage.port, stage.target_port}))
-        except OSError as error:
-            raise LabError(
-                f"can't observe packets on {netns}/{ifname}: {error.strerror}", "`netlab up` makes what is missing"
-            ) from error
-    family = socket.AF_INET if stage.vip.version == 4 else socket.AF_INET6
-    for node in dict.fromkeys((stage.node, stage.server_node)):
-        if node is not None:
-            watch.add(InvalidObserver(namespaces, node, family))
-
-
-def _trial(experiment: _Experiment, stage: Scene, namespaces: Namespaces, watch: Watch, number: int) -> TrialResult:
+def _trial(
+    experiment: _Experiment, stage: Scene, namespaces: Namespaces, recorder: Recorder, number: int
+) -> TrialResult:
+    watch = recorder.watch
     started_ns, started = time.time_ns(), time.monotonic()
     canaries = (2 * number, 2 * number + 1)
     _canary(stage, namespaces, watch, canaries[0])
@@ -100,14 +104,19 @@ def _trial(experiment: _Experiment, stage: Scene, namespaces: Namespaces, watch:
         if not transfer.connect(_CONNECT_TIMEOUT_S):
             failed = f"a connection from {stage.client} to {stage.vip} port {stage.port}"
         else:
+            transfer.sample()
             failed = experiment.stimulate(transfer, watch, stage.server)
+            transfer.sample()
         if not failed:
             transfer.run(TRIAL_TIMEOUT_S)
             if transfer.server_broken():
                 transfer.await_client_error(_CLIENT_ERROR_TIMEOUT_S)
+            transfer.sample()
         address, port = transfer.client_address()
         _canary(stage, namespaces, watch, canaries[1])
-        events, lost = watch.take()
+        duration_s = time.monotonic() - started
+        recorder.note_counters()
+        events, lost = recorder.take()
     flow = Flow(
         client=stage.client,
         node=stage.node,
@@ -130,8 +139,9 @@ def _trial(experiment: _Experiment, stage: Scene, namespaces: Namespaces, watch:
         intact=transfer.intact,
         ended=transfer.ended,
         started_ns=started_ns,
-        duration_s=time.monotonic() - started,
+        duration_s=duration_s,
         failed=failed,
+        dead=watch.dead,
     )
     return judge_trial(observed, experiment.prove)
 

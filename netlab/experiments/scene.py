@@ -12,8 +12,8 @@ from netlab.model import Address, Protocol, Role, Topology
 class Scene:
     """The namespaces, addresses and interfaces of one experiment.
 
-    node is the namespace that translates for the client, server_node the one that the server hangs on. taps are the
-    (netns, ifname) whose packets tell the story: all of the client's, the node's and the server's.
+    node is the namespace that translates for the client, server_node the one that the server hangs on. netns are
+    all of these, once each: what happens in them tells the story.
     """
 
     client: str
@@ -25,7 +25,7 @@ class Scene:
     endpoint: Address
     target_port: int
     payload_bytes: int
-    taps: tuple[tuple[str, str], ...]
+    netns: tuple[str, ...]
 
 
 def scene(topology: Topology) -> Scene:
@@ -59,16 +59,17 @@ def scene(topology: Topology) -> Scene:
         node = nodes[0]
     if experiment.client == node or topology.netns(experiment.client).role is Role.NODE:
         raise UsageError(f"the experiment's client {experiment.client!r} is a node", "let a pod or a host connect")
-    cast = (experiment.client, node, endpoint.netns)
+    server_node = topology.netns(endpoint.netns).node
+    cast = (experiment.client, node, server_node, endpoint.netns)
     return Scene(
         client=experiment.client,
         node=node,
         server=endpoint.netns,
-        server_node=topology.netns(endpoint.netns).node,
+        server_node=server_node,
         vip=vip,
         port=ports[0].port,
         endpoint=addresses[0],
         target_port=ports[0].target_port,
         payload_bytes=experiment.payload_bytes,
-        taps=tuple((end.netns, end.ifname) for end in topology.interfaces() if end.netns in cast),
+        netns=tuple(dict.fromkeys(name for name in cast if name is not None)),
     )

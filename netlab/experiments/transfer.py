@@ -19,7 +19,7 @@ from netlab.errors import LabError
 from netlab.experiments.scene import Scene
 from netlab.model import Address
 from netlab.observe import Namespaces
-from netlab.observe.sockets import error_event, socket_error
+from netlab.observe.sockets import error_event, sample, socket_error
 from netlab.observe.watch import Watch
 
 _REQUEST = b"GET\n"
@@ -153,6 +153,11 @@ class Transfer:
             self._watch.note(event)
             self._broken.add(self.server)
         return self.server in self._broken
+
+    def sample(self) -> None:
+        """Note TCP_INFO of both ends, as it is now."""
+        for netns, sock in ((self._scene.server, self.server), (self._scene.client, self.client)):
+            self._watch.note(sample(sock, netns))
 
     def client_broken(self) -> bool:
         """Whether the client's socket had an error when it was read."""

@@ -136,7 +136,7 @@ def _ring_geometry(snaplen_bytes: int) -> tuple[int, int]:
 
 
 class PacketObserver(FrameObserver):
-    """The TCP packets that cross one interface and have one of `ports` as source or destination port.
+    """The TCP packets that cross one interface and have one of `ports` as source or destination port; all without.
 
     keep_frames keeps each one's bytes, up to snaplen_bytes of them, and its length on the wire. Ring and errors are
     FrameObserver's. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME 'tcp and port PORT'`.
@@ -170,16 +170,16 @@ class PacketObserver(FrameObserver):
 
 
 # Classic BPF, of include/uapi/linux/bpf_common.h: operation codes by the names `bpf_asm` has for them.
-_LDH, _LDB, _LDH_X, _LDXB_MSH, _JEQ, _JSET, _RET = 0x28, 0x30, 0x48, 0xB1, 0x15, 0x45, 0x06
+_LDH, _LDB, _LDH_X, _LDXB_MSH, _JEQ, _JGE, _JSET, _RET = 0x28, 0x30, 0x48, 0xB1, 0x15, 0x35, 0x45, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 
 
 def tcp_ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> bytes:
-    """A classic BPF program for Ethernet frames: TCP over IPv4 or IPv6, from or to one of the ports.
+    """A classic BPF program for Ethernet frames: TCP over IPv4 or IPv6, from or to one of the ports (any without).
 
     It returns snaplen_bytes for those and 0 for the rest. Later fragments and IPv6 extension headers don't match.
     """
-    wanted = sorted(set(ports))
+    wanted = [(_JEQ, port, "yes", "") for port in sorted(set(ports))] or [(_JGE, 0, "yes", "")]
     # Jumps go to labels, "" being the next instruction; instructions are (code, operand, if true, if false).
     program: list[tuple[int, int, str, str] | str] = [
         (_LDH, 12, "", ""),
@@ -191,17 +191,17 @@ def tcp_ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -
         (_JSET, 0x1FFF, "no", ""),
         (_LDXB_MSH, 14, "", ""),
         (_LDH_X, 14, "", ""),
-        *((_JEQ, port, "yes", "") for port in wanted),
+        *wanted,
         (_LDH_X, 14 + 2, "", ""),
-        *((_JEQ, port, "yes", "") for port in wanted),
+        *wanted,
         (_RET, 0, "", ""),
         "ipv6",
         (_LDB, 14 + 6, "", ""),
         (_JEQ, IPPROTO_TCP, "", "no"),
         (_LDH, 14 + 40, "", ""),
-        *((_JEQ, port, "yes", "") for port in wanted),
+        *wanted,
         (_LDH, 14 + 42, "", ""),
-        *((_JEQ, port, "yes", "") for port in wanted),
+        *wanted,
         "no",
         (_RET, 0, "", ""),
         "yes",

@@ -5,13 +5,43 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 
-from netlab.events import SocketEvent, SocketEventKind
+from netlab.errors import UnsupportedError
+from netlab.events import SocketEvent, SocketEventKind, SocketSample
+from netlab.model import Address
+from netlab.observe import Namespaces
+from netlab.observe.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSGHDR, attributes, messages
 
-_TCP_INFO_BYTES = 232
+_TCP_INFO_BYTES = 236
 # struct tcp_info of include/uapi/linux/tcp.h: where the members stand that are read here.
-_SND_MSS, _UNACKED, _NOTSENT_BYTES, _SND_WND = 16, 24, 144, 228
+_STATE, _RETRANSMITS = 0, 2
+_SND_MSS, _UNACKED, _TOTAL_RETRANS, _NOTSENT_BYTES, _SND_WND, _RCV_WND = 16, 24, 100, 144, 228, 232
+
+# include/net/tcp_states.h, counted from 1.
+_STATES = (
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+)
+
+# include/uapi/linux/sock_diag.h, inet_diag.h. struct inet_diag_req_v2: family, protocol, extensions, states, and
+# a struct inet_diag_sockid (48 bytes); struct inet_diag_msg: family, state, timer, retrans, such a sockid, 5 times u32.
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _INET_DIAG_INFO = 4, 20, 2
+_DIAG_REQUEST = struct.Struct("=BBBxI48x")
+_DIAG_MSG_BYTES, _DIAG_SPORT_AT, _DIAG_SRC_AT = 72, 4, 8
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +59,77 @@ class TcpInfo:
 
 
 def tcp_info(sock: socket.socket) -> TcpInfo:
-    """TCP_INFO of a socket. Equivalent to `ss -ti`. tcpi_snd_wnd exists since v5.4; before, it reads as 0."""
+    """TCP_INFO of a socket. Equivalent to `ss -ti`. A member that the kernel hasn't reads as 0.
+
+    tcpi_snd_wnd exists since v5.4, tcpi_rcv_wnd since v6.2.
+    """
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES).ljust(_TCP_INFO_BYTES, b"\0")
 
     def member(at: int) -> int:
         return int(struct.unpack_from("=I", info, at)[0])
 
     return TcpInfo(member(_UNACKED), member(_NOTSENT_BYTES), member(_SND_WND), member(_SND_MSS))
+
+
+def sample(sock: socket.socket, netns: str) -> SocketSample:
+    """The socket's TCP_INFO now, as an event."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    host, port, *_ = sock.getsockname()
+    return _sample(info, netns, ip_address(host), int(port))
+
+
+def samples(namespaces: Namespaces, netns: str, ports: Collection[int]) -> list[SocketSample]:
+    """TCP_INFO of every TCP socket of the namespace whose own or whose peer's port is one of `ports`; of all without.
+
+    UnsupportedError without sock_diag. Equivalent to `ip netns exec NETNS ss -tina`.
+    """
+    found: list[SocketSample] = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        found += _diagnosed(namespaces, netns, family, ports)
+    return found
+
+
+def _diagnosed(namespaces: Namespaces, netns: str, family: int, ports: Collection[int]) -> Iterator[SocketSample]:
+    body = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 1 << _INET_DIAG_INFO - 1, 0xFFFFFFFF)
+    header = NLMSGHDR.pack(NLMSGHDR.size + len(body), _SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
+    try:
+        sock = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+    except OSError as error:
+        raise UnsupportedError(f"this kernel has no sock_diag: {error.strerror}") from error
+    with sock:
+        sock.send(header + body)
+        while True:
+            for kind, _, told in messages(sock.recv(1 << 17)):
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    raise UnsupportedError("this kernel has no sock_diag for TCP (tcp_diag)")
+                own_port, peer_port = struct.unpack_from("!HH", told, _DIAG_SPORT_AT)
+                info = attributes(told[_DIAG_MSG_BYTES:]).get(_INET_DIAG_INFO)
+                if info is not None and (not ports or own_port in ports or peer_port in ports):
+                    width = 4 if told[0] == socket.AF_INET else 16
+                    yield _sample(info, netns, ip_address(told[_DIAG_SRC_AT : _DIAG_SRC_AT + width]), own_port)
+
+
+def _sample(info: bytes, netns: str, local: Address, port: int) -> SocketSample:
+    info = info.ljust(_TCP_INFO_BYTES, b"\0")
+
+    def member(at: int) -> int:
+        return int(struct.unpack_from("=I", info, at)[0])
+
+    return SocketSample(
+        time_ns=time.time_ns(),
+        netns=netns,
+        local=local,
+        local_port=port,
+        tcp_state=_STATES[info[_STATE] - 1] if 0 < info[_STATE] <= len(_STATES) else str(info[_STATE]),
+        snd_wnd_bytes=member(_SND_WND),
+        rcv_wnd_bytes=member(_RCV_WND),
+        unacked=member(_UNACKED),
+        retransmits=info[_RETRANSMITS],
+        total_retrans=member(_TOTAL_RETRANS),
+        notsent_bytes=member(_NOTSENT_BYTES),
+    )
 
 
 def socket_error(sock: socket.socket, netns: str) -> SocketEvent | None:

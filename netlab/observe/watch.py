@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import selectors
 import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -20,12 +22,14 @@ _TICK_S = 0.02
 class Watch:
     """Observers of one run and the events they brought so far. It closes them when left.
 
-    One thread drives it: `until` waits for packets, reasons and the given sockets at once.
+    An observer that fails is left out from then on, and stays in `dead`. One thread drives it:
+    `until` waits for packets, reasons and the given sockets at once.
     """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._observers: list[Observer] = []
+        self._observers: dict[Observer, int] = {}  # each with its descriptor
+        self._dead: dict[Observer, str] = {}
         self._events: list[Event] = []
         self._closing = ExitStack()
         self._closing.callback(self._selector.close)
@@ -40,7 +44,7 @@ class Watch:
 
     def add(self, observer: Observer) -> None:
         """Take over an observer, which is ready: its events are gathered from now on."""
-        self._observers.append(observer)
+        self._observers[observer] = observer.fileno()
         self._closing.callback(observer.close)
         self._selector.register(observer.fileno(), selectors.EVENT_READ)
 
@@ -75,11 +79,37 @@ class Watch:
         return any(matches(event) for event in self._events)
 
     def take(self) -> tuple[tuple[Event, ...], tuple[tuple[str, int], ...]]:
-        """The events gathered since the last time, and how many each observer lost meanwhile."""
+        """The events gathered since the last time, and how many each observer lost meanwhile; 0 for a dead one."""
         self._read()
         events, self._events = tuple(self._events), []
-        return events, tuple((observer.name, observer.lost()) for observer in self._observers)
+        return events, tuple((observer.name, self._lost(observer)) for observer in self._observers)
+
+    @property
+    def dead(self) -> tuple[tuple[str, str], ...]:
+        """The observers that could not be read any more, each with the reason; nothing is known of what they missed."""
+        return tuple((observer.name, reason) for observer, reason in self._dead.items())
 
     def _read(self) -> None:
-        for observer in self._observers:
-            self._events.extend(observer.read())
+        for observer, descriptor in self._observers.items():
+            if observer in self._dead:
+                continue
+            try:
+                if observer.fileno() != descriptor:
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                self._events.extend(observer.read())
+            except OSError as error:
+                self._bury(observer, error)
+
+    def _lost(self, observer: Observer) -> int:
+        if observer not in self._dead:
+            try:
+                return observer.lost()
+            except OSError as error:
+                self._bury(observer, error)
+        return 0
+
+    def _bury(self, observer: Observer, error: OSError) -> None:
+        """Go on without an observer. Its descriptor's number may be another file's soon."""
+        self._dead[observer] = error.strerror or str(error)
+        with suppress(KeyError):
+            self._selector.unregister(self._observers[observer])

@@ -1,0 +1,88 @@
+"""A namespace's counters before and after: SNMP's as `nstat` shows them, conntrack's as `conntrack -S` does.
+
+Reading them changes nothing. They count for the whole namespace, not for one flow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+from netlab.events import CounterChange
+from netlab.observe import Namespaces
+from netlab.observe.netlink import attributes, dump
+
+_GET_STATS_CPU = 1 << 8 | 4  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS_CPU
+
+_CONNTRACK = {
+    2: "found",
+    4: "invalid",
+    8: "insert",
+    9: "insert_failed",
+    10: "drop",
+    11: "early_drop",
+    12: "error",
+    13: "search_restart",
+    14: "clash_resolve",
+    15: "chaintoolong",
+}
+"""enum ctattr_stats_cpu of nfnetlink_conntrack.h, but for those that are no longer used."""
+
+_GAUGES = ("Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.CurrEstab")
+"""What stands among the counters without counting."""
+
+
+class Counters:
+    """A namespace's counters as they are when this is made."""
+
+    def __init__(self, namespaces: Namespaces, netns: str) -> None:
+        self._namespaces, self._netns = namespaces, netns
+        self._before = _read(namespaces, netns)
+
+    def changes(self) -> list[CounterChange]:
+        """What has changed since, by name; from now on, since now."""
+        before, self._before = self._before, _read(self._namespaces, self._netns)
+        now_ns = time.time_ns()
+        return [
+            CounterChange(now_ns, self._netns, name, by)
+            for name, value in sorted(self._before.items())
+            if (by := value - before[name])
+        ]
+
+
+def _read(namespaces: Namespaces, netns: str) -> Counter[str]:
+    counters: Counter[str] = Counter()
+    with namespaces.inside(netns):
+        for file in ("snmp", "netstat", "snmp6"):
+            path = Path("/proc/thread-self/net", file)  # /proc/net is the process's first thread's
+            if path.exists():  # a kernel without IPv6 has no snmp6
+                counters.update(parse_proc(path.read_text()))
+    try:
+        cpus = dump(namespaces, netns, _GET_STATS_CPU)
+    except OSError:  # no ctnetlink: no conntrack, or no way to ask it
+        cpus = []
+    for cpu in cpus:
+        told = attributes(cpu)
+        counters.update(
+            {f"conntrack.{name}": int.from_bytes(told.get(k, b""), "big") for k, name in _CONNTRACK.items()}
+        )
+    return counters
+
+
+def parse_proc(text: str) -> dict[str, int]:
+    """The counters in /proc/net/snmp or netstat ("Tcp: InSegs …" above "Tcp: 12 …") or in snmp6 ("Ip6InReceives 12").
+
+    The names are those of the files: "Tcp.InSegs", "TcpExt.TCPTimeouts", "Ip6InReceives".
+    """
+    counters: dict[str, int] = {}
+    lines = [line.split() for line in text.splitlines()]
+    for words in lines:
+        if len(words) == 2 and not words[0].endswith(":"):
+            counters[words[0]] = int(words[1])
+    for names, values in pairwise(lines):
+        if names and values and names[0] == values[0] and names[0].endswith(":"):
+            group = names[0].removesuffix(":")
+            counters |= {f"{group}.{name}": int(value) for name, value in zip(names[1:], values[1:], strict=True)}
+    return {name: value for name, value in counters.items() if name not in _GAUGES}

@@ -1,0 +1,133 @@
+"""Netfilter's netlink messages: taking them apart, asking for a dump, subscribing to a multicast group.
+
+What the attributes mean is the observers' own: conntrack.py, invalid.py, trace.py, counters.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from netlab.errors import UnsupportedError
+from netlab.observe import Namespaces
+
+NFGENMSG = struct.Struct("!BBH")
+NLMSGHDR = struct.Struct("=IHHII")
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
+_NETLINK_NETFILTER, _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 12, 270, 1
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLATTR, _NLA_TYPE_MASK = struct.Struct("=HH"), 0x3FFF
+# include/uapi/asm-generic/socket.h; sock_diag.h: SK_MEMINFO_DROPS is the last of nine counters.
+_SO_RCVBUFFORCE, _SO_MEMINFO, _MEMINFO = 33, 55, struct.Struct("=9I")
+
+RECEIVE_BUFFER_BYTES = 16 << 20
+"""Asked for; who is root only in a user namespace gets no more than twice net.core.rmem_max."""
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, flags and body of each netlink message in what one recv brought."""
+    at = 0
+    while at + NLMSGHDR.size <= len(data):
+        length, message_type, flags, *_ = NLMSGHDR.unpack_from(data, at)
+        if length < NLMSGHDR.size:
+            return
+        yield message_type, flags, data[at + NLMSGHDR.size : at + length]
+        at += (length + 3) & ~3
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes by their type; nested ones are taken apart by calling this again."""
+    found, at = {}, 0
+    while at + _NLATTR.size <= len(data):
+        length, kind = _NLATTR.unpack_from(data, at)
+        if length < _NLATTR.size:
+            break
+        found[kind & _NLA_TYPE_MASK] = data[at + _NLATTR.size : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return _NLATTR.pack(_NLATTR.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def netfilter_socket(namespaces: Namespaces, netns: str, receive_buffer_bytes: int) -> socket.socket:
+    """A bound NETLINK_NETFILTER socket of the namespace with a receive buffer as large as this user may have."""
+    try:
+        sock = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+    except OSError as error:
+        raise UnsupportedError(f"this kernel has no NETLINK_NETFILTER: {error.strerror}") from error
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    with suppress(PermissionError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer_bytes)
+    sock.bind((0, 0))
+    return sock
+
+
+def dump(namespaces: Namespaces, netns: str, message_type: int) -> list[bytes]:
+    """The bodies, after the nfgenmsg, of all that a GET request of the type finds; OSError where it is refused."""
+    body = NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)
+    header = NLMSGHDR.pack(NLMSGHDR.size + len(body), message_type, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
+    found: list[bytes] = []
+    with netfilter_socket(namespaces, netns, RECEIVE_BUFFER_BYTES) as sock:
+        sock.send(header + body)
+        while True:
+            for kind, _, content in messages(sock.recv(1 << 16)):
+                if kind == _NLMSG_DONE:
+                    return found
+                if kind == _NLMSG_ERROR:
+                    (code,) = struct.unpack_from("=i", content)
+                    raise OSError(-code, os.strerror(-code))
+                found.append(content[NFGENMSG.size :])
+
+
+class Subscription:
+    """The messages of some multicast groups of netfilter's (enum nfnetlink_groups), in one namespace.
+
+    UnsupportedError where the kernel doesn't have one of the groups. The kernel counts what found the buffer full.
+    """
+
+    def __init__(
+        self, namespaces: Namespaces, netns: str, groups: Iterable[int], receive_buffer_bytes: int | None = None
+    ) -> None:
+        self._dropped = 0
+        self._socket = netfilter_socket(namespaces, netns, receive_buffer_bytes or RECEIVE_BUFFER_BYTES)
+        try:
+            for group in groups:
+                self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            self._socket.setblocking(False)
+        except OSError as error:
+            self._socket.close()
+            raise UnsupportedError(f"this kernel has no netfilter group {group}: {error.strerror}") from error
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when messages wait."""
+        return self._socket.fileno()
+
+    def read(self) -> Iterator[tuple[int, int, bytes]]:
+        """Type, flags and body of each message that waits."""
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:  # told once, however many were dropped: the kernel's count says it
+                    continue
+                raise
+            yield from messages(data)
+
+    def lost(self) -> int:
+        """How many messages found the buffer full since this was last asked: the socket's drop counter."""
+        *_, dropped = _MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+        new, self._dropped = (dropped - self._dropped) & 0xFFFFFFFF, dropped
+        return int(new)
+
+    def close(self) -> None:
+        """Leave the groups."""
+        self._socket.close()
