@@ -53,7 +53,8 @@ class Recorder:
 
     Packets are TCP from or to one of `ports` (all TCP without). needs_reasons: where conntrack's reasons can't be
     observed, entering fails instead of naming it in `blind`. Entering raises LabError where an interface is missing,
-    UnsupportedError where packets can't be observed.
+    UnsupportedError where packets can't be observed. With keep_events=False only the losses are kept: for an
+    observation without end.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Recorder:
         keep_frames: bool = False,
         snaplen_bytes: int = SNAPLEN_BYTES,
         needs_reasons: bool = False,
+        keep_events: bool = True,
     ) -> None:
         self.watch = Watch()
         self.taps = tuple(
@@ -75,7 +77,8 @@ class Recorder:
         )
         self._topology, self._namespaces = topology, namespaces
         self._netns, self._ports = tuple(netns), frozenset(ports)
-        self._keep_frames, self._snaplen, self._needs_reasons = keep_frames, snaplen_bytes, needs_reasons
+        self._keep_frames, self._snaplen = keep_frames, snaplen_bytes
+        self._needs_reasons, self._keep_events = needs_reasons, keep_events
         self._blind: list[str] = []
         self._counters: list[Counters] = []
         self._events: list[Event] = []
@@ -168,7 +171,8 @@ class Recorder:
     def take(self) -> tuple[tuple[Event, ...], tuple[tuple[str, int], ...]]:
         """What came since the last time, and how many events each observer lost meanwhile; both are kept too."""
         events, lost = self.watch.take()
-        self._events += events
+        if self._keep_events:
+            self._events += events
         self._lost.update(dict(lost))
         return events, lost
 
@@ -202,19 +206,21 @@ def record(
     on_events: Callable[[Sequence[Event]], None] = lambda _events: None,
     *,
     keep_frames: bool = False,
+    keep_events: bool = True,
 ) -> Recording:
     """Observe a lab that is up until `stop()` or for some seconds, whichever comes first; None is without end.
 
     netns names the namespaces to observe, None all of them. Packets are those of the Services' ports, or all TCP in a
     lab without Services. on_events gets what came, several times a second and once at the end, sorted by time; it is
-    called with nothing as soon as every observer is ready. Raises what entering a Recorder raises.
+    called with nothing as soon as every observer is ready. keep_frames and keep_events are the Recorder's. Raises what
+    entering a Recorder raises.
     """
     names = [each.name for each in topology.namespaces] if netns is None else netns
     ports = {
         number for service in topology.services for port in service.ports for number in (port.port, port.target_port)
     }
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
-    with Recorder(topology, namespaces, names, ports, keep_frames=keep_frames) as recorder:
+    with Recorder(topology, namespaces, names, ports, keep_frames=keep_frames, keep_events=keep_events) as recorder:
         on_events(())
         recorder.sample_sockets()
         while not stop() and (left_s := deadline - time.monotonic()) > 0:

@@ -1,0 +1,85 @@
+"""One line for each event, as it comes: the live timeline. Pure."""
+
+from __future__ import annotations
+
+import errno
+
+from netlab.events import (
+    ConntrackEvent,
+    CounterChange,
+    Event,
+    InvalidReason,
+    Packet,
+    Segment,
+    SocketEvent,
+    SocketEventKind,
+    SocketSample,
+    TraceStep,
+    Tuple,
+    flag_names,
+)
+from netlab.model import Address
+
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+"""IANA's protocol numbers, those that conntrack knows."""
+
+
+def line(event: Event, started_ns: int) -> str:
+    """Seconds since the start, where it was seen, and what: without a line's end."""
+    where, what = _where_and_what(event)
+    return f"{(event.time_ns - started_ns) / 1e9:12.6f}  {where}  {what}"
+
+
+def _where_and_what(event: Event) -> tuple[str, str]:
+    match event:
+        case Packet():
+            return f"{event.netns}/{event.ifname} {event.direction}", _segment(event.segment)
+        case InvalidReason():
+            return event.netns, f"conntrack logs: {event.text} [{_segment(event.segment)}]"
+        case ConntrackEvent():
+            return event.netns, f"conntrack entry {event.change}: {_entry(event)}"
+        case TraceStep():
+            return event.netns, _step(event)
+        case SocketEvent(kind=SocketEventKind.ERROR):
+            return event.netns, f"socket error: {errno.errorcode.get(event.errno, str(event.errno))}"
+        case SocketEvent():
+            return event.netns, f"socket's send window set: {event.was_bytes:,} to {event.window_bytes:,} bytes"
+        case SocketSample():
+            return event.netns, _sample(event)
+        case CounterChange():
+            return event.netns, f"counter {event.name}: {event.by:+,}"
+
+
+def _segment(segment: Segment) -> str:
+    ends = f"{_end(segment.src, segment.sport)} > {_end(segment.dst, segment.dport)}"
+    flags = ",".join(flag_names(segment.flags)) or "no flags"
+    return f"{ends} {flags} seq {segment.seq} ack {segment.ack} win {segment.window} len {segment.payload_bytes}"
+
+
+def _entry(event: ConntrackEvent) -> str:
+    protocol = event.tuple_orig.proto
+    words = [_PROTOCOLS.get(protocol, f"protocol {protocol}"), *([event.tcp_state] if event.tcp_state else [])]
+    zone = f" zone {event.zone}" if event.zone else ""
+    status = f" [{' '.join(event.status)}]" if event.status else ""
+    return f"{' '.join(words)} {_tuple(event.tuple_orig)}, replies {_tuple(event.tuple_reply)}{zone}{status}"
+
+
+def _step(step: TraceStep) -> str:
+    path = f"rules: {step.trace_id:08x} {step.family} {step.table} {step.chain}"
+    segment = f" [{_segment(step.segment)}]" if step.segment else ""
+    return f"{path}: {step.rule or 'end of chain'} -> {step.verdict}{segment}"
+
+
+def _sample(sample: SocketSample) -> str:
+    windows = f"send window {sample.snd_wnd_bytes:,}, receive window {sample.rcv_wnd_bytes:,}"
+    sending = f"{sample.unacked} segments unacknowledged, {sample.notsent_bytes:,} bytes not sent"
+    again = f"{sample.total_retrans} retransmissions"
+    return f"socket {_end(sample.local, sample.local_port)} {sample.tcp_state}: {windows}, {sending}, {again}"
+
+
+def _tuple(header: Tuple) -> str:
+    return f"{_end(header.src, header.sport)} > {_end(header.dst, header.dport)}"
+
+
+def _end(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
