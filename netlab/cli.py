@@ -18,8 +18,9 @@ from netlab import interrupts
 from netlab.errors import LabError, NetlabError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from netlab.events import Event
     from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
     from netlab.netns import Namespaces
@@ -586,6 +587,56 @@ def capture(
         for interface in taking.interfaces:
             if interface.dropped:
                 _say(f"  {interface.tap.netns}/{interface.tap.ifname}: {interface.dropped} dropped")
+
+
+@app.command()
+def watch(
+    lab: LabArgument = None,
+    netns: Annotated[
+        list[str] | None,
+        typer.Option("--netns", metavar="NAME", help="A namespace to watch; left out: all.", autocompletion=_namespaces),
+    ] = None,
+    for_s: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
+    ] = None,
+) -> None:
+    """Show what happens in a lab that is up, an event a line, until Ctrl-C."""
+    import select
+
+    from netlab import recorder
+    from netlab.lab import as_it_is, open_lab
+    from netlab.report.live import line
+
+    directory, state = _lab(lab)
+    topology = as_it_is(directory, state).topology
+    for name in netns or []:
+        _check_netns(state, name)
+    namespaces = open_lab(state)
+    started_ns = time.time_ns()
+
+    def show(events: "Sequence[Event]") -> None:
+        if not events:
+            _say(f"watching {', '.join(netns or [each.name for each in topology.namespaces])}")
+        for event in events:
+            print(line(event, started_ns), flush=True)
+
+    with interrupts.as_news() as news:
+        seen = recorder.record(
+            topology,
+            namespaces,
+            recorder.Source(),
+            netns,
+            for_s,
+            stop=lambda: bool(select.select([news], [], [], 0)[0]),
+            on_events=show,
+            keep_events=False,
+        )
+    lost = [f"{_count(number, 'event')} lost by {observer}" for observer, number in seen.lost if number]
+    for line_ in (*lost, *(f"not seen: {what}" for what in seen.blind)):
+        _say(line_)
+    if not lost:
+        _say("no event lost")
 
 
 @fix_app.command("list")
