@@ -23,6 +23,8 @@ from netlab.errors import NetlabError
 from netlab.events import (
     REASON_ACCURACY_NS,
     SYN,
+    TRACE_INVALID_CHAIN,
+    TRACE_TABLE,
     ConntrackEvent,
     Direction,
     Event,
@@ -142,6 +144,13 @@ class Journey:
             if crossing.netns == netns and crossing.direction is direction:
                 return crossing
         return None
+
+    def called_invalid(self, netns: str) -> bool:
+        """Whether the kernel's rules saw it as INVALID there: it matched `ct state invalid` on its way."""
+        return any(
+            (step.netns, step.table) == (netns, TRACE_TABLE) and step.chain.startswith(TRACE_INVALID_CHAIN)
+            for step in self.trace
+        )
 
     @property
     def untranslated(self) -> bool:

@@ -1,0 +1,549 @@
+"""Why a connection ended as it did: a timeline to the chain of causes in plain words, with packet numbers. Pure.
+
+`explain` picks the flow and reads the chain, `render` and `as_json` say it. Whatever was not seen is named: a chain
+with a gap says where the gap is.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from textwrap import wrap
+
+from netlab.errors import LabError, UsageError
+from netlab.events import ACK, FIN, RST, SYN, Direction, SocketEvent, SocketEventKind, flag_names, seq_diff
+from netlab.flow import Flow
+from netlab.model import Address
+from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline
+from netlab.window import CheckName, CtOutcome, Failure
+
+
+class Ending(StrEnum):
+    """How a connection ended, as far as it was seen."""
+
+    RESET = "reset"
+    COMPLETED = "completed"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One link of the chain. number is the packet's it speaks of, time_ns when it was; None where it has none."""
+
+    text: str
+    number: int | None = None
+    time_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A flow's story. chain are its links in order; notes what else is worth knowing of the flow.
+
+    others names the other flows that were reset. unseen is what could not be observed, or not be told for sure, and
+    disagreements where the kernel's log is not what the window model computes.
+    """
+
+    lab: str
+    kernel: str
+    fixes: tuple[str, ...]
+    flow: Flow
+    ending: Ending
+    packets: int
+    started_ns: int
+    chain: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    disagreements: tuple[str, ...] = ()
+
+
+# --- which flow ------------------------------------------------------------------------------------------------------
+
+
+def choose(timeline: Timeline, wanted: str | None = None) -> tuple[Flow, tuple[Flow, ...]]:
+    """The flow to explain, and the others that were reset, in the order in which they were.
+
+    wanted is the client's "ADDRESS:PORT"; without it: the flow that was reset first, else the first one. UsageError
+    where there is no such flow, LabError where there is none at all.
+    """
+    if not timeline.flows:
+        raise LabError("there is no connection to explain", "none through a Service was seen while it was observed")
+    ended = [(moment, flow) for flow in timeline.flows if (moment := _reset_ns(timeline, flow)) is not None]
+    reset = [flow for _, flow in sorted(ended, key=lambda pair: pair[0])]
+    if wanted is not None:
+        found = [flow for flow in timeline.flows if _endpoint(flow.client_address, flow.client_port) == wanted]
+        if not found:
+            raise UsageError(f"no flow of {wanted} was seen", f"those that were: {_list(timeline.flows)}")
+        chosen = found[0]
+    else:
+        chosen = reset[0] if reset else timeline.flows[0]
+    return chosen, tuple(flow for flow in reset if flow != chosen)
+
+
+def _list(flows: Sequence[Flow], most: int = 8) -> str:
+    names = [_endpoint(flow.client_address, flow.client_port) for flow in flows[:most]]
+    return ", ".join(names) + (f" and {len(flows) - most:,} more" if len(flows) > most else "")
+
+
+def _reset_ns(timeline: Timeline, flow: Flow) -> int | None:
+    """When the flow was reset: its first RST that came to an end, or an errno that must be its own; None if it wasn't.
+
+    A RST that answers a closed connection's last packets is none of these: what came before it had ended properly.
+    """
+    journeys = timeline.of(flow)
+    done = _completed_ns(flow, journeys)
+    for journey in journeys:
+        if journey.segment.flags & RST and journey.fate is Fate.DELIVERED and (done is None or journey.time_ns < done):
+            return journey.time_ns
+    errors = _errors(timeline, flow)
+    return errors[0].time_ns if errors else None
+
+
+def _errors(timeline: Timeline, flow: Flow) -> list[SocketEvent]:
+    """ECONNRESET at the flow's own sockets. A server's socket that was told without its peer is one of many flows'."""
+    return [
+        event
+        for event in timeline.events
+        if isinstance(event, SocketEvent)
+        and event.kind is SocketEventKind.ERROR
+        and event.errno == errno.ECONNRESET
+        and (
+            (event.netns == flow.client and event.local_port == flow.client_port)
+            or (len(timeline.flows) == 1 and event.netns in (flow.client, flow.server))
+        )
+    ]
+
+
+def _completed_ns(flow: Flow, journeys: Iterable[Journey]) -> int | None:
+    """When the server's FIN reached the client with all before it; None if it didn't."""
+    for journey in journeys:
+        arrived = journey.at(flow.client, Direction.IN)
+        if not journey.to_server and journey.segment.flags & FIN and arrived and not journey.untranslated:
+            return arrived.time_ns
+    return None
+
+
+# --- the chain -------------------------------------------------------------------------------------------------------
+
+
+def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
+    """The story of one flow; `choose` says which, and what is raised."""
+    flow, others = choose(timeline, wanted)
+    story = _Story(timeline, flow)
+    reset_ns, completed_ns = _reset_ns(timeline, flow), _completed_ns(flow, story.journeys)
+    if reset_ns is not None:
+        ending, chain = Ending.RESET, story.reset()
+    else:
+        ending = Ending.COMPLETED if completed_ns is not None else Ending.UNFINISHED
+        chain = story.survived(completed_ns)
+    recording = timeline.recording
+    return Explanation(
+        recording.lab,
+        recording.kernel,
+        recording.fixes,
+        flow,
+        ending,
+        len(story.journeys),
+        story.journeys[0].time_ns if story.journeys else recording.started_ns,
+        tuple(chain),
+        tuple(story.notes()),
+        tuple(_name(other) for other in others),
+        tuple(_unseen(timeline, flow, story)),
+        tuple(f"#{number}: {differs}" for number, differs in timeline.disagreements),
+    )
+
+
+class _Story:
+    """Reads one flow's journeys."""
+
+    def __init__(self, timeline: Timeline, flow: Flow) -> None:
+        self.timeline, self.flow = timeline, flow
+        self.journeys = timeline.of(flow)
+        self._initial: dict[bool, int] = {}
+        for journey in self.journeys:
+            if journey.segment.flags & SYN:
+                self._initial.setdefault(journey.to_server, journey.segment.seq)
+
+    # --- numbers and names
+
+    def _seq(self, number: int, to_server: bool) -> str:
+        """A sequence number, counted from the connection's initial one where that was seen."""
+        return str((number - self._initial.get(to_server, 0)) & 0xFFFFFFFF)
+
+    def _what(self, journey: Journey) -> str:
+        segment = journey.segment
+        flags = ",".join(flag_names(segment.flags))
+        parts = [f"{flags} {segment.payload_bytes:,} bytes" if segment.payload_bytes else flags]
+        parts.append(f"seq {self._seq(segment.seq, journey.to_server)}")
+        if segment.flags & ACK:
+            parts.append(f"ack {self._seq(segment.ack, not journey.to_server)}")
+        return ", ".join(parts)
+
+    # --- a connection that was reset
+
+    def reset(self) -> list[Step]:
+        rst = self._killer()
+        if rst is None:
+            error = _errors(self.timeline, self.flow)[0]
+            text = f"the socket in {error.netns} has ECONNRESET, and no RST was seen that came to it"
+            return [Step(text, None, error.time_ns)]
+        cause = self._cause(rst)
+        steps = [*self._stale(), *self._began(cause)] if cause else []
+        steps.append(self._rst(rst, cause))
+        checks = [check for check in rst.checks if check.invalid]
+        if checks:
+            steps.append(Step(self._conntrack(checks[0]), rst.number, rst.time_ns))
+        steps += self._ends(rst)
+        return steps
+
+    def _killer(self) -> Journey | None:
+        """The RST that ended it: of those that arrived, the first whose seq is what its receiver waits for."""
+        expected: dict[bool, int] = {}
+        resets: list[tuple[Journey, bool]] = []
+        for journey in self.journeys:
+            segment, way = journey.segment, journey.to_server
+            if journey.fate is not Fate.DELIVERED:
+                continue
+            if segment.flags & RST:
+                resets.append((journey, expected.get(way) == segment.seq))
+            elif not journey.untranslated and (way not in expected or seq_diff(segment.end, expected[way]) > 0):
+                expected[way] = segment.end
+        exact = [journey for journey, fits in resets if fits]
+        return exact[0] if exact else resets[0][0] if resets else None
+
+    def _cause(self, rst: Journey) -> Journey | None:
+        """The packet that the RST answers: the last one before it at its sender that has the RST's seq as its ack."""
+        sender = self.flow.client if rst.to_server else self.flow.server
+        found: Journey | None = None
+        for journey in self.journeys:
+            arrived = journey.at(sender, Direction.IN)
+            if journey.to_server is rst.to_server or arrived is None or arrived.time_ns > rst.time_ns:
+                continue
+            answers = journey.segment.ack == rst.segment.seq and bool(journey.segment.flags & ACK)
+            if not journey.segment.flags & RST and (answers or rst.segment.ack == journey.segment.end):
+                found = journey
+        return found
+
+    def _stale(self) -> list[Step]:
+        return [
+            Step(
+                f"the kernel in {event.netns} is made to believe in a send window of {event.window_bytes:,} bytes "
+                f"(it was {event.was_bytes:,})",
+                None,
+                event.time_ns,
+            )
+            for event in self.timeline.events
+            if isinstance(event, SocketEvent) and event.kind is SocketEventKind.STALE_WINDOW
+        ]
+
+    def _began(self, cause: Journey) -> list[Step]:
+        """The packet that was answered by a RST, and why it was."""
+        origin = cause.crossings[0]
+        steps = [Step(f"#{cause.number} leaves {origin.netns}: {self._what(cause)}", cause.number, cause.time_ns)]
+        if origin.direction is Direction.IN:
+            steps[0] = Step(
+                f"#{cause.number} comes to {origin.netns}: {self._what(cause)}", cause.number, cause.time_ns
+            )
+        steps += self._judged(cause)
+        if cause.untranslated:
+            node = self.flow.node
+            arrived = cause.at(self.flow.client, Direction.IN)
+            assert arrived is not None
+            if any(check.invalid for check in cause.checks) or cause.called_invalid(node) or cause.reasons:
+                text = f"NAT on {node} skips it: its source stays {self.flow.endpoint}"
+            else:
+                text = f"NAT on {node} doesn't know it: its source stays {self.flow.endpoint}, and why was not seen"
+            steps.append(Step(text, cause.number, arrived.time_ns))
+        return steps
+
+    def _judged(self, journey: Journey) -> list[Step]:
+        """What conntrack made of a packet, and by how many bytes."""
+        steps = []
+        for check in journey.checks:
+            if check.checked.outcome is CtOutcome.ACCEPT and not check.reasons:
+                if check.checked.note.startswith("picked up"):
+                    steps.append(Step(f"conntrack on {check.netns} has no entry for it: {check.checked.note}"))
+                if check.checked.failure is None:
+                    continue
+            if margin := self._margin(check):
+                steps.append(Step(margin, journey.number))
+            steps.append(Step(self._conntrack(check), journey.number, check.checked.packet.time_ns))
+        seen = {check.netns for check in journey.checks}
+        for reason in journey.reasons:
+            if reason.netns not in seen:
+                text = f'conntrack on {reason.netns} logs "{reason.text}"'
+                steps.append(Step(text, journey.number, reason.time_ns))
+        return steps
+
+    def _margin(self, check: NodeCheck) -> str:
+        """By how many bytes a packet fell out of the window."""
+        checked = check.checked
+        way = checked.packet.segment.src == self.flow.client_address
+        bounds = {bound.name: bound for bound in checked.checks}
+        receiver = self.flow.server if way else self.flow.client
+        match checked.failure:
+            case Failure.OVERSHOT | Failure.SEQ_OVER:
+                edge = self._seq(bounds[CheckName.SEQ_UPPER].bound, way)
+                return (
+                    f"it ends {checked.beyond_bytes:,} bytes past what {receiver} allowed (td_maxend {edge}); "
+                    f"kernels since 6.1 forgive {checked.forgiven_bytes:,} here"
+                )
+            case Failure.SEQ_UNDER:
+                short = -bounds[CheckName.SEQ_LOWER].margin_bytes
+                return f"it ends {short:,} bytes before the oldest data that {receiver} can still want"
+            case Failure.ACK_OVER:
+                over = -bounds[CheckName.ACK_UPPER].margin_bytes
+                return f"it acknowledges {over:,} bytes more than {check.netns} has seen"
+            case Failure.ACK_UNDER:
+                under = -bounds[CheckName.ACK_LOWER].margin_bytes
+                return f"its ack is {under:,} bytes older than conntrack believes"
+        return ""
+
+    def _conntrack(self, check: NodeCheck) -> str:
+        """What conntrack said of a packet; where its log was not read, what the model makes of it."""
+        checked = check.checked
+        outcome = {CtOutcome.INVALID: "INVALID", CtOutcome.IGNORE: "ignored", CtOutcome.ACCEPT: "accepted"}.get(
+            checked.outcome, "not modelled"
+        )
+        if check.reasons:
+            return f'conntrack on {check.netns}: {outcome}, "{check.reasons[0].text}"'
+        if checked.outcome is CtOutcome.UNMODELLED:
+            return f"conntrack on {check.netns}: {checked.note}"
+        if checked.failure is not None and checked.outcome is CtOutcome.ACCEPT:
+            return f"conntrack on {check.netns}: {checked.note}"
+        if checked.log:
+            return f'conntrack on {check.netns}: {outcome} by the model, "{checked.log}"; its own log has nothing'
+        return f"conntrack on {check.netns}: {outcome} by the model"
+
+    def _rst(self, rst: Journey, cause: Journey | None) -> Step:
+        sender, receiver = rst.crossings[0].netns, rst.last.netns
+        if cause is not None and cause.untranslated:
+            unknown = _endpoint(self.flow.endpoint, self.flow.target_port)
+            why = f"{sender} knows no connection with {unknown} -> RST #{rst.number}, seq = #{cause.number}'s ack"
+        elif cause is not None:
+            why = f"{sender} answers #{cause.number} with RST #{rst.number}"
+        else:
+            why = f"{sender} sends RST #{rst.number} to {receiver}, which answers no packet that was seen"
+        return Step(f"{why} ({self._what(rst)})", rst.number, rst.time_ns)
+
+    def _ends(self, rst: Journey) -> list[Step]:
+        """What the RST did to the sockets at both ends."""
+        steps = []
+        receiver = rst.last.netns
+        errors = {event.netns: event for event in reversed(_errors(self.timeline, self.flow))}
+        if receiver in errors:
+            text = f"#{rst.number} reaches {receiver}: its socket is reset (ECONNRESET)"
+            steps.append(Step(text, rst.number, rst.last.time_ns))
+        else:
+            text = f"#{rst.number} reaches {receiver}, whose socket it resets; its errno was not observed"
+            steps.append(Step(text, rst.number, rst.last.time_ns))
+        back = [
+            journey
+            for journey in self.journeys
+            if journey.segment.flags & RST
+            and journey.to_server is not rst.to_server
+            and journey.time_ns > rst.last.time_ns
+            and journey.fate is Fate.DELIVERED
+        ]
+        if back:
+            other, asked = back[0], self._cause(back[0])
+            told = f"{receiver} answers #{asked.number} with" if asked else f"{receiver} sends"
+            learnt = ": its socket is reset too" if other.last.netns in errors else ""
+            text = f"{told} RST #{other.number}, and {other.last.netns} learns of it{learnt}"
+            steps.append(Step(text, other.number, other.time_ns))
+        elif not any(netns != receiver for netns in errors):
+            far = self.flow.client if receiver == self.flow.server else self.flow.server
+            steps.append(Step(f"{far} was not told: no RST came to it"))
+        return steps
+
+    # --- a connection that was not
+
+    def survived(self, completed_ns: int | None) -> list[Step]:
+        odd = [journey for journey in self.journeys if _invalid(journey)]
+        passed = [journey for journey in self.journeys if journey not in odd and _outside(journey)]
+        steps = self._stale() if odd or passed else []
+        for group in (odd, passed):
+            for journey in group[:1]:
+                steps += [*self._began(journey), self._fate(journey)]
+            if len(group) > 1:
+                rest = ", ".join(f"#{journey.number}" for journey in group[1:6]) + (" ..." if len(group) > 6 else "")
+                steps.append(Step(f"so it is with {len(group) - 1:,} more: {rest}"))
+        again = [journey for journey in self.journeys if odd and journey.copy_of == odd[0].number]
+        for journey in again[:1]:
+            text = f"#{odd[0].number}'s data is sent again as #{journey.number}, which {_whither(journey)}"
+            steps.append(Step(text, journey.number, journey.time_ns))
+        if completed_ns is not None:
+            steps.append(Step("the server's FIN reaches the client, after all that came before it", None, completed_ns))
+        elif self.journeys:
+            steps += self._stuck()
+        else:
+            steps.append(Step("no packet of it was seen"))
+        return steps
+
+    def _fate(self, journey: Journey) -> Step:
+        number = journey.number
+        if journey.fate is Fate.DROPPED:
+            drop = next(step for step in journey.trace if step.verdict == "drop")
+            rule = f"rule `{drop.rule}`" if drop.rule else "the policy"
+            text = f"dropped on {drop.netns} by {rule} of chain {drop.chain} ({drop.family} {drop.table})"
+            return Step(text, number, drop.time_ns)
+        return Step(f"#{number} {_whither(journey)}", number, journey.last.time_ns)
+
+    def _stuck(self) -> list[Step]:
+        """The last that was seen in each direction."""
+        steps = []
+        for to_server, end in ((False, self.flow.server), (True, self.flow.client)):
+            there = [journey for journey in self.journeys if journey.to_server is to_server]
+            if not there:
+                steps.append(Step(f"nothing was seen of {end}"))
+                continue
+            last = there[-1]
+            again = f", for the {_nth(last, there)} time" if last.copy_of is not None else ""
+            text = f"the last of {end} is #{last.number}: {self._what(last)}{again}; {_whither(last)}"
+            if to_server and last.segment.window == 0:
+                text += "; its window is closed"
+            steps.append(Step(text, last.number, last.time_ns))
+        return steps
+
+    def notes(self) -> list[str]:
+        """What else a reader wants to know: how much was retransmitted, and what was rewritten."""
+        copies = sum(journey.copy_of is not None for journey in self.journeys)
+        notes = [f"{copies:,} of the packets carry data that was sent before"] if copies else []
+        rewrites = dict.fromkeys((r.netns, r.before, r.after) for journey in self.journeys for r in journey.rewrites)
+        notes += [f"NAT on {netns}: {_arrow(before)} becomes {_arrow(after)}" for netns, before, after in rewrites]
+        return notes
+
+
+def _invalid(journey: Journey) -> bool:
+    """Whether a packet was INVALID somewhere: by the model, by the rules, or by what is logged where it can't tell."""
+    said = any(check.checked.outcome is CtOutcome.UNMODELLED and check.reasons for check in journey.checks)
+    unchecked = {reason.netns for reason in journey.reasons} - {check.netns for check in journey.checks}
+    called = any(journey.called_invalid(crossing.netns) for crossing in journey.crossings)
+    return said or called or bool(unchecked) or any(check.invalid for check in journey.checks)
+
+
+def _outside(journey: Journey) -> bool:
+    """Whether a packet was out of the window somewhere, and let pass."""
+    return any(check.checked.failure is not None or check.reasons for check in journey.checks)
+
+
+def _whither(journey: Journey) -> str:
+    last = journey.last
+    if journey.fate is Fate.DELIVERED:
+        return f"reaches {last.netns}" + (f", as if from {last.ends[0]}" if journey.untranslated else "")
+    if journey.fate is Fate.DROPPED:
+        return "is dropped"
+    verb = "coming into" if last.direction is Direction.IN else "leaving"
+    return f"is seen nowhere after {verb} {last.netns}/{last.ifname}"
+
+
+def _nth(journey: Journey, there: Sequence[Journey]) -> str:
+    count = 1 + sum(other.copy_of == journey.copy_of for other in there)
+    return {2: "second", 3: "third"}.get(count, f"{count}th")
+
+
+# --- what was not seen -----------------------------------------------------------------------------------------------
+
+
+def _unseen(timeline: Timeline, flow: Flow, story: _Story) -> list[str]:
+    recording = timeline.recording
+    tapped = {tap.netns for tap in recording.taps}
+    parts = [(flow.client, "the client"), (flow.node, "the node that translates"), (flow.server, "the server")]
+    found = [
+        f"the packets in {netns} ({part}): no interface of it was observed"
+        for netns, part in parts
+        if netns not in tapped
+    ]
+    found += recording.blind
+    found += [f"{count:,} events lost by {observer}" for observer, count in recording.lost if count]
+    found += [f"whether conntrack's log is as computed on {why}" for why in timeline.unheld]
+    if story.journeys and not any(journey.segment.flags & SYN for journey in story.journeys):
+        found.append("the connection's beginning: sequence numbers are those on the wire")
+    loose = [reason for reason in timeline.loose if flow.client_address in (reason.segment.src, reason.segment.dst)]
+    if loose:
+        found.append(f'the packets of {len(loose):,} of conntrack\'s log lines, as "{loose[0].text}"')
+    ambiguous = dict.fromkeys(journey.ambiguous for journey in story.journeys if journey.ambiguous)
+    found += list(ambiguous)[:5]
+    if len(ambiguous) > 5:
+        found.append(f"{len(ambiguous) - 5:,} more groups of packets that look alike")
+    return found
+
+
+# --- saying it -------------------------------------------------------------------------------------------------------
+
+_TIME_COLUMNS = 16
+
+
+def render(explanation: Explanation, width: int = 80) -> str:
+    """The story as text, ending in a newline; no line is longer than width, which is at least 60 columns."""
+    width = max(width, 60)
+    flow = explanation.flow
+    lines = wrap(f"{explanation.ending.upper()}: {_name(flow)}", width, subsequent_indent="  ")
+    fixes = f"with {', '.join(explanation.fixes)}" if explanation.fixes else "no fix"
+    packets = "1 packet" if explanation.packets == 1 else f"{explanation.packets:,} packets"
+    lines += wrap(f"lab {explanation.lab}, {fixes}, kernel {explanation.kernel}; {packets} of this flow seen", width)
+    lines.append("")
+    for place, step in enumerate(explanation.chain):
+        at = f"{_after(step, explanation.started_ns):>{_TIME_COLUMNS - 2}}  "
+        text = step.text if place == 0 else f"-> {step.text}"
+        hang = " " * _TIME_COLUMNS + ("" if place == 0 else "   ")
+        lines += wrap(text, width, initial_indent=at, subsequent_indent=hang, break_on_hyphens=False)
+    for title, items in (
+        ("Also", explanation.notes),
+        ("Also reset", explanation.others),
+        ("Model and kernel disagree", explanation.disagreements),
+        ("Not seen", explanation.unseen),
+    ):
+        if items:
+            lines += ["", f"{title}:"]
+            for item in items:
+                lines += wrap(item, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
+
+
+def as_json(explanation: Explanation) -> str:
+    """The story as one JSON object, ending in a newline; times are nanoseconds of CLOCK_REALTIME."""
+    flow = explanation.flow
+    value = {
+        "ending": explanation.ending.value,
+        "lab": explanation.lab,
+        "kernel": explanation.kernel,
+        "fixes": list(explanation.fixes),
+        "flow": {
+            "client": {"netns": flow.client, "address": str(flow.client_address), "port": flow.client_port},
+            "service": {"address": str(flow.vip), "port": flow.port},
+            "endpoint": {"netns": flow.server, "address": str(flow.endpoint), "port": flow.target_port},
+            "node": flow.node,
+        },
+        "packets": explanation.packets,
+        "started_ns": explanation.started_ns,
+        "chain": [{"text": step.text, "packet": step.number, "time_ns": step.time_ns} for step in explanation.chain],
+        "notes": list(explanation.notes),
+        "also_reset": list(explanation.others),
+        "disagreements": list(explanation.disagreements),
+        "unseen": list(explanation.unseen),
+        "accuracy": list(ACCURACY),
+    }
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _after(step: Step, started_ns: int) -> str:
+    return "" if step.time_ns is None else f"{(step.time_ns - started_ns) / 1e6:+,.3f} ms"
+
+
+def _name(flow: Flow) -> str:
+    return (
+        f"{_endpoint(flow.client_address, flow.client_port)} > {_endpoint(flow.vip, flow.port)} "
+        f"(endpoint {_endpoint(flow.endpoint, flow.target_port)})"
+    )
+
+
+def _endpoint(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _arrow(header: Ends) -> str:
+    return f"{_endpoint(header[0], header[1])} > {_endpoint(header[2], header[3])}"
