@@ -153,7 +153,7 @@ class Kernel:
                         write_sysctl(key, value)
                 case ResetSysctl(netns, key):
                     with self._namespaces.scratch():
-                        default = read_sysctl(key)
+                        default = read_sysctl(step.default_key)
                     with self._namespaces.inside(netns):
                         write_sysctl(key, default)
                 case LoadRules(netns, ruleset, replace):

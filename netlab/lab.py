@@ -21,7 +21,18 @@ from netlab.kernel import Kernel
 from netlab.model import Topology
 from netlab.netns import Namespaces, enter, release_name, strays
 from netlab.state import LabDirectory, LabState, StartedProgram, boot_id, labs
-from netlab.steps import CreateNetns, DeleteNetns, StartProgram, Step, StopProgram, WriteHosts
+from netlab.steps import (
+    CreateNetns,
+    DeleteAddress,
+    DeleteLink,
+    DeleteNetns,
+    SetLink,
+    SetUp,
+    StartProgram,
+    Step,
+    StopProgram,
+    WriteHosts,
+)
 from netlab.syscalls import umount
 
 Done = Callable[[Step], None]
@@ -259,25 +270,41 @@ def changes(
 
 
 def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Done) -> list[Step]:
-    from netlab.reader import indexes
-
     old = as_it_is(directory, state).topology
     namespaces = open_lab(state)
-    steps = changes(directory, namespaces, old, wanted.topology, state)
-    work = _Work(directory, state, namespaces, Kernel(namespaces, indexes(namespaces, state)))
+    work = _Work(directory, state, namespaces, Kernel(namespaces))
     try:
-        work.carry_out(steps, done)
+        steps = _follow(work, old, wanted.topology, done)
         with interrupts.held_back():
             directory.write_topology(wanted.text)
             directory.write(replace(work.state, file=wanted.file, settings=wanted.settings, fixes=wanted.fixes))
             interrupts.too_late()
     except BaseException:
         with interrupts.undisturbed():
-            back = changes(directory, namespaces, wanted.topology, old, work.state)
-            work.kernel = Kernel(namespaces, indexes(namespaces, work.state))
-            work.carry_out(back, lambda _step: None)
+            _follow(work, wanted.topology, old, lambda _step: None)
         raise
     return steps
+
+
+_TAKES_ALONG = (DeleteNetns, DeleteLink, DeleteAddress, SetLink, SetUp)
+"""Steps with which the kernel may remove more: routes go with an interface's last address, or with it down."""
+
+
+def _follow(work: _Work, old: Topology, new: Topology, done: Done) -> list[Step]:
+    """Carry out what differs, then what the kernel took away with it, until nothing differs. Returns all steps."""
+    from netlab.reader import indexes
+
+    steps: list[Step] = []
+    while True:
+        known = {(type(step), step) for step in steps}
+        differing = changes(work.directory, work.namespaces, old, new, work.state)
+        more = [step for step in differing if (type(step), step) not in known]
+        if more:
+            work.kernel = Kernel(work.namespaces, indexes(work.namespaces, work.state))
+            work.carry_out(more, done)
+            steps += more
+        if not any(isinstance(step, _TAKES_ALONG) for step in more):
+            return steps
 
 
 # --- taking down -----------------------------------------------------------------------------------------------------

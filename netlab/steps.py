@@ -8,6 +8,7 @@ Steps are named tuples, not dataclasses, because `up` begins by making the class
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -324,11 +325,16 @@ class ResetSysctl(NamedTuple):
     netns: str
     key: str
 
+    @property
+    def default_key(self) -> str:
+        """Where a new namespace has the value: for an interface's own sysctl, as a new interface gets it."""
+        return re.sub(r"^(net\.ipv[46]\.(?:conf|neigh))\.(?!all\.)[^.]+\.", r"\1.default.", self.key)
+
     def describe(self) -> str:
         return f"{self.netns}: sysctl {self.key} back to its default"
 
     def twin(self, prefix: str) -> str:
-        value = f'"$(unshare -n sysctl -n {self.key})"'
+        value = f'"$(unshare -n sysctl -n {self.default_key})"'
         return f"ip netns exec {prefix}{self.netns} sysctl -qw {self.key}={value}"
 
 
