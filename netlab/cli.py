@@ -572,15 +572,18 @@ def capture(
     if expression:
         from netlab.libpcap import compile_filter
 
-        # In the lab, so that no name in the expression is asked for outside.
-        with namespaces.inside(tapped[0].netns):
+        # Where there is no network: a name in the expression isn't asked for outside.
+        with namespaces.scratch():
             program = compile_filter(expression, snaplen_bytes)
     with captures.Capture(
         namespaces, tapped, expression=expression, program=program, snaplen_bytes=snaplen_bytes
     ) as taking:
         with interrupts.as_news() as stop, captures.sink(file) as out:
             _say(f"capturing on {', '.join(f'{tap.netns}/{tap.ifname}' for tap in tapped)}")
-            taking.run(out, stop, count=count, for_s=for_s, note=_say)
+            try:
+                taking.run(out, stop, count=count, for_s=for_s, note=_say)
+            except BrokenPipeError:  # whoever read it has seen enough
+                sys.exit(128 + signal.SIGPIPE)
         captured = sum(interface.captured for interface in taking.interfaces)
         dropped = sum(interface.dropped for interface in taking.interfaces)
         _say(f"{_count(captured, 'packet')} captured, {dropped} dropped")
@@ -594,7 +597,9 @@ def watch(
     lab: LabArgument = None,
     netns: Annotated[
         list[str] | None,
-        typer.Option("--netns", metavar="NAME", help="A namespace to watch; left out: all.", autocompletion=_namespaces),
+        typer.Option(
+            "--netns", metavar="NAME", help="A namespace to watch; left out: all.", autocompletion=_namespaces
+        ),
     ] = None,
     for_s: Annotated[
         float | None,
