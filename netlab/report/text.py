@@ -22,10 +22,10 @@ _MARGIN = "  "
 def render(result: Result, width: int = 80) -> str:
     """The whole text, ending in a newline. width is in columns; below 60 it is taken as 60."""
     width = max(width, 60)
-    lines = [*_headline(result), *wrap(_setting(result), width), *wrap(_account(result), width)]
+    lines = [headline(result), *wrap(_setting(result), width), *wrap(account(result), width)]
     lines += _missing(result, width)
     if result.trials:
-        number, trial = _shown(result)
+        number, trial = shown(result)
         lines += [
             "",
             f"Trial {number} of {len(result.trials)}, as seen in the kernel:",
@@ -35,14 +35,15 @@ def render(result: Result, width: int = 80) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _headline(result: Result) -> list[str]:
+def headline(result: Result) -> str:
+    """What the run showed, in two or three words and a fraction of its trials."""
     total = len(result.trials)
     if result.result is Conclusion.REPRODUCED:
-        return [f"REPRODUCED {result.count(Outcome.RESET)}/{total}"]
+        return f"REPRODUCED {result.count(Outcome.RESET)}/{total}"
     if result.result is Conclusion.NOT_REPRODUCED:
-        return [f"NOT REPRODUCED {result.count(Outcome.RESET)}/{total} reset"]
+        return f"NOT REPRODUCED {result.count(Outcome.RESET)}/{total} reset"
     unclear = result.count(Outcome.INCONCLUSIVE) + result.count(Outcome.STALLED)
-    return [f"INCONCLUSIVE {unclear}/{total} without proof"]
+    return f"INCONCLUSIVE {unclear}/{total} without proof"
 
 
 def _setting(result: Result) -> str:
@@ -50,7 +51,8 @@ def _setting(result: Result) -> str:
     return f"{result.experiment} in lab {result.lab}, {fixes}, kernel {result.kernel}"
 
 
-def _account(result: Result) -> str:
+def account(result: Result) -> str:
+    """How the trials ended, how long they took, what arrived and what was lost."""
     counts = ", ".join(f"{result.count(outcome)} {outcome}" for outcome in Outcome)
     took_s = sum(trial.duration_s for trial in result.trials)
     lost = sum(trial.lost for trial in result.trials)
@@ -59,18 +61,21 @@ def _account(result: Result) -> str:
     return f"{counts} in {took_s:.1f} s; {received:,} of {sent:,} bytes arrived; events lost: {lost:,}"
 
 
-def _missing(result: Result, width: int) -> list[str]:
+def missing(result: Result) -> Counter[str]:
     """What the inconclusive trials lack, each piece once with the number of trials that lack it."""
-    pieces = Counter(piece for trial in result.trials for piece in trial.missing)
+    return Counter(piece for trial in result.trials for piece in trial.missing)
+
+
+def _missing(result: Result, width: int) -> list[str]:
     lines = []
-    for piece, count in pieces.items():
+    for piece, count in missing(result).items():
         trials = "1 trial" if count == 1 else f"{count} trials"
         lines += wrap(f"missing in {trials}: {piece}", width, subsequent_indent=_MARGIN)
     return lines
 
 
-def _shown(result: Result) -> tuple[int, TrialResult]:
-    """The trial to draw, with its number: one that shows what the Result says."""
+def shown(result: Result) -> tuple[int, TrialResult]:
+    """The trial to draw, with its number from 1: one that shows what the Result says. There must be trials."""
     preference = {
         Conclusion.REPRODUCED: (Outcome.RESET,),
         Conclusion.NOT_REPRODUCED: (Outcome.COMPLETED,),

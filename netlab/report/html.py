@@ -1,0 +1,500 @@
+"""A Result and its Recording as one HTML file: the lab, the packets, the window, the rules, the evidence. Pure.
+
+The file needs nothing but itself: styles and the few lines of script are in it, and its Content-Security-Policy names
+them by their hashes and forbids everything else. All of it can be read without the script, which only shows a packet's
+details where the packet is. The pictures come from `ladder_svg.py`, `chart.py` and `graph.py`; the style is
+`report.css`, the script `report.js`.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+
+from netlab import fixes as mitigations
+from netlab import timeline
+from netlab import topology as topologies
+from netlab.errors import NetlabError
+from netlab.events import (
+    ConntrackEvent,
+    CounterChange,
+    InvalidReason,
+    Packet,
+    SocketEvent,
+    Witness,
+    flag_names,
+    seq_diff,
+)
+from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult
+from netlab.kubeproxy import ruleset
+from netlab.model import Topology
+from netlab.recording import Recording
+from netlab.report import chart, graph, ladder_svg, text
+from netlab.report.markup import Markup, join, tag
+from netlab.report.sequence import Arrow, Ladder, build, endpoint, moment, seen
+from netlab.window import SINCE_6_1, CtOutcome, rules
+
+_LINKS = {
+    Link.REQUEST: "The client's request to the VIP",
+    Link.REQUEST_TRANSLATED: "NAT: the request goes on to the server pod",
+    Link.STALE_WINDOW: "The server's kernel believes in a window that the client did not offer",
+    Link.REPLY: "The reply leaves the server",
+    Link.INVALID: "Conntrack's own reason",
+    Link.REPLY_UNTRANSLATED: "The reply reaches the client without NAT",
+    Link.REPLY_TRANSLATED: "The reply reaches the client with the VIP as its source",
+    Link.RST: "The client answers with a RST",
+    Link.RST_AT_SERVER: "The RST reaches the server",
+    Link.SERVER_RESET: "The server's socket dies",
+    Link.CLIENT_RESET: "The client learns of it",
+}
+
+_MEANING = {
+    Conclusion.REPRODUCED: "Each link of the chain was seen in the kernel, in order.",
+    Conclusion.NOT_REPRODUCED: "The stimulus was seen to take place in every trial, no connection was reset, and every "
+    "byte arrived.",
+    Conclusion.INCONCLUSIVE: "This run proves nothing either way. What is missing:",
+}
+
+
+def render(result: Result, recording: Recording) -> str:
+    """The whole file. The trial that is drawn is the one that the text report draws."""
+    return _Page(result, recording).markup()
+
+
+class _Page:
+    def __init__(self, result: Result, recording: Recording) -> None:
+        self._result, self._recording = result, recording
+        self._timeline = timeline.build(recording)
+        self._number: int = 0
+        self._trial: TrialResult | None = None
+        if result.trials:
+            self._number, self._trial = text.shown(result)
+        self._ladder = build(self._timeline, self._trial.flow, self._trial) if self._trial else None
+        self._topology, self._unreadable = _topology(recording)
+        self._numbers = {
+            moment(event): journey.number
+            for journey in (self._timeline.of(self._trial.flow) if self._trial else ())
+            for event in seen(journey)
+        }
+        self._shown = {row.number for row in self._ladder.rows if isinstance(row, Arrow)} if self._ladder else set()
+
+    def markup(self) -> str:
+        style, script = _resource("report.css"), _resource("report.js")
+        allowed = f"style-src {_hash(style)}; script-src {_hash(script)}"
+        policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+        title = f"{text.headline(self._result)}: {self._result.experiment} in {self._result.lab}"
+        head = tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=policy),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("title", title),
+            tag("style", Markup(style)),
+        )
+        sections = [section for section in self._sections() if section]
+        body = tag(
+            "body",
+            tag("a", "Skip to the result", class_="skip", href="#result"),
+            tag("header", tag("p", "netlab: what the kernel did", class_="kicker")),
+            tag("main", self._summary(), *sections),
+            tag("footer", tag("p", "Made by netlab. This file loads nothing from anywhere.")),
+            tag("script", Markup(script)),
+        )
+        return f'<!doctype html>\n<html lang="en">{head}\n{body}</html>\n'
+
+    def _sections(self) -> Iterator[Markup]:
+        yield self._lab()
+        if self._trial and self._ladder:
+            yield self._chain(self._trial)
+            yield self._packets(self._ladder)
+            yield self._window(self._ladder)
+            yield self._rules(self._ladder)
+            yield self._table(self._trial)
+        yield self._unseen()
+        yield self._trials()
+        yield self._repeat()
+
+    # --- the answer --------------------------------------------------------------------------------------------------
+
+    def _summary(self) -> Markup:
+        result = self._result
+        fixes = ", ".join(result.fixes) or "none"
+        facts = [
+            ("Experiment", result.experiment),
+            ("Claim", result.claim),
+            ("Lab", result.lab),
+            ("Fixes", fixes),
+            ("Kernel", result.kernel),
+            ("Trials", text.account(result)),
+        ]
+        if self._topology and self._topology.description:
+            facts.insert(3, ("About the lab", self._topology.description))
+        missing = [
+            tag("li", f"{piece} (in {count} of {len(result.trials)} trials)")
+            for piece, count in text.missing(result).items()
+        ]
+        return tag(
+            "section",
+            tag("h1", text.headline(result), id="result", class_=result.result, tabindex=-1),
+            tag("p", _MEANING[result.result], class_="meaning"),
+            *([tag("ul", *missing, class_="missing")] if missing else []),
+            tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)),
+            aria_labelledby="result",
+        )
+
+    def _lab(self) -> Markup:
+        if self._topology is None:
+            return _section("lab", "The lab", tag("p", f"No picture: {self._unreadable}"))
+        path = [column.netns for column in self._ladder.columns] if self._ladder else []
+        return _section("lab", "The lab", _figure("The lab's namespaces", [graph.svg(self._topology, path)]))
+
+    # --- one trial ---------------------------------------------------------------------------------------------------
+
+    def _chain(self, trial: TrialResult) -> Markup:
+        """The evidence in plain words."""
+        items = [tag("li", self._sentence(piece)) for piece in trial.evidence]
+        received = f"{trial.bytes_received:,} of {trial.payload_bytes:,} bytes"
+        items.append(tag("li", tag("strong", f"{trial.outcome}: "), f"the client got {received}."))
+        lead = f"Trial {self._number} of {len(self._result.trials)}. Every item was seen in the kernel."
+        return _section("chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"))
+
+    def _sentence(self, piece: Evidence) -> Markup:
+        event = piece.event
+        where = f" ({event.netns}, {self._ms(event.time_ns)} ms)"
+        said: list[str] = [tag("strong", f"{_LINKS[piece.link]}: "), self._packet_link(event)]
+        if isinstance(event, Packet):
+            segment = event.segment
+            said.append(f"{endpoint(segment.src, segment.sport)} to {endpoint(segment.dst, segment.dport)}")
+        elif isinstance(event, InvalidReason):
+            said.append(f"“{event.text}”")
+        else:
+            said.append(_socket(event))
+        if piece.note and not isinstance(event, SocketEvent):
+            said.append(f"; it {piece.note}" if piece.note.startswith("ends") else f"; {piece.note}")
+        return join([*said, where, "."])
+
+    def _packet_link(self, event: Witness) -> Markup:
+        number = self._numbers.get(moment(event))
+        if number is None or number not in self._shown:
+            return Markup("")
+        return join([tag("a", f"#{number}", href=f"#packet-{number}"), " "])
+
+    def _ms(self, time_ns: int) -> str:
+        return self._ladder.ms(time_ns) if self._ladder else str(time_ns)
+
+    def _packets(self, ladder: Ladder) -> Markup:
+        shown = [row for row in ladder.rows if isinstance(row, Arrow)]
+        total = sum(1 for _ in ladder.arrows())
+        lead = (
+            f"{total:,} packets of one connection; {len(shown):,} are drawn, the others are like those beside them. "
+            "Time runs downwards, in milliseconds since the trial began; sequence numbers are relative, windows in "
+            "bytes. "
+            "Choose a packet to see where it was and what befell it."
+        )
+        legend = (
+            "NAT: addresses were rewritten there. INVALID: conntrack rejected the packet there (thick line). DROP: it "
+            "went no further. LOGGED: conntrack complained, and let it pass. Dashed line: a RST."
+        )
+        pictures = ladder_svg.figures(ladder)
+        return _section(
+            "packets",
+            "The packets, across the namespaces",
+            tag("p", lead),
+            tag("p", legend, class_="legend"),
+            *(
+                _figure(f"Sequence diagram, part {index} of {len(pictures)}", [picture])
+                for index, picture in enumerate(pictures, 1)
+            ),
+            tag(
+                "div",
+                id="panel",
+                class_="panel",
+                hidden=True,
+                role="region",
+                aria_label="The chosen packet",
+                aria_live="polite",
+            ),
+            tag(
+                "details",
+                tag("summary", f"Details of each of the {len(shown):,} packets drawn"),
+                *(self._detail(ladder, arrow) for arrow in shown),
+            ),
+        )
+
+    def _detail(self, ladder: Ladder, arrow: Arrow) -> Markup:
+        hops = [
+            (
+                ladder.ms(crossing.time_ns),
+                crossing.netns,
+                crossing.ifname,
+                crossing.direction,
+                f"{endpoint(*crossing.ends[:2])} → {endpoint(*crossing.ends[2:])}",
+            )
+            for crossing in arrow.journey.crossings
+        ]
+        segment = arrow.journey.segment
+        absolute = (
+            f"Absolute: seq {segment.seq}, ack {segment.ack}, window field {segment.window}, IP id {segment.ip_id}."
+        )
+        marks = [
+            tag("span", f", {mark.word} at {ladder.columns[mark.column].netns}", class_=mark.word.lower())
+            for mark in arrow.marks
+        ]
+        return tag(
+            "details",
+            tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words), *marks),
+            *(tag("p", note) for note in arrow.notes),
+            _grid(("ms", "Namespace", "Interface", "Way", "Addresses"), hops),
+            tag("p", absolute, class_="quiet"),
+            id=f"packet-{arrow.number}",
+            class_="packet-detail",
+        )
+
+    def _window(self, ladder: Ladder) -> Markup:
+        points = list(_points(ladder, self._recording.kernel))
+        if not points:
+            return _section(
+                "window", "The window", tag("p", f"No chart: the connection was not seen whole on {ladder.flow.node}.")
+            )
+        about = chart.culprit(points)
+        assert about is not None
+        return _section(
+            "window",
+            "The window",
+            tag("p", chart.sentence(about)),
+            _figure("Window chart", [chart.svg(points)]),
+        )
+
+    def _rules(self, ladder: Ladder) -> Markup:
+        """The way through the rules, where it was traced; else the rules themselves."""
+        traced = [arrow for arrow in ladder.arrows() if arrow.journey.trace and arrow.number in self._shown]
+        shown: list[Markup] = []
+        for arrow in traced:
+            rows = [
+                (
+                    step.netns,
+                    f"{step.family} {step.table} {step.chain}",
+                    step.rule or "(policy or end of chain)",
+                    step.verdict,
+                )
+                for step in arrow.journey.trace
+            ]
+            shown.append(
+                tag(
+                    "details",
+                    tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words)),
+                    _grid(("Namespace", "Chain", "Rule", "Verdict"), rows),
+                    open=arrow.evidence,
+                )
+            )
+        if not traced:
+            shown.append(
+                tag("p", "The way of the packets through the rules was not recorded. These are the rules of the lab:")
+            )
+            shown += self._ruleset(ladder.flow.node)
+        entries = [
+            (self._ms(e.time_ns), e.netns, e.change, e.tcp_state or "", ", ".join(e.status))
+            for e in self._recording.events
+            if isinstance(e, ConntrackEvent) and _is_of(e, ladder)
+        ]
+        if entries:
+            shown += [
+                tag("h3", "Conntrack's entry"),
+                _grid(("ms", "Namespace", "Change", "TCP state", "Status"), entries),
+            ]
+        return _section("rules", "The way through the rules", *shown)
+
+    def _ruleset(self, node: str) -> Iterator[Markup]:
+        found = ruleset(self._topology, node) if self._topology else None
+        if found is None:
+            yield tag("p", f"{node} has no rules of kube-proxy's.")
+            return
+        yield tag("details", tag("summary", f"nft rules on {node}"), _code(found.nft(replace=False)))
+
+    def _table(self, trial: TrialResult) -> Markup:
+        rows = []
+        for piece in trial.evidence:
+            event = piece.event
+            interface = event.ifname if isinstance(event, Packet | InvalidReason) else ""
+            rows.append(
+                (
+                    _LINKS[piece.link],
+                    event.netns,
+                    interface or "(socket)" if isinstance(event, SocketEvent) else interface,
+                    f"{self._ms(event.time_ns)} ms",
+                    join([self._packet_link(event), _evidence_words(piece)]),
+                    piece.note,
+                )
+            )
+        return _section(
+            "evidence",
+            "Evidence",
+            _grid(("What it shows", "Namespace", "Interface", "Time", "Packet", "In numbers"), rows),
+        )
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def _unseen(self) -> Markup:
+        recording = self._recording
+        lost = [(name, f"{count:,}") for name, count in recording.lost if count]
+        said = [
+            tag("p", f"{len(recording.lost)} observers were open; none lost an event.")
+            if not lost
+            else _grid(("Observer", "Events lost"), lost)
+        ]
+        if recording.blind:
+            said += [tag("p", "Not observed at all:"), tag("ul", *(tag("li", each) for each in recording.blind))]
+        counters = [
+            (event.netns, event.name, f"{event.by:+,}")
+            for event in recording.events
+            if isinstance(event, CounterChange) and event.by
+        ]
+        if counters:
+            grid = _grid(("Namespace", "Counter", "Change"), counters)
+            said.append(tag("details", tag("summary", "The kernel's counters, from beginning to end"), grid))
+        disagreements = [
+            tag("li", f"#{number}, on {disagreement.packet.netns}: {disagreement}")
+            for number, disagreement in self._timeline.disagreements
+        ]
+        if disagreements:
+            said += [tag("p", "Where the window model and the kernel's log differ:"), tag("ul", *disagreements)]
+        return _section("unseen", "What was not seen", *said)
+
+    def _trials(self) -> Markup:
+        rows = [
+            (
+                str(number),
+                trial.outcome,
+                f"{trial.duration_s:.3f} s",
+                f"{trial.bytes_received:,} of {trial.payload_bytes:,}",
+                "; ".join(trial.missing),
+            )
+            for number, trial in enumerate(self._result.trials, 1)
+        ]
+        counts = ", ".join(f"{self._result.count(outcome)} {outcome}" for outcome in Outcome)
+        grid = _grid(("Trial", "Outcome", "Took", "Bytes", "Missing"), rows)
+        return _section("trials", "All trials", tag("details", tag("summary", counts), grid))
+
+    def _repeat(self) -> Markup:
+        result, recording = self._result, self._recording
+        file = f"{result.lab}.yaml"
+        options = [f"--set {shlex.quote(f'{key}={value}')}" for key, value in recording.settings]
+        options += [f"--fix {shlex.quote(fix)}" for fix in result.fixes]
+        run = " ".join(["netlab", "run", shlex.quote(file), *options, f"--trials {len(result.trials)}"])
+        return _section(
+            "repeat",
+            "How to repeat it",
+            tag("p", f"On Linux {recording.kernel}, with the topology below saved as {file}:"),
+            _code(run),
+            tag("details", tag("summary", "The topology"), _code(recording.topology)),
+        )
+
+
+def _points(ladder: Ladder, kernel: str) -> Iterator[chart.Point]:
+    """The server's data as the node's conntrack met it; none where the window model could not follow it."""
+    if ladder.server_isn is None:
+        return
+    forgives = rules(kernel).fates is SINCE_6_1
+    for arrow in ladder.arrows():
+        journey = arrow.journey
+        checked = next((check.checked for check in journey.checks if check.netns == ladder.flow.node), None)
+        if journey.to_server or not journey.segment.payload_bytes or checked is None or checked.state_before is None:
+            continue
+        if not checked.checks:
+            continue
+        ignored = checked.outcome is CtOutcome.IGNORE
+        yield chart.Point(
+            number=journey.number,
+            when=ladder.ms(journey.time_ns),
+            time_ns=journey.time_ns,
+            seq=seq_diff(journey.segment.seq, ladder.server_isn),
+            end=seq_diff(journey.segment.end, ladder.server_isn),
+            edge=seq_diff(checked.state_before.side(checked.direction).td_maxend, ladder.server_isn),
+            forgiven_bytes=checked.forgiven_bytes if forgives else None,
+            fate="INVALID" if arrow.marked("INVALID") else "ignored" if ignored else "accepted",
+            evidence=arrow.evidence,
+        )
+
+
+def _topology(recording: Recording) -> tuple[Topology | None, str]:
+    """The lab as it was built; None, and why, where this netlab can't read it."""
+    try:
+        plain = topologies.load(recording.topology, f"{recording.lab}.yaml", recording.settings, recording.lab)
+        return mitigations.apply(plain, recording.fixes), ""
+    except NetlabError as error:
+        return None, str(error)
+
+
+def _is_of(event: ConntrackEvent, ladder: Ladder) -> bool:
+    header = event.tuple_orig
+    return (header.src, header.sport, header.dst, header.dport) in ladder.flow.legs()
+
+
+def _socket(event: SocketEvent) -> str:
+    if event.errno:
+        return errno.errorcode.get(event.errno, str(event.errno))
+    return f"send window {event.window_bytes:,} bytes (was {event.was_bytes:,})"
+
+
+def _evidence_words(piece: Evidence) -> str:
+    event = piece.event
+    if isinstance(event, SocketEvent):
+        return _socket(event)
+    if isinstance(event, InvalidReason):
+        return event.text
+    segment = event.segment
+    words = [
+        f"{endpoint(segment.src, segment.sport)} → {endpoint(segment.dst, segment.dport)}",
+        ",".join(flag_names(segment.flags)),
+        f"seq {segment.seq if piece.relative_seq is None else piece.relative_seq}",
+    ]
+    if piece.relative_ack is not None:
+        words.append(f"ack {piece.relative_ack}")
+    if segment.payload_bytes:
+        words.append(f"len {segment.payload_bytes}")
+    return " ".join(words)
+
+
+# --- pieces of a page ------------------------------------------------------------------------------------------------
+
+
+def _section(name: str, heading: str, *children: Markup) -> Markup:
+    return tag("section", tag("h2", heading, id=name), *children, aria_labelledby=name)
+
+
+def _figure(label: str, pictures: Sequence[Markup]) -> Markup:
+    """Pictures in a box of their own, which scrolls where they are wider than the page."""
+    return tag("figure", *pictures, class_="figure", tabindex=0, role="group", aria_label=label)
+
+
+def _grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
+    """A table; on a narrow screen each cell says its column's name itself."""
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
+    body = [
+        tag(
+            "tr",
+            *(
+                tag("td", cell, data_name=name, class_=None if cell else "empty")
+                for name, cell in zip(names, row, strict=True)
+            ),
+        )
+        for row in rows
+    ]
+    return tag("div", tag("table", head, tag("tbody", *body)), class_="table")
+
+
+def _code(source: str) -> Markup:
+    return tag("pre", tag("code", source), tabindex=0)
+
+
+def _resource(name: str) -> str:
+    return files("netlab.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"

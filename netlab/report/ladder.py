@@ -1,0 +1,138 @@
+"""The sequence diagram across the namespaces for a terminal: one line and more a packet, ASCII, no colour. Pure.
+
+`sequence.py` says what is shown; here is how: times, packets and their numbers on the left, then a lifeline a
+namespace, and what befell a packet in words below it. No line is longer than the width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from textwrap import wrap
+
+from netlab.report.sequence import Arrow, Column, Fold, Ladder, endpoint
+
+_TIME, _NUMBER = 10, 5
+_WORDS = 20
+_LEAST_PITCH = 9
+"""Columns from one lifeline to the next: room for a mark as long as INVALID."""
+
+
+def render(ladder: Ladder, width: int = 80) -> str:
+    """The diagram as lines of at most width columns, ending in a newline; below 80 the width is taken as 80."""
+    return "\n".join(_Text(ladder, max(width, 80)).lines()) + "\n"
+
+
+class _Text:
+    def __init__(self, ladder: Ladder, width: int) -> None:
+        self._ladder, self._width = ladder, width
+        self._columns, self._place = _fitting(ladder, width - _TIME - _NUMBER - _WORDS - 2)
+        self._left = _TIME + _NUMBER + _WORDS + 1
+        lanes = max(len(self._columns) - 1, 1)
+        pitch = (width - 1 - self._left) // lanes
+        self._x = [self._left + pitch * index for index in range(len(self._columns))]
+        self._pitch = pitch
+
+    def lines(self) -> Iterator[str]:
+        flow = self._ladder.flow
+        client = endpoint(flow.client_address, flow.client_port)
+        yield from wrap(
+            f"{client} talks to {endpoint(flow.vip, flow.port)}, which is {endpoint(flow.endpoint, flow.target_port)} "
+            f"behind the NAT of {flow.node}. Numbers are relative, windows in bytes, times in ms.",
+            self._width,
+        )
+        hidden = [column.netns for column in self._ladder.columns if column not in self._columns]
+        if hidden:
+            yield from wrap(f"Not drawn, for want of room: {', '.join(hidden)}.", self._width)
+        yield ""
+        yield from self._heads([column.netns for column in self._columns])
+        yield from self._heads([column.label for column in self._columns])
+        yield self._canvas("")
+        for row in self._ladder.rows:
+            if isinstance(row, Arrow):
+                yield from self._arrow(row)
+            elif isinstance(row, Fold):
+                yield from self._between(f"... {row.text} ...", self._ladder.ms(row.time_ns))
+            else:
+                yield from self._between(row.text, self._ladder.ms(row.time_ns))
+
+    def _heads(self, words: Sequence[str]) -> Iterator[str]:
+        """The words above their lifelines, each broken where the next one's room begins."""
+        cells = [wrap(word, self._pitch - 1) or [""] for word in words]
+        for index in range(max(len(cell) for cell in cells)):
+            line = [" "] * self._width
+            for x, cell in zip(self._x, cells, strict=True):
+                piece = cell[index] if index < len(cell) else ""
+                start = min(max(x - len(piece) // 2, 0), self._width - len(piece))
+                line[start : start + len(piece)] = piece
+            if text := "".join(line).rstrip():
+                yield text
+
+    def _arrow(self, arrow: Arrow) -> Iterator[str]:
+        words = _pack(arrow.words, _WORDS)
+        first, *rest = words
+        number = f"#{arrow.number}"
+        yield self._canvas(f"{self._ladder.ms(arrow.time_ns):>{_TIME - 1}} {number:<{_NUMBER - 1}} {first}", arrow)
+        for line in rest:
+            yield self._canvas(" " * (_TIME + _NUMBER) + line)
+        for note in arrow.notes:
+            yield from self._between(note)
+
+    def _between(self, text: str, time: str = "") -> Iterator[str]:
+        """Text across the lifelines."""
+        head = f"{time:>{_TIME - 1}} "
+        for line in wrap(text, self._width - _TIME - _NUMBER):
+            yield f"{head:<{_TIME + _NUMBER}}{line}".rstrip()
+            head = ""
+
+    def _canvas(self, gutter: str, arrow: Arrow | None = None) -> str:
+        """The lifelines, with the gutter's text before them and the packet's arrow between them."""
+        line = [" "] * self._width
+        line[: len(gutter)] = gutter
+        if arrow is not None:
+            self._draw(line, arrow)
+        for x in self._x:
+            line[x] = "|"
+        if arrow is not None:
+            for column, marks in groupby(arrow.marks, key=lambda mark: mark.column):
+                self._put(line, ",".join(mark.word for mark in marks), self._x[self._place[column]])
+        return "".join(line).rstrip()
+
+    def _draw(self, line: list[str], arrow: Arrow) -> None:
+        start, end = self._x[self._place[arrow.start]], self._x[self._place[arrow.end]]
+        low, high = min(start, end), max(start, end)
+        line[low:high] = "-" * (high - low)
+        for x in self._x:
+            if low < x <= high and start < end:
+                line[x - 1] = ">"
+            elif low <= x < high and start > end:
+                line[x + 1] = "<"
+
+    def _put(self, line: list[str], word: str, x: int) -> None:
+        start = min(x - len(word) // 2, self._width - len(word))
+        line[start : start + len(word)] = word
+
+
+def _fitting(ladder: Ladder, room: int) -> tuple[list[Column], list[int]]:
+    """The columns that there is room for, and for each of the ladder's the index of the one it is drawn at."""
+    flow = ladder.flow
+    cast = {flow.client, flow.node, flow.server_node, flow.server}
+    columns = list(ladder.columns)
+    extra = [column for column in columns if column.netns not in cast]
+    while extra and (len(columns) - 1) * _LEAST_PITCH > room:
+        columns.remove(extra.pop())
+    place, last = [], 0
+    for column in ladder.columns:
+        last = columns.index(column) if column in columns else last
+        place.append(last)
+    return columns, place
+
+
+def _pack(words: Iterable[str], room: int) -> list[str]:
+    """The words in lines no longer than the room, each unbroken."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines

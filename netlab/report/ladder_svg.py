@@ -1,0 +1,169 @@
+"""The sequence diagram as SVG: what `sequence.py` says is shown, in pieces short enough for a page. Pure.
+
+Each packet is a link to its details, so that it can be reached and opened with the keyboard alone. Meaning never rests
+on colour: every mark is a word, an INVALID packet's arrow is thick, a RST's is dashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from netlab.report.markup import Markup, join, path, tag, text_width, wrap_text
+from netlab.report.sequence import Arrow, Fold, Ladder, Row
+
+_SIZE = 13
+"""Font size, in the user units that are CSS pixels when the picture is drawn at its own width."""
+
+_GUTTER = 124
+_PITCH = 208
+_RIGHT = 76
+_LINE = 17
+_HEAD = 52
+_TALLEST = 600
+"""A piece is no taller than this, so that on paper no page is left half empty for a figure that must stay whole."""
+
+
+def figures(ladder: Ladder) -> list[Markup]:
+    """The pictures, from top to bottom; each has the namespaces' names at its top."""
+    pieces: list[list[tuple[Row, float]]] = [[]]
+    height = float(_HEAD)
+    width = _width(ladder)
+    for row in ladder.rows:
+        tall = _height(row, width)
+        if pieces[-1] and height + tall > _TALLEST:
+            pieces.append([])
+            height = _HEAD
+        pieces[-1].append((row, tall))
+        height += tall
+    return [_figure(ladder, piece, number, len(pieces)) for number, piece in enumerate(pieces, 1) if piece]
+
+
+def _width(ladder: Ladder) -> float:
+    return _GUTTER + _PITCH * (len(ladder.columns) - 1) + _RIGHT
+
+
+def _x(column: int) -> float:
+    return _GUTTER + 14 + _PITCH * column
+
+
+def _notes(row: Row, width: float) -> list[str]:
+    room = width - _GUTTER - 12
+    if isinstance(row, Arrow):
+        return [line for note in row.notes for line in wrap_text(note, room, _SIZE)]
+    text = f"… {row.text} …" if isinstance(row, Fold) else row.text
+    return wrap_text(text, room, _SIZE)
+
+
+def _height(row: Row, width: float) -> float:
+    notes = len(_notes(row, width)) * _LINE
+    return 44.0 + notes if isinstance(row, Arrow) else notes + 10.0
+
+
+def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: int) -> Markup:
+    width, height = _width(ladder), _HEAD + sum(tall for _, tall in rows) + 8
+    names = ", ".join(column.netns for column in ladder.columns)
+    part = f", part {number} of {of}" if of > 1 else ""
+    lifelines = [
+        tag("line", class_="lifeline", x1=_x(i), x2=_x(i), y1=_HEAD - 8, y2=height - 4)
+        for i in range(len(ladder.columns))
+    ]
+    drawn: list[Markup] = []
+    top = float(_HEAD)
+    for row, tall in rows:
+        drawn += _row(ladder, row, top, width)
+        top += tall
+    return tag(
+        "svg",
+        tag("title", f"The packets between {names}{part}"),
+        tag(
+            "desc",
+            "Time runs downwards. Each packet is an arrow from the namespace that sent it to the last that saw it.",
+        ),
+        *_heads(ladder),
+        *lifelines,
+        *drawn,
+        class_="ladder",
+        role="group",
+        viewBox=f"0 0 {width:g} {height:g}",
+        width=width,
+        height=height,
+    )
+
+
+def _heads(ladder: Ladder) -> Iterator[Markup]:
+    for index, column in enumerate(ladder.columns):
+        yield tag("text", column.netns, class_="head", x=_x(index), y=18, text_anchor="middle")
+        if column.label:
+            yield tag("text", column.label, class_="small", x=_x(index), y=35, text_anchor="middle")
+
+
+def _row(ladder: Ladder, row: Row, top: float, width: float) -> Iterator[Markup]:
+    notes = _notes(row, width)
+    if isinstance(row, Arrow):
+        yield _packet(ladder, row, top, notes, width)
+        return
+    kind = "fold" if isinstance(row, Fold) else "remark"
+    yield tag("text", ladder.ms(row.time_ns), class_="small", x=_GUTTER - 60, y=top + 16, text_anchor="end")
+    yield from _lines(notes, top + 16, kind)
+
+
+def _lines(lines: Sequence[str], y: float, kind: str) -> Iterator[Markup]:
+    for index, line in enumerate(lines):
+        yield tag("text", line, class_=kind, x=_GUTTER + 22, y=y + index * _LINE)
+
+
+def _packet(ladder: Ladder, arrow: Arrow, top: float, notes: Sequence[str], width: float) -> Markup:
+    start, end = _x(arrow.start), _x(arrow.end)
+    ahead = 1 if end >= start else -1
+    y = top + 31
+    kinds = ["packet"]
+    kinds += ["invalid"] if arrow.marked("INVALID") else ["dropped"] if arrow.marked("DROP") else []
+    kinds += ["rst"] if arrow.kind[0] == "RST" else []
+    words = " ".join(arrow.words)
+    anchor = "start" if ahead > 0 else "end"
+    drawn = [
+        tag("rect", class_="hit", x=2, y=top + 2, width=width - 4, height=41 + len(notes) * _LINE, rx=4),
+        tag("text", f"#{arrow.number}", class_="number", x=_GUTTER - 6, y=top + 18, text_anchor="end"),
+        tag("text", ladder.ms(arrow.time_ns), class_="small", x=_GUTTER - 60, y=top + 18, text_anchor="end"),
+        tag("line", class_="shaft", x1=start, x2=end - 6 * ahead, y1=y, y2=y),
+        *(
+            _tip(_x(c), y, ahead)
+            for c in range(min(arrow.start, arrow.end), max(arrow.start, arrow.end) + 1)
+            if c != arrow.start
+        ),
+        tag("text", words, class_="words", x=start + 9 * ahead, y=y - 14, text_anchor=anchor),
+        *_marks(arrow, y),
+        *_lines(notes, y + 22, "note"),
+    ]
+    spoken = (
+        f"Packet {arrow.number}, {words}, from {ladder.columns[arrow.start].netns} to {ladder.columns[arrow.end].netns}"
+    )
+    spoken += "".join(f"; {mark.word} at {ladder.columns[mark.column].netns}" for mark in arrow.marks)
+    return tag(
+        "a",
+        tag("title", spoken),
+        *drawn,
+        href=f"#packet-{arrow.number}",
+        class_=" ".join(kinds),
+        aria_label=spoken,
+    )
+
+
+def _tip(x: float, y: float, ahead: int) -> Markup:
+    return tag("path", class_="tip", d=path([(x, y), (x - 9 * ahead, y - 4.5), (x - 9 * ahead, y + 4.5)], closed=True))
+
+
+def _marks(arrow: Arrow, y: float) -> Iterator[Markup]:
+    by_column: dict[int, list[str]] = {}
+    for mark in arrow.marks:
+        by_column.setdefault(mark.column, []).append(mark.word)
+    for column, words in by_column.items():
+        word = " · ".join(words)
+        half = text_width(word, 12) / 2 + 7
+        kind = "bad" if set(words) & {"INVALID", "DROP"} else "good"
+        yield join(
+            [
+                tag("rect", class_=f"pill {kind}", x=_x(column) - half, y=y - 9, width=2 * half, height=18, rx=9),
+                tag("text", word, class_=f"pill-text {kind}", x=_x(column), y=y + 4.5, text_anchor="middle"),
+            ]
+        )

@@ -1,0 +1,404 @@
+"""One connection's packets across the namespaces as a sequence diagram: the model that text and HTML draw. Pure.
+
+A packet is one arrow from the namespace that sent it to the last one that saw it, whatever number of interfaces it
+crossed; `timeline.py` has followed it. What is said of it comes from what was seen: "NAT" where it was sent on with
+other addresses; "INVALID" where conntrack gave a reason, and NAT left the packet alone or it went no further; "DROP"
+where it was last seen although its destination was watched and no event was lost; "LOGGED" where conntrack gave a
+reason and let it pass. Runs of like packets are folded into one row that counts them.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
+from typing import TypeAlias
+
+from netlab.events import ACK, FIN, RST, SYN, InvalidReason, Packet, Segment, SocketEvent, SocketEventKind, flag_names
+from netlab.flow import Flow
+from netlab.judge import Evidence, TrialResult
+from netlab.model import Address
+from netlab.timeline import Journey, Rewrite, Timeline
+
+SHOWN_OF_A_KIND = 2
+"""So many packets of each kind are shown one by one; the rest of them may be folded."""
+
+SHORTEST_FOLD = 3
+"""Fewer packets in a row than this are shown: the row that counts them would save nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A namespace's lifeline. label is its address in this connection ("VIP 192.168.0.2"); it may be empty."""
+
+    netns: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A word at a namespace on a packet's way: NAT, INVALID, LOGGED or DROP."""
+
+    column: int
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """A packet on its way from column `start` to column `end`, which is the smaller for one from right to left.
+
+    words are its flags, its numbers relative to the connection's first, its window in bytes and its length, piece by
+    piece; kind is what it is counted as in a fold: noun and qualifier. notes say what befell it, in whole phrases.
+    evidence: the Result rests on it.
+    """
+
+    journey: Journey
+    start: int
+    end: int
+    words: tuple[str, ...]
+    kind: tuple[str, str]
+    marks: tuple[Mark, ...]
+    notes: tuple[str, ...]
+    evidence: bool
+
+    @property
+    def number(self) -> int:
+        """The packet's in the whole recording."""
+        return self.journey.number
+
+    @property
+    def time_ns(self) -> int:
+        """When it was first seen."""
+        return self.journey.time_ns
+
+    def marked(self, word: str) -> bool:
+        """Whether it has that mark anywhere."""
+        return any(mark.word == word for mark in self.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that happened in a namespace between the packets: a socket's event."""
+
+    time_ns: int
+    column: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Packets that are counted instead of shown, and the words for them."""
+
+    time_ns: int
+    arrows: tuple[Arrow, ...]
+    text: str
+
+
+Row: TypeAlias = Arrow | Remark | Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The whole diagram, its rows in the order of time.
+
+    began_ns is the zero of the times shown, server_isn the one of the server's sequence numbers, None where its SYN was
+    not seen.
+    """
+
+    flow: Flow
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    began_ns: int
+    server_isn: int | None = None
+
+    def arrows(self) -> Iterator[Arrow]:
+        """Every packet, folded or not."""
+        for row in self.rows:
+            if isinstance(row, Arrow):
+                yield row
+            elif isinstance(row, Fold):
+                yield from row.arrows
+
+    def ms(self, time_ns: int) -> str:
+        """A moment as it is shown everywhere: "+95.495", in milliseconds since the beginning."""
+        return f"{(time_ns - self.began_ns) / 1e6:+.3f}"
+
+
+def build(timeline: Timeline, flow: Flow, trial: TrialResult | None = None) -> Ladder:
+    """The diagram of one of the timeline's connections.
+
+    With the trial it was, its evidence is marked and never folded, and times count from the trial's beginning;
+    otherwise from the connection's first packet.
+    """
+    return _Builder(timeline, flow, trial).ladder()
+
+
+def endpoint(address: Address, port: int) -> str:
+    """An address and its port as one word: 10.0.0.2:80, [fd00::2]:80."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+@dataclass(slots=True)
+class _Fate:
+    """What is told of one packet."""
+
+    marks: list[Mark] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    qualifier: str = ""
+
+
+class _Builder:
+    def __init__(self, timeline: Timeline, flow: Flow, trial: TrialResult | None) -> None:
+        self._flow, self._trial = flow, trial
+        self._recording = timeline.recording
+        self._journeys = timeline.of(flow)
+        self._netns = _order(flow, self._journeys)
+        self._at = {netns: column for column, netns in enumerate(self._netns)}
+        self._lost = any(count for _, count in self._recording.lost)
+        self._watched = {tap.netns for tap in self._recording.taps}
+        self._evidence = {moment(piece.event): piece for piece in trial.evidence} if trial else {}
+        self._told: set[str] = set()
+        self._bare: dict[int, int] = {}
+        syns = [journey for journey in self._journeys if journey.segment.flags & SYN]
+        self._client_syn = next((syn.segment for syn in syns if syn.to_server), None)
+        self._server_syn = next((syn.segment for syn in syns if not syn.to_server), None)
+
+    def ladder(self) -> Ladder:
+        arrows = [self._arrow(journey) for journey in self._journeys]
+        rows: list[Arrow | Remark] = [*arrows, *self._remarks()]
+        rows.sort(key=lambda row: row.time_ns)
+        labels = {
+            self._flow.node: f"VIP {self._flow.vip}",
+            self._flow.client: str(self._flow.client_address),
+            self._flow.server: str(self._flow.endpoint),
+        }
+        columns = tuple(Column(netns, labels.get(netns, "")) for netns in self._netns)
+        began_ns = self._trial.started_ns if self._trial else rows[0].time_ns if rows else self._recording.started_ns
+        isn = self._server_syn.seq if self._server_syn else None
+        empty = Ladder(self._flow, columns, (), began_ns, isn)
+        return replace(empty, rows=_folded(rows, empty.ms))
+
+    def _arrow(self, journey: Journey) -> Arrow:
+        fate = self._fate(journey)
+        pieces = list(self._pieces(journey))
+        return Arrow(
+            journey=journey,
+            start=self._at[journey.crossings[0].netns],
+            end=self._at[journey.last.netns],
+            words=tuple(self._words(journey)),
+            kind=(_noun(journey.segment), fate.qualifier or ("again" if journey.copy_of else "")),
+            marks=tuple(sorted(fate.marks, key=lambda mark: mark.column)),
+            notes=(*(piece.note for piece in pieces if piece.note), *fate.notes),
+            evidence=bool(pieces),
+        )
+
+    def _pieces(self, journey: Journey) -> Iterator[Evidence]:
+        """The evidence that the packet, or conntrack's reason for it, is."""
+        for event in seen(journey):
+            if moment(event) in self._evidence:
+                yield self._evidence[moment(event)]
+
+    def _fate(self, journey: Journey) -> _Fate:
+        """The answer it is, NAT, conntrack's reasons, and the end of the way, in this order."""
+        flow, fate, last = self._flow, _Fate(), journey.last
+        own = endpoint(flow.endpoint, flow.target_port)
+        segment = journey.segment
+        rst = journey.to_server and segment.flags & RST and segment.dst == flow.endpoint != flow.vip
+        if rst:
+            answered = self._bare.get(segment.seq)
+            about = f"#{answered}: its seq is #{answered}'s ack" if answered else own
+            fate.notes.append(f"{flow.client} has no connection with {own}, and answers {about}")
+        for rewrite in journey.rewrites:
+            fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
+            fate.notes += self._once(_translation(rewrite))
+        goal = flow.server if journey.to_server else flow.client
+        arrived = last.netns == goal
+        for reason in journey.reasons:
+            said = f"conntrack on {reason.netns}: {self._relative_bound(reason.text, journey)}"
+            if self._invalid(journey, reason.netns, stopped=not arrived and reason.netns == last.netns):
+                fate.marks.append(Mark(self._at[reason.netns], "INVALID"))
+                fate.notes.append(f"INVALID: {said}")
+                fate.qualifier = "INVALID"
+            else:
+                rewritten = any(rewrite.netns == reason.netns for rewrite in journey.rewrites)
+                fate.marks += [] if rewritten else [Mark(self._at[reason.netns], "LOGGED")]
+                fate.notes.append(f"{said}: logged, but let pass")
+        if journey.untranslated:
+            self._bare[segment.ack] = journey.number
+            fate.notes.append(f"NAT skipped it: it reaches {flow.client} with {own} as its source")
+        if not arrived:
+            self._end(fate, journey, goal)
+        if journey.ambiguous:
+            fate.notes.append(journey.ambiguous)
+        return fate
+
+    def _invalid(self, journey: Journey, netns: str, *, stopped: bool) -> bool:
+        """Whether a packet that conntrack logged there was INVALID: it logs those that it ignores, too."""
+        if any(rewrite.netns == netns for rewrite in journey.rewrites):
+            return False
+        if stopped or netns == self._flow.node:
+            return True
+        return any(check.netns == netns and check.invalid for check in journey.checks)
+
+    def _once(self, note: str) -> list[str]:
+        """The note, unless it was told before."""
+        if note in self._told:
+            return []
+        self._told.add(note)
+        return [note]
+
+    def _end(self, fate: _Fate, journey: Journey, goal: str) -> None:
+        last = journey.last
+        where = f"{last.netns}/{last.ifname}"
+        drops = [step for step in journey.trace if step.verdict == "drop"]
+        if drops:
+            step = drops[-1]
+            fate.marks.append(Mark(self._at[step.netns], "DROP"))
+            fate.notes.append(f"DROP: {step.netns}, chain {step.chain}: {step.rule or 'policy'}")
+        elif self._lost:
+            fate.notes.append(f"not seen after {where}; but events were lost")
+            return
+        elif goal not in self._watched:
+            fate.notes.append(f"not seen after {where}; but {goal} was not watched")
+            return
+        else:
+            fate.marks.append(Mark(self._at[last.netns], "DROP"))
+            fate.notes.append(f"DROP: it was last seen at {where}")
+        fate.qualifier = f"{fate.qualifier}, dropped" if fate.qualifier else "dropped"
+
+    def _words(self, journey: Journey) -> Iterator[str]:
+        segment = journey.segment
+        own, other = self._client_syn, self._server_syn
+        if not journey.to_server:
+            own, other = other, own
+        yield ",".join(flag_names(segment.flags)) or "no flags"
+        yield f"seq {_relative(segment.seq, own)}"
+        if segment.flags & ACK:
+            yield f"ack {_relative(segment.ack, other)}"
+        if segment.payload_bytes:
+            yield f"len {segment.payload_bytes}"
+        if journey.to_server and not segment.flags & RST:
+            yield f"win {segment.window << self._shift(segment)}"
+        if journey.copy_of is not None:
+            yield f"(again: #{journey.copy_of})"
+
+    def _shift(self, segment: Segment) -> int:
+        """How far the client's window is shifted: not in a SYN, and only where both ends have the option."""
+        client, server = self._client_syn, self._server_syn
+        if segment.flags & SYN or client is None or server is None or server.wscale is None:
+            return 0
+        return client.wscale or 0
+
+    def _relative_bound(self, text: str, journey: Journey) -> str:
+        """The kernel's reason, the bound that it names also as numbers are counted here."""
+        bound = re.search(r"bound (\d+)", text)
+        own_is_client = journey.to_server != (text.startswith("ACK") or "ignored ACK" in text)
+        syn = self._client_syn if own_is_client else self._server_syn
+        if bound is None or syn is None:
+            return text
+        relative = (int(bound[1]) - syn.seq) & 0xFFFFFFFF
+        return f"{text[: bound.end()]} [{relative} here]{text[bound.end() :]}"
+
+    def _remarks(self) -> Iterator[Remark]:
+        """What happened to the sockets while the trial lasted."""
+        if self._trial is None:
+            return
+        until_ns = self._trial.started_ns + round(self._trial.duration_s * 1e9)
+        for event in self._recording.events:
+            if not isinstance(event, SocketEvent) or event.netns not in self._at:
+                continue
+            if self._trial.started_ns <= event.time_ns <= until_ns:
+                yield Remark(event.time_ns, self._at[event.netns], f"{event.netns}: {_socket_words(event)}")
+
+
+def seen(journey: Journey) -> Iterator[Packet | InvalidReason]:
+    """All that was seen of a packet: wherever it crossed, and what conntrack logged about it."""
+    for crossing in journey.crossings:
+        yield from crossing.parts
+    yield from journey.reasons
+
+
+def moment(event: Packet | InvalidReason | SocketEvent) -> tuple[object, ...]:
+    """What tells an event from all others of a recording, whether or not a packet's frame was kept."""
+    if isinstance(event, Packet):
+        return event.time_ns, event.netns, event.ifname, event.direction, event.segment
+    return event.time_ns, event.netns, type(event), getattr(event, "text", "")
+
+
+def _order(flow: Flow, journeys: Sequence[Journey]) -> list[str]:
+    """The namespaces from the client's to the server's, each further one where the packets say it lies."""
+    cast = (flow.client, flow.node, flow.server_node, flow.server)
+    order = list(dict.fromkeys(netns for netns in cast if netns is not None))
+    for journey in journeys:
+        way = list(dict.fromkeys(crossing.netns for crossing in journey.crossings))
+        if not journey.to_server:
+            way.reverse()
+        for before, netns in pairwise([flow.client, *way]):
+            if netns not in order:
+                order.insert(min(order.index(before) + 1, len(order) - 1), netns)
+    return order
+
+
+def _translation(rewrite: Rewrite) -> str:
+    before, after = rewrite.before, rewrite.after
+    changes = [
+        f"{which} {endpoint(*old)} becomes {endpoint(*new)}"
+        for which, old, new in (("source", before[:2], after[:2]), ("destination", before[2:], after[2:]))
+        if old != new
+    ]
+    return f"NAT on {rewrite.netns}: {', '.join(changes)}"
+
+
+def _noun(segment: Segment) -> str:
+    for flag, noun in ((RST, "RST"), (SYN, "SYN"), (FIN, "FIN")):
+        if segment.flags & flag:
+            return noun
+    if segment.payload_bytes:
+        return "data segment"
+    return "ACK" if segment.window else "window-0 ACK"
+
+
+def _relative(number: int, syn: Segment | None) -> int:
+    return number if syn is None else (number - syn.seq) & 0xFFFFFFFF
+
+
+def _socket_words(event: SocketEvent) -> str:
+    if event.kind is SocketEventKind.ERROR:
+        return f"its socket has {errno.errorcode.get(event.errno, str(event.errno))}"
+    return f"its socket believes in a send window of {event.window_bytes:,} bytes from now on (was {event.was_bytes:,})"
+
+
+def _folded(rows: Sequence[Arrow | Remark], ms: Callable[[int], str]) -> tuple[Row, ...]:
+    """The rows with each long run of packets that nobody will miss made one."""
+    seen: Counter[tuple[bool, tuple[str, str]]] = Counter()
+    plain: set[Arrow | Remark] = set()
+    for row in rows:
+        if isinstance(row, Arrow):
+            kind = (row.start < row.end, row.kind)
+            seen[kind] += 1
+            if seen[kind] > SHOWN_OF_A_KIND and not row.evidence:
+                plain.add(row)
+    folded: list[Row] = []
+    for is_plain, group in groupby(rows, key=lambda row: row in plain):
+        run = list(group)
+        arrows = tuple(row for row in run if isinstance(row, Arrow))
+        if is_plain and len(run) >= SHORTEST_FOLD:
+            folded.append(Fold(arrows[0].time_ns, arrows, f"{_count(arrows)}, until {ms(arrows[-1].time_ns)}"))
+        else:
+            folded += run
+    return tuple(folded)
+
+
+def _count(arrows: Sequence[Arrow]) -> str:
+    """ "12 more data segments with 9,216 bytes, 9 more RSTs (INVALID)"."""
+    counts = Counter(arrow.kind for arrow in arrows)
+    parts = []
+    for (noun, qualifier), count in counts.items():
+        sized = sum(arrow.journey.segment.payload_bytes for arrow in arrows if arrow.kind == (noun, qualifier))
+        plural = noun if count == 1 else f"{noun}s"
+        what = f"{count:,} more {plural}" + (f" with {sized:,} bytes" if sized else "")
+        parts.append(f"{what} ({qualifier})" if qualifier else what)
+    return ", ".join(parts)
