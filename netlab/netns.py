@@ -253,6 +253,8 @@ class Namespaces:
                     self._become(name, argv, env)
                 except OSError as error:
                     os.write(failed_w, (error.strerror or str(error)).encode())
+                except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
+                    os.write(failed_w, str(error).encode())
                 os._exit(127)
             os.write(told_w, str(pid).encode())
             os._exit(0)
@@ -283,12 +285,16 @@ class Namespaces:
                 os.write(2, f"netlab: {argv[0]}: command not found\n".encode())
             except OSError as error:
                 os.write(2, f"netlab: {argv[0]}: {error.strerror}\n".encode())
+            except ValueError as error:
+                os.write(2, f"netlab: {argv[0]}: {error}\n".encode())
             os._exit(code)
         return pid
 
     def _become(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
         """In a forked child: go into the lab's mount namespace and the network namespace, and execute the program."""
-        namespace, directory = self.fd(name), Path.cwd()
+        namespace, directory = self.fd(name), None
+        with suppress(FileNotFoundError):  # the current directory has been removed
+            directory = Path.cwd()
         setns(self._mnt, CLONE_NEWNS)
         setns(namespace, CLONE_NEWNET)
         with suppress(OSError):
@@ -296,8 +302,9 @@ class Namespaces:
             unshare(CLONE_NEWNS)
             mount("none", "/", flags=MS_REC | MS_SLAVE)
             mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        with suppress(OSError):
-            os.chdir(directory)
+        if directory is not None:
+            with suppress(OSError):
+                os.chdir(directory)
         if self._soft_open_files is not None:
             import resource
 

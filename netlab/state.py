@@ -102,7 +102,7 @@ class LabDirectory:
     def create(self, state: LabState, topology_text: str, hosts: str) -> None:
         """Write a new lab down, before anything of it is made; the directory is locked and empty."""
         self._logs.mkdir()
-        self._topology.write_text(topology_text)
+        self._topology.write_text(topology_text, encoding="utf-8")
         self.hosts.write_text(hosts)
         self.write(state)
 
@@ -115,12 +115,12 @@ class LabDirectory:
     def write_topology(self, text: str) -> None:
         """Keep the text that the lab now follows."""
         draft = self._topology.with_suffix(".new")
-        draft.write_text(text)
+        draft.write_text(text, encoding="utf-8")
         draft.replace(self._topology)
 
     def topology_text(self) -> str:
         """The text the lab was built from."""
-        return self._topology.read_text()
+        return self._topology.read_text(encoding="utf-8")
 
     def read(self) -> LabState | None:
         """The state; None where there is none (yet, or no longer). LabError where it can't be understood."""
