@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
     from netlab.netns import Namespaces
+    from netlab.recording import Recording
     from netlab.state import LabDirectory, LabState
     from netlab.steps import Step
 
@@ -465,10 +466,20 @@ def run(
     name: NameOption = None,
     root: RootOption = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the report with its pictures as one HTML file.")
+    ] = None,
 ) -> None:
     """Run a lab's experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
     from netlab import lab
 
+    if ladder and output is DataFormat.json:
+        raise UsageError("--ladder is text, and --format json is not")
+    if html is not None and (html.is_dir() or not html.parent.is_dir()):
+        raise UsageError(f"{html} can't be written", "name a file in a directory that is there")
     pairs = _settings(settings) + ((("experiment.trigger", trigger),) if trigger else ())
     wanted = _wanted_for_run(topology, pairs, fix, name)
     experiment = wanted.topology.experiment
@@ -482,13 +493,14 @@ def run(
     outcome = _up(directory, wanted, root, quiet=True)
     try:
         interrupts.stop_on_signals()
-        result = _run(directory, wanted, trials, output)
+        result, recording = _run(directory, wanted, trials)
     finally:
         with interrupts.undisturbed():
             if as_was is None:
                 lab.down(directory)
             elif outcome.steps:
                 lab.up(directory, as_was, rootless=None, done=lambda _step: None)
+    _report(result, recording, output, ladder=ladder, html=html)
     sys.exit(result.exit_code(expect))
 
 
@@ -508,23 +520,46 @@ def _wanted_for_run(
     return _wanted(topology, settings, fixes, name)
 
 
-def _run(directory: "LabDirectory", wanted: "Wanted", trials: int, output: DataFormat) -> "Result":
+def _run(directory: "LabDirectory", wanted: "Wanted", trials: int) -> tuple["Result", "Recording"]:
     from netlab import experiments, lab
-    from netlab.report import json as as_json
-    from netlab.report import text as as_text
+    from netlab.recorder import Source
 
     state = directory.read()
     assert state is not None
     namespaces: Namespaces = lab.open_lab(state)
     progress = _Progress(f"{wanted.topology.name}, trials", trials)
     try:
-        result = experiments.run(
-            wanted.topology, wanted.fixes, namespaces, trials, lambda count, _total: progress.at(count)
+        return experiments.observe_run(
+            wanted.topology,
+            wanted.fixes,
+            namespaces,
+            trials,
+            lambda count, _total: progress.at(count),
+            source=Source(wanted.text, wanted.settings, wanted.fixes),
         )
     finally:
         progress.end()
+
+
+def _report(result: "Result", recording: "Recording", output: DataFormat, *, ladder: bool, html: Path | None) -> None:
+    """What a run showed, on stdout; the pictures of its recording where they are wanted."""
+    from netlab.report import json as as_json
+    from netlab.report import text as as_text
+
     sys.stdout.write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
-    return result
+    if ladder and result.trials:
+        from netlab.report import ladder as as_ladder
+        from netlab.report.sequence import build as build_ladder
+        from netlab.timeline import build as build_timeline
+
+        _, trial = as_text.shown(result)
+        drawn = build_ladder(build_timeline(recording), trial.flow, trial)
+        sys.stdout.write("\n" + as_ladder.render(drawn))
+    if html is not None:
+        from netlab.report import html as as_html
+
+        html.write_text(as_html.render(result, recording), encoding="utf-8")
+        _say(f"wrote {html}")
 
 
 @app.command()
@@ -642,6 +677,92 @@ def watch(
         _say(line_)
     if not lost:
         _say("no event lost")
+
+
+@app.command()
+def explain(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[LAB|FILE]", help="A lab that is up, or a recording; left out: the only lab."),
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option("--flow", metavar="ADDRESS:PORT", help="The client's end; left out: what was reset first."),
+    ] = None,
+    for_s: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", min=0, help="Watch a lab for so long at most; left out: 30."),
+    ] = None,
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+) -> None:
+    """Say why a connection was reset: the chain of causes, packet by packet. Watches a lab until one is reset."""
+    from netlab import explain as explaining
+    from netlab.timeline import build
+
+    if source is not None and Path(source).is_file():
+        if for_s is not None:
+            raise UsageError("--for is how long to watch a lab, and this is a file")
+        recording = _recording(source)
+    else:
+        recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
+    story = explaining.explain(build(recording), flow)
+    sys.stdout.write(explaining.as_json(story) if output is DataFormat.json else explaining.render(story))
+
+
+_EXPLAIN_S = 30.0
+_AFTER_RESET_S = 1.0
+"""How long to go on after a RST: the other end learns of it only when it next says something."""
+
+
+def _recording(file: str) -> "Recording":
+    """The recording in a file; UsageError where it has none."""
+    import json
+
+    from netlab.recording import Recording, from_json
+
+    try:
+        recording = from_json(json.loads(Path(file).read_text()))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UsageError(f"{file} is no recording") from error
+    if not isinstance(recording, Recording):
+        raise UsageError(f"{file} is no recording, but a {type(recording).__name__}")
+    return recording
+
+
+def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Recording":
+    """What happens in a lab until a connection (the flow's, if one is named) is reset, time is up, or Ctrl-C."""
+    import select
+
+    from netlab import recorder
+    from netlab.events import RST, Packet
+    from netlab.lab import as_it_is, open_lab
+
+    directory, state = _lab(lab)
+    wanted = as_it_is(directory, state)
+    namespaces = open_lab(state)
+    until = float("inf")
+
+    def look(events: "Sequence[Event]") -> None:
+        nonlocal until
+        if not events:
+            whose = f"{flow} is reset" if flow else "a connection is reset"
+            _say(f"watching {state.lab} until {whose}, for {seconds:g} s at most; Ctrl-C ends it")
+        for event in events:
+            if isinstance(event, Packet) and event.segment.flags & RST and until == float("inf"):
+                segment = event.segment
+                own = (f"{segment.src}:{segment.sport}", f"{segment.dst}:{segment.dport}")
+                if flow is None or flow.replace("[", "").replace("]", "") in own:
+                    until = time.monotonic() + _AFTER_RESET_S
+
+    with interrupts.as_news() as news:
+        return recorder.record(
+            wanted.topology,
+            namespaces,
+            recorder.Source(wanted.text, wanted.settings, wanted.fixes),
+            seconds=seconds,
+            stop=lambda: time.monotonic() > until or bool(select.select([news], [], [], 0)[0]),
+            on_events=look,
+        )
 
 
 @fix_app.command("list")

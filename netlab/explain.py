@@ -363,9 +363,9 @@ class _Story:
 
     def survived(self, completed_ns: int | None) -> list[Step]:
         odd = [journey for journey in self.journeys if _invalid(journey)]
-        passed = [journey for journey in self.journeys if journey not in odd and _outside(journey)]
+        passed = [journey for journey in self.journeys if _outside(journey) and not _invalid(journey)]
         steps = self._stale() if odd or passed else []
-        for group in (odd, passed):
+        for group in sorted((odd, passed), key=lambda group: group[0].number if group else 0):
             for journey in group[:1]:
                 steps += [*self._began(journey), self._fate(journey)]
             if len(group) > 1:
@@ -389,7 +389,7 @@ class _Story:
             drop = next(step for step in journey.trace if step.verdict == "drop")
             rule = f"rule `{drop.rule}`" if drop.rule else "the policy"
             text = f"dropped on {drop.netns} by {rule} of chain {drop.chain} ({drop.family} {drop.table})"
-            return Step(text, number, drop.time_ns)
+            return Step(text, number, journey.last.time_ns)
         return Step(f"#{number} {_whither(journey)}", number, journey.last.time_ns)
 
     def _stuck(self) -> list[Step]:
