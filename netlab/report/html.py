@@ -29,6 +29,7 @@ from netlab.events import (
     flag_names,
     seq_diff,
 )
+from netlab.explain import Explanation, Step, explain
 from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.kubeproxy import ruleset
 from netlab.model import Topology
@@ -73,7 +74,12 @@ class _Page:
         self._trial: TrialResult | None = None
         if result.trials:
             self._number, self._trial = text.shown(result)
-        self._ladder = build(self._timeline, self._trial.flow, self._trial) if self._trial else None
+        self._ladder: Ladder | None = None
+        self._story: Explanation | None = None
+        if self._trial:
+            flow = self._trial.flow
+            self._ladder = build(self._timeline, flow, self._trial)
+            self._story = explain(self._timeline, endpoint(flow.client_address, flow.client_port))
         self._topology, self._unreadable = _topology(recording)
         self._numbers = {
             moment(event): journey.number
@@ -156,27 +162,25 @@ class _Page:
     # --- one trial ---------------------------------------------------------------------------------------------------
 
     def _chain(self, trial: TrialResult) -> Markup:
-        """The evidence in plain words."""
-        items = [tag("li", self._sentence(piece)) for piece in trial.evidence]
+        """The chain of causes in plain words."""
+        story, flow = self._story, trial.flow
+        assert story is not None
+        items = [tag("li", step.text, *self._at(step)) for step in story.chain]
         received = f"{trial.bytes_received:,} of {trial.payload_bytes:,} bytes"
         items.append(tag("li", tag("strong", f"{trial.outcome}: "), f"the client got {received}."))
-        lead = f"Trial {self._number} of {len(self._result.trials)}. Every item was seen in the kernel."
-        return _section("chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"))
+        ends = f"{endpoint(flow.client_address, flow.client_port)} to {endpoint(flow.vip, flow.port)}"
+        lead = f"Trial {self._number} of {len(self._result.trials)}, {ends}."
+        also = [tag("h3", "Also"), _list(story.notes)] if story.notes else []
+        return _section(
+            "chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"), *also
+        )
 
-    def _sentence(self, piece: Evidence) -> Markup:
-        event = piece.event
-        where = f" ({event.netns}, {self._ms(event.time_ns)} ms)"
-        said: list[str] = [tag("strong", f"{_LINKS[piece.link]}: "), self._packet_link(event)]
-        if isinstance(event, Packet):
-            segment = event.segment
-            said.append(f"{endpoint(segment.src, segment.sport)} to {endpoint(segment.dst, segment.dport)}")
-        elif isinstance(event, InvalidReason):
-            said.append(f"“{event.text}”")
-        else:
-            said.append(_socket(event))
-        if piece.note and not isinstance(event, SocketEvent):
-            said.append(f"; it {piece.note}" if piece.note.startswith("ends") else f"; {piece.note}")
-        return join([*said, where, "."])
+    def _at(self, step: Step) -> Iterator[Markup]:
+        """When a step was, and the way to its packet."""
+        if step.time_ns is not None:
+            yield tag("span", f" {self._ms(step.time_ns)} ms", class_="quiet")
+        if step.number in self._shown:
+            yield join([" ", tag("a", f"see #{step.number}", href=f"#packet-{step.number}")])
 
     def _packet_link(self, event: Witness) -> Markup:
         number = self._numbers.get(moment(event))
@@ -342,13 +346,19 @@ class _Page:
     def _unseen(self) -> Markup:
         recording = self._recording
         lost = [(name, f"{count:,}") for name, count in recording.lost if count]
+        disagreements: tuple[str, ...] = ()
+        unseen = recording.blind
         said = [
             tag("p", f"{len(recording.lost)} observers were open; none lost an event.")
             if not lost
             else _grid(("Observer", "Events lost"), lost)
         ]
-        if recording.blind:
-            said += [tag("p", "Not observed at all:"), tag("ul", *(tag("li", each) for each in recording.blind))]
+        if self._story:
+            unseen, disagreements = self._story.unseen, self._story.disagreements
+        if unseen:
+            said += [tag("p", "Not observed, or not told for sure:"), _list(unseen)]
+        if disagreements:
+            said += [tag("p", "Where the kernel's log is not what the window model computes:"), _list(disagreements)]
         counters = [
             (event.netns, event.name, f"{event.by:+,}")
             for event in recording.events
@@ -357,12 +367,6 @@ class _Page:
         if counters:
             grid = _grid(("Namespace", "Counter", "Change"), counters)
             said.append(tag("details", tag("summary", "The kernel's counters, from beginning to end"), grid))
-        disagreements = [
-            tag("li", f"#{number}, on {disagreement.packet.netns}: {disagreement}")
-            for number, disagreement in self._timeline.disagreements
-        ]
-        if disagreements:
-            said += [tag("p", "Where the window model and the kernel's log differ:"), tag("ul", *disagreements)]
         return _section("unseen", "What was not seen", *said)
 
     def _trials(self) -> Markup:
@@ -486,6 +490,10 @@ def _grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
         for row in rows
     ]
     return tag("div", tag("table", head, tag("tbody", *body)), class_="table")
+
+
+def _list(items: Iterable[str]) -> Markup:
+    return tag("ul", *(tag("li", item) for item in items))
 
 
 def _code(source: str) -> Markup:
