@@ -1,22 +1,17 @@
 """A recording: all that was observed of a lab in one stretch of time, and its JSON.
 
-Pure. Observers fill it, everything that explains or draws reads it, on this machine or another. The JSON has one
-object a value, with its type's name under "is"; addresses are text, bytes base64.
+Pure. Observers fill it, everything that explains or draws reads it, on this machine or another. `codec.py` says how
+its JSON is made.
 """
 
 from __future__ import annotations
 
-import base64
-import ipaddress
-import typing
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any
 
-from netlab import events
+from netlab import codec, events
 from netlab.events import Event
 from netlab.flow import Flow
-from netlab.model import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +66,12 @@ _TYPES: dict[str, type] = {
 }
 
 
-def to_json(value: Any) -> Any:
-    """A recording, or any value in one, as what json.dumps takes."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"is": type(value).__name__, **{f.name: to_json(getattr(value, f.name)) for f in fields(value)}}
-    if isinstance(value, tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, ipaddress.IPv4Address | ipaddress.IPv6Address):
-        return str(value)
-    return value
+to_json = codec.to_json
 
 
 def from_json(raw: Any) -> Any:
-    """The value that `to_json` was given; ValueError, KeyError or TypeError for anything else."""
-    kind = _TYPES[raw["is"]]
-    hints = typing.get_type_hints(kind)
-    return kind(**{name: _typed(item, hints[name]) for name, item in raw.items() if name != "is"})
-
-
-def _typed(raw: Any, hint: Any) -> Any:
-    if isinstance(raw, dict):
-        return from_json(raw)
-    if isinstance(raw, list):
-        inner = [item for item in typing.get_args(hint) if item is not ...]
-        return tuple(_typed(item, inner[i] if len(inner) > 1 else inner[0]) for i, item in enumerate(raw))
-    if hint is bytes:
-        return base64.b64decode(raw, validate=True)
-    if hint == Address:
-        return ipaddress.ip_address(raw)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint(raw)
-    return raw
+    """The recording, or any value in one, that `to_json` was given; ValueError for anything else."""
+    kind = _TYPES.get(raw["is"]) if isinstance(raw, dict) and isinstance(raw.get("is"), str) else None
+    if kind is None:
+        raise ValueError("nothing that is in a recording")
+    return codec.from_json(raw, kind)
