@@ -102,19 +102,31 @@ def _reset_ns(timeline: Timeline, flow: Flow) -> int | None:
     return errors[0].time_ns if errors else None
 
 
+_LATE_NS = 100_000_000
+"""How late a socket's event may be read after the last packet of its connection."""
+
+
+def _sockets(timeline: Timeline, flow: Flow, kind: SocketEventKind) -> list[SocketEvent]:
+    """The events of the flow's own sockets: those with the client's port, or at a time at which no other flow lived."""
+
+    def lives(other: Flow, time_ns: int) -> bool:
+        journeys = timeline.of(other)
+        return bool(journeys) and journeys[0].time_ns <= time_ns <= journeys[-1].last.time_ns + _LATE_NS
+
+    def own(event: SocketEvent) -> bool:
+        if event.netns == flow.client and event.local_port:
+            return event.local_port == flow.client_port
+        if event.netns not in (flow.client, flow.server):
+            return False
+        return [other for other in timeline.flows if lives(other, event.time_ns)] == [flow]
+
+    return [event for event in timeline.events if isinstance(event, SocketEvent) and event.kind is kind and own(event)]
+
+
 def _errors(timeline: Timeline, flow: Flow) -> list[SocketEvent]:
-    """ECONNRESET at the flow's own sockets. A server's socket that was told without its peer is one of many flows'."""
-    return [
-        event
-        for event in timeline.events
-        if isinstance(event, SocketEvent)
-        and event.kind is SocketEventKind.ERROR
-        and event.errno == errno.ECONNRESET
-        and (
-            (event.netns == flow.client and event.local_port == flow.client_port)
-            or (len(timeline.flows) == 1 and event.netns in (flow.client, flow.server))
-        )
-    ]
+    """ECONNRESET at the flow's own sockets."""
+    errors = _sockets(timeline, flow, SocketEventKind.ERROR)
+    return [event for event in errors if event.errno == errno.ECONNRESET]
 
 
 def _completed_ns(flow: Flow, journeys: Iterable[Journey]) -> int | None:
@@ -235,8 +247,7 @@ class _Story:
                 None,
                 event.time_ns,
             )
-            for event in self.timeline.events
-            if isinstance(event, SocketEvent) and event.kind is SocketEventKind.STALE_WINDOW
+            for event in _sockets(self.timeline, self.flow, SocketEventKind.STALE_WINDOW)
         ]
 
     def _began(self, cause: Journey) -> list[Step]:

@@ -6,6 +6,7 @@ The client's window is small, unless a test says otherwise. Numbers are relative
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from story import FLOW, packet, segment
@@ -39,26 +40,20 @@ class Wire:
         self.client, self.server = client, server
         self.packets: list[Packet] = []
 
-    def from_client(
-        self, flags: int, seq: int, ack: int = 0, length: int = 0, window: int = 2304, **more: int | bool | None
-    ) -> Wire:
+    def from_client(self, flags: int, seq: int, ack: int = 0, length: int = 0, window: int = 2304, **more: Any) -> Wire:
         self._add(Leg.CLIENT_TO_VIP, flags, self.client + seq, self.server + ack, length, window, **more)
         return self
 
-    def from_server(
-        self, flags: int, seq: int, ack: int = 5, length: int = 0, window: int = 64, **more: int | bool | None
-    ) -> Wire:
+    def from_server(self, flags: int, seq: int, ack: int = 5, length: int = 0, window: int = 64, **more: Any) -> Wire:
         self._add(Leg.ENDPOINT_TO_CLIENT, flags, self.server + seq, self.client + ack, length, window, **more)
         return self
 
-    def _add(
-        self, leg: Leg, flags: int, seq: int, ack: int, length: int, window: int, **more: int | bool | None
-    ) -> None:
+    def _add(self, leg: Leg, flags: int, seq: int, ack: int, length: int, window: int, **more: Any) -> None:
         plain = segment(leg, flags, seq & MASK, ack & MASK if flags & ACK else 0, length, window)
-        changed = replace(plain, **more)  # type: ignore[arg-type]
+        changed = replace(plain, **more)
         self.packets.append(packet(len(self.packets), "client-node", "in", changed))
 
-    def opened(self, **options: int | bool | None) -> Wire:
+    def opened(self, **options: Any) -> Wire:
         """A handshake and a request of 4 bytes, acknowledged."""
         self.from_client(SYN, 0, **options)
         self.from_server(SYN | ACK, 0, 1, window=65160, **options)
@@ -160,7 +155,7 @@ def test_numbers_wrap_around() -> None:
 
 
 def test_windows_are_scaled_where_both_offer_it() -> None:
-    def edge(**options: int | None) -> int:
+    def edge(**options: Any) -> int:
         wire = Wire().from_client(SYN, 0, wscale=7).from_server(SYN | ACK, 0, 1, **options)
         checked = wire.from_client(ACK, 1, 1, window=18).last()
         assert checked.state_after is not None
