@@ -20,6 +20,7 @@ from netlab.errors import LabError, NetlabError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from netlab.bundle import Facts
     from netlab.events import Event
     from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
@@ -146,6 +147,12 @@ NameOption = Annotated[
 RootOption = Annotated[
     bool | None,
     typer.Option("--root/--rootless", help="Namespaces that `ip netns` sees, or in a user namespace of their own."),
+]
+LadderOption = Annotated[
+    bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the report with its pictures as one HTML file.")
 ]
 
 
@@ -466,20 +473,21 @@ def run(
     name: NameOption = None,
     root: RootOption = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
-    ladder: Annotated[
-        bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the report with its pictures as one HTML file.")
+    ladder: LadderOption = False,
+    html: HtmlOption = None,
+    pcapng: Annotated[
+        Path | None, typer.Option("--pcapng", metavar="FILE", help="Write the drawn trial's packets, with comments.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="FILE", help="Write all of the run into one file, for `netlab report`."),
     ] = None,
 ) -> None:
     """Run a lab's experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
     from netlab import lab
 
-    if ladder and output is DataFormat.json:
-        raise UsageError("--ladder is text, and --format json is not")
-    if html is not None and (html.is_dir() or not html.parent.is_dir()):
-        raise UsageError(f"{html} can't be written", "name a file in a directory that is there")
+    _check_report_options(output, ladder=ladder)
+    _check_places(html, pcapng, bundle)
     pairs = _settings(settings) + ((("experiment.trigger", trigger),) if trigger else ())
     wanted = _wanted_for_run(topology, pairs, fix, name)
     experiment = wanted.topology.experiment
@@ -493,7 +501,8 @@ def run(
     outcome = _up(directory, wanted, root, quiet=True)
     try:
         interrupts.stop_on_signals()
-        result, recording = _run(directory, wanted, trials)
+        keep_frames = pcapng is not None or bundle is not None
+        result, recording, facts = _run(directory, wanted, trials, keep_frames=keep_frames, ask=bundle is not None)
     finally:
         with interrupts.undisturbed():
             if as_was is None:
@@ -501,7 +510,36 @@ def run(
             elif outcome.steps:
                 lab.up(directory, as_was, rootless=None, done=lambda _step: None)
     _report(result, recording, output, ladder=ladder, html=html)
+    if pcapng is not None:
+        from netlab.report.packets import render
+
+        _write(pcapng, render(result, recording, drawn_only=True))
+    if bundle is not None and facts is not None:
+        from netlab import bundle as bundles
+
+        bundles.write(bundle, wanted.topology, result, recording, facts)
+        _say(f"wrote {bundle}")
     sys.exit(result.exit_code(expect))
+
+
+def _check_report_options(output: DataFormat, *, ladder: bool) -> None:
+    if ladder and output is DataFormat.json:
+        raise UsageError("--ladder is text, and --format json is not")
+
+
+def _check_places(*files: Path | None) -> None:
+    from netlab.files import check_place
+
+    for file in files:
+        if file is not None:
+            check_place(file)
+
+
+def _write(file: Path, data: bytes) -> None:
+    from netlab.files import write_whole
+
+    write_whole(file, data)
+    _say(f"wrote {file}")
 
 
 def _wanted_for_run(
@@ -520,7 +558,10 @@ def _wanted_for_run(
     return _wanted(topology, settings, fixes, name)
 
 
-def _run(directory: "LabDirectory", wanted: "Wanted", trials: int) -> tuple["Result", "Recording"]:
+def _run(
+    directory: "LabDirectory", wanted: "Wanted", trials: int, *, keep_frames: bool, ask: bool
+) -> tuple["Result", "Recording", "Facts | None"]:
+    """Run the experiment in the lab, which is up; with `ask`, also ask the kernel what a bundle tells of it."""
     from netlab import experiments, lab
     from netlab.recorder import Source
 
@@ -529,16 +570,22 @@ def _run(directory: "LabDirectory", wanted: "Wanted", trials: int) -> tuple["Res
     namespaces: Namespaces = lab.open_lab(state)
     progress = _Progress(f"{wanted.topology.name}, trials", trials)
     try:
-        return experiments.observe_run(
+        result, recording = experiments.observe_run(
             wanted.topology,
             wanted.fixes,
             namespaces,
             trials,
             lambda count, _total: progress.at(count),
+            keep_frames=keep_frames,
             source=Source(wanted.text, wanted.settings, wanted.fixes),
         )
     finally:
         progress.end()
+    if not ask:
+        return result, recording, None
+    from netlab import facts
+
+    return result, recording, facts.gather(namespaces, [netns.name for netns in wanted.topology.namespaces])
 
 
 def _report(result: "Result", recording: "Recording", output: DataFormat, *, ladder: bool, html: Path | None) -> None:
@@ -558,8 +605,23 @@ def _report(result: "Result", recording: "Recording", output: DataFormat, *, lad
     if html is not None:
         from netlab.report import html as as_html
 
-        html.write_text(as_html.render(result, recording), encoding="utf-8")
-        _say(f"wrote {html}")
+        _write(html, as_html.render(result, recording).encode())
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `netlab run --bundle FILE` wrote.")],
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    ladder: LadderOption = False,
+    html: HtmlOption = None,
+) -> None:
+    """Say again what a run showed, from its bundle: on any machine, without privilege, without its lab."""
+    from netlab.bundle import read
+
+    _check_report_options(output, ladder=ladder)
+    _check_places(html)
+    bundle = read(file)
+    _report(bundle.result, bundle.recording, output, ladder=ladder, html=html)
 
 
 @app.command()
@@ -715,11 +777,14 @@ _AFTER_RESET_S = 1.0
 
 
 def _recording(file: str) -> "Recording":
-    """The recording in a file; UsageError where it has none."""
+    """The recording in a file, a bundle or JSON; UsageError where it has none."""
     import json
 
+    from netlab import bundle
     from netlab.recording import Recording, from_json
 
+    if bundle.is_bundle(Path(file)):
+        return bundle.read(Path(file)).recording
     try:
         recording = from_json(json.loads(Path(file).read_text()))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from netlab import pcapng
 from netlab.events import REASON_ACCURACY_NS, Direction, InvalidReason, Packet
 from netlab.judge import Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
 from netlab.recording import Recording
+from netlab.report import text
 
 
-def render(result: Result, recording: Recording) -> bytes:
-    """The recording's packets; the comments are those that its trials' evidence gives rise to."""
+def render(result: Result, recording: Recording, *, drawn_only: bool = False) -> bytes:
+    """The recording's packets; the comments are those that its trials' evidence gives rise to.
+
+    With drawn_only, those of one trial alone: the one that the text report draws.
+    """
     about = f"{result.experiment} in lab {result.lab}: {result.claim}"
+    if drawn_only and result.trials:
+        number, _ = text.shown(result)
+        recording = _trial_alone(result, recording, number)
+        about += f" (trial {number} of {len(result.trials)})"
     return pcapng.write(recording, comments(result, recording), comment=about)
+
+
+def _trial_alone(result: Result, recording: Recording, number: int) -> Recording:
+    """The part of a recording from the beginning of a trial, which counts from 1, to the next one's."""
+    starts = [trial.started_ns for trial in result.trials] + [recording.ended_ns + 1]
+    begin, end = starts[number - 1], starts[number]
+    events = tuple(event for event in recording.events if begin <= event.time_ns < end)
+    return replace(recording, started_ns=begin, ended_ns=end - 1, events=events)
 
 
 def comments(result: Result, recording: Recording) -> dict[Packet, list[str]]:

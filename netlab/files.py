@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from netlab.errors import UsageError
+
+
+def check_place(path: Path) -> None:
+    """UsageError where `write_whole` could not write: said before the work, not after it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{path} can't be written", "name a file in a directory that is there")
+    if not os.access(path if path.exists() and not path.is_file() else path.resolve().parent, os.W_OK):
+        raise UsageError(f"{path} can't be written: permission denied")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place and move it there: nobody sees half of it, and what was there stays until then.
+
+    A link is followed; what is no ordinary file (a pipe, /dev/null) is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    target = path.resolve()
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+            file.write(data)
+        draft.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
