@@ -19,7 +19,7 @@ _BEFORE, _AFTER = 24, 12
 
 _FATES = {"accepted": "accepted", "ignored": "ignored: let pass", "INVALID": "INVALID"}
 
-_PAUSE_NS = 1_000_000
+_PAUSE_MS = 1.0
 """A pause longer than this between two packets is marked."""
 
 
@@ -27,13 +27,13 @@ _PAUSE_NS = 1_000_000
 class Point:
     """One data packet as conntrack met it; sequence numbers relative to the server's first, unwrapped.
 
-    edge is td_maxend then, forgiven_bytes how far past it a packet may end, None where this kernel forgives nothing.
-    fate says what became of it: "accepted", "ignored" or "INVALID". evidence: the Result rests on it.
+    when_ms counts from the trial's beginning. edge is td_maxend then, forgiven_bytes how far past it a packet may end,
+    None where this kernel forgives nothing. fate says what became of it: "accepted", "ignored" or "INVALID". evidence:
+    the Result rests on it.
     """
 
     number: int
-    when: str
-    time_ns: int
+    when_ms: float
     seq: int
     end: int
     edge: int
@@ -127,11 +127,11 @@ class _Chart:
         for index, point in enumerate(self._points):
             x = self._x(index) + self._slot / 2
             yield tag("text", f"#{point.number}", class_="small", x=x, y=base + 18, text_anchor="middle")
-            pause = index and point.time_ns - self._points[index - 1].time_ns > _PAUSE_NS
+            pause = index and point.when_ms - self._points[index - 1].when_ms > _PAUSE_MS
             if pause:
                 yield tag("line", class_="pause", x1=self._x(index), x2=self._x(index), y1=_TOP, y2=base + 38)
             if pause or not index:
-                yield tag("text", point.when, class_="small", x=x, y=base + 36, text_anchor="middle")
+                yield tag("text", f"{point.when_ms:+.1f}", class_="small", x=x, y=base + 36, text_anchor="middle")
         order = "packets in the order in which they were sent; times in ms; dotted: a pause of over 1 ms"
         yield tag("text", order, class_="small", x=_LEFT, y=base + 58)
 
@@ -164,7 +164,7 @@ class _Chart:
             yield tag("text", name, x=x + 42, y=y + 4)
         for index, (fate, name) in enumerate(_FATES.items()):
             x = _LEFT + 150 * index
-            yield self._bar(Point(0, "", 0, 0, 0, 0, None, fate), x, y + 14, 20, 14)
+            yield self._bar(Point(0, 0, 0, 0, 0, None, fate), x, y + 14, 20, 14)
             yield tag("text", name, x=x + 28, y=y + 26)
 
     def _stairs(self, numbers: Sequence[int]) -> list[tuple[float, float]]:
@@ -180,13 +180,14 @@ class _Chart:
             return
         left = self._x(self._points.index(point))
         x, top, bottom = left + self._slot * 0.92, self._y(point.end), self._y(point.edge)
-        yield tag("path", class_="bracket", d=path([(x - 6, top), (x, top), (x, bottom), (x - 6, bottom)]))
+        tone = "bad" if point.fate == "INVALID" else "plain"
+        yield tag("path", class_=f"bracket {tone}", d=path([(x - 6, top), (x, top), (x, bottom), (x - 6, bottom)]))
         lines = wrap_text(sentence(point), 330, 13)
         widest, middle = max(text_width(line, 13) for line in lines), left + self._slot / 2
         start = min(max(middle - widest / 2, _LEFT), self._width - widest - 8)
-        yield tag("path", class_="leader", d=path([(middle, top), (middle, 22 + 17 * (len(lines) - 1))]))
+        yield tag("path", class_=f"leader {tone}", d=path([(middle, top), (middle, 22 + 17 * (len(lines) - 1))]))
         for index, line in enumerate(lines):
-            yield tag("text", line, class_="callout", x=start, y=18 + 17 * index)
+            yield tag("text", line, class_=f"callout {tone}", x=start, y=18 + 17 * index)
 
 
 def _step(rough: float) -> int:

@@ -90,7 +90,7 @@ def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
     if netns.name in topology.kube_proxy.nodes:
         for service in topology.services:
             for port in service.ports:
-                for line in wrap_text(_nat(service, port), room, _SIZE):
+                for line in wrap_text(_nat(service, port), room, _SIZE + 1):
                     yield "strong", line
         if topology.kube_proxy.drop_invalid:
             yield "strong", "Drops INVALID packets"

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 from netlab import fixes as mitigations
@@ -37,6 +38,7 @@ from netlab.recording import Recording
 from netlab.report import chart, graph, ladder_svg, text
 from netlab.report.markup import Markup, join, tag
 from netlab.report.sequence import Arrow, Ladder, build, endpoint, moment, seen
+from netlab.timeline import Timeline
 from netlab.window import SINCE_6_1, CtOutcome, rules
 
 _LINKS = {
@@ -79,7 +81,8 @@ class _Page:
         if self._trial:
             flow = self._trial.flow
             self._ladder = build(self._timeline, flow, self._trial)
-            self._story = explain(self._timeline, endpoint(flow.client_address, flow.client_port))
+            alone = _of_trial(self._timeline, self._trial)
+            self._story = explain(alone, endpoint(flow.client_address, flow.client_port))
         self._topology, self._unreadable = _topology(recording)
         self._numbers = {
             moment(event): journey.number
@@ -194,8 +197,11 @@ class _Page:
     def _packets(self, ladder: Ladder) -> Markup:
         shown = [row for row in ladder.rows if isinstance(row, Arrow)]
         total = sum(1 for _ in ladder.arrows())
+        drawn = "all are drawn"
+        if len(shown) < total:
+            drawn = f"{len(shown):,} are drawn, the others are like those beside them"
         lead = (
-            f"{total:,} packets of one connection; {len(shown):,} are drawn, the others are like those beside them. "
+            f"{total:,} packets of one connection; {drawn}. "
             "Time runs downwards, in milliseconds since the trial began; sequence numbers are relative, windows in "
             "bytes. "
             "Choose a packet to see where it was and what befell it."
@@ -277,25 +283,10 @@ class _Page:
     def _rules(self, ladder: Ladder) -> Markup:
         """The way through the rules, where it was traced; else the rules themselves."""
         traced = [arrow for arrow in ladder.arrows() if arrow.journey.trace and arrow.number in self._shown]
-        shown: list[Markup] = []
-        for arrow in traced:
-            rows = [
-                (
-                    step.netns,
-                    f"{step.family} {step.table} {step.chain}",
-                    step.rule or "(policy or end of chain)",
-                    step.verdict,
-                )
-                for step in arrow.journey.trace
-            ]
-            shown.append(
-                tag(
-                    "details",
-                    tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words)),
-                    _grid(("Namespace", "Chain", "Rule", "Verdict"), rows),
-                    open=arrow.evidence,
-                )
-            )
+        shown = [_trace(arrow) for arrow in traced if arrow.evidence]
+        others = [_trace(arrow) for arrow in traced if not arrow.evidence]
+        if others:
+            shown.append(tag("details", tag("summary", f"{len(others):,} more packets"), *others))
         if not traced:
             shown.append(
                 tag("p", "The way of the packets through the rules was not recorded. These are the rules of the lab:")
@@ -399,6 +390,26 @@ class _Page:
         )
 
 
+def _of_trial(whole: Timeline, trial: TrialResult) -> Timeline:
+    """The timeline with nothing but that trial's events: what its sockets had is then surely its own."""
+    until_ns = trial.started_ns + round(trial.duration_s * 1e9)
+    events = tuple(event for event in whole.events if trial.started_ns <= event.time_ns <= until_ns)
+    return replace(whole, flows=(trial.flow,), events=events)
+
+
+def _trace(arrow: Arrow) -> Markup:
+    rows = [
+        (step.netns, f"{step.family} {step.table} {step.chain}", step.rule or "(policy or end of chain)", step.verdict)
+        for step in arrow.journey.trace
+    ]
+    return tag(
+        "details",
+        tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words)),
+        _grid(("Namespace", "Chain", "Rule", "Verdict"), rows),
+        open=arrow.evidence,
+    )
+
+
 def _points(ladder: Ladder, kernel: str) -> Iterator[chart.Point]:
     """The server's data as the node's conntrack met it; none where the window model could not follow it."""
     if ladder.server_isn is None:
@@ -414,8 +425,7 @@ def _points(ladder: Ladder, kernel: str) -> Iterator[chart.Point]:
         ignored = checked.outcome is CtOutcome.IGNORE
         yield chart.Point(
             number=journey.number,
-            when=ladder.ms(journey.time_ns),
-            time_ns=journey.time_ns,
+            when_ms=(journey.time_ns - ladder.began_ns) / 1e6,
             seq=seq_diff(journey.segment.seq, ladder.server_isn),
             end=seq_diff(journey.segment.end, ladder.server_isn),
             edge=seq_diff(checked.state_before.side(checked.direction).td_maxend, ladder.server_isn),

@@ -47,7 +47,7 @@ def _x(column: int) -> float:
 
 
 def _notes(row: Row, width: float) -> list[str]:
-    room = width - _GUTTER - 12
+    room = width - _GUTTER - 34
     if isinstance(row, Arrow):
         return [line for note in row.notes for line in wrap_text(note, room, _SIZE)]
     text = f"… {row.text} …" if isinstance(row, Fold) else row.text

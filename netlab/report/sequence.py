@@ -17,7 +17,19 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
-from netlab.events import ACK, FIN, RST, SYN, InvalidReason, Packet, Segment, SocketEvent, SocketEventKind, flag_names
+from netlab.events import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    Direction,
+    InvalidReason,
+    Packet,
+    Segment,
+    SocketEvent,
+    SocketEventKind,
+    flag_names,
+)
 from netlab.flow import Flow
 from netlab.judge import Evidence, TrialResult
 from netlab.model import Address
@@ -209,8 +221,8 @@ class _Builder:
         rst = journey.to_server and segment.flags & RST and segment.dst == flow.endpoint != flow.vip
         if rst:
             answered = self._bare.get(segment.seq)
-            about = f"#{answered}: its seq is #{answered}'s ack" if answered else own
-            fate.notes.append(f"{flow.client} has no connection with {own}, and answers {about}")
+            whence = f", whose seq is #{answered}'s ack" if answered else ""
+            fate.notes.append(f"{flow.client} has no connection with {own}, and answers with a RST{whence}")
         for rewrite in journey.rewrites:
             fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
             fate.notes += self._once(_translation(rewrite))
@@ -218,7 +230,7 @@ class _Builder:
         arrived = last.netns == goal
         for reason in journey.reasons:
             said = f"conntrack on {reason.netns}: {self._relative_bound(reason.text, journey)}"
-            if self._invalid(journey, reason.netns, stopped=not arrived and reason.netns == last.netns):
+            if self._invalid(journey, reason.netns):
                 fate.marks.append(Mark(self._at[reason.netns], "INVALID"))
                 fate.notes.append(f"INVALID: {said}")
                 fate.qualifier = "INVALID"
@@ -235,11 +247,12 @@ class _Builder:
             fate.notes.append(journey.ambiguous)
         return fate
 
-    def _invalid(self, journey: Journey, netns: str, *, stopped: bool) -> bool:
+    def _invalid(self, journey: Journey, netns: str) -> bool:
         """Whether a packet that conntrack logged there was INVALID: it logs those that it ignores, too."""
         if any(rewrite.netns == netns for rewrite in journey.rewrites):
             return False
-        if stopped or netns == self._flow.node:
+        left = journey.at(netns, Direction.OUT) is not None
+        if (left and netns == self._flow.node) or (not left and not self._lost):
             return True
         return any(check.netns == netns and check.invalid for check in journey.checks)
 

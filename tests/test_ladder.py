@@ -1,0 +1,357 @@
+"""The ladder in the terminal, on hand-made runs, compared as whole texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pictures
+import pytest
+import story
+
+from netlab import timeline
+from netlab.events import Event, Packet, TraceStep
+from netlab.flow import Leg
+from netlab.report import ladder, sequence
+from netlab.report.sequence import Arrow, Fold, Ladder
+
+
+def drawn(events: Iterable[Event], **changes: Any) -> Ladder:
+    """The ladder of a run's one trial."""
+    result, recording = pictures.run(events, **changes)
+    return sequence.build(timeline.build(recording), result.trials[0].flow, result.trials[0])
+
+
+def arrow(picture: Ladder, number: int) -> Arrow:
+    """The packet of that number."""
+    return next(each for each in picture.arrows() if each.number == number)
+
+
+def test_reset() -> None:
+    picture = drawn(pictures.reset(), bytes_received=2304, ended=False)
+    assert (
+        ladder.render(picture)
+        == """\
+10.0.0.2:40000 talks to 192.168.0.2:80, which is 10.0.1.2:8080 behind the NAT of
+client-node. Numbers are relative, windows in bytes, times in ms.
+
+                                 client      client-node   server-node    server
+                                10.0.0.2         VIP                    10.0.1.2
+                                             192.168.0.2
+                                    |             |             |             |
+   +0.010 #1   SYN seq 0 win 2304   |------------NAT----------->|------------>|
+               NAT on client-node: destination 192.168.0.2:80 becomes
+               10.0.1.2:8080
+   +0.020 #2   SYN,ACK seq 0 ack 1  |<-----------NAT------------|<------------|
+               NAT on client-node: source 10.0.1.2:8080 becomes 192.168.0.2:80
+   +0.028 #3   ACK seq 1 ack 1      |------------NAT----------->|------------>|
+               win 2304             |             |             |             |
+   +0.030 #4   PSH,ACK seq 1 ack 1  |------------NAT----------->|------------>|
+               len 4 win 2304       |             |             |             |
+   +0.036 #5   ACK seq 1 ack 5      |<-----------NAT------------|<------------|
+               len 2304             |             |             |             |
+   +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
+               win 0                |             |             |             |
+   +0.050      server: its socket believes in a send window of 1,048,576 bytes
+               from now on (was 0)
+   +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
+               len 768              |             |             |             |
+   +0.060 #8   PSH,ACK seq 3073     |<---------INVALID----------|<------------|
+               ack 5 len 4000       |             |             |             |
+               ends 4,767 bytes past what the client allowed; conntrack forgives
+               at most 3,070
+               INVALID: conntrack on client-node: SEQ is over upper bound 7307
+               [2307 here] (over the window of the receiver)
+               NAT skipped it: it reaches client with 10.0.1.2:8080 as its
+               source
+   +0.066 #9   RST seq 5            |----------INVALID--------->|------------>|
+               client has no connection with 10.0.1.2:8080, and answers with a
+               RST, whose seq is #8's ack
+               INVALID: conntrack on client-node: invalid new
+   +0.073 #10  ACK seq 7073 ack 5   |<---------INVALID----------|<------------|
+               len 500              |             |             |             |
+               INVALID: conntrack on client-node: SEQ is over upper bound 7307
+               [2307 here] (over the window of the receiver)
+               NAT skipped it: it reaches client with 10.0.1.2:8080 as its
+               source
+   +0.080 #11  RST seq 5            |----------INVALID--------->|------------>|
+               client has no connection with 10.0.1.2:8080, and answers with a
+               RST, whose seq is #10's ack
+               INVALID: conntrack on client-node: invalid new
+   +0.090      server: its socket has ECONNRESET
+   +0.095      client: its socket has ECONNRESET
+"""
+    )
+
+
+def test_a_packet_that_is_dropped_and_sent_again() -> None:
+    picture = drawn(pictures.dropped(), fixes=("drop-invalid",))
+    assert (
+        ladder.render(picture)
+        == """\
+10.0.0.2:40000 talks to 192.168.0.2:80, which is 10.0.1.2:8080 behind the NAT of
+client-node. Numbers are relative, windows in bytes, times in ms.
+
+                                 client      client-node   server-node    server
+                                10.0.0.2         VIP                    10.0.1.2
+                                             192.168.0.2
+                                    |             |             |             |
+   +0.010 #1   SYN seq 0 win 2304   |------------NAT----------->|------------>|
+               NAT on client-node: destination 192.168.0.2:80 becomes
+               10.0.1.2:8080
+   +0.020 #2   SYN,ACK seq 0 ack 1  |<-----------NAT------------|<------------|
+               NAT on client-node: source 10.0.1.2:8080 becomes 192.168.0.2:80
+   +0.028 #3   ACK seq 1 ack 1      |------------NAT----------->|------------>|
+               win 2304             |             |             |             |
+   +0.030 #4   PSH,ACK seq 1 ack 1  |------------NAT----------->|------------>|
+               len 4 win 2304       |             |             |             |
+   +0.036 #5   ACK seq 1 ack 5      |<-----------NAT------------|<------------|
+               len 2304             |             |             |             |
+   +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
+               win 0                |             |             |             |
+   +0.050      server: its socket believes in a send window of 1,048,576 bytes
+               from now on (was 0)
+   +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
+               len 768              |             |             |             |
+   +0.060 #8   PSH,ACK seq 3073     |       INVALID,DROP--------|<------------|
+               ack 5 len 4000       |             |             |             |
+               ends 4,767 bytes past what the client allowed; conntrack forgives
+               at most 3,070
+               INVALID: conntrack on client-node: SEQ is over upper bound 7307
+               [2307 here] (over the window of the receiver)
+               DROP: it was last seen at client-node/eth0
+   +0.150 #9   ACK seq 5 ack 3073   |------------NAT----------->|------------>|
+               win 4000             |             |             |             |
+   +0.170 #10  PSH,ACK seq 3073     |<-----------NAT------------|<------------|
+               ack 5 len 4000       |             |             |             |
+               (again: #8)          |             |             |             |
+   +0.180      ... 10 more ACKs, 9 more data segments with 900 bytes, until
+               +0.370 ...
+   +0.600 #30  FIN,ACK seq 7973     |<-----------NAT------------|<------------|
+               ack 5                |             |             |             |
+   +0.620 #31  FIN,ACK seq 5        |------------NAT----------->|------------>|
+               ack 7974 win 2304    |             |             |             |
+   +0.640 #32  ACK seq 7974 ack 6   |<-----------NAT------------|<------------|
+"""
+    )
+
+
+def test_a_packet_past_the_window_that_is_accepted() -> None:
+    picture = drawn(pictures.accepted(), fixes=("be-liberal",))
+    assert (
+        ladder.render(picture)
+        == """\
+10.0.0.2:40000 talks to 192.168.0.2:80, which is 10.0.1.2:8080 behind the NAT of
+client-node. Numbers are relative, windows in bytes, times in ms.
+
+                                 client      client-node   server-node    server
+                                10.0.0.2         VIP                    10.0.1.2
+                                             192.168.0.2
+                                    |             |             |             |
+   +0.010 #1   SYN seq 0 win 2304   |------------NAT----------->|------------>|
+               NAT on client-node: destination 192.168.0.2:80 becomes
+               10.0.1.2:8080
+   +0.020 #2   SYN,ACK seq 0 ack 1  |<-----------NAT------------|<------------|
+               NAT on client-node: source 10.0.1.2:8080 becomes 192.168.0.2:80
+   +0.028 #3   ACK seq 1 ack 1      |------------NAT----------->|------------>|
+               win 2304             |             |             |             |
+   +0.030 #4   PSH,ACK seq 1 ack 1  |------------NAT----------->|------------>|
+               len 4 win 2304       |             |             |             |
+   +0.036 #5   ACK seq 1 ack 5      |<-----------NAT------------|<------------|
+               len 2304             |             |             |             |
+   +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
+               win 0                |             |             |             |
+   +0.050      server: its socket believes in a send window of 1,048,576 bytes
+               from now on (was 0)
+   +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
+               len 768              |             |             |             |
+   +0.060 #8   PSH,ACK seq 3073     |<-----------NAT------------|<------------|
+               ack 5 len 4000       |             |             |             |
+               ends 4,767 bytes past what the client allowed; conntrack forgives
+               at most 3,070
+   +0.180 #9   ACK seq 5 ack 7073   |------------NAT----------->|------------>|
+               win 2304             |             |             |             |
+   +0.200      ... 9 more data segments with 900 bytes, 9 more ACKs, until
+               +0.370 ...
+   +0.600 #28  FIN,ACK seq 7973     |<-----------NAT------------|<------------|
+               ack 5                |             |             |             |
+   +0.620 #29  FIN,ACK seq 5        |------------NAT----------->|------------>|
+               ack 7974 win 2304    |             |             |             |
+   +0.640 #30  ACK seq 7974 ack 6   |<-----------NAT------------|<------------|
+"""
+    )
+
+
+def test_a_stalled_connection() -> None:
+    picture = drawn(pictures.stalled(), fixes=("drop-invalid",), bytes_received=2304, ended=False)
+    assert (
+        ladder.render(picture)
+        == """\
+10.0.0.2:40000 talks to 192.168.0.2:80, which is 10.0.1.2:8080 behind the NAT of
+client-node. Numbers are relative, windows in bytes, times in ms.
+
+                                 client      client-node   server-node    server
+                                10.0.0.2         VIP                    10.0.1.2
+                                             192.168.0.2
+                                    |             |             |             |
+   +0.010 #1   SYN seq 0 win 2304   |------------NAT----------->|------------>|
+               NAT on client-node: destination 192.168.0.2:80 becomes
+               10.0.1.2:8080
+   +0.020 #2   SYN,ACK seq 0 ack 1  |<-----------NAT------------|<------------|
+               NAT on client-node: source 10.0.1.2:8080 becomes 192.168.0.2:80
+   +0.028 #3   ACK seq 1 ack 1      |------------NAT----------->|------------>|
+               win 2304             |             |             |             |
+   +0.030 #4   PSH,ACK seq 1 ack 1  |------------NAT----------->|------------>|
+               len 4 win 2304       |             |             |             |
+   +0.036 #5   ACK seq 1 ack 5      |<-----------NAT------------|<------------|
+               len 2304             |             |             |             |
+   +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
+               win 0                |             |             |             |
+   +0.050      server: its socket believes in a send window of 1,048,576 bytes
+               from now on (was 0)
+   +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
+               len 768              |             |             |             |
+   +0.060 #8   PSH,ACK seq 3073     |       INVALID,DROP--------|<------------|
+               ack 5 len 4000       |             |             |             |
+               ends 4,767 bytes past what the client allowed; conntrack forgives
+               at most 3,070
+               INVALID: conntrack on client-node: SEQ is over upper bound 7307
+               [2307 here] (over the window of the receiver)
+               DROP: it was last seen at client-node/eth0
+"""
+    )
+
+
+def test_what_was_lost_is_not_called_dropped() -> None:
+    picture = drawn(pictures.stalled(), lost=(("the packets on client/eth0", 3),), ended=False)
+    assert (
+        ladder.render(picture)
+        == """\
+10.0.0.2:40000 talks to 192.168.0.2:80, which is 10.0.1.2:8080 behind the NAT of
+client-node. Numbers are relative, windows in bytes, times in ms.
+
+                                 client      client-node   server-node    server
+                                10.0.0.2         VIP                    10.0.1.2
+                                             192.168.0.2
+                                    |             |             |             |
+   +0.010 #1   SYN seq 0 win 2304   |------------NAT----------->|------------>|
+               NAT on client-node: destination 192.168.0.2:80 becomes
+               10.0.1.2:8080
+   +0.020 #2   SYN,ACK seq 0 ack 1  |<-----------NAT------------|<------------|
+               NAT on client-node: source 10.0.1.2:8080 becomes 192.168.0.2:80
+   +0.028 #3   ACK seq 1 ack 1      |------------NAT----------->|------------>|
+               win 2304             |             |             |             |
+   +0.030 #4   PSH,ACK seq 1 ack 1  |------------NAT----------->|------------>|
+               len 4 win 2304       |             |             |             |
+   +0.036 #5   ACK seq 1 ack 5      |<-----------NAT------------|<------------|
+               len 2304             |             |             |             |
+   +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
+               win 0                |             |             |             |
+   +0.050      server: its socket believes in a send window of 1,048,576 bytes
+               from now on (was 0)
+   +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
+               len 768              |             |             |             |
+   +0.060 #8   PSH,ACK seq 3073     |          INVALID----------|<------------|
+               ack 5 len 4000       |             |             |             |
+               ends 4,767 bytes past what the client allowed; conntrack forgives
+               at most 3,070
+               INVALID: conntrack on client-node: SEQ is over upper bound 7307
+               [2307 here] (over the window of the receiver)
+               not seen after client-node/eth0; but events were lost
+"""
+    )
+
+
+def test_a_rule_that_drops_is_named() -> None:
+    events = pictures.stalled()
+    invalid = next(event for event in events if isinstance(event, Packet) and event.segment.payload_bytes == 4000)
+    rule = TraceStep(
+        story.START_NS + 70_000,
+        "client-node",
+        trace_id=1,
+        family="ip",
+        table="filter",
+        chain="KUBE-FORWARD",
+        rule="ct state invalid counter drop",
+        verdict="drop",
+        segment=invalid.segment,
+    )
+    picture = drawn([*events, rule], ended=False)
+    assert arrow(picture, 8).notes[-1] == "DROP: client-node, chain KUBE-FORWARD: ct state invalid counter drop"
+
+
+def test_a_reason_for_a_packet_that_is_translated_all_the_same_is_not_called_invalid() -> None:
+    ignored = story.reason(63, "client-node", "1536 bytes more than expected", _reply())
+    told = arrow(drawn([*pictures.accepted(), ignored]), 8)
+    assert not told.marked("INVALID")
+    assert told.notes[-1] == "conntrack on client-node: 1536 bytes more than expected: logged, but let pass"
+
+
+def _reply() -> Any:
+    """The reply past the window as it reaches the client's node in `pictures.accepted`."""
+    return next(
+        event.segment
+        for event in pictures.accepted()
+        if isinstance(event, Packet) and event.segment.payload_bytes == 4000 and event.netns == "client-node"
+    )
+
+
+def test_a_fold_counts_what_it_hides_and_evidence_is_never_hidden() -> None:
+    picture = drawn(pictures.dropped(), fixes=("drop-invalid",))
+    folds = [row for row in picture.rows if isinstance(row, Fold)]
+    shown = [row for row in picture.rows if isinstance(row, Arrow)]
+    assert sorted(each.number for each in picture.arrows()) == list(range(1, 33))
+    assert [(len(fold.arrows), fold.text) for fold in folds] == [
+        (19, "10 more ACKs, 9 more data segments with 900 bytes, until +0.370")
+    ]
+    assert [each.number for each in shown if each.evidence] == [4, 8]
+
+
+def test_without_a_trial_times_count_from_the_first_packet() -> None:
+    _, recording = pictures.run(pictures.reset(), bytes_received=2304, ended=False)
+    picture = sequence.build(timeline.build(recording), recording.flows[0])
+    assert [row.evidence for row in picture.arrows()] == [False] * 11
+    assert "   +0.000 #1   SYN seq 0 win 2304   |------------NAT" in ladder.render(picture)
+
+
+def test_the_text_is_ascii_and_no_line_is_longer_than_the_width_whatever_the_names() -> None:
+    long = {name: f"a-{name}-whose-name-is-longer-than-a-column" for name in ("client", "client-node", "server")}
+    picture = drawn(pictures.reset(), bytes_received=2304, ended=False)
+    flow = replace(
+        picture.flow,
+        client_address=ip_address("2001:db8:1111:2222:3333:4444:5555:6666"),
+        vip=ip_address("2001:db8:1111:2222:3333:4444:5555:7777"),
+        endpoint=ip_address("2001:db8:1111:2222:3333:4444:5555:8888"),
+    )
+    columns = tuple(
+        replace(column, netns=long.get(column.netns, column.netns), label=str(flow.vip)) for column in picture.columns
+    )
+    for width in (20, 80, 81, 132):
+        text = ladder.render(replace(picture, flow=flow, columns=columns), width)
+        assert text.isascii()
+        assert max(len(line) for line in text.splitlines()) <= max(width, 80)
+        assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+@pytest.mark.parametrize("between", [1, 2, 6])
+def test_a_namespace_that_there_is_no_room_for_is_named_instead(between: int) -> None:
+    way = [("client", "eth0", "out", Leg.CLIENT_TO_VIP), ("client-node", "eth0", "out", Leg.CLIENT_TO_ENDPOINT)]
+    way += [(f"router-{index}", "eth0", "in", Leg.CLIENT_TO_ENDPOINT) for index in range(1, between + 1)]
+    way.append(("server", "eth0", "in", Leg.CLIENT_TO_ENDPOINT))
+    events = [
+        story.packet(700 + step, netns, direction, story.segment(leg, 1 << 4, 1005, 9000), ifname)
+        for step, (netns, ifname, direction, leg) in enumerate(way)
+    ]
+    picture = drawn([*pictures.reset(), *events], bytes_received=2304, ended=False)
+    routers = [f"router-{index}" for index in range(1, between + 1)]
+    assert [column.netns for column in picture.columns] == [
+        *("client", "client-node"),
+        *routers,
+        *("server-node", "server"),
+    ]
+    text = ladder.render(picture)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    named = [line for line in text.splitlines() if line.startswith("Not drawn")]
+    assert named == ([] if between == 1 else [f"Not drawn, for want of room: {', '.join(routers[1:])}."])
