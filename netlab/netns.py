@@ -215,6 +215,7 @@ class Namespaces:
         Signals sent to this process reach the program. 127 or 126 << 8 where it can't be found or executed, after a
         line on stderr, as a shell has it. Equivalent to `ip netns exec NAME ARGV…`.
         """
+        in_front = _terminal_group() == os.getpgrp()
         passed_on = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
         with interrupts.held_back(*passed_on):
             pid = self._fork(name, argv, env)
@@ -222,7 +223,10 @@ class Namespaces:
                 signal.signal(number, signal.SIG_IGN)
             for number in passed_on:
                 signal.signal(number, lambda received, _frame: _kill(pid, received))
-        return os.waitpid(pid, 0)[1]
+        status = os.waitpid(pid, 0)[1]
+        if in_front:
+            _come_to_the_front()
+        return status
 
     def run_quietly(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
         """Run a program to its end, its streams going nowhere; returns its wait status."""
@@ -319,6 +323,28 @@ class Namespaces:
         for fd in (*self._fds.values(), self._home, self._mnt, self._pid, self._proc):
             os.close(fd)
         self._fds.clear()
+
+
+def _terminal_group() -> int | None:
+    """The process group in the foreground of this process's terminal; None without one."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.tcgetpgrp(terminal)
+    finally:
+        os.close(terminal)
+
+
+def _come_to_the_front() -> None:
+    """Take the terminal back from a shell that ended: it couldn't give it to a group outside its PID namespace."""
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # what the kernel sends to who isn't in front
+    terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    with suppress(OSError):
+        os.tcsetpgrp(terminal, os.getpgrp())
+    os.close(terminal)
+    signal.signal(signal.SIGTTOU, before)
 
 
 def _kill(pid: int, number: int) -> None:
