@@ -745,7 +745,7 @@ def watch(
 def explain(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[LAB|FILE]", help="A lab that is up, or a recording; left out: the only lab."),
+        typer.Argument(metavar="[LAB|FILE]", help="A lab that is up, or a bundle; left out: the only lab."),
     ] = None,
     flow: Annotated[
         str | None,
@@ -777,7 +777,7 @@ _AFTER_RESET_S = 1.0
 
 
 def _recording(file: str) -> "Recording":
-    """The recording in a file, a bundle or JSON; UsageError where it has none."""
+    """The recording in a bundle, or in a file of its own as JSON; UsageError where there is none."""
     import json
 
     from netlab import bundle
@@ -787,8 +787,10 @@ def _recording(file: str) -> "Recording":
         return bundle.read(Path(file)).recording
     try:
         recording = from_json(json.loads(Path(file).read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UsageError(f"{file} is no recording") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{file} is neither a bundle nor a recording", "`netlab run --bundle FILE` writes a bundle"
+        ) from error
     if not isinstance(recording, Recording):
         raise UsageError(f"{file} is no recording, but a {type(recording).__name__}")
     return recording

@@ -14,10 +14,22 @@ from enum import StrEnum
 from textwrap import wrap
 
 from netlab.errors import LabError, UsageError
-from netlab.events import ACK, FIN, RST, SYN, Direction, SocketEvent, SocketEventKind, flag_names, seq_diff
+from netlab.events import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    ConntrackEvent,
+    Direction,
+    EntryChange,
+    SocketEvent,
+    SocketEventKind,
+    flag_names,
+    seq_diff,
+)
 from netlab.flow import Flow
 from netlab.model import Address
-from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline
+from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline, ends
 from netlab.window import CheckName, CtOutcome, Failure
 
 
@@ -164,7 +176,7 @@ def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
         tuple(story.notes()),
         tuple(_name(other) for other in others),
         tuple(_unseen(timeline, flow, story)),
-        tuple(f"#{number}: {differs}" for number, differs in timeline.disagreements),
+        tuple(_disagreements(timeline, story)),
     )
 
 
@@ -188,7 +200,8 @@ class _Story:
     def _what(self, journey: Journey) -> str:
         segment = journey.segment
         flags = ",".join(flag_names(segment.flags))
-        parts = [f"{flags} {segment.payload_bytes:,} bytes" if segment.payload_bytes else flags]
+        size = "1 byte" if segment.payload_bytes == 1 else f"{segment.payload_bytes:,} bytes"
+        parts = [f"{flags} {size}" if segment.payload_bytes else flags]
         parts.append(f"seq {self._seq(segment.seq, journey.to_server)}")
         if segment.flags & ACK:
             parts.append(f"ack {self._seq(segment.ack, not journey.to_server)}")
@@ -203,12 +216,12 @@ class _Story:
             text = f"the socket in {error.netns} has ECONNRESET, and no RST was seen that came to it"
             return [Step(text, None, error.time_ns)]
         cause = self._cause(rst)
-        steps = [*self._stale(), *self._began(cause)] if cause else []
+        steps = [*self._stale(), *self._expired(rst), *self._began(cause)] if cause else []
         steps.append(self._rst(rst, cause))
         checks = [check for check in rst.checks if check.invalid]
         if checks:
             steps.append(Step(self._conntrack(checks[0]), rst.number, rst.time_ns))
-        steps += self._ends(rst)
+        steps += self._ends(rst, cause)
         return steps
 
     def _killer(self) -> Journey | None:
@@ -227,15 +240,21 @@ class _Story:
         return exact[0] if exact else resets[0][0] if resets else None
 
     def _cause(self, rst: Journey) -> Journey | None:
-        """The packet that the RST answers: the last one before it at its sender that has the RST's seq as its ack."""
+        """The packet that the RST answers: the last one before it at its sender that has the RST's seq as its ack.
+
+        A RST with ACK answers a SYN, or nothing: a program that gives up sends one (RFC 9293, section 3.10.7.1).
+        """
         sender = self.flow.client if rst.to_server else self.flow.server
         found: Journey | None = None
         for journey in self.journeys:
-            arrived = journey.at(sender, Direction.IN)
+            segment, arrived = journey.segment, journey.at(sender, Direction.IN)
             if journey.to_server is rst.to_server or arrived is None or arrived.time_ns > rst.time_ns:
                 continue
-            answers = journey.segment.ack == rst.segment.seq and bool(journey.segment.flags & ACK)
-            if not journey.segment.flags & RST and (answers or rst.segment.ack == journey.segment.end):
+            if rst.segment.flags & ACK:
+                answered = segment.flags & (SYN | ACK) == SYN and segment.end == rst.segment.ack
+            else:
+                answered = bool(segment.flags & ACK) and segment.ack == rst.segment.seq
+            if answered and not segment.flags & RST:
                 found = journey
         return found
 
@@ -250,6 +269,18 @@ class _Story:
             for event in _sockets(self.timeline, self.flow, SocketEventKind.STALE_WINDOW)
         ]
 
+    def _expired(self, rst: Journey) -> list[Step]:
+        """The end of the connection's conntrack entry, where it came before the RST."""
+        flow = self.flow
+        client = (flow.client_address, flow.client_port, flow.vip, flow.port)
+        for event in self.timeline.events:
+            if not isinstance(event, ConntrackEvent) or event.change is not EntryChange.DESTROY:
+                continue
+            if ends(event.tuple_orig) == client and event.time_ns <= rst.time_ns:
+                text = f"conntrack on {event.netns} deletes the connection's entry, and its translation with it"
+                return [Step(text, None, event.time_ns)]
+        return []
+
     def _began(self, cause: Journey) -> list[Step]:
         """The packet that was answered by a RST, and why it was."""
         origin = cause.crossings[0]
@@ -263,10 +294,12 @@ class _Story:
             node = self.flow.node
             arrived = cause.at(self.flow.client, Direction.IN)
             assert arrived is not None
-            if any(check.invalid for check in cause.checks) or cause.called_invalid(node) or cause.reasons:
+            if any(check.checked.note.startswith("picked up") for check in cause.checks):
+                text = f"NAT on {node} has no translation for it: its source stays {self.flow.endpoint}"
+            elif any(check.invalid for check in cause.checks) or cause.called_invalid(node) or cause.reasons:
                 text = f"NAT on {node} skips it: its source stays {self.flow.endpoint}"
             else:
-                text = f"NAT on {node} doesn't know it: its source stays {self.flow.endpoint}, and why was not seen"
+                text = f"NAT on {node} left it alone: its source stays {self.flow.endpoint}, and why was not seen"
             steps.append(Step(text, cause.number, arrived.time_ns))
         return steps
 
@@ -297,10 +330,11 @@ class _Story:
         receiver = self.flow.server if way else self.flow.client
         match checked.failure:
             case Failure.OVERSHOT | Failure.SEQ_OVER:
-                edge = self._seq(bounds[CheckName.SEQ_UPPER].bound, way)
+                edge = bounds[CheckName.SEQ_UPPER].bound
+                wire = f", {edge} on the wire" if way in self._initial else ""
                 return (
-                    f"it ends {checked.beyond_bytes:,} bytes past what {receiver} allowed (td_maxend {edge}); "
-                    f"kernels since 6.1 forgive {checked.forgiven_bytes:,} here"
+                    f"it ends {checked.beyond_bytes:,} bytes past what {receiver} allowed (td_maxend "
+                    f"{self._seq(edge, way)}{wire}); kernels since 6.1 forgive {checked.forgiven_bytes:,} here"
                 )
             case Failure.SEQ_UNDER:
                 short = -bounds[CheckName.SEQ_LOWER].margin_bytes
@@ -326,7 +360,9 @@ class _Story:
         if checked.failure is not None and checked.outcome is CtOutcome.ACCEPT:
             return f"conntrack on {check.netns}: {checked.note}"
         if checked.log:
-            return f'conntrack on {check.netns}: {outcome} by the model, "{checked.log}"; its own log has nothing'
+            unread = any(why.startswith(f"{check.netns}: ") for why in self.timeline.unheld)
+            own = "was not read" if unread else "has nothing"
+            return f'conntrack on {check.netns}: {outcome} by the model, "{checked.log}"; its own log {own}'
         return f"conntrack on {check.netns}: {outcome} by the model"
 
     def _rst(self, rst: Journey, cause: Journey | None) -> Step:
@@ -336,11 +372,13 @@ class _Story:
             why = f"{sender} knows no connection with {unknown} -> RST #{rst.number}, seq = #{cause.number}'s ack"
         elif cause is not None:
             why = f"{sender} answers #{cause.number} with RST #{rst.number}"
+        elif rst.segment.flags & ACK:
+            why = f"{sender} gives the connection up of its own accord: RST #{rst.number} to {receiver}"
         else:
-            why = f"{sender} sends RST #{rst.number} to {receiver}, which answers no packet that was seen"
+            why = f"{sender} sends RST #{rst.number} to {receiver}; it answers no packet that was seen"
         return Step(f"{why} ({self._what(rst)})", rst.number, rst.time_ns)
 
-    def _ends(self, rst: Journey) -> list[Step]:
+    def _ends(self, rst: Journey, cause: Journey | None) -> list[Step]:
         """What the RST did to the sockets at both ends."""
         steps = []
         receiver = rst.last.netns
@@ -349,7 +387,7 @@ class _Story:
             text = f"#{rst.number} reaches {receiver}: its socket is reset (ECONNRESET)"
             steps.append(Step(text, rst.number, rst.last.time_ns))
         else:
-            text = f"#{rst.number} reaches {receiver}, whose socket it resets; its errno was not observed"
+            text = f"#{rst.number} reaches {receiver}; what its socket made of it was not observed"
             steps.append(Step(text, rst.number, rst.last.time_ns))
         back = [
             journey
@@ -365,7 +403,7 @@ class _Story:
             learnt = ": its socket is reset too" if other.last.netns in errors else ""
             text = f"{told} RST #{other.number}, and {other.last.netns} learns of it{learnt}"
             steps.append(Step(text, other.number, other.time_ns))
-        elif not any(netns != receiver for netns in errors):
+        elif cause is not None and cause.untranslated and not any(netns != receiver for netns in errors):
             far = self.flow.client if receiver == self.flow.server else self.flow.server
             steps.append(Step(f"{far} was not told: no RST came to it"))
         return steps
@@ -413,7 +451,7 @@ class _Story:
                 continue
             last = there[-1]
             again = f", for the {_nth(last, there)} time" if last.copy_of is not None else ""
-            text = f"the last of {end} is #{last.number}: {self._what(last)}{again}; {_whither(last)}"
+            text = f"the last of {end} is #{last.number}: {self._what(last)}{again}; it {_whither(last)}"
             if to_server and last.segment.window == 0:
                 text += "; its window is closed"
             steps.append(Step(text, last.number, last.time_ns))
@@ -422,9 +460,13 @@ class _Story:
     def notes(self) -> list[str]:
         """What else a reader wants to know: how much was retransmitted, and what was rewritten."""
         copies = sum(journey.copy_of is not None for journey in self.journeys)
-        notes = [f"{copies:,} of the packets carry data that was sent before"] if copies else []
+        carry = "1 packet carries" if copies == 1 else f"{copies:,} packets carry"
+        notes = [f"{carry} data that was sent before"] if copies else []
         rewrites = dict.fromkeys((r.netns, r.before, r.after) for journey in self.journeys for r in journey.rewrites)
-        notes += [f"NAT on {netns}: {_arrow(before)} becomes {_arrow(after)}" for netns, before, after in rewrites]
+        notes += [
+            f"NAT {f'on {netns}' if netns else 'out of sight'}: {_arrow(before)} becomes {_arrow(after)}"
+            for netns, before, after in rewrites
+        ]
         return notes
 
 
@@ -457,6 +499,15 @@ def _nth(journey: Journey, there: Sequence[Journey]) -> str:
 
 
 # --- what was not seen -----------------------------------------------------------------------------------------------
+
+
+def _disagreements(timeline: Timeline, story: _Story) -> list[str]:
+    own = {journey.number for journey in story.journeys}
+    found = [f"#{number}: {differs}" for number, differs in timeline.disagreements if number in own]
+    others = len(timeline.disagreements) - len(found)
+    if others:
+        found.append(f"and about {others:,} packets of other flows")
+    return found
 
 
 def _unseen(timeline: Timeline, flow: Flow, story: _Story) -> list[str]:

@@ -81,7 +81,7 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """NAT in one namespace: the addresses before and after it."""
+    """NAT in one namespace: the addresses before and after it. netns is empty where it happened out of sight."""
 
     netns: str
     before: Ends
@@ -359,8 +359,8 @@ class _Draft:
         rewrites = []
         for before, after in pairwise(crossings):
             if before.ends != after.ends:
-                # Between two namespaces nothing translates: what arrives changed was changed before it left.
-                rewrites.append(Rewrite(after.netns, before.ends, after.ends))
+                seen = before.netns == after.netns
+                rewrites.append(Rewrite(before.netns if seen else "", before.ends, after.ends))
         last = crossings[-1]
         if last.direction is Direction.IN and last.netns == (flow.server if self.to_server else flow.client):
             fate = Fate.DELIVERED

@@ -30,7 +30,7 @@ def told(timeline: Timeline) -> list[str]:
 
 def _line(journey: Journey) -> str:
     segment = journey.segment
-    names = {"client": "c", "client-node": "n", "server": "s"}
+    names = {"client": "c", "client-node": "n", "server": "s", "": "?"}
     hops = " ".join(
         f"{names[crossing.netns]}/{crossing.ifname}" + (f"x{len(crossing.parts)}" if len(crossing.parts) > 1 else "")
         for crossing in journey.crossings
@@ -167,7 +167,7 @@ def test_flows_are_found_by_what_conntrack_told() -> None:
 def test_an_interface_that_was_not_observed_is_left_out() -> None:
     crossings = Crossings().opened()
     events = tuple(event for event in crossings.events if getattr(event, "netns", "") != "client-node")
-    assert told(build(crossings.recording(events=events)))[0] == "#1 SYN 0 c/eth0 s/eth0 nat:s delivered"
+    assert told(build(crossings.recording(events=events)))[0] == "#1 SYN 0 c/eth0 s/eth0 nat:? delivered"
 
 
 # --- reasons, traces, checks -----------------------------------------------------------------------------------------

@@ -1,0 +1,136 @@
+"""Recordings with a story each, for tests of what is said and drawn of them."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+from crossings import OBSERVERS, Crossings, other_flow
+from story import FLOW
+
+from netlab.events import ACK, FIN, PSH, RST, EntryChange, InvalidReason
+from netlab.recording import Recording
+
+OVER = "SEQ is over upper bound 7307 (over the window of the receiver)"
+
+
+def _overrun(crossings: Crossings) -> None:
+    """#8, a reply past the client's window, comes to the client as it is; #9 is its RST."""
+    crossings.stale(650)
+    bad = crossings.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
+    crossings.reason(712, OVER, bad)
+    rst = crossings.to_server(760, RST, 5, window=0, nat=False, ip_id=0)
+    crossings.reason(771, "invalid new", rst)
+
+
+def reset() -> Recording:
+    """The whole chain, to ECONNRESET at both ends."""
+    crossings = Crossings().filled()
+    _overrun(crossings)
+    crossings.socket(830, "server", errno.ECONNRESET)
+    crossings.to_server(900, ACK, 5, 2305)
+    crossings.to_client(950, RST, 2305, window=0)
+    crossings.socket(1010, "client", errno.ECONNRESET)
+    return crossings.recording()
+
+
+def without_log() -> Recording:
+    """The same where conntrack's reasons could not be read."""
+    whole = reset()
+    return replace(
+        whole,
+        events=tuple(event for event in whole.events if not isinstance(event, InvalidReason)),
+        lost=whole.lost[:-1],
+        blind=("conntrack's reasons on client-node: this kernel has no NFLOG (nfnetlink_log): EOPNOTSUPP",),
+    )
+
+
+def with_losses() -> Recording:
+    """The same where a ring was too small on the node."""
+    return replace(reset(), lost=tuple((name, 1234 if name.endswith("-node/eth0") else 0) for name in OBSERVERS))
+
+
+def without_node() -> Recording:
+    """The same where only the ends were observed."""
+    whole = reset()
+    return replace(
+        whole,
+        events=tuple(event for event in whole.events if event.netns != "client-node"),
+        taps=tuple(tap for tap in whole.taps if tap.netns != "client-node"),
+        lost=tuple((name, count) for name, count in whole.lost if "client-node" not in name),
+    )
+
+
+def dropped() -> Recording:
+    """With drop-invalid: #8 is dropped by a rule, sent again, and everything arrives."""
+    crossings = Crossings().filled()
+    crossings.stale(650)
+    bad = crossings.to_client(700, PSH | ACK, 3000, 5, 4000, hops=2)
+    crossings.reason(712, OVER, bad)
+    crossings.trace(2000, 7, "KUBE-FORWARD", "ct state invalid drop", "drop", bad)
+    crossings.to_server(200_000, ACK, 5, 2305, window=9000)
+    crossings.to_client(200_100, ACK, 2305, 5, 695)
+    crossings.to_client(200_200, PSH | ACK, 3000, 5, 4000)
+    crossings.to_server(200_300, ACK, 5, 7000, window=9000)
+    return crossings.closed(201_000, 7000).recording(fixes=("drop-invalid",))
+
+
+def liberal() -> Recording:
+    """With be-liberal: #8 is past the window, and arrives all the same."""
+    crossings = Crossings().filled()
+    crossings.stale(650)
+    crossings.to_client(700, PSH | ACK, 3000, 5, 4000)
+    crossings.to_client(200_100, ACK, 2305, 5, 695)
+    crossings.to_server(200_300, ACK, 5, 7000, window=9000)
+    return crossings.closed(201_000, 7000).recording(fixes=("be-liberal",))
+
+
+def completed() -> Recording:
+    """Nothing happens."""
+    crossings = Crossings().filled()
+    crossings.to_server(700, ACK, 5, 2305, window=9000)
+    return crossings.closed(800, 2305).recording()
+
+
+def stalled() -> Recording:
+    """The client's window stays closed, and the server's probes come to nothing."""
+    crossings = Crossings().filled()
+    crossings.to_client(300_000, ACK, 2305, 5, 1, hops=2)
+    crossings.to_client(900_000, ACK, 2305, 5, 1, hops=2)
+    return crossings.recording()
+
+
+def aborted() -> Recording:
+    """The server's program closes with data unread: its kernel sends a RST that answers no packet."""
+    crossings = Crossings().opened()
+    crossings.to_client(500, ACK, 1, 5, 100)
+    crossings.to_server(600, ACK, 5, 101)
+    crossings.to_client(50_000, RST | ACK, 101, 5, window=0)
+    crossings.socket(50_100, "client", errno.ECONNRESET)
+    return crossings.recording()
+
+
+def expired() -> Recording:
+    """The client's window stays closed until conntrack forgets the connection; the server's next probe is new to it."""
+    crossings = Crossings().filled()
+    crossings.entry(30_000_000, EntryChange.DESTROY)
+    crossings.to_client(31_000_000, ACK, 2304, 5, nat=False)
+    crossings.to_server(31_000_060, RST, 5, window=0, nat=False, ip_id=0)
+    return crossings.recording()
+
+
+def crowd() -> Recording:
+    """Three flows; the second is reset, then the third; the first completes."""
+    first, second, third = FLOW, other_flow(), other_flow(40002)
+    crossings = Crossings()
+    for place, flow in enumerate((first, second, third)):
+        crossings.opened(flow, place * 3)
+        crossings.to_client(500 + place * 3, ACK, 1, 5, 2304, flow=flow)
+        crossings.to_server(600 + place * 3, ACK, 5, 2305, window=0, flow=flow)
+    for at_us, flow in ((700, second), (1000, third)):
+        bad = crossings.to_client(at_us, PSH | ACK, 3000, 5, 4000, nat=False, flow=flow)
+        crossings.reason(at_us + 12, OVER, bad)
+        rst = crossings.to_server(at_us + 60, RST, 5, window=0, nat=False, flow=flow, ip_id=0)
+        crossings.reason(at_us + 71, "invalid new", rst)
+    crossings.to_client(2000, FIN | ACK, 2305)
+    return crossings.recording(flows=(first, second, third))
