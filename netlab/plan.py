@@ -40,7 +40,9 @@ def up(topology: Topology) -> list[Step]:
     steps: list[Step] = [CreateNetns(netns.name) for netns in topology.namespaces]
     steps += [CreateBridge(bridge) for bridge in topology.bridges]
     steps += [CreateVeth(veth) for veth in topology.veths]
-    steps += [SetLink(interface) for interface in topology.interfaces() if interface.attributes.alias is not None]
+    # What the kernel doesn't take while it makes a link: an alias, and the bridge of a veth's peer.
+    late = {id(veth.b) for veth in topology.veths if veth.b.master is not None}
+    steps += [SetLink(i) for i in topology.interfaces() if id(i) in late or i.attributes.alias is not None]
     for netns in topology.namespaces:
         steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if not is_netfilter(key)]
     for netns in topology.namespaces:

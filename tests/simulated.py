@@ -72,7 +72,7 @@ class Simulated:
             case CreateVeth(veth):
                 a_index, b_index = self._next_index(veth.a.netns), self._next_index(veth.b.netns)
                 self._new_link(veth.a, "veth", peer_index=b_index)
-                self._new_link(veth.b, "veth", peer_index=a_index)
+                self._new_link(veth.b._replace(master=None), "veth", peer_index=a_index)
                 self.peers[veth.a.netns, veth.a.ifname] = (veth.b.netns, veth.b.ifname)
                 self.peers[veth.b.netns, veth.b.ifname] = (veth.a.netns, veth.a.ifname)
             case SetLink(interface):

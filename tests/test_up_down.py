@@ -203,3 +203,34 @@ def test_an_mtu_too_small_for_ipv6(netlab: Netlab, lab_name: str, privilege: str
     assert lab.up() == f"lab {lab_name} is up: 3 namespaces, 2 links, 0 services\n"
     assert lab.up() == f"lab {lab_name} is up: nothing to do\n"
     assert lab.exec("a", "cat", "/sys/class/net/eth0.7/mtu", "/proc/sys/net/ipv4/conf/eth0.7/rp_filter") == "1000\n2\n"
+
+
+JOINED = """
+namespaces:
+  n1: {role: node}
+  n2: {role: node}
+  a: {role: pod}
+  b: {role: pod, node: n2}
+bridges:
+  - {name: br0, netns: n1, ports: [a]}
+  - {name: br0, netns: n2, ports: [b]}
+links:
+  - ends: [{netns: n1, bridge: br0}, {netns: n2, bridge: br0}]
+"""
+
+
+def test_joined_bridges_are_one_segment(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, JOINED)
+    lab.up()
+    assert lab.drift() == []
+    lab.exec("a", "python3", "-c", REACH_B)
+
+
+REACH_B = """
+import socket
+try:
+    socket.create_connection(("b", 9), timeout=10)
+except ConnectionRefusedError:
+    pass
+"""
+"""Ends well where b answers: nothing listens there, and its kernel says so."""
