@@ -18,21 +18,24 @@ from typing import Any, TypeAlias
 
 Convert: TypeAlias = Callable[[Any], Any]
 
+_PLAIN = frozenset((int, str, float, bool, types.NoneType))
+
 
 def to_json(value: Any) -> Any:
     """A dataclass of such values, or any such value, as what json.dumps takes."""
-    kind = type(value)
-    if is_dataclass(kind):
-        return {"is": kind.__name__, **{name: to_json(getattr(value, name)) for name in _names(kind)}}
+    kind: type = type(value)
+    if kind in _PLAIN:
+        return value
     if kind is tuple:
         return [to_json(item) for item in value]
+    if names := _names(kind):
+        return {"is": kind.__name__} | {name: to_json(getattr(value, name)) for name in names}
     if kind is bytes:
         return base64.b64encode(value).decode()
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, ipaddress.IPv4Address | ipaddress.IPv6Address):
-        return str(value)
-    return value
+    assert isinstance(value, ipaddress.IPv4Address | ipaddress.IPv6Address), kind
+    return str(value)
 
 
 def from_json(raw: Any, hint: Any) -> Any:
@@ -46,7 +49,8 @@ def from_json(raw: Any, hint: Any) -> Any:
 
 @cache
 def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+    """A dataclass's members; none for other types."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 @cache
@@ -69,7 +73,9 @@ def _union(members: Sequence[Any]) -> Convert:
     """None, an address, one kind of scalar, or dataclasses, told apart by their names: hints have no more than that."""
     optional = types.NoneType in members
     others = [member for member in members if member is not types.NoneType]
-    by_name = {member.__name__: _lazy(member) for member in others if is_dataclass(member) and isinstance(member, type)}
+    by_name = {
+        member.__name__: _reader(member) for member in others if is_dataclass(member) and isinstance(member, type)
+    }
     if set(others) == {ipaddress.IPv4Address, ipaddress.IPv6Address}:
         scalar = _parsed(_address, str)
     elif not by_name:
@@ -104,10 +110,9 @@ def _sequence(members: Sequence[Any]) -> Convert:
     return read
 
 
-@cache
 def _dataclass(kind: type) -> Convert:
     hints = typing.get_type_hints(kind)
-    name, readers = kind.__name__, {each: _lazy(hints[each]) for each in _names(kind)}
+    name, readers = kind.__name__, {each: _reader(hints[each]) for each in _names(kind)}
     needed = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
 
     def read(raw: Any) -> Any:
@@ -125,10 +130,6 @@ def _dataclass(kind: type) -> Convert:
         return kind(**values)
 
     return read
-
-
-def _lazy(hint: Any) -> Convert:
-    return lambda raw: _reader(hint)(raw)
 
 
 def _of(kind: type, raw: Any) -> Any:

@@ -224,7 +224,8 @@ class _Builder:
             whence = f", whose seq is #{answered}'s ack" if answered else ""
             fate.notes.append(f"{flow.client} has no connection with {own}, and answers with a RST{whence}")
         for rewrite in journey.rewrites:
-            fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
+            if rewrite.netns:  # else it happened out of sight, and there is no column to put it in
+                fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
             fate.notes += self._once(_translation(rewrite))
         goal = flow.server if journey.to_server else flow.client
         arrived = last.netns == goal
@@ -362,7 +363,8 @@ def _translation(rewrite: Rewrite) -> str:
         for which, old, new in (("source", before[:2], after[:2]), ("destination", before[2:], after[2:]))
         if old != new
     ]
-    return f"NAT on {rewrite.netns}: {', '.join(changes)}"
+    where = f" on {rewrite.netns}" if rewrite.netns else ", out of sight"
+    return f"NAT{where}: {', '.join(changes)}"
 
 
 def _noun(segment: Segment) -> str:
