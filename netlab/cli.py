@@ -318,7 +318,10 @@ def down(
     if all_labs and lab is not None:
         raise UsageError("--all and a lab's name don't go together")
     there = labs(root)
-    doomed = there if all_labs else [lab] if lab in there else [] if lab or not there else [choose(root, None)]
+    if lab is None and there and not all_labs:
+        doomed = [choose(root, None)]
+    else:  # an empty name is a lab's that isn't there, not one left out
+        doomed = [name for name in there if all_labs or name == lab]
     for name in doomed:
         for left in take_down(_directory(name)):
             _say(f"netlab: {left}")
@@ -328,7 +331,8 @@ def down(
     if not doomed and not quiet:
         is_file = lab is not None and lab.endswith((".yaml", ".yml"))
         hint = "; that is a file: `netlab down` takes a lab's name" if is_file else ""
-        _say(f"no lab is called {lab}: nothing to do{hint}" if lab else "no lab is up: nothing to do")
+        what = "no lab is up" if lab is None else f"no lab is called {lab or repr(lab)}"
+        _say(f"{what}: nothing to do{hint}")
 
 
 @app.command()

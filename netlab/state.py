@@ -77,7 +77,7 @@ def run_directory() -> Path:
     if os.geteuid() == 0:
         return Path("/run/netns-lab")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():
+    if runtime and os.access(runtime, os.W_OK | os.X_OK):  # su keeps the variable of another user's session
         return Path(runtime) / "netns-lab"
     return Path("/tmp") / f"netns-lab-{os.geteuid()}"  # noqa: S108 (mode 0700, refused if not ours)
 

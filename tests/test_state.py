@@ -146,6 +146,9 @@ def test_the_run_directory_is_the_variables_or_roots_or_the_users(
     assert run_directory() == tmp_path / "netns-lab"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     assert run_directory() == Path("/tmp/netns-lab-1000")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # another user's, as `su` leaves it
+    assert run_directory() == Path("/tmp/netns-lab-1000")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert run_directory() == Path("/tmp/netns-lab-1000")
 

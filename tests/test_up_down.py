@@ -234,3 +234,12 @@ except ConnectionRefusedError:
     pass
 """
 """Ends well where b answers: nothing listens there, and its kernel says so."""
+
+
+def test_an_empty_name_is_no_lab(netlab: Netlab, lab_name: str, rootless: None, tmp_path: Path) -> None:
+    """`netlab down "$LAB"` with the variable unset must not take down the only lab."""
+    lab = labs.make(netlab, lab_name, tmp_path, "--rootless")
+    lab.up()
+    done = netlab("down", "")
+    assert (done.returncode, done.stderr) == (0, "no lab is called '': nothing to do\n")
+    assert lab.drift() == []
