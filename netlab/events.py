@@ -127,7 +127,8 @@ class SocketEvent:
     """Something that happened to the socket at one end, as the kernel told the program.
 
     ERROR has the errno. STALE_WINDOW has window_bytes, the send window the kernel has from now on, and was_bytes, the
-    one it had until now, both read back from the kernel. local_port is the socket's own, 0 where it was not told.
+    one it had until now, both read back from the kernel. local_port is the socket's own, peer_port that of
+    the other end as this one sees it; 0 where it was not told.
     """
 
     time_ns: int
@@ -137,6 +138,7 @@ class SocketEvent:
     window_bytes: int = 0
     was_bytes: int = 0
     local_port: int = 0
+    peer_port: int = 0
 
 
 class EntryChange(StrEnum):

@@ -13,7 +13,7 @@ import story
 from netlab.events import ACK, RST, Event, Packet, SocketEvent
 from netlab.experiments.window_overrun import prove
 from netlab.flow import FlowEvents, Leg
-from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult, judge_trial
+from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult, judge_trial, wilson_interval
 from netlab.window import Reach, reach
 
 
@@ -370,3 +370,53 @@ def test_a_window_is_scaled_only_if_both_sides_said_so() -> None:
 
 def test_without_a_handshake_there_is_no_edge() -> None:
     assert reached(story.without(story.reset(), "syn")) is None
+
+
+# --- the rate --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (0, 1, 0.0, 0.793451),
+        (1, 1, 0.206549, 1.0),
+        (0, 20, 0.0, 0.161125),
+        (10, 20, 0.299298, 0.700702),
+        (20, 20, 0.838875, 1.0),
+        (1, 10, 0.017876, 0.404150),  # as R has it: prop.test(1, 10, correct=FALSE)
+    ],
+)
+def test_the_confidence_interval_is_wilsons(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_only_trials_that_told_count_for_the_rate() -> None:
+    told = judge_trial(story.observed(story.dropped()), prove)
+    untold = judge_trial(story.observed(story.dropped(), dead=(("conntrack's events on client-node", "gone"),)), prove)
+    assert untold.outcome is Outcome.INCONCLUSIVE
+    result = Result("t", "c", "l", (), "6", (told, untold))
+    assert result.reset_rate() == wilson_interval(0, 1)
+    assert Result("t", "c", "l", (), "6", (untold,)).reset_rate() is None
+
+
+# --- observers that must have seen the connection --------------------------------------------------------------------
+
+
+def test_an_observer_that_died_is_named() -> None:
+    trial = judge_trial(story.observed(story.dropped(), dead=(("the packets on client/eth0", "Bad file"),)), prove)
+    assert (trial.outcome, trial.missing) == (
+        Outcome.INCONCLUSIVE,
+        ("all of the packets on client/eth0: observing ended early (Bad file)",),
+    )
+
+
+def test_open_observers_of_entries_and_traces_must_have_seen_the_connection() -> None:
+    names = ("conntrack's events on client-node", "the rules' traces on client-node")
+    trial = judge_trial(story.observed(story.dropped(), lost=tuple((name, 0) for name in names)), prove)
+    assert (trial.outcome, trial.missing) == (
+        Outcome.INCONCLUSIVE,
+        (
+            "the connection's new entry, among conntrack's events on client-node",
+            "the client's SYN, among the rules' traces on client-node",
+        ),
+    )

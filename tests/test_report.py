@@ -36,6 +36,7 @@ REPRODUCED 2/2
 window-overrun in lab kube-proxy-reset, no fix, kernel 6.18.44
 2 reset, 0 completed, 0 stalled, 0 inconclusive in 0.5 s; 4,608 of 20,000 bytes
 arrived; events lost: 0
+resets in 34.2% to 100.0% of trials (95 % confidence)
 
 Trial 1 of 2, as seen in the kernel:
 
@@ -89,6 +90,7 @@ NOT REPRODUCED 0/1 reset
 window-overrun in lab kube-proxy-reset, with drop-invalid, kernel 6.18.44
 0 reset, 1 completed, 0 stalled, 0 inconclusive in 0.2 s; 10,000 of 10,000 bytes
 arrived; events lost: 0
+resets in 0.0% to 79.3% of trials (95 % confidence)
 
 Trial 1 of 1, as seen in the kernel:
 
@@ -131,6 +133,7 @@ NOT REPRODUCED 0/1 reset
 window-overrun in lab kube-proxy-reset, with be-liberal, kernel 6.18.44
 0 reset, 1 completed, 0 stalled, 0 inconclusive in 0.2 s; 10,000 of 10,000 bytes
 arrived; events lost: 0
+resets in 0.0% to 79.3% of trials (95 % confidence)
 
 Trial 1 of 1, as seen in the kernel:
 
@@ -181,6 +184,7 @@ window-overrun in lab kube-proxy-reset, no fix, kernel
 6.18.44
 0 reset, 1 completed, 0 stalled, 3 inconclusive in 1.0 s;
 40,000 of 40,000 bytes arrived; events lost: 12
+resets in 0.0% to 79.3% of trials (95 % confidence)
 missing in 2 trials: the client's RST reaching server (yet
   the socket in server was reset)
 missing in 1 trial: 12 events lost by the packets on
@@ -363,6 +367,7 @@ def test_json_of_the_run() -> None:
         "fixes": ["drop-invalid"],
         "kernel": "6.18.44",
         "outcomes": {"reset": 2, "completed": 0, "stalled": 0, "inconclusive": 0},
+        "reset_rate": {"confidence": 0.95, "low": 0.34238, "high": 1.0},
     }
 
 

@@ -42,6 +42,7 @@ class Transfer:
         self._sent = 0
         self._shut = False
         self._broken: set[socket.socket] = set()
+        self._client_port = 0
         self.bytes_received = 0
         self.intact = True
         self.ended = False
@@ -80,6 +81,7 @@ class Transfer:
         if begun not in (0, errno.EINPROGRESS):
             self._watch.note(error_event(begun, scene.client))
             return False
+        self._client_port = self.client_address()[1]
         self._listener.setblocking(False)
         if not self._watch.until(self._accepted, timeout_s, [self._listener]):
             return False
@@ -149,7 +151,9 @@ class Transfer:
 
     def server_broken(self) -> bool:
         """Whether the server's socket has, or had, an error; a new one is noted as an event."""
-        if self.server not in self._broken and (event := socket_error(self.server, self._scene.server)):
+        if self.server not in self._broken and (
+            event := socket_error(self.server, self._scene.server, *self._ports(self.server))
+        ):
             self._watch.note(event)
             self._broken.add(self.server)
         return self.server in self._broken
@@ -182,9 +186,15 @@ class Transfer:
 
         return self._watch.until(learnt, timeout_s, [self.client])
 
+    def _ports(self, sock: socket.socket) -> tuple[int, int]:
+        """The socket's own port and its peer's, as this end sees them."""
+        if sock is self.client:
+            return self._client_port, self._scene.port
+        return self._scene.target_port, self._client_port
+
     def _break(self, sock: socket.socket, code: int) -> None:
         netns = self._scene.server if sock is self.server else self._scene.client
-        self._watch.note(error_event(code, netns))
+        self._watch.note(error_event(code, netns, *self._ports(sock)))
         self._broken.add(sock)
 
 

@@ -88,7 +88,15 @@ def set_stale_window(server: socket.socket, netns: str) -> SocketEvent:
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown error")
         raise UnsupportedError(f"can't set a socket's send window (TCP_REPAIR_WINDOW): {name}") from error
-    return SocketEvent(time_ns, netns, SocketEventKind.STALE_WINDOW, window_bytes=now_wnd, was_bytes=snd_wnd)
+    return SocketEvent(
+        time_ns,
+        netns,
+        SocketEventKind.STALE_WINDOW,
+        window_bytes=now_wnd,
+        was_bytes=snd_wnd,
+        local_port=server.getsockname()[1],
+        peer_port=server.getpeername()[1],
+    )
 
 
 def _repair_window(sock: socket.socket) -> tuple[int, ...]:

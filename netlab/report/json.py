@@ -25,9 +25,18 @@ def render(result: Result) -> str:
         "fixes": list(result.fixes),
         "kernel": result.kernel,
         "outcomes": {outcome: result.count(outcome) for outcome in Outcome},
+        "reset_rate": _reset_rate(result),
         "trials": [_trial(number, trial) for number, trial in enumerate(result.trials, 1)],
     }
     return json.dumps(members, indent=2) + "\n"
+
+
+def _reset_rate(result: Result) -> dict[str, Any] | None:
+    interval = result.reset_rate()
+    if interval is None:
+        return None
+    low, high = interval
+    return {"confidence": 0.95, "low": round(low, 6), "high": round(high, 6)}
 
 
 def _trial(number: int, trial: TrialResult) -> dict[str, Any]:

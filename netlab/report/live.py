@@ -67,7 +67,9 @@ def _entry(event: ConntrackEvent) -> str:
 def _step(step: TraceStep) -> str:
     path = f"rules: {step.trace_id:08x} {step.family} {step.table} {step.chain}"
     segment = f" [{_segment(step.segment)}]" if step.segment else ""
-    return f"{path}: {step.rule or 'end of chain'} -> {step.verdict}{segment}"
+    # Only a base chain ends in a verdict, by its policy.
+    ending = "policy" if step.verdict in ("accept", "drop") else "end of chain"
+    return f"{path}: {step.rule or ending} -> {step.verdict}{segment}"
 
 
 def _sample(sample: SocketSample) -> str:

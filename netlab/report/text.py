@@ -22,7 +22,7 @@ _MARGIN = "  "
 def render(result: Result, width: int = 80) -> str:
     """The whole text, ending in a newline. width is in columns; below 60 it is taken as 60."""
     width = max(width, 60)
-    lines = [headline(result), *wrap(_setting(result), width), *wrap(account(result), width)]
+    lines = [headline(result), *wrap(_setting(result), width), *wrap(account(result), width), *rate(result)]
     lines += _missing(result, width)
     if result.trials:
         number, trial = shown(result)
@@ -59,6 +59,15 @@ def account(result: Result) -> str:
     received = sum(trial.bytes_received for trial in result.trials)
     sent = sum(trial.payload_bytes for trial in result.trials)
     return f"{counts} in {took_s:.1f} s; {received:,} of {sent:,} bytes arrived; events lost: {lost:,}"
+
+
+def rate(result: Result) -> list[str]:
+    """How often trials are reset, as the 95 % confidence interval; nothing where no trial told."""
+    interval = result.reset_rate()
+    if interval is None:
+        return []
+    low, high = interval
+    return [f"resets in {low:.1%} to {high:.1%} of trials (95 % confidence)"]
 
 
 def missing(result: Result) -> Counter[str]:
