@@ -141,7 +141,12 @@ class Kernel:
         if not batch.messages:
             return
         with _rtnl_socket(self._namespaces, batch.netns) as rtnl_socket:
-            batch.send(rtnl_socket)
+            refusal = batch.send(rtnl_socket)
+        if refusal is not None:
+            raise self._refused(*refusal)
+
+    def _refused(self, step: Step, words: str) -> StepError:
+        return StepError(f"{step.describe()}: {words}", f"the same by hand: {step.twin(self._namespaces.prefix)}")
 
     # --- everything else ---------------------------------------------------------------------------------------------
 
@@ -173,7 +178,7 @@ class Kernel:
                 case _:
                     raise AssertionError(f"not a step for the kernel: {step}")
         except OSError as error:
-            raise _refused(step, error.strerror or str(error)) from error
+            raise self._refused(step, error.strerror or str(error)) from error
 
 
 class _Batch:
@@ -190,25 +195,20 @@ class _Batch:
         self.steps.append(step)
         self.size += len(message)
 
-    def send(self, rtnl_socket: socket.socket) -> None:
+    def send(self, rtnl_socket: socket.socket) -> tuple[Step, str] | None:
+        """Send them and wait for the end; the first step that the kernel refused, and its words."""
         last = len(self.messages)
         rtnl_socket.send(b"".join(rtnl.numbered(m, i, ack=i == last) for i, m in enumerate(self.messages, 1)))
-        failure: StepError | None = None
+        refusal: tuple[Step, str] | None = None
         while True:
             for sequence, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
                 step = self.steps[sequence - 1]
                 # no_link_local's: where there is no IPv6 (MTU below 1280, ipv6.disable=1) no address comes by itself.
                 no_ipv6 = code == errno.EAFNOSUPPORT and isinstance(step, SetUp)
-                if code and not no_ipv6 and failure is None:
-                    failure = _refused(step, f"{os.strerror(code)}{f' ({words})' if words else ''}")
+                if code and not no_ipv6 and refusal is None:
+                    refusal = step, f"{os.strerror(code)}{f' ({words})' if words else ''}"
                 if sequence == last:
-                    if failure is not None:
-                        raise failure
-                    return
-
-
-def _refused(step: Step, words: str) -> StepError:
-    return StepError(f"{step.describe()}: {words}", f"the same by hand: {step.twin('')}")
+                    return refusal
 
 
 def _rtnl_socket(namespaces: Namespaces, netns: str) -> socket.socket:

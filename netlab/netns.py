@@ -85,6 +85,11 @@ class Namespaces:
             os._exit(0)
         os.waitpid(child, 0)
 
+    @property
+    def prefix(self) -> str:
+        """What stands before a name where the names are kept: `<lab>-` in root's labs, nothing in others."""
+        return self._prefix
+
     def path(self, name: str) -> Path:
         """Where the name of a network namespace stands."""
         return self._names / (self._prefix + name)

@@ -243,3 +243,16 @@ def test_an_empty_name_is_no_lab(netlab: Netlab, lab_name: str, rootless: None, 
     done = netlab("down", "")
     assert (done.returncode, done.stderr) == (0, "no lab is called '': nothing to do\n")
     assert lab.drift() == []
+
+
+def test_a_refusal_names_the_step_and_its_twin(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, "namespaces: {a: {sysctls: {net.ipv4.ip_forward: true}}}")
+    done = lab.try_up()
+    name = f"{lab_name}-a" if privilege == "--root" else "a"
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        "netlab: a: sysctl net.ipv4.ip_forward = true: Invalid argument\n"
+        f"  hint: the same by hand: ip netns exec {name} sysctl -qw net.ipv4.ip_forward=true\n",
+    )
+    assert not netlab.rundir.exists()
