@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from importlib.resources import files
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from chromium import Browser
 
 from netlab.judge import Result
 from netlab.recording import Recording
-from netlab.report import html
+from netlab.report import graph, html
+from netlab.report.graph import BOX_WIDTH, Box, route
 from netlab.report.markup import VOID, tag, wrap_text
+from netlab.topology import read
 
 LOST = (("the packets on client/eth0", 3), ("conntrack's reasons on client-node", 0))
 
@@ -306,6 +308,53 @@ def test_it_can_be_read_without_seeing_it(name: str) -> None:
             assert attrs["role"] in ("img", "group")
         if path[-1] == "a" and "svg" in path:
             assert attrs["aria-label"]
+
+
+# --- the lab's picture ------------------------------------------------------------------------------------------------
+
+
+def test_no_link_runs_over_a_box_that_is_not_its_end() -> None:
+    boxes = {
+        (column, row): Box(column, row, 222.0 * column, 200.0 * row, 200.0 - 36.0 - 10.0 * row)
+        for column in range(4)
+        for row in range(4)
+    }
+    for number, (a, b) in enumerate(permutations(boxes, 2)):
+        corners = route(boxes[a], boxes[b], number)
+        over = [place for place, box in boxes.items() if place not in (a, b) and _crosses(corners, box)]
+        assert over == [], (a, b, corners)
+        if number % 2:
+            assert [place for place in (a, b) if _touches(corners, boxes[place])] == [a, b]
+
+
+def _crosses(corners: list[tuple[float, float]], box: Box) -> bool:
+    """Whether a way of level and upright lines touches the box."""
+    return any(
+        max(x1, x2) >= box.x
+        and min(x1, x2) <= box.x + BOX_WIDTH
+        and max(y1, y2) >= box.y
+        and min(y1, y2) <= box.y + box.height
+        for (x1, y1), (x2, y2) in pairwise(corners)
+    )
+
+
+def _touches(corners: list[tuple[float, float]], box: Box) -> bool:
+    return any(
+        box.x <= x <= box.x + BOX_WIDTH and box.y <= y <= box.y + box.height for x, y in (corners[0], corners[-1])
+    )
+
+
+@pytest.mark.parametrize("name", ["cluster", "dual-stack", "host-router", "kube-proxy-reset"])
+def test_every_namespace_address_and_service_is_in_the_picture(name: str) -> None:
+    _, topology = read(str(Path(__file__).parent.parent / "topologies" / f"{name}.yaml"))
+    told = "".join(text for _, text in Document(graph.svg(topology, ())).all("text"))
+    for netns in topology.namespaces:
+        assert f"{netns.name}  {netns.role}" in told
+    for interface in topology.interfaces():
+        for address in interface.addresses:
+            assert str(address) in told
+    nodes = topology.kube_proxy.nodes
+    assert told.count("NAT here") == len(nodes) * sum(len(service.ports) for service in topology.services)
 
 
 # --- colours ---------------------------------------------------------------------------------------------------------

@@ -7,12 +7,18 @@ hang on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from netlab.model import Netns, Protocol, Role, Service, ServicePort, Topology
 from netlab.report.markup import Markup, join, tag, wrap_text
+from netlab.report.markup import path as draw
 from netlab.report.sequence import endpoint
 
-_BOX, _GAP, _DROP = 194, 32, 36
+BOX_WIDTH = 190
+"""Every box's, in the user units that are CSS pixels when the picture is drawn at its own width."""
+
+_GAP, _DROP = 32, 36
+_MARGIN = 28
 _LINE, _SIZE, _PAD = 16, 12, 12
 
 _Line = tuple[str, str]
@@ -21,37 +27,84 @@ _Line = tuple[str, str]
 
 def svg(topology: Topology, path: Sequence[str]) -> Markup:
     """The picture; path are the names of the upper row's namespaces, from left to right."""
-    places = _places(topology, path)
     lines = {netns.name: list(_lines(topology, netns)) for netns in topology.namespaces}
-    rows = max(row for _, row in places.values()) + 1
-    tall = [
-        max(_PAD * 2 + 22 + _LINE * len(lines[name]) for name, (_, at) in places.items() if at == row)
-        for row in range(rows)
-    ]
-    tops = [sum(tall[:row]) + _DROP * row + 6 for row in range(rows)]
-    columns = max(column for column, _ in places.values()) + 1
-    width, height = columns * (_BOX + _GAP) - _GAP + 12, tops[-1] + tall[-1] + 6
-    corner = {name: (6.0 + column * (_BOX + _GAP), float(tops[row])) for name, (column, row) in places.items()}
-    middle = {name: (x + _BOX / 2, y + tall[places[name][1]] / 2) for name, (x, y) in corner.items()}
+    boxes = _boxes(_places(topology, path), lines)
+    width = max(box.x for box in boxes.values()) + BOX_WIDTH + _MARGIN
+    height = max(box.y + box.height for box in boxes.values()) + _MARGIN
+    ends = dict.fromkeys((veth.a.netns, veth.b.netns) for veth in topology.veths)
     links = [
-        tag("line", class_="link", x1=middle[a][0], y1=middle[a][1], x2=middle[b][0], y2=middle[b][1])
-        for a, b in dict.fromkeys((veth.a.netns, veth.b.netns) for veth in topology.veths)
+        tag("path", class_="link", d=draw(route(boxes[a], boxes[b], number)))
+        for number, (a, b) in enumerate(ends)
+        if a != b
     ]
-    boxes = [_box(topology.netns(name), *corner[name], tall[places[name][1]], lines[name]) for name in places]
     pairs = "; ".join(f"{v.a.netns} {v.a.ifname} to {v.b.netns} {v.b.ifname}" for v in topology.veths)
     return tag(
         "svg",
         tag("title", f"The lab {topology.name}: {len(topology.namespaces)} namespaces"),
         tag("desc", f"Links: {pairs}."),
         *links,
-        *boxes,
+        *(_draw_box(topology.netns(name), box, lines[name]) for name, box in boxes.items()),
         class_="graph",
         role="img",
         aria_label=f"The lab {topology.name}. Links: {pairs}.",
-        viewBox=f"0 0 {width} {height}",
+        viewBox=f"0 0 {width:g} {height:g}",
         width=width,
         height=height,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a namespace stands: its column and row, and its place in the picture."""
+
+    column: int
+    row: int
+    x: float
+    y: float
+    height: float
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """The point in its middle."""
+        return self.x + BOX_WIDTH / 2, self.y + self.height / 2
+
+
+def _boxes(places: dict[str, tuple[int, int]], lines: dict[str, list[_Line]]) -> dict[str, Box]:
+    tall = {name: float(_PAD * 2 + 22 + _LINE * len(lines[name])) for name in places}
+    rows = max(row for _, row in places.values()) + 1
+    # In the upper row all are as tall as the tallest, so that the links between them are level.
+    level = max(tall[name] for name, (_, row) in places.items() if row == 0)
+    tops = [float(_MARGIN)]
+    for row in range(rows - 1):
+        below = level if row == 0 else max(tall[name] for name, (_, at) in places.items() if at == row)
+        tops.append(tops[-1] + below + _DROP)
+    return {
+        name: Box(column, row, _MARGIN + column * (BOX_WIDTH + _GAP), tops[row], level if row == 0 else tall[name])
+        for name, (column, row) in places.items()
+    }
+
+
+def route(a: Box, b: Box, number: int) -> list[tuple[float, float]]:
+    """The corners of a link between two boxes, by the gaps between columns and rows: it touches no other box.
+
+    number sets it off a little from others that take the same way.
+    """
+    off = 5.0 * (number % 4)
+    if (a.row, a.column) > (b.row, b.column):
+        a, b = b, a
+    (ax, ay), (bx, by) = a.middle, b.middle
+    beside = a.row == b.row and b.column - a.column == 1
+    below = a.column == b.column and b.row - a.row == 1
+    if beside or below:
+        return [(ax, ay), (bx, ay if beside else by)]
+    # Below the middle, where the links to the boxes beside are.
+    ay = a.y + a.height - 12 - off
+    if a.column == b.column:
+        trunk = a.x - 6 - off
+        return [(a.x, ay), (trunk, ay), (trunk, by), (b.x, by)]
+    side, gap = (a.x + BOX_WIDTH, a.x + BOX_WIDTH + 6 + off) if b.column > a.column else (a.x, a.x - 6 - off)
+    channel = b.y - 6 - off
+    return [(side, ay), (gap, ay), (gap, channel), (bx + off, channel), (bx + off, b.y)]
 
 
 def _places(topology: Topology, path: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -71,7 +124,7 @@ def _places(topology: Topology, path: Sequence[str]) -> dict[str, tuple[int, int
 
 
 def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
-    room = _BOX - 2 * _PAD
+    room = BOX_WIDTH - 2 * _PAD
     bridges = {bridge.interface.ifname for bridge in topology.bridges if bridge.interface.netns == netns.name}
     peers = {(a.netns, a.ifname): b for veth in topology.veths for a, b in ((veth.a, veth.b), (veth.b, veth.a))}
     for interface in topology.interfaces():
@@ -85,7 +138,8 @@ def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
     for address in netns.loopback:
         yield "plain", f"lo {address}"
     for key, value in netns.sysctls:
-        for line in wrap_text(f"{key.removeprefix('net.')} = {value}", room, _SIZE):
+        short = key.removeprefix("net.").removeprefix("ipv4.").removeprefix("netfilter.").replace("conf.", "", 1)
+        for line in wrap_text(f"{short} = {value}", room, _SIZE):
             yield "quiet", line
     if netns.name in topology.kube_proxy.nodes:
         for service in topology.services:
@@ -103,20 +157,13 @@ def _nat(service: Service, port: ServicePort) -> str:
     return f"NAT here{protocol}: {vips} ⇄ {' or '.join(to) or 'no endpoint'}"
 
 
-def _box(netns: Netns, x: float, y: float, height: float, lines: Sequence[_Line]) -> Markup:
-    texts = [
-        tag("text", line, class_=kind, x=x + _PAD, y=y + _PAD + 28 + index * _LINE)
-        for index, (kind, line) in enumerate(lines)
-    ]
+def _draw_box(netns: Netns, box: Box, lines: Sequence[_Line]) -> Markup:
+    x, y = box.x + _PAD, box.y + _PAD
+    texts = [tag("text", line, class_=kind, x=x, y=y + 28 + index * _LINE) for index, (kind, line) in enumerate(lines)]
+    title = join([netns.name, tag("tspan", f"  {netns.role}", class_="quiet")])
     return tag(
         "g",
-        tag("rect", class_=f"box {netns.role}", x=x, y=y, width=_BOX, height=height, rx=8),
-        tag(
-            "text",
-            join([netns.name, tag("tspan", f"  {netns.role}", class_="quiet")]),
-            class_="head",
-            x=x + _PAD,
-            y=y + 22,
-        ),
+        tag("rect", class_=f"box {netns.role}", x=box.x, y=box.y, width=BOX_WIDTH, height=box.height, rx=8),
+        tag("text", title, class_="head", x=x, y=y + 10),
         *texts,
     )
