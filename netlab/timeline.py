@@ -11,8 +11,9 @@ What is drawn or said of it is left to others (`explain.py`, `report/`).
 from __future__ import annotations
 
 import bisect
+import gc
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -35,7 +36,7 @@ from netlab.events import (
     Tuple,
     seq_diff,
 )
-from netlab.flow import CANARY_PORT, Flow
+from netlab.flow import CANARY_PORT, Flow, flows_in
 from netlab.model import Address, Topology
 from netlab.recording import Recording
 from netlab.window import Checked, CtOutcome, Differs, Disagreement, Rules
@@ -163,7 +164,7 @@ class Journey:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A recording in order. flows are the recording's, and those that its conntrack events and packets show besides.
+    """A recording in order. flows are the recording's, and those that its conntrack events show besides.
 
     events are all of its events by time. loose are reasons about packets of these flows that no interface saw.
     unheld says of which namespaces the kernel's log was not compared with the model, and why.
@@ -199,9 +200,21 @@ def ends(packet: Segment | Tuple) -> Ends:
 
 def build(recording: Recording) -> Timeline:
     """The recording's packets as journeys, each with what conntrack, the rules and the model say of it."""
+    # A million small values and no cycle among them: looking for cycles again and again doubles the time it takes.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _build(recording)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _build(recording: Recording) -> Timeline:
     events = tuple(sorted(recording.events, key=lambda event: event.time_ns))
-    flows = _flows(recording, events)
     topology = _topology(recording)
+    found = flows_in(topology, events) if topology is not None else ()
+    flows = tuple(dict.fromkeys((*recording.flows, *found)))
     tracks = _Tracks(flows, events)
     merge = _Merge(flows, tracks)
     for packet in _in_order(events, _bridges(topology)):
@@ -250,76 +263,46 @@ def _in_order(events: Iterable[Event], bridges: set[tuple[str, str]]) -> list[Pa
     return sorted((event for event in events if isinstance(event, Packet)), key=place)
 
 
-# --- flows -----------------------------------------------------------------------------------------------------------
-
-
-def _flows(recording: Recording, events: Sequence[Event]) -> tuple[Flow, ...]:
-    """The flows under study, then the translated TCP connections that conntrack told of, by their first event."""
-    flows = dict.fromkeys(recording.flows)
-    known = {(flow.client_address, flow.client_port, flow.vip, flow.port) for flow in flows}
-    roles = {tap.netns: tap.role for tap in recording.taps}
-    senders: dict[Address, str] = {}
-    for event in events:
-        if isinstance(event, Packet) and event.direction is Direction.OUT and roles.get(event.netns) != "node":
-            senders.setdefault(event.segment.src, event.netns)
-    for event in events:
-        if not isinstance(event, ConntrackEvent) or event.tuple_orig.proto != 6:
-            continue
-        original, reply = event.tuple_orig, event.tuple_reply
-        translated = (original.dst, original.dport) != (reply.src, reply.sport)
-        if not translated or ends(original) in known or original.sport == CANARY_PORT:
-            continue
-        known.add(ends(original))
-        flow = Flow(
-            client=senders.get(original.src, str(original.src)),
-            node=event.netns,
-            server=senders.get(reply.src, str(reply.src)),
-            server_node=None,
-            client_address=original.src,
-            client_port=original.sport,
-            vip=original.dst,
-            port=original.dport,
-            endpoint=reply.src,
-            target_port=reply.sport,
-        )
-        flows[flow] = None
-    return tuple(flows)
+# --- packets to journeys ---------------------------------------------------------------------------------------------
 
 
 class _Tracks:
     """Which flow and direction a header belongs to: by the flow's addresses, and by what conntrack translates it to."""
 
     def __init__(self, flows: Sequence[Flow], events: Iterable[Event]) -> None:
-        self._found: dict[Ends, tuple[int, bool]] = {}
+        self._found: dict[tuple[int, int, int, int], tuple[int, bool]] = {}
         for index, flow in enumerate(flows):
             for header in flow.legs():
                 if header[1] != CANARY_PORT:
                     to_server = header[:2] == (flow.client_address, flow.client_port)
-                    self._found.setdefault(header, (index, to_server))
+                    self._found.setdefault(_numbers(header), (index, to_server))
         for event in events:
             if isinstance(event, ConntrackEvent) and event.tuple_orig.proto == 6:
                 self._add(event)
 
     def _add(self, event: ConntrackEvent) -> None:
         original, reply = ends(event.tuple_orig), ends(event.tuple_reply)
-        found = self._found.get(original)
+        found = self._found.get(_numbers(original))
         if found is None:
             return
         index, to_server = found
-        self._found.setdefault(_inverse(reply), (index, to_server))
+        self._found.setdefault(_numbers(_inverse(reply)), (index, to_server))
         for header in (reply, _inverse(original)):
-            self._found.setdefault(header, (index, not to_server))
+            self._found.setdefault(_numbers(header), (index, not to_server))
 
     def of(self, segment: Segment) -> tuple[int, bool] | None:
         """The flow's index and whether the packet goes to the server; None for a packet of no flow."""
-        return self._found.get(ends(segment))
+        return self._found.get((int(segment.src), segment.sport, int(segment.dst), segment.dport))
+
+
+def _numbers(header: Ends) -> tuple[int, int, int, int]:
+    """A header to look up by: an address as a number is hashed many times faster."""
+    return (int(header[0]), header[1], int(header[2]), header[3])
 
 
 def _inverse(header: Ends) -> Ends:
     return (header[2], header[3], header[0], header[1])
 
-
-# --- packets to journeys ---------------------------------------------------------------------------------------------
 
 _Hop = tuple[str, str, Direction]
 _Key = tuple[int | bool | None, ...]
@@ -481,20 +464,26 @@ def _find_copies(drafts: Iterable[_Draft]) -> None:
 # --- reasons and traces to their packets -----------------------------------------------------------------------------
 
 
-def _header(netns: str, segment: Segment) -> tuple[object, ...]:
-    return (netns, *ends(segment), segment.seq, segment.ack, segment.flags, segment.payload_bytes, segment.ip_id)
+_Header = tuple[str, tuple[int, bool], int, int, int, int, int]
 
 
-def _arrivals(drafts: Iterable[_Draft]) -> dict[tuple[object, ...], list[tuple[int, _Draft]]]:
-    """Each packet's first arrival in each namespace, by namespace and header, in order of time."""
-    found: dict[tuple[object, ...], list[tuple[int, _Draft]]] = defaultdict(list)
-    for draft in drafts:
+def _header(netns: str, track: tuple[int, bool], segment: Segment) -> _Header:
+    return (netns, track, segment.seq, segment.ack, segment.flags, segment.payload_bytes, segment.ip_id)
+
+
+def _arrivals(drafts: Iterable[_Draft], wanted: Set[_Header]) -> dict[_Header, list[tuple[int, _Draft]]]:
+    """Where the wanted packets first came into each namespace, in order of time."""
+    found: dict[_Header, list[tuple[int, _Draft]]] = defaultdict(list)
+    for draft in drafts if wanted else ():
+        track = (draft.index, draft.to_server)
         seen: set[str] = set()
         for (netns, _, direction), parts in draft.hops.items():
             if direction is Direction.IN and netns not in seen:
                 seen.add(netns)
                 for part in parts:
-                    found[_header(netns, part.segment)].append((part.time_ns, draft))
+                    header = _header(netns, track, part.segment)
+                    if header in wanted:
+                        found[header].append((part.time_ns, draft))
     for arrivals in found.values():
         arrivals.sort(key=lambda arrival: arrival[0])
     return found
@@ -502,14 +491,17 @@ def _arrivals(drafts: Iterable[_Draft]) -> dict[tuple[object, ...], list[tuple[i
 
 def _attach_reasons(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _Tracks) -> list[InvalidReason]:
     """Give each reason to the packet that came in last before it; those of these flows that find none are returned."""
-    arrivals = _arrivals(drafts)
+    headers = [
+        (event, _header(event.netns, track, event.segment))
+        for event in events
+        if isinstance(event, InvalidReason) and (track := tracks.of(event.segment)) is not None
+    ]
+    arrivals = _arrivals(drafts, {header for _, header in headers})
     loose = []
-    for event in events:
-        if not isinstance(event, InvalidReason) or tracks.of(event.segment) is None:
-            continue
+    for event, shown in headers:
         before = [
             draft
-            for time_ns, draft in arrivals.get(_header(event.netns, event.segment), ())
+            for time_ns, draft in arrivals.get(shown, ())
             if time_ns < event.time_ns + REASON_ACCURACY_NS
             and not any(reason.netns == event.netns and reason.text == event.text for reason in draft.reasons)
         ]
@@ -522,25 +514,28 @@ def _attach_reasons(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _
 
 def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _Tracks) -> None:
     """Give each traced packet's steps to the first packet with that header that has none there yet."""
-    arrivals = _arrivals(drafts)
-    way: dict[tuple[str, int], _Draft | None] = {}
-    taken: set[tuple[str, int]] = set()
-    headers: dict[tuple[str, int], tuple[object, ...]] = {}
+    steps: list[tuple[TraceStep, _Header | None]] = []
     for event in events:
-        if not isinstance(event, TraceStep):
-            continue
-        trace = (event.netns, event.trace_id)
-        if event.segment is not None and tracks.of(event.segment) is not None:
-            header = _header(event.netns, event.segment)
-            # The kernel may give a number again; the same packet shows its header in each of its chains.
-            if headers.get(trace) != header and not _goes_on(way.get(trace), event):
-                headers[trace] = header
-                found = (draft for _, draft in arrivals.get(header, ()) if (event.netns, id(draft)) not in taken)
-                way[trace] = next(found, None)
-                taken.add((event.netns, id(way[trace])))
+        if isinstance(event, TraceStep):
+            header: _Header | None = None
+            if event.segment is not None and (track := tracks.of(event.segment)) is not None:
+                header = _header(event.netns, track, event.segment)
+            steps.append((event, header))
+    arrivals = _arrivals(drafts, {shown for _, shown in steps if shown is not None})
+    way: dict[tuple[str, int], _Draft | None] = {}
+    last: dict[tuple[str, int], _Header] = {}
+    taken: set[tuple[str, int]] = set()
+    for step, shown in steps:
+        trace = (step.netns, step.trace_id)
+        # The kernel may give a number again; the same packet shows its header in each of its chains.
+        if shown is not None and last.get(trace) != shown and not _goes_on(way.get(trace), step):
+            last[trace] = shown
+            found = (draft for _, draft in arrivals.get(shown, ()) if (step.netns, id(draft)) not in taken)
+            way[trace] = next(found, None)
+            taken.add((step.netns, id(way[trace])))
         draft = way.get(trace)
         if draft is not None:
-            draft.trace.append(event)
+            draft.trace.append(step)
 
 
 def _goes_on(draft: _Draft | None, step: TraceStep) -> bool:
