@@ -30,7 +30,9 @@ from netlab.recording import Tap
 WHOLE_FRAME_BYTES = 14 + 65535
 """Ethernet's header and the longest IPv4 packet: what GSO makes at most, unless a link allows for more (BIG TCP)."""
 
-_RING_BYTES = 16 << 20
+_RINGS_BYTES, _MOST_RING_BYTES = 128 << 20, 64 << 20
+"""Memory for all rings together, and for one of them: it is the kernel's, and taken while the capture lasts."""
+
 _MOST_SLOTS = 65536
 _SLOT_HEADERS_BYTES = 66
 # A multiple of the slots in a page, which are 128 bytes or more.
@@ -107,10 +109,13 @@ class Capture:
         self._expression, self._snaplen = expression, snaplen_bytes
         self._held: list[tuple[int, Frame]] = []
         self.interfaces: list[Counted] = []
-        slots = min(_RING_BYTES // (snaplen_bytes + _SLOT_HEADERS_BYTES), _MOST_SLOTS) // _SLOTS_STEP * _SLOTS_STEP
+        ring_bytes = min(_RINGS_BYTES // len(tapped), _MOST_RING_BYTES)
+        slots = min(ring_bytes // (snaplen_bytes + _SLOT_HEADERS_BYTES), _MOST_SLOTS) // _SLOTS_STEP * _SLOTS_STEP
         with ExitStack() as closing:
             for tap in tapped:
-                observer = FrameObserver(namespaces, tap.netns, tap.ifname, program, snaplen_bytes, slots)
+                observer = FrameObserver(
+                    namespaces, tap.netns, tap.ifname, program, snaplen_bytes, max(slots, _SLOTS_STEP)
+                )
                 closing.callback(observer.close)
                 self.interfaces.append(Counted(tap, observer))
             self._closing = closing.pop_all()

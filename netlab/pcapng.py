@@ -66,10 +66,10 @@ def enhanced_packet(
     interface: int, time_ns: int, direction: Direction, wire_bytes: int, data: bytes, comments: Sequence[str] = ()
 ) -> bytes:
     """A frame that crossed the interface of that number; data is its beginning, wire_bytes its whole length."""
-    fixed = struct.pack("<IIIII", interface, *_time(time_ns), len(data), wire_bytes) + _padded(data)
+    fixed = struct.pack("<IIIII", interface, *_time(time_ns), len(data), wire_bytes)
     options: list[_Option] = [(_COMMENT, comment) for comment in comments]
     options.append((_EPB_FLAGS, struct.pack("<I", _FLAGS[direction])))
-    return _block(_ENHANCED_PACKET, fixed, options)
+    return _block(_ENHANCED_PACKET, fixed, options, data)
 
 
 def interface_statistics(
@@ -131,22 +131,19 @@ def write(recording: Recording, comments: Comments, *, comment: str = "") -> byt
     return b"".join(blocks)
 
 
-def _block(kind: int, fixed: bytes, options: Sequence[_Option]) -> bytes:
-    body = fixed
+def _block(kind: int, fixed: bytes, options: Sequence[_Option], data: bytes = b"") -> bytes:
+    """A block; data comes between what all of the kind have and the options. It is copied once: it may be big."""
+    parts = [fixed, data, b"\0" * (-len(data) % 4)]
     for code, value in (*options, (_END_OF_OPTIONS, b"")):
         octets = _cut(value.encode()) if isinstance(value, str) else value
-        body += struct.pack("<HH", code, len(octets)) + _padded(octets)
-    length = struct.pack("<I", 12 + len(body))
-    return struct.pack("<I", kind) + length + body + length
+        parts += [struct.pack("<HH", code, len(octets)), octets, b"\0" * (-len(octets) % 4)]
+    length = struct.pack("<I", 12 + sum(map(len, parts)))
+    return b"".join((struct.pack("<I", kind), length, *parts, length))
 
 
 def _cut(text: bytes) -> bytes:
     """As much of a UTF-8 text as an option holds."""
     return text if len(text) <= _LONGEST_OPTION_BYTES else text[:_LONGEST_OPTION_BYTES].decode(errors="ignore").encode()
-
-
-def _padded(octets: bytes) -> bytes:
-    return octets + b"\0" * (-len(octets) % 4)
 
 
 def _time(time_ns: int) -> tuple[int, int]:
