@@ -19,7 +19,9 @@ BOX_WIDTH = 190
 
 _GAP, _DROP = 32, 36
 _MARGIN = 28
-_LINE, _SIZE, _PAD = 16, 12, 12
+_LINE, _PAD = 16, 12
+_WIDEST = 13
+"""Font size that lines are broken for: a little more than they have, for fonts that run wide, and for bold."""
 
 _Line = tuple[str, str]
 """A class for the style, and the text."""
@@ -133,18 +135,18 @@ def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
         addresses = " ".join(str(address) for address in interface.addresses)
         peer = peers.get((netns.name, interface.ifname))
         what = "bridge" if interface.ifname in bridges else f"to {peer.netns}" if peer else ""
-        for line in wrap_text(" ".join(word for word in (interface.ifname, addresses, what) if word), room, _SIZE):
+        for line in wrap_text(" ".join(word for word in (interface.ifname, addresses, what) if word), room, _WIDEST):
             yield "plain", line
     for address in netns.loopback:
         yield "plain", f"lo {address}"
     for key, value in netns.sysctls:
         short = key.removeprefix("net.").removeprefix("ipv4.").removeprefix("netfilter.").replace("conf.", "", 1)
-        for line in wrap_text(f"{short} = {value}", room, _SIZE):
+        for line in wrap_text(f"{short} = {value}", room, _WIDEST):
             yield "quiet", line
     if netns.name in topology.kube_proxy.nodes:
         for service in topology.services:
             for port in service.ports:
-                for line in wrap_text(_nat(service, port), room, _SIZE + 1):
+                for line in wrap_text(_nat(service, port), room, _WIDEST):
                     yield "strong", line
         if topology.kube_proxy.drop_invalid:
             yield "strong", "Drops INVALID packets"
