@@ -562,11 +562,16 @@ def _wanted_for_run(
     return _wanted(topology, settings, fixes, name)
 
 
+_TOLD = 5
+"""How many disagreements are told in full."""
+
+
 def _run(
     directory: "LabDirectory", wanted: "Wanted", trials: int, *, keep_frames: bool, ask: bool
 ) -> tuple["Result", "Recording", "Facts | None"]:
     """Run the experiment in the lab, which is up; with `ask`, also ask the kernel what a bundle tells of it."""
     from netlab import experiments, lab
+    from netlab.held import hold
     from netlab.recorder import Source
 
     state = directory.read()
@@ -585,6 +590,11 @@ def _run(
         )
     finally:
         progress.end()
+    result, disagreements = hold(result, recording)
+    for sentence in disagreements[:_TOLD]:
+        _say(f"netlab: model and kernel disagree: {sentence}")
+    if len(disagreements) > _TOLD:
+        _say(f"netlab: model and kernel disagree about {len(disagreements) - _TOLD:,} more packets")
     if not ask:
         return result, recording, None
     from netlab import facts
