@@ -19,6 +19,7 @@ import pictures
 import pytest
 import skips
 from chromium import Browser
+from conftest import Netlab
 
 from netlab.judge import Result
 from netlab.recording import Recording
@@ -527,3 +528,32 @@ def test_it_prints_on_a_few_pages_and_no_picture_is_cut(browser: Browser, writte
     assert tallest < page_px
     assert browser.value('getComputedStyle(document.querySelector(".figure")).breakInside') == "avoid"
     assert browser.value("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
+
+
+@pytest.mark.kernel
+def test_run_writes_the_report_and_prints_the_ladder(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    done = netlab("run", FLAGSHIP, "--name", lab_name, privilege, "--trials", "2", "--ladder", "--html", file)
+    assert done.returncode == 0, done.stderr
+    assert "REPRODUCED 2/2" in done.stdout
+    assert re.search(r"#\d+ .*\|<-+INVALID-+\|<-+\|\n", done.stdout)
+    assert f"wrote {file}\n" in done.stderr
+    document = Document(file.read_text(encoding="utf-8"))
+    assert document.all("h1")[0][1] == "REPRODUCED 2/2"
+    pills = {text for attrs, text in document.all("text") if (attrs.get("class") or "").startswith("pill-text")}
+    assert pills == {"NAT", "INVALID"}
+    assert re.search(r"#\d+ ends [\d,]+ bytes past what the client allowed", document.section("window"))
+
+
+def test_what_cannot_be_written_is_said_before_anything_runs(netlab: Netlab, tmp_path: Path) -> None:
+    for arguments in (["--html", tmp_path / "nowhere" / "report.html"], ["--ladder", "--format", "json"]):
+        done = netlab("run", FLAGSHIP, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("netlab: ")

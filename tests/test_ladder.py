@@ -14,6 +14,7 @@ import story
 from netlab import timeline
 from netlab.events import Event, Packet, TraceStep
 from netlab.flow import Leg
+from netlab.judge import Evidence, Link
 from netlab.report import ladder, sequence
 from netlab.report.sequence import Arrow, Fold, Ladder
 
@@ -307,6 +308,15 @@ def test_a_fold_counts_what_it_hides_and_evidence_is_never_hidden() -> None:
         (19, "10 more ACKs, 9 more data segments with 900 bytes, until +0.370")
     ]
     assert [each.number for each in shown if each.evidence] == [4, 8]
+
+    result, recording = pictures.run(pictures.dropped(), fixes=("drop-invalid",))
+    late = arrow(picture, 20).journey.crossings[0].parts[0]
+    trial = replace(result.trials[0], evidence=(Evidence(Link.REPLY, late, "late, but evidence"),))
+    again = sequence.build(timeline.build(recording), trial.flow, trial)
+    assert [(row.number, row.notes) for row in again.rows if isinstance(row, Arrow) and row.evidence] == [
+        (20, ("late, but evidence",))
+    ]
+    assert [len(row.arrows) for row in again.rows if isinstance(row, Fold)] == [9, 9]
 
 
 def test_without_a_trial_times_count_from_the_first_packet() -> None:
