@@ -108,7 +108,7 @@ def page(name: str) -> Document:
         ),
         ("stalled", "INCONCLUSIVE 1/1 without proof", "This run proves nothing either way. What is missing:"),
         ("inconclusive", "INCONCLUSIVE 1/1 without proof", "This run proves nothing either way. What is missing:"),
-        ("no trials", "INCONCLUSIVE 0/0 without proof", "This run proves nothing either way. What is missing:"),
+        ("no trials", "INCONCLUSIVE 0/0 without proof", "No trial was run."),
     ],
 )
 def test_the_answer_stands_on_top(name: str, headline: str, meaning: str) -> None:

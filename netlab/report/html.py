@@ -150,7 +150,7 @@ class _Page:
         return tag(
             "section",
             tag("h1", text.headline(result), id="result", class_=result.result, tabindex=-1),
-            tag("p", _MEANING[result.result], class_="meaning"),
+            tag("p", _MEANING[result.result] if result.trials else "No trial was run.", class_="meaning"),
             *([tag("ul", *missing, class_="missing")] if missing else []),
             tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)),
             aria_labelledby="result",
