@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,3 +139,75 @@ def test_of_fifty_flows_at_once_the_one_that_was_reset_is_explained() -> None:
     assert [line for line in story.unseen if " lost by " in line] == [
         f"{count:,} events lost by {observer}" for observer, count in lost
     ]
+
+
+SERVER = """
+import socket, struct
+listener = socket.create_server(("10.0.1.2", 80))
+print("ready", flush=True)
+while True:
+    peer, _ = listener.accept()
+    peer.recv(4)
+    # Closing with l_linger 0 sends a RST.
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+"""
+CLIENT = """
+import socket
+with socket.create_connection(("192.168.0.2", 80)) as sock:
+    sock.send(b"GET\\n")
+    try:
+        sock.recv(1)
+    except ConnectionResetError:
+        print("reset")
+"""
+
+
+def spawn(netlab: Netlab, *arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        netlab.argv(*arguments),
+        env=netlab.environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.kernel
+def test_a_lab_is_watched_until_a_connection_is_reset(netlab: Netlab, lab_name: str, privilege: str) -> None:
+    done = netlab("up", FLAGSHIP, "--name", lab_name, privilege, "-q")
+    assert done.returncode == 0, done.stderr
+    with spawn(netlab, "exec", "server", "--", sys.executable, "-c", SERVER) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            with spawn(netlab, "explain", lab_name, "--for", "20") as watching:
+                assert watching.stderr is not None
+                assert watching.stderr.readline() == (
+                    f"watching {lab_name} until a connection is reset, for 20 s at most; Ctrl-C ends it\n"
+                )
+                assert netlab("exec", "client", "--", sys.executable, "-c", CLIENT).stdout == "reset\n"
+                told, errors = watching.communicate(timeout=30)
+        finally:
+            server.terminate()
+    assert (watching.returncode, errors) == (0, "")
+    text = " ".join(told.split())
+    assert re.match(r"RESET: 10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 \(endpoint 10\.0\.1\.2:80\)", text), text
+    gave_up = r"server gives the connection up of its own accord: RST #(\d+) to client .* -> #\1 reaches client"
+    assert re.search(gave_up, text), text
+    assert "disagree" not in text
+
+
+@pytest.mark.kernel
+def test_ctrl_c_ends_the_watching_and_explains_what_was_seen(netlab: Netlab, lab_name: str, privilege: str) -> None:
+    done = netlab("up", FLAGSHIP, "--name", lab_name, privilege, "-q")
+    assert done.returncode == 0, done.stderr
+    with spawn(netlab, "explain", lab_name) as watching:
+        assert watching.stderr is not None
+        assert watching.stderr.readline().startswith(f"watching {lab_name}")
+        watching.send_signal(signal.SIGINT)
+        told, errors = watching.communicate(timeout=20)
+    assert (watching.returncode, told) == (1, "")
+    assert errors == (
+        "netlab: there is no connection to explain\n  hint: none through a Service was seen while it was observed\n"
+    )
