@@ -25,6 +25,7 @@ from netlab.events import (
     Segment,
     SocketEvent,
     SocketEventKind,
+    Witness,
 )
 from netlab.flow import CANARY_PORT, Flow, Leg
 from netlab.judge import Observed
@@ -72,7 +73,7 @@ def error(at_us: int, netns: str, code: int = errno.ECONNRESET) -> SocketEvent:
     return SocketEvent(START_NS + at_us * 1000, netns, SocketEventKind.ERROR, errno=code)
 
 
-def _canary(at_us: int, seq: int, when: str) -> dict[str, Event]:
+def _canary(at_us: int, seq: int, when: str) -> dict[str, Witness]:
     sent = Segment(FLOW.client_address, CANARY_PORT, FLOW.vip, FLOW.port, seq, 0, 0, 0, 0)
     return {
         f"canary {when}, client": packet(at_us, "client", "out", sent),
@@ -81,7 +82,7 @@ def _canary(at_us: int, seq: int, when: str) -> dict[str, Event]:
     }
 
 
-def _opening() -> dict[str, Event]:
+def _opening() -> dict[str, Witness]:
     """A handshake, a request, and a client that lets its window of 2,304 bytes fill up; the window is made stale."""
     syn = segment(Leg.CLIENT_TO_VIP, SYN, 1000, 0, window=2304)
     request = segment(Leg.CLIENT_TO_VIP, PSH | ACK, 1001, 5001, 4, window=2304)
@@ -104,7 +105,7 @@ def _opening() -> dict[str, Event]:
     }
 
 
-def reset() -> dict[str, Event]:
+def reset() -> dict[str, Witness]:
     """The whole chain, from the request to ECONNRESET at both ends."""
     bad = segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *REPLY)
     rst = segment(Leg.CLIENT_TO_ENDPOINT, RST, 1005, 0, window=0)
@@ -120,7 +121,7 @@ def reset() -> dict[str, Event]:
     }
 
 
-def _closing() -> dict[str, Event]:
+def _closing() -> dict[str, Witness]:
     return {
         "fin": packet(80, "server", "out", segment(Leg.ENDPOINT_TO_CLIENT, FIN | ACK, 15001, 1005)),
         "fin at client": packet(82, "client", "in", segment(Leg.VIP_TO_CLIENT, FIN | ACK, 15001, 1005)),
@@ -128,7 +129,7 @@ def _closing() -> dict[str, Event]:
     }
 
 
-def dropped() -> dict[str, Event]:
+def dropped() -> dict[str, Witness]:
     """The overrun is dropped by the server's node, sent again, and all arrives."""
     bad = segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *REPLY)
     return {
@@ -140,7 +141,7 @@ def dropped() -> dict[str, Event]:
     }
 
 
-def accepted() -> dict[str, Event]:
+def accepted() -> dict[str, Witness]:
     """The overrun is accepted and translated as any reply."""
     return {
         **_opening(),
@@ -149,7 +150,7 @@ def accepted() -> dict[str, Event]:
     }
 
 
-def without(events: Mapping[str, Event], *names: str) -> dict[str, Event]:
+def without(events: Mapping[str, Witness], *names: str) -> dict[str, Witness]:
     """The events but those; KeyError for a name that is none."""
     left = dict(events)
     for name in names:
@@ -157,7 +158,7 @@ def without(events: Mapping[str, Event], *names: str) -> dict[str, Event]:
     return left
 
 
-def moved(events: Mapping[str, Event], name: str, at_us: int) -> dict[str, Event]:
+def moved(events: Mapping[str, Witness], name: str, at_us: int) -> dict[str, Witness]:
     """The events, one of them at another time."""
     return {**events, name: replace(events[name], time_ns=START_NS + at_us * 1000)}
 
