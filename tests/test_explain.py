@@ -17,7 +17,7 @@ from crossings import Crossings
 from crowd import crowd
 from private_lab import PrivateLab
 
-from netlab import explain
+from netlab import explain, recorder
 from netlab.errors import LabError, UsageError
 from netlab.recording import to_json
 from netlab.timeline import build
@@ -211,3 +211,21 @@ def test_ctrl_c_ends_the_watching_and_explains_what_was_seen(netlab: Netlab, lab
     assert errors == (
         "netlab: there is no connection to explain\n  hint: none through a Service was seen while it was observed\n"
     )
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("as_root")
+def test_what_was_lost_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rings of 64 packets, which fifty flows overrun at once."""
+    monkeypatch.setattr(recorder, "_MOST_SLOTS", 64)
+    monkeypatch.setattr(recorder, "_LEAST_SLOTS", 64)
+    topology = load(FLAGSHIP.read_text(), FLAGSHIP.name)
+    with PrivateLab(topology) as namespaces:
+        recording = crowd(topology, namespaces, size_bytes=100_000).recording
+    timeline = build(recording)
+    story = explain.explain(timeline)
+    lost = [f"{count:,} events lost by {observer}" for observer, count in recording.lost if count]
+    assert len(lost) >= 3
+    assert [line for line in story.unseen if " lost by " in line] == lost
+    assert [why.split(":")[0] for why in timeline.unheld if "packets were lost there" in why] == ["client-node"]
+    assert (timeline.disagreements, {journey.checks for journey in timeline.journeys}) == ((), {()})
