@@ -64,9 +64,9 @@ def send(
 def capturing(
     lab: Lab, *arguments: str | Path, stdout: int | None = subprocess.PIPE
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`netlab capture`, ready; and what it says it is capturing on. The process ends with the block."""
+    """`netlab capture`, ready; and what it says it is capturing on. The process ends with the block, or a deadline."""
     with subprocess.Popen(
-        lab.netlab.argv("capture", "--lab", lab.name, *arguments),
+        lab.netlab.argv("capture", "--lab", lab.name, "--for", str(labs.DEADLINE_S), *arguments),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
