@@ -503,13 +503,18 @@ def _attach_reasons(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _
             draft
             for time_ns, draft in arrivals.get(shown, ())
             if time_ns < event.time_ns + REASON_ACCURACY_NS
-            and not any(reason.netns == event.netns and reason.text == event.text for reason in draft.reasons)
+            and not any(_same_line(reason, event) for reason in draft.reasons)
         ]
         if before:
             before[-1].reasons.append(event)
         else:
             loose.append(event)
     return loose
+
+
+def _same_line(one: InvalidReason, other: InvalidReason) -> bool:
+    """Whether both are the same words about the same piece of a packet: then the packets are two that look alike."""
+    return (one.netns, one.text, one.segment.seq) == (other.netns, other.text, other.segment.seq)
 
 
 def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _Tracks) -> None:

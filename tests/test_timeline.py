@@ -205,6 +205,22 @@ def test_identical_packets_have_each_its_own_reason() -> None:
     assert timeline.disagreements == ()
 
 
+def test_each_piece_of_a_super_packet_has_its_own_reason() -> None:
+    """Split before it comes to conntrack: three packets for it, with three log lines."""
+    crossings = Crossings().filled()
+    bad = crossings.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False, split_at=1)
+    for number, length in enumerate((1448, 1448, 1104)):
+        flags = PSH | ACK if number == 2 else ACK
+        piece = replace(bad, seq=bad.seq + 1448 * number, payload_bytes=length, flags=flags, ip_id=bad.ip_id + number)
+        # The first piece starts past the edge, but ends near enough to it to be forgiven.
+        text = "2143 bytes more than expected" if number == 0 else OVER
+        crossings.reason(711 + number, text, piece)
+    timeline = build(crossings.recording())
+    assert [len(journey.reasons) for journey in timeline.journeys] == [0] * 7 + [3]
+    assert [check.checked.outcome.value for check in timeline.journeys[7].checks] == ["ignore", "invalid", "invalid"]
+    assert (timeline.loose, timeline.disagreements) == ((), ())
+
+
 def test_a_reason_without_a_packet_is_kept() -> None:
     crossings = overrun()
     events = tuple(event for event in crossings.events if isinstance(event, InvalidReason))
