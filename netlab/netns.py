@@ -21,6 +21,7 @@ from typing import NoReturn
 from netlab import interrupts
 from netlab.errors import LabError
 from netlab.holder import HOST_NAMES, Holder, parse_start_ticks
+from netlab.oneuser import change_users_in_name_only
 from netlab.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -304,6 +305,7 @@ class Namespaces:
         namespace, directory = self.fd(name), None
         with suppress(FileNotFoundError):  # the current directory has been removed
             directory = Path.cwd()
+        one_user = self.read_proc("thread-self/setgroups") == "deny\n"
         setns(self._mnt, CLONE_NEWNS)
         setns(namespace, CLONE_NEWNET)
         with suppress(OSError):
@@ -319,6 +321,9 @@ class Namespaces:
 
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_open_files, hard))
+        if one_user:
+            with suppress(OSError):
+                change_users_in_name_only()
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(argv[0], list(argv), dict(env))
