@@ -42,11 +42,15 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """All that a topology can speak of, in the namespaces that the lab owns and that are there."""
+    """All that a topology can speak of, in the namespaces that the lab owns and that are there.
+
+    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`).
+    """
 
     namespaces: frozenset[str] = frozenset()
     links: dict[LinkKey, ActualLink] = field(default_factory=dict)
     addresses: dict[LinkKey, frozenset[InterfaceAddress]] = field(default_factory=dict)
+    unrouted: set[tuple[str, str, InterfaceAddress]] = field(default_factory=set)
     routes: dict[str, frozenset[Route]] = field(default_factory=dict)
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, Compared] = field(default_factory=dict)

@@ -197,6 +197,7 @@ def _without(
             if key not in dead
         },
         addresses={key: found for key, found in actual.addresses.items() if key not in dead},
+        unrouted=actual.unrouted,
         routes={
             netns: frozenset(route for route in routes if (netns, route.dev) not in dead)
             for netns, routes in actual.routes.items()
@@ -219,6 +220,7 @@ def _after(removed: list[Step], new: Topology, left: Actual) -> Actual:
     address (IPv6 ones only lose their `src`), and the IPv6 addresses of a link that is set down."""
     routes = {(step.netns, step.route) for step in removed if isinstance(step, DeleteRoute)}
     sources = {(step.netns, step.address.ip) for step in removed if isinstance(step, DeleteAddress)}
+    deleted = {(step.netns, step.ifname, step.address) for step in removed if isinstance(step, DeleteAddress)}
     downed = {_key(i) for i in new.interfaces() if not i.up and _key(i) in left.links and left.links[_key(i)].up}
 
     def staying(netns: str, found: frozenset[Route]) -> Iterator[Route]:
@@ -230,7 +232,11 @@ def _after(removed: list[Step], new: Topology, left: Actual) -> Actual:
     return replace(
         left,
         addresses={
-            key: frozenset(address for address in found if address.version == 4) if key in downed else found
+            key: frozenset(
+                address
+                for address in found
+                if (*key, address) not in deleted and (address.version == 4 or key not in downed)
+            )
             for key, found in left.addresses.items()
         },
         routes={netns: frozenset(staying(netns, found)) for netns, found in left.routes.items()},
@@ -263,7 +269,7 @@ def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
                 found := _installed(route, left.routes.get(netns, frozenset()))
             ) is not None:
                 yield DeleteRoute(netns, found)
-            case SetSysctl(netns, key, _) if (netns, key) in left.sysctls:
+            case SetSysctl(netns, key) if (netns, key) in left.sysctls:
                 yield ResetSysctl(netns, key)
             case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
                 yield DeleteQdisc(netns, ifname)
@@ -279,7 +285,7 @@ def step_netns(step: Step) -> str | None:
 def _identity(step: Step) -> object:
     """What makes two steps speak of the same thing, whatever value they give it."""
     match step:
-        case SetSysctl(netns, key, _):
+        case SetSysctl(netns, key):
             return SetSysctl, netns, key
         case AddQdisc(netns, ifname, _):
             return AddQdisc, netns, ifname
@@ -301,12 +307,13 @@ def _satisfied(step: Step, left: Actual) -> bool:
             return (interface.netns, interface.ifname) in left.links
         case SetUp(netns, ifname, up, _):
             return (netns, ifname) in left.links and left.links[netns, ifname].up == up
-        case AddAddress(netns, ifname, address):
-            return address in left.addresses.get((netns, ifname), ())
+        case AddAddress(netns, ifname, address, prefix_route):
+            there = address in left.addresses.get((netns, ifname), ())
+            return there and ((netns, ifname, address) in left.unrouted) != prefix_route
         case AddRoute(netns, route):
             return _installed(route, left.routes.get(netns, frozenset())) is not None
-        case SetSysctl(netns, key, value):
-            return left.sysctls.get((netns, key)) == " ".join(value.split())
+        case SetSysctl(netns, key, value, if_there):
+            return left.sysctls.get((netns, key), value if if_there else None) == " ".join(value.split())
         case AddQdisc(netns, ifname, _):
             return (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].same()
         case LoadRules(netns):
@@ -329,6 +336,8 @@ def _in_the_way(step: Step, left: Actual) -> Iterator[Step]:
     """What must go before the step can be carried out: the kernel takes no second route to a place by the same metric,
     and changes no qdisc into another kind, nor any htb."""
     match step:
+        case AddAddress(netns, ifname, address, _) if address in left.addresses.get((netns, ifname), ()):
+            yield DeleteAddress(netns, ifname, address)  # it has a prefix route and should have none, or the reverse
         case AddRoute(netns, route):
             for there in left.routes.get(netns, ()):
                 if (there.dst, there.metric or 0) == (route.dst, route.metric or 0):

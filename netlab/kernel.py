@@ -92,8 +92,8 @@ class Kernel:
                 index = self._index(netns, ifname)
                 quiet = [] if link_local else [rtnl.no_link_local(index)]
                 return [*quiet, rtnl.set_up(index, up=up)]
-            case AddAddress(netns, ifname, address):
-                return [rtnl.new_address(self._index(netns, ifname), address)]
+            case AddAddress(netns, ifname, address, prefix_route):
+                return [rtnl.new_address(self._index(netns, ifname), address, prefix_route=prefix_route)]
             case AddRoute(netns, route):
                 return [rtnl.new_route(route, None if route.dev is None else self._index(netns, route.dev))]
             case CreateVeth(veth):
@@ -153,9 +153,10 @@ class Kernel:
     def _effect(self, step: Step) -> None:
         try:
             match step:
-                case SetSysctl(netns, key, value):
+                case SetSysctl(netns, key, value, if_there):
                     with self._namespaces.inside(netns):
-                        write_sysctl(key, value)
+                        if not if_there or sysctl_path(key).exists():
+                            write_sysctl(key, value)
                 case ResetSysctl(netns, key):
                     with self._namespaces.scratch():
                         default = read_sysctl(step.default_key)

@@ -70,7 +70,8 @@ class Qdisc(NamedTuple):
 class Interface(NamedTuple):
     """One interface in one namespace: a veth end, a bridge itself, or `lo`.
 
-    master is the ifname of the bridge in the same namespace that this interface is a port of.
+    master is the ifname of the bridge in the same namespace that this interface is a port of. Without prefix_route the
+    kernel makes no route to the addresses' subnets (`ip addr add … noprefixroute`).
     """
 
     netns: str
@@ -80,6 +81,7 @@ class Interface(NamedTuple):
     qdisc: Qdisc | None = None
     master: str | None = None
     up: bool = True
+    prefix_route: bool = True
 
 
 class Veth(NamedTuple):
@@ -132,13 +134,17 @@ class Program(NamedTuple):
 
 
 class Netns(NamedTuple):
-    """A network namespace. loopback are addresses on `lo` beside 127.0.0.1 and ::1; sysctls keep the YAML's order."""
+    """A network namespace. loopback are addresses on `lo` beside 127.0.0.1 and ::1; sysctls keep the YAML's order.
+
+    sysctls_if_there are those that a kernel without the feature lacks, and needs no value for.
+    """
 
     name: str
     role: Role
     node: str | None = None
     loopback: tuple[InterfaceAddress, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    sysctls_if_there: tuple[tuple[str, str], ...] = ()
     routes: tuple[Route, ...] = ()
     programs: tuple[Program, ...] = ()
 

@@ -45,6 +45,7 @@ def up(topology: Topology) -> list[Step]:
     steps += [SetLink(i) for i in topology.interfaces() if id(i) in late or i.attributes.alias is not None]
     for netns in topology.namespaces:
         steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if not is_netfilter(key)]
+        steps += [SetSysctl(netns.name, key, value, if_there=True) for key, value in netns.sysctls_if_there]
     for netns in topology.namespaces:
         steps += _configure(netns, by_netns[netns.name])
     for netns in topology.namespaces:
@@ -73,7 +74,7 @@ def _configure(netns: Netns, interfaces: list[Interface]) -> Iterator[Step]:
     for interface in interfaces:
         yield set_up(interface)
         for address in interface.addresses:
-            yield AddAddress(netns.name, interface.ifname, address)
+            yield AddAddress(netns.name, interface.ifname, address, interface.prefix_route)
     for route in netns.routes:
         if _passable(route, interfaces):
             yield AddRoute(netns.name, route)

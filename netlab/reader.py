@@ -20,6 +20,7 @@ from netlab.netns import Namespaces
 from netlab.state import LabState
 
 _RT_TABLE_MAIN = 254
+_IFA_F_NOPREFIXROUTE = 0x200  # include/uapi/linux/if_addr.h
 _RTPROT_KERNEL, _RTPROT_RA = 2, 9
 _KINDS = {number: kind for kind, number in rtnl.ROUTE_KINDS.items()}
 
@@ -73,7 +74,12 @@ def _there(namespaces: Namespaces, state: LabState) -> list[str]:
 def _sysctl_keys(name: str, *topologies: Topology) -> set[str]:
     keys: set[str] = set()
     for topology in topologies:
-        keys |= {key for netns in topology.namespaces if netns.name == name for key, _ in netns.sysctls}
+        keys |= {
+            key
+            for netns in topology.namespaces
+            if netns.name == name
+            for key, _ in (*netns.sysctls, *netns.sysctls_if_there)
+        }
     return keys
 
 
@@ -87,7 +93,10 @@ def _read_links(netns: str, ipr: Any, actual: Actual) -> None:
         text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         address = ipaddress.ip_interface(f"{text}/{message['prefixlen']}")
         if not address.ip.is_link_local and not address.ip.is_loopback:
-            addresses.setdefault((netns, names[message["index"]]), set()).add(address)
+            ifname = names[message["index"]]
+            addresses.setdefault((netns, ifname), set()).add(address)
+            if (message.get_attr("IFA_FLAGS") or 0) & _IFA_F_NOPREFIXROUTE:
+                actual.unrouted.add((netns, ifname, address))
     actual.addresses.update({key: frozenset(found) for key, found in addresses.items()})
     routes = (_route(message, names) for family in (2, 10) for message in ipr.get_routes(family=family))
     actual.routes[netns] = frozenset(route for route in routes if route is not None)

@@ -31,10 +31,10 @@ from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
 from netlab.recording import Recording, Tap
 
-SLOTS_IN_ALL = 1 << 17
-"""How many packets may wait to be read, over all interfaces together: 32 MiB of rings, each of 256 slots or more."""
+SLOTS_IN_ALL = 1 << 18
+"""How many packets may wait to be read, over all interfaces together: 64 MiB of rings, each of 256 slots or more."""
 
-_MOST_SLOTS, _LEAST_SLOTS = 8192, 256
+_MOST_SLOTS, _LEAST_SLOTS = 32768, 256
 _BATCH_S = 0.1
 """How often `record` hands on what came."""
 

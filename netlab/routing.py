@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from netlab.model import Address, Interface, Netns, Network, Role, Route
 
@@ -54,6 +54,55 @@ def to_cluster_ips(
             if interface is not None and not any(address in route.dst for route in netns.routes):
                 routes.setdefault(netns.name, []).append(Route(ip_network(address), dev=interface.ifname))
     return routes
+
+
+class Detour(NamedTuple):
+    """How a pod reaches the others on its bridge through its node, at the IP level.
+
+    routes go before all others of the pod: its gateways are reachable through them. node_ifname is the node's own
+    interface there.
+    """
+
+    netns: str
+    ifname: str
+    node: str
+    node_ifname: str
+    routes: tuple[Route, ...]
+
+
+def through_nodes(namespaces: Sequence[Netns], segments: Sequence[Segment], nodes: Sequence[str]) -> list[Detour]:
+    """Detours for the pods that share a bridge with others and whose node is one of `nodes`, which translate.
+
+    A node that rewrote a pod's packet must see the answer. Between two pods on one bridge the answer would stay on the
+    bridge, which hands it to the node's rules only where br_netfilter is loaded and says so: a matter of the host. As
+    with the "ptp" plugin of CNI, a pod's only neighbour is therefore its node. A pod with routes of its own through
+    other neighbours keeps the bridge.
+    """
+    lab = _Lab(namespaces, segments)
+    found = []
+    for netns in namespaces:
+        if netns.role is not Role.POD or netns.node not in nodes:
+            continue
+        for index, interface in lab.attached[netns.name]:
+            others = any(on.netns not in (netns.name, netns.node) for on in segments[index])
+            own = next((on for on in lab.nodes_on[index] if on.netns == netns.node), None)
+            if others and own is not None and (routes := _detour(netns, interface, own)):
+                found.append(Detour(netns.name, interface.ifname, own.netns, own.ifname, routes))
+    return found
+
+
+def _detour(netns: Netns, interface: Interface, node: Interface) -> tuple[Route, ...]:
+    """The routes of a Detour; none where an address family of the interface lacks the node, or is routed elsewhere."""
+    routes: list[Route] = []
+    for version in dict.fromkeys(address.version for address in interface.addresses):
+        via = _reachable(interface, node, version)
+        networks = dict.fromkeys(a.network for a in interface.addresses if a.version == version)
+        elsewhere = [route.via for route in netns.routes if route.via is not None and route.via.version == version]
+        if via is None or any(hop != via and any(hop in network for network in networks) for hop in elsewhere):
+            return ()
+        routes.append(Route(ip_network(via), dev=interface.ifname))
+        routes += [Route(network, via) for network in networks]
+    return tuple(routes)
 
 
 class _Lab:

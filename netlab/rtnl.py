@@ -33,8 +33,8 @@ _IFLA_BR_STP_STATE, _IFLA_BR_VLAN_FILTERING, _IFLA_BR_MCAST_SNOOPING = 5, 7, 23
 _VETH_INFO_PEER = 1
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_IFA_F_NODAD = 0x2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
+_IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x2, 0x200
 
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RT_TABLE_MAIN, _RTPROT_BOOT = 254, 3
@@ -166,22 +166,24 @@ def del_link(index: int) -> bytes:
     return _message(RTM_DELLINK, NLM_F_REQUEST, _link(index))
 
 
-def _address(index: int, address: InterfaceAddress) -> bytes:
+def _address(index: int, address: InterfaceAddress, flags: int = 0) -> bytes:
     packed = address.ip.packed
     prefix = address.network.prefixlen
     if address.version == 6:
         # Without duplicate address detection: the address is usable at once, and the lab's addresses are unique.
-        return _ifaddrmsg.pack(socket.AF_INET6, prefix, _IFA_F_NODAD, 0, index) + _attr(_IFA_ADDRESS, packed)
+        body = _ifaddrmsg.pack(socket.AF_INET6, prefix, _IFA_F_NODAD, 0, index) + _attr(_IFA_ADDRESS, packed)
+        return body + (_u32(_IFA_FLAGS, flags | _IFA_F_NODAD) if flags else b"")
     body = _ifaddrmsg.pack(socket.AF_INET, prefix, 0, 0, index)
     body += _attr(_IFA_LOCAL, packed) + _attr(_IFA_ADDRESS, packed)
     if prefix < 31:
         body += _attr(_IFA_BROADCAST, address.network.broadcast_address.packed)
-    return body
+    return body + (_u32(_IFA_FLAGS, flags) if flags else b"")
 
 
-def new_address(index: int, address: InterfaceAddress) -> bytes:
-    """Equivalent to `ip addr add ADDRESS broadcast + dev IFNAME` (IPv6: `nodad`)."""
-    return _message(RTM_NEWADDR, _CREATE, _address(index, address))
+def new_address(index: int, address: InterfaceAddress, *, prefix_route: bool = True) -> bytes:
+    """Equivalent to `ip addr add ADDRESS broadcast + dev IFNAME` (IPv6: `nodad`; no prefix_route: `noprefixroute`)."""
+    flags = 0 if prefix_route else _IFA_F_NOPREFIXROUTE
+    return _message(RTM_NEWADDR, _CREATE, _address(index, address, flags))
 
 
 def del_address(index: int, address: InterfaceAddress) -> bytes:

@@ -133,6 +133,7 @@ class AddAddress(NamedTuple):
     netns: str
     ifname: str
     address: InterfaceAddress
+    prefix_route: bool = True
 
     def describe(self) -> str:
         return f"{self.netns}: address {self.address} on {self.ifname}"
@@ -140,6 +141,7 @@ class AddAddress(NamedTuple):
     def twin(self, prefix: str) -> str:
         network = self.address.network
         more = " nodad" if network.version == 6 else " broadcast +" if network.prefixlen < 31 else ""
+        more += "" if self.prefix_route else " noprefixroute"
         return f"ip -n {prefix}{self.netns} addr add {self.address} dev {self.ifname}{more}"
 
 
@@ -168,17 +170,19 @@ def route_words(route: Route) -> str:
 
 
 class SetSysctl(NamedTuple):
-    """A sysctl of one network namespace; value is as /proc/sys takes it."""
+    """A sysctl of one network namespace; value is as /proc/sys takes it. if_there: a kernel may lack it."""
 
     netns: str
     key: str
     value: str
+    if_there: bool = False
 
     def describe(self) -> str:
-        return f"{self.netns}: sysctl {self.key} = {self.value}"
+        return f"{self.netns}: sysctl {self.key} = {self.value}{' if it exists' if self.if_there else ''}"
 
     def twin(self, prefix: str) -> str:
-        return f"ip netns exec {prefix}{self.netns} sysctl -qw {shlex.quote(f'{self.key}={self.value}')}"
+        options = "-eqw" if self.if_there else "-qw"
+        return f"ip netns exec {prefix}{self.netns} sysctl {options} {shlex.quote(f'{self.key}={self.value}')}"
 
 
 class AddQdisc(NamedTuple):

@@ -30,7 +30,9 @@ from netlab.model import (
     Service,
     ServicePort,
     Topology,
+    Veth,
 )
+from netlab.routing import Detour
 from netlab.topology import words
 from netlab.topology.document import Item, Reader, suggest
 from netlab.topology.language import POOL_DEFAULTS, TOPOLOGY
@@ -49,7 +51,14 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         nodes = [netns for netns in namespaces if netns.name in kube_proxy.nodes]
         cluster_ips = [address for service in services for address in service.cluster_ips]
         to_services = routing.to_cluster_ips(nodes, wiring.segments, cluster_ips)
-        namespaces = [_without_redirects(netns, to_services) for netns in _with_routes(namespaces, to_services)]
+        detours = routing.through_nodes(namespaces, wiring.segments, kube_proxy.nodes)
+        wiring = _without_prefix_routes(wiring, {(detour.netns, detour.ifname) for detour in detours})
+        of: dict[str, list[Detour]] = {netns.name: [] for netns in namespaces}
+        for detour in detours:
+            of[detour.netns].append(detour)
+            of[detour.node].append(detour)
+        namespaces = [_detoured(netns, of[netns.name]) for netns in _with_routes(namespaces, to_services)]
+        namespaces = [_without_redirects(netns, to_services, of[netns.name]) for netns in namespaces]
     return Topology(
         name=name,
         namespaces=tuple(namespaces),
@@ -66,17 +75,49 @@ def _with_routes(namespaces: list[Netns], derived: dict[str, list[Route]]) -> li
     return [netns._replace(routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
 
 
-def _without_redirects(netns: Netns, to_services: dict[str, list[Route]]) -> Netns:
-    """Keep a node from redirecting its pods to a cluster IP "beside" them.
+def _without_prefix_routes(wiring: Wiring, ends: set[tuple[str, str]]) -> Wiring:
+    def end(interface: Interface) -> Interface:
+        detour = (interface.netns, interface.ifname) in ends
+        return interface._replace(prefix_route=False) if detour else interface
+
+    return wiring._replace(veths=tuple(Veth(end(veth.a), end(veth.b)) for veth in wiring.veths))
+
+
+def _detoured(netns: Netns, detours: Sequence[Detour]) -> Netns:
+    """A pod with the routes of its own detours; a node with those through it, whose bridges leave frames alone.
+
+    Where br_netfilter is loaded it would hand the node's rules each frame twice: on the bridge, and as a packet.
+    """
+    first = [route for detour in detours if detour.netns == netns.name for route in detour.routes]
+    given = {key for key, _ in netns.sysctls}
+    bridge = [f"net.bridge.bridge-nf-call-{name}" for name in ("iptables", "ip6tables")]
+    through = any(detour.node == netns.name for detour in detours)
+    quiet = tuple((key, "0") for key in bridge if key not in given) if through else ()
+    return netns._replace(routes=(*first, *netns.routes), sysctls_if_there=quiet)
+
+
+def _without_redirects(netns: Netns, to_services: dict[str, list[Route]], detours: Sequence[Detour]) -> Netns:
+    """Keep a node from redirecting its pods to a cluster IP "beside" them, or to each other.
 
     A redirect uses up the client's share of ICMP (both count in its inet_peer's rate_tokens), and the rejection of a
     Service without endpoints is then never sent: IcmpOutRateLimitHost counts it. The interface's sysctl and `all` must
-    both be off.
+    both be off. IPv6 has no such sysctl on the node: there the pods don't follow.
     """
     given = {key for key, _ in netns.sysctls}
     over = dict.fromkeys(route.dev for route in to_services.get(netns.name, ()) if route.dev and route.dst.version == 4)
-    keys = [f"net.ipv4.conf.{ifname.replace('.', '/')}.send_redirects" for ifname in (("all", *over) if over else ())]
+    over |= dict.fromkeys(detour.node_ifname for detour in detours if detour.node == netns.name)
+    keys = [f"net.ipv4.conf.{_in_key(ifname)}.send_redirects" for ifname in (("all", *over) if over else ())]
+    keys += [
+        f"net.ipv6.conf.{_in_key(detour.ifname)}.accept_redirects"
+        for detour in detours
+        if detour.netns == netns.name and any(route.dst.version == 6 for route in detour.routes)
+    ]
     return netns._replace(sysctls=(*netns.sysctls, *((key, "0") for key in keys if key not in given)))
+
+
+def _in_key(ifname: str) -> str:
+    """An interface's name as part of a sysctl's key, in which a dot separates (sysctl(8))."""
+    return ifname.replace(".", "/")
 
 
 class _Lab:
