@@ -48,10 +48,13 @@ class Namespaces:
     Sockets keep the namespace they were made in, so one process can hold both ends of a connection.
     """
 
-    def __init__(self, holder: Holder, names: Path, prefix: str, *, foreign_mounts: bool = False) -> None:
+    def __init__(
+        self, holder: Holder, names: Path, prefix: str, *, rootless: bool, foreign_mounts: bool = False
+    ) -> None:
         self._holder = holder
         self._names = names
         self._prefix = prefix
+        self._rootless = rootless
         self._foreign_mounts = foreign_mounts
         self._fds: dict[str, int] = {}
         self._soft_open_files: int | None = None
@@ -305,7 +308,6 @@ class Namespaces:
         namespace, directory = self.fd(name), None
         with suppress(FileNotFoundError):  # the current directory has been removed
             directory = Path.cwd()
-        one_user = self.read_proc("thread-self/setgroups") == "deny\n"
         setns(self._mnt, CLONE_NEWNS)
         setns(namespace, CLONE_NEWNET)
         with suppress(OSError):
@@ -321,7 +323,7 @@ class Namespaces:
 
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_open_files, hard))
-        if one_user:
+        if self._rootless:
             with suppress(OSError):
                 change_users_in_name_only()
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
@@ -437,4 +439,4 @@ def enter(holder: Holder, names: Path, prefix: str, *, rootless: bool) -> Namesp
                 setns(home.fileno(), CLONE_NEWNET)
         os.close(user)
         names = Path(f"/proc/self/fd/{directory}")
-    return Namespaces(holder, names, prefix, foreign_mounts=rootless)
+    return Namespaces(holder, names, prefix, rootless=rootless, foreign_mounts=rootless)
