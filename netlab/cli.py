@@ -209,7 +209,10 @@ def _lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
 
 
 class _Progress:
-    """A line on the terminal that counts, once something takes more than a second. Nothing into a pipe."""
+    """A line on the terminal that counts, or says what is waited for, once something takes more than a second.
+
+    Nothing into a pipe.
+    """
 
     def __init__(self, what: str, total: int, *, quiet: bool = False) -> None:
         self._what = what
@@ -223,10 +226,17 @@ class _Progress:
 
     def at(self, count: int) -> None:
         self._count = count
+        self._show(f"{self._what}: {count}/{self._total}")
+
+    def waiting(self, what: str) -> None:
+        self._show(f"waiting for {what} …")
+
+    def _show(self, line: str) -> None:
         if self._shown != float("inf") and time.monotonic() > self._next:
             self._next = time.monotonic() + 0.1
             self._shown = 1.0
-            print(f"\r{self._what}: {count}/{self._total}", end="", file=sys.stderr, flush=True)
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            print(f"\r\033[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         if self._shown == 1.0:
@@ -276,7 +286,8 @@ def _up(
 
     done: Done = show if verbose else progress.step
     try:
-        return lab.up(directory, wanted, rootless=None if root is None else not root, done=done)
+        rootless = None if root is None else not root
+        return lab.up(directory, wanted, rootless=rootless, done=done, waiting=progress.waiting)
     finally:
         progress.end()
 
@@ -512,7 +523,7 @@ def run(
             if as_was is None:
                 lab.down(directory)
             elif outcome.steps:
-                lab.up(directory, as_was, rootless=None, done=lambda _step: None)
+                lab.up(directory, as_was, rootless=None)
     _report(result, recording, output, ladder=ladder, html=html)
     if pcapng is not None:
         from netlab.report.packets import render
@@ -893,7 +904,7 @@ def _change_fixes(lab_name: str | None, change: "Callable[[tuple[str, ...]], tup
     directory, state = _lab(lab_name)
     wanted = lab.with_only_fixes(lab.as_it_is(directory, state), change(state.fixes))
     interrupts.stop_on_signals()
-    outcome = lab.up(directory, wanted, rootless=None, done=lambda _step: None)
+    outcome = lab.up(directory, wanted, rootless=None)
     _say(_summary(wanted, outcome, verbose=False))
 
 

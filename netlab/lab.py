@@ -36,6 +36,8 @@ from netlab.steps import (
 from netlab.syscalls import umount
 
 Done = Callable[[Step], None]
+Waiting = Callable[[str], None]
+"""Told what is waited for, again and again while it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +63,26 @@ class Outcome:
     leftovers: bool = False
 
 
-def up(directory: LabDirectory, wanted: Wanted, *, rootless: bool | None, done: Done) -> Outcome:
+def _unseen(_what: object) -> None:
+    """A Done or Waiting that tells nobody."""
+
+
+def up(
+    directory: LabDirectory, wanted: Wanted, *, rootless: bool | None, done: Done = _unseen, waiting: Waiting = _unseen
+) -> Outcome:
     """Build the lab, or make the one that stands follow the topology.
 
-    rootless None means: as the lab is, or as this user is. done is called with each step. On any failure, and on
-    Ctrl-C, what this call made is taken back before the exception goes on.
+    rootless None means: as the lab is, or as this user is. done is called with each step, waiting with the program that
+    isn't ready yet. On any failure, and on Ctrl-C, what this call made is taken back before the exception goes on.
     """
     with directory.locked(create=True):
         state = directory.read()
         if state is not None and state.standing():
             _check_same_lab(state, wanted, rootless)
-            return Outcome(built=False, steps=tuple(_converge(directory, state, wanted, done)))
+            return Outcome(built=False, steps=tuple(_converge(directory, state, wanted, done, waiting)))
         leftovers = state is not None
         _remove(directory, state)
-        steps = _build(directory, wanted, os.geteuid() != 0 if rootless is None else rootless, done)
+        steps = _build(directory, wanted, os.geteuid() != 0 if rootless is None else rootless, done, waiting)
         return Outcome(built=True, steps=tuple(steps), leftovers=leftovers)
 
 
@@ -128,7 +136,7 @@ def _derive(
 # --- building --------------------------------------------------------------------------------------------------------
 
 
-def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done) -> list[Step]:
+def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done, waiting: Waiting) -> list[Step]:
     topology = wanted.topology
     if not rootless and os.geteuid() != 0:
         raise UsageError("only root can build a lab with --root", "leave it out: the lab is then rootless")
@@ -154,7 +162,7 @@ def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done) 
         directory.write(state)
         newborn.release()
         namespaces = Namespaces(newborn.holder, Path(state.names), state.prefix, rootless=rootless)
-        work = _Work(directory, state, namespaces, Kernel(namespaces))
+        work = _Work(directory, state, namespaces, Kernel(namespaces), waiting)
         work.carry_out(steps, done)
         directory.write(replace(work.state, complete=True))
         interrupts.too_late()
@@ -168,11 +176,14 @@ def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done) 
 class _Work:
     """Carries out a list of steps, writing down what belongs to the lab before it is made."""
 
-    def __init__(self, directory: LabDirectory, state: LabState, namespaces: Namespaces, kernel: Kernel) -> None:
+    def __init__(
+        self, directory: LabDirectory, state: LabState, namespaces: Namespaces, kernel: Kernel, waiting: Waiting
+    ) -> None:
         self.directory = directory
         self.state = state
         self.namespaces = namespaces
         self.kernel = kernel
+        self.waiting = waiting
 
     def carry_out(self, steps: Sequence[Step], done: Done) -> None:
         for kind, group in groupby(steps, key=_hand):
@@ -207,7 +218,7 @@ class _Work:
             with interrupts.held_back():
                 started = programs.start(self.namespaces, step.netns, step.program, log)
                 self._write(replace(self.state, programs=(*self.state.programs, started)))
-            programs.wait_ready(self.namespaces, step.program, started, log)
+            programs.wait_ready(self.namespaces, step.program, started, log, self.waiting)
             done(step)
 
     def stop(self, steps: Sequence[StopProgram], done: Done) -> None:
@@ -269,10 +280,10 @@ def changes(
     return difference(old, new, read(namespaces, old, new, state, directory.hosts.read_text()))
 
 
-def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Done) -> list[Step]:
+def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Done, waiting: Waiting) -> list[Step]:
     old = as_it_is(directory, state).topology
     namespaces = open_lab(state)
-    work = _Work(directory, state, namespaces, Kernel(namespaces))
+    work = _Work(directory, state, namespaces, Kernel(namespaces), waiting)
     try:
         steps = _follow(work, old, wanted.topology, done)
         with interrupts.held_back():
@@ -281,7 +292,7 @@ def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Do
             interrupts.too_late()
     except BaseException:
         with interrupts.undisturbed():
-            _follow(work, wanted.topology, old, lambda _step: None)
+            _follow(work, wanted.topology, old, _unseen)
         raise
     return steps
 

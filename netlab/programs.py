@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,9 +46,15 @@ def stop(namespaces: Namespaces, started: StartedProgram) -> None:
             time.sleep(_POLL_S)
 
 
-def wait_ready(namespaces: Namespaces, program: Program, started: StartedProgram, log: Path) -> None:
-    """Wait for the program's readiness condition; LabError with the end of its output where it doesn't come."""
+def wait_ready(
+    namespaces: Namespaces, program: Program, started: StartedProgram, log: Path, waiting: Callable[[str], None]
+) -> None:
+    """Wait for the program's readiness condition; LabError with the end of its output where it doesn't come.
+
+    Meanwhile waiting is called again and again with what is waited for, in words.
+    """
     deadline = time.monotonic() + program.ready.timeout_s
+    awaited = f"{started.netns}: program {program.name} ({_condition(program.ready)})"
     while not _ready(namespaces, started.netns, program.ready, log):
         gone = not running(namespaces, started)
         if gone and _ready(namespaces, started.netns, program.ready, log):
@@ -57,7 +64,16 @@ def wait_ready(namespaces: Namespaces, program: Program, started: StartedProgram
             tail = "".join(f"\n    {line}" for line in log.read_text(errors="replace").splitlines()[-5:])
             said = f"; its last output:{tail}" if tail else "; it printed nothing"
             raise LabError(f"{started.netns}: program {program.name} ({shlex.join(program.argv)}) {why}{said}")
+        waiting(awaited)
         time.sleep(_POLL_S)
+
+
+def _condition(ready: Readiness) -> str:
+    if ready.listening is not None:
+        return f"listening on {ready.listening}"
+    if ready.output is not None:
+        return f"output {ready.output!r}"
+    return f"command {shlex.join(ready.command or ())!r}"
 
 
 def _ready(namespaces: Namespaces, netns: str, ready: Readiness, log: Path) -> bool:
