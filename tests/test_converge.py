@@ -8,14 +8,13 @@ import os
 import re
 import signal
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import labs
 import pytest
 import skips
-from conftest import Netlab
+from conftest import Netlab, new_lab_name
 
 pytestmark = pytest.mark.kernel
 
@@ -206,9 +205,9 @@ def as_the_kernel_says(lab: labs.Lab) -> list[str]:
 
 VOLATILE = re.compile(
     r"\.(ifindex|link_index|link_netnsid|address|\w*timer|bridge_id|root_id|root|designated_\w+|id|no|handle)( |$)"
-    r"|\.topology_change|fe80:"
+    r"|\.topology_change|\.operstate|= (LOWER_UP|NO-CARRIER|linkdown)$|fe80:"
 )
-"""What differs between two equal labs: numbers and addresses that no topology gives, timers, the order of ports.
+"""What differs between two equal labs: numbers and addresses that no topology gives, timers, carrier that is to come.
 
 And link-local addresses: an interface that came without IPv6 gets none when it is given another.
 """
@@ -246,9 +245,8 @@ def standing(session_rundir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     if os.geteuid() != 0:
         skips.skip_unless_userns()
     netlab = Netlab(session_rundir / "edits")
-    name = f"t{uuid.uuid4().hex[:8]}"
     privilege = "--rootless" if os.geteuid() else "--root"
-    lab = labs.make(netlab, name, tmp_path_factory.mktemp("edits"), privilege, CLUSTER)
+    lab = labs.make(netlab, new_lab_name(), tmp_path_factory.mktemp("edits"), privilege, CLUSTER)
     lab.up()
     yield lab
     assert netlab("down", "--all").returncode == 0

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -54,6 +55,7 @@ def test_exit_code_as_a_shell_has_it(lab: labs.Lab, tmp_path: Path) -> None:
     directory.mkdir()
     text.touch(mode=0o600)
     netlab = " ".join(lab.netlab.argv())
+    environment = lab.netlab.environment({"PATH": "/usr/bin:/bin"})  # of directories that everybody may search
     cases = {
         "sh -c 'kill -TERM $$'": (143, ""),
         "sh -c 'kill -KILL $$'": (137, ""),
@@ -64,9 +66,7 @@ def test_exit_code_as_a_shell_has_it(lab: labs.Lab, tmp_path: Path) -> None:
     }
     for program, (code, complaint) in cases.items():
         script = f"{netlab} exec client -- {program}; code=$?; echo $code"
-        done = subprocess.run(
-            ["sh", "-c", script], capture_output=True, text=True, env=lab.netlab.environment(), check=True
-        )
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment, check=True)
         shell_says = re.sub(r"^(Killed|Terminated)\n", "", done.stderr)
         assert (program, done.stdout, shell_says) == (program, f"{code}\n", complaint)
 
@@ -187,7 +187,10 @@ class Terminal:
         """Wait for a text on the screen, and forget what came before it; returns what matched."""
         deadline = time.monotonic() + labs.DEADLINE_S
         while not (found := re.search(pattern, self.seen)):
-            assert time.monotonic() < deadline, f"waited in vain for {pattern!r} in {self.seen!r}"
+            left_s = deadline - time.monotonic()
+            assert left_s > 0 and select.select([self._fd], [], [], left_s)[0], (
+                f"waited in vain for {pattern!r} in {self.seen!r}"
+            )
             try:
                 self.seen += os.read(self._fd, 4096).decode(errors="replace")
             except OSError:  # EIO: nobody has the terminal open any more
