@@ -5,6 +5,7 @@ All labs of the tests keep their files below one directory of the session's own,
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import host
 import pytest
 import skips
 
-RUNDIR = "NETLAB_LAB_RUNDIR"
+RUNDIR = host.RUNDIR
+_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,10 +83,15 @@ def netlab(session_rundir: Path) -> Iterator[Netlab]:
         assert done.returncode == 0, done.stderr
 
 
+def new_lab_name() -> str:
+    """A name for a lab that nothing else on this machine has, and by which the host's check knows it."""
+    return f"{host.lab_prefix()}{next(_numbers):03x}"
+
+
 @pytest.fixture
 def lab_name() -> str:
-    """A name for a lab that nothing else on this machine has."""
-    return f"t{uuid.uuid4().hex[:8]}"
+    """new_lab_name() for one test."""
+    return new_lab_name()
 
 
 @pytest.fixture

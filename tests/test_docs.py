@@ -154,14 +154,14 @@ def printed(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.kernel
-def test_the_tutorial_prints_what_it_says(netlab: Netlab, tmp_path: Path) -> None:
+def test_the_tutorial_prints_what_it_says(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
     skips.skip_unless_userns()
     for program in ("ip", "curl", "getent"):
         skips.skip_unless_program(program)
     skips.skip_unless_qdisc("tbf")
     path = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
     told, seen = "", ""
-    for block in blocks(PAGE):
+    for block in blocks(PAGE.replace("tutorial", lab_name)):
         if block.language == "yaml":
             (tmp_path / "topology.yaml").write_text(block.text)
         elif block.language == "console":
