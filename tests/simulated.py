@@ -47,6 +47,7 @@ class Simulated:
 
     links: dict[LinkKey, ActualLink] = field(default_factory=dict)
     addresses: dict[LinkKey, set[InterfaceAddress]] = field(default_factory=dict)
+    unrouted: set[tuple[str, str, InterfaceAddress]] = field(default_factory=set)
     routes: dict[str, set[Route]] = field(default_factory=dict)
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, str] = field(default_factory=dict)
@@ -86,12 +87,15 @@ class Simulated:
                 self.links[netns, ifname] = replace(self.links[netns, ifname], up=up)
                 if not up:
                     self.down((netns, ifname))
-            case AddAddress(netns, ifname, address):
+            case AddAddress(netns, ifname, address, prefix_route):
                 assert (netns, ifname) in self.links, f"{step.describe()}: No such device"
                 there = self.addresses.setdefault((netns, ifname), set())
                 assert address not in there, f"{step.describe()}: File exists"
                 there.add(address)
+                if not prefix_route:
+                    self.unrouted.add((netns, ifname, address))
             case DeleteAddress(netns, ifname, address):
+                self.unrouted.discard((netns, ifname, address))
                 self.addresses[netns, ifname].remove(address)
                 self.routes[netns] = {
                     route if route.src != address.ip else route._replace(src=None)
@@ -189,12 +193,14 @@ class Simulated:
         netns, ifname = key
         self.routes[netns] = {route for route in self.routes[netns] if route.dev != ifname}
         self.addresses[key] = {address for address in self.addresses.get(key, set()) if address.version == 4}
+        self.unrouted = {it for it in self.unrouted if it[:2] != key or it[2].version == 4}
 
     def delete_link(self, key: LinkKey) -> None:
         for dead in [key] if self.links[key].kind != "veth" else [key, self.peers[key]]:
             netns, ifname = dead
             self.down(dead)
             self.addresses.pop(dead, None)
+            self.unrouted = {it for it in self.unrouted if it[:2] != dead}
             self.qdiscs.pop(dead, None)
             del self.links[dead]
             for other, link in self.links.items():
@@ -212,6 +218,7 @@ class Simulated:
             namespaces=frozenset(self.routes),
             links=dict(self.links),
             addresses={key: frozenset(found) for key, found in self.addresses.items() if found},
+            unrouted=set(self.unrouted),
             routes={netns: frozenset(found) for netns, found in self.routes.items()},
             sysctls=dict(self._sysctls(old, new)),
             rules=dict(self._rules(old, new)),

@@ -289,7 +289,7 @@ def test_stopped_and_continued(lab: labs.Lab) -> None:
         screen.type(f"{command} 'echo re''ady; read line; echo got $line'\n")
         screen.expect(r"ready\r\n")
         screen.type("\x1a")
-        screen.expect("Stopped")
+        screen.expect(r"Stopped .*netlab exec.*\n")
         screen.type("fg\n")
         screen.expect("netlab exec")
         screen.type("hello\n")
