@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import skips
 
-from netlab import tc
+from netlab import tc, units
 from netlab.errors import UnsupportedError
 from netlab.model import Qdisc
 from netlab.steps import AddQdisc
@@ -30,7 +30,7 @@ from netlab.syscalls import CLONE_NEWNET, setns, unshare
     ],
 )
 def test_sizes_are_bytes_and_k_is_1024(text: str, number: int) -> None:
-    assert tc.size_bytes(text) == number
+    assert units.size_bytes(text) == number
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_sizes_are_bytes_and_k_is_1024(text: str, number: int) -> None:
     ],
 )
 def test_rates_are_bytes_a_second_and_k_is_1000(text: str, number: int) -> None:
-    assert tc.rate_bytes_per_s(text) == number
+    assert units.rate_bytes_per_s(text) == number
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_rates_are_bytes_a_second_and_k_is_1000(text: str, number: int) -> None:
     ],
 )
 def test_times_are_microseconds(text: str, number: int) -> None:
-    assert tc.time_us(text) == number
+    assert units.time_us(text) == number
 
 
 def test_what_is_no_number_is_an_error() -> None:
     with pytest.raises(ValueError, match="fast"):
-        tc.rate_bytes_per_s("fast")
+        units.rate_bytes_per_s("fast")
 
 
 def test_the_words_of_each_kind_become_pyroute2s_arguments() -> None:

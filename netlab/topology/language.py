@@ -23,6 +23,7 @@ from netlab.topology.shapes import (
     Seconds,
     Text,
 )
+from netlab.units import rate_bytes_per_s
 
 TRIGGERS = ("window-overrun",)
 """The triggers that `experiment.trigger` may name; what each does is in `netlab.experiments`."""
@@ -37,19 +38,27 @@ ADDRESSES = ListOf(Text("an address", words.interface_address), single=True)
 SUBNETS = ListOf(Text("a subnet", words.network), single=True)
 
 
-def _word(what: str, pattern: str, example: str) -> Text:
-    """A qdisc's parameter: text that must match tc's own notation."""
+def _word(what: str, pattern: str, example: str, check: Callable[[str], None] | None = None) -> Text:
+    """A qdisc's parameter: text that must match tc's own notation, and whose meaning check may refuse."""
     compiled = re.compile(pattern)
 
     def parse(text: str) -> str:
         if not compiled.fullmatch(text):
             raise InvalidError(f"{text!r} is not {what}", f"for instance {example}")
+        if check is not None:
+            check(text)
         return text
 
     return Text(what, parse, pattern, numbers=True)
 
 
-RATE = Key(_word("a rate", words.RATE, "10mbit"), "bits per second (10mbit) or bytes per second (1mbps)")
+def _moves(rate: str) -> None:
+    """The kernel counts whole bytes a second; at none of them nothing would ever be sent."""
+    if rate_bytes_per_s(rate) < 1:
+        raise InvalidError(f"{rate!r} is less than a byte a second", "for instance 10mbit")
+
+
+RATE = Key(_word("a rate", words.RATE, "10mbit", _moves), "bits per second (10mbit) or bytes per second (1mbps)")
 SIZE = Key(_word("a size", words.SIZE, "16kb"), "bytes (16kb)")
 TIME = Key(_word("a time", words.TIME, "50ms"), "a time (50ms)")
 COUNT = Key(_word("a whole number", words.COUNT, "1000"), "a whole number")
