@@ -52,10 +52,16 @@ class TopologyError(NetlabError):
         lines = []
         for problem in self.problems:
             at = f"{file}:{problem.line}:{problem.column}" if problem.line else "--set"
-            lines.append(f"{at}: {problem.path}: {problem.message}" if problem.path else f"{at}: {problem.message}")
-            if problem.hint:
-                lines.append(f"  hint: {problem.hint}")
+            message, hint = _printable(problem.message), _printable(problem.hint)
+            lines.append(f"{at}: {_printable(problem.path)}: {message}" if problem.path else f"{at}: {message}")
+            if hint:
+                lines.append(f"  hint: {hint}")
         super().__init__("\n".join(lines))
+
+
+def _printable(text: str) -> str:
+    """Text from a file for a terminal, which would obey its control characters: these as Python writes them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class UsageError(NetlabError):

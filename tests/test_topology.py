@@ -292,6 +292,9 @@ def test_read_says_what_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read(str(tmp_path / "latin1.yaml"))
     assert str(caught.value) == f"{tmp_path}/latin1.yaml is not UTF-8 text (line 2)\n  hint: save it as UTF-8"
+    with pytest.raises(UsageError) as caught:
+        read("")
+    assert str(caught.value) == "the topology file's name is empty\n  hint: name a topology file, or - for stdin"
     with pytest.raises(UsageError):
         read("a\0b")
     assert read(str(tmp_path / "bom.yaml"))[1].name == "bom"

@@ -29,6 +29,8 @@ MAX_BYTES = 1 << 24
 
 def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> tuple[str, Topology]:
     """The text of a topology file (`-` is stdin) and the lab it describes. UsageError where it can't be read."""
+    if not path:
+        raise UsageError("the topology file's name is empty", "name a topology file, or - for stdin")
     try:
         with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as source:
             data = source.read(MAX_BYTES + 1)

@@ -461,6 +461,10 @@ class _Lab:
                 nodes.append(item.value)
         else:
             nodes = [name for name, role in self.roles.items() if role is Role.NODE] if self.service_items else []
+            read = "namespaces" in self.root and not self.root["namespaces"].broken
+            if self.service_items and not nodes and read:
+                hint = "give the namespace that forwards the clients' packets role: node"
+                self.reader.at(self.root["services"], "nobody translates a cluster IP: no namespace is a node", hint)
         if "cluster_cidrs" in fields:
             cidrs = [item.value for item in fields["cluster_cidrs"].value]
         else:
