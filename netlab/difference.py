@@ -6,6 +6,7 @@ under its very name; what a user has added by hand (an address, a route, a table
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -313,7 +314,8 @@ def _satisfied(step: Step, left: Actual) -> bool:
         case AddRoute(netns, route):
             return _installed(route, left.routes.get(netns, frozenset())) is not None
         case SetSysctl(netns, key, value, if_there):
-            return left.sysctls.get((netns, key), value if if_there else None) == " ".join(value.split())
+            has = left.sysctls.get((netns, key), value if if_there else None)
+            return has is not None and _words(has) == _words(value)
         case AddQdisc(netns, ifname, _):
             return (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].same()
         case LoadRules(netns):
@@ -323,6 +325,21 @@ def _satisfied(step: Step, left: Actual) -> bool:
         case StartProgram(netns, program):
             return (netns, program.name) in left.programs
     return False
+
+
+_BASES = {16: re.compile(r"-?0[xX][0-9a-fA-F]+"), 8: re.compile(r"-?0[0-7]+")}
+
+
+def _words(value: str) -> list[str]:
+    """A sysctl's words as the kernel tells them: it reads 0x10 and 020 as C does, and says 16."""
+    return [_in_decimal(word) for word in value.split()]
+
+
+def _in_decimal(word: str) -> str:
+    for base, notation in _BASES.items():
+        if notation.fullmatch(word):
+            return str(int(word, base))
+    return word
 
 
 def _over(step: Step, left: Actual) -> Step:

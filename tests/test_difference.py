@@ -143,6 +143,16 @@ def test_a_sysctls_blanks_do_not_count() -> None:
     assert described(kernel, spec, spec) == []
 
 
+def test_a_sysctls_number_may_be_written_as_in_c() -> None:
+    spec = edited(namespaces__client__sysctls={"net.ipv4.tcp_rmem": "0x1000 020000 8192", "net.ipv4.tcp_sack": "0x1"})
+    kernel = built(spec)
+    kernel.sysctls["client", "net.ipv4.tcp_rmem"] = "4096 8192 8192"
+    kernel.sysctls["client", "net.ipv4.tcp_sack"] = "1"
+    assert described(kernel, spec, spec) == []
+    kernel.sysctls["client", "net.ipv4.tcp_sack"] = "0"
+    assert described(kernel, spec, spec) == ["client: sysctl net.ipv4.tcp_sack = 0x1"]
+
+
 def test_changed_attributes_are_set() -> None:
     kernel = built()
     link = kernel.links["client", "eth0"]
