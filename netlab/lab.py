@@ -20,7 +20,7 @@ from netlab.holder import HOST_NAMES, become_rootless, hold, share_host_names, u
 from netlab.kernel import Kernel
 from netlab.model import Topology
 from netlab.netns import Namespaces, enter, release_name, strays
-from netlab.state import LabDirectory, LabState, StartedProgram, boot_id, labs
+from netlab.state import LabDirectory, LabState, StartedProgram, boot_id, labs, write_text
 from netlab.steps import (
     CreateNetns,
     DeleteAddress,
@@ -209,7 +209,7 @@ class _Work:
     def write_hosts(self, steps: Sequence[WriteHosts], done: Done) -> None:
         for step in steps:
             # In place: this file is mounted over the lab's /etc/hosts.
-            self.directory.hosts.write_text(step.text)
+            write_text(self.directory.hosts, step.text)
             done(step)
 
     def start(self, steps: Sequence[StartProgram], done: Done) -> None:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from netlab.errors import LabError, UsageError
+from netlab.files import naming
 from netlab.holder import Holder
 
 RUNDIR_VARIABLE = "NETLAB_LAB_RUNDIR"
@@ -102,20 +103,20 @@ class LabDirectory:
     def create(self, state: LabState, topology_text: str, hosts: str) -> None:
         """Write a new lab down, before anything of it is made; the directory is locked and empty."""
         self._logs.mkdir()
-        self._topology.write_text(topology_text, encoding="utf-8")
-        self.hosts.write_text(hosts)
+        write_text(self._topology, topology_text)
+        write_text(self.hosts, hosts)
         self.write(state)
 
     def write(self, state: LabState) -> None:
         """Replace state.json in one step, so that a killed writer leaves the old one or the new one."""
         draft = self._state.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(state)))
+        write_text(draft, json.dumps(asdict(state)))
         draft.replace(self._state)
 
     def write_topology(self, text: str) -> None:
         """Keep the text that the lab now follows."""
         draft = self._topology.with_suffix(".new")
-        draft.write_text(text, encoding="utf-8")
+        write_text(draft, text)
         draft.replace(self._topology)
 
     def topology_text(self) -> str:
@@ -183,6 +184,12 @@ class LabDirectory:
                 self.path.rmdir()
             remove_if_empty(self.root)
             os.close(fd)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of a lab's directory; OSError naming it, where the disk is full too."""
+    with naming(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def _lock(fd: int, deadline: float, lab: str) -> bool:

@@ -252,6 +252,12 @@ def test_what_is_no_ordinary_file_is_written_to() -> None:
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
+def test_a_full_disk_is_an_error_that_names_the_file() -> None:
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_whole(Path("/dev/full"), b"too much")
+    assert caught.value.filename == "/dev/full"
+
+
 @pytest.mark.parametrize("place", [".", "nowhere/f"])
 def test_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
     with pytest.raises(UsageError) as caught:

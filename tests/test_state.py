@@ -76,6 +76,14 @@ def test_a_writer_that_is_killed_leaves_what_was_there(
     assert directory.read() == FULL
 
 
+def test_a_full_disk_is_an_error_that_names_the_file(directory: LabDirectory) -> None:
+    draft = directory.path / "state.new"
+    draft.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        directory.write(FULL)
+    assert caught.value.filename == str(draft)
+
+
 def test_no_state_is_none(directory: LabDirectory, tmp_path: Path) -> None:
     assert directory.read() is None
     assert LabDirectory(tmp_path / "nowhere", "lab").read() is None
