@@ -119,7 +119,7 @@ _LATE_NS = 100_000_000
 
 
 def _sockets(timeline: Timeline, flow: Flow, kind: SocketEventKind) -> list[SocketEvent]:
-    """The events of the flow's own sockets: those with the client's port, or at a time at which no other flow lived."""
+    """The events of the flow's own sockets: by the client's port, or, without it, when no other flow lived."""
 
     def lives(other: Flow, time_ns: int) -> bool:
         journeys = timeline.of(other)
@@ -128,6 +128,8 @@ def _sockets(timeline: Timeline, flow: Flow, kind: SocketEventKind) -> list[Sock
     def own(event: SocketEvent) -> bool:
         if event.netns == flow.client and event.local_port:
             return event.local_port == flow.client_port
+        if event.netns == flow.server and event.peer_port:
+            return (event.local_port, event.peer_port) == (flow.target_port, flow.client_port)
         if event.netns not in (flow.client, flow.server):
             return False
         return [other for other in timeline.flows if lives(other, event.time_ns)] == [flow]

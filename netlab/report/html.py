@@ -139,7 +139,7 @@ class _Page:
             ("Lab", result.lab),
             ("Fixes", fixes),
             ("Kernel", result.kernel),
-            ("Trials", text.account(result)),
+            ("Trials", "; ".join([text.account(result), *text.rate(result)])),
         ]
         if self._topology and self._topology.description:
             facts.insert(3, ("About the lab", self._topology.description))
