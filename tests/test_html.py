@@ -129,7 +129,7 @@ def test_the_facts_of_the_run() -> None:
         "Fixes: drop-invalid",
         "Kernel: 6.18.44",
         "Trials: 0 reset, 1 completed, 0 stalled, 0 inconclusive in 0.0 s; 10,000 of 10,000 bytes arrived; "
-        "events lost: 0",
+        "events lost: 0; resets in 0.0% to 79.3% of trials (95 % confidence)",
     ]
 
 
