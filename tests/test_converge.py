@@ -66,7 +66,13 @@ def test_drift_by_hand_is_mended(lab: labs.Lab) -> None:
     assert lab.up() == f"lab {lab.name} is up: nothing to do\n"
 
     lab.exec("other", "ip", "addr", "del", "10.0.0.4/24", "dev", "eth0")
-    mended(lab, "other: address 10.0.0.4/24 on eth0", "other: route default via 10.0.0.1")
+    mended(
+        lab,
+        "other: address 10.0.0.4/24 on eth0",
+        "other: route 10.0.0.1/32 dev eth0",
+        "other: route 10.0.0.0/24 via 10.0.0.1",
+        "other: route default via 10.0.0.1",
+    )
 
     lab.exec("client", "ip", "route", "del", "203.0.113.0/24")
     lab.exec("client", "ip", "route", "del", "default")
@@ -88,7 +94,9 @@ def test_drift_by_hand_is_mended(lab: labs.Lab) -> None:
     mended(lab, "node: kube-proxy's rules")
 
     lab.exec("client", "ip", "link", "set", "eth0", "down")
-    mended(lab, "client: eth0 up", "client: route 203.0.113.0/24 via 10.0.0.1", "client: route default via 10.0.0.1")
+    routes = [f"client: route {route}" for route in ("10.0.0.1/32 dev eth0", "10.0.0.0/24 via 10.0.0.1")]
+    routes += [f"client: route {to} via 10.0.0.1" for to in ("203.0.113.0/24", "default")]
+    mended(lab, "client: eth0 up", *routes)
 
     lab.exec("client", "ip", "link", "del", "eth0")
     mended(
@@ -97,8 +105,7 @@ def test_drift_by_hand_is_mended(lab: labs.Lab) -> None:
         "node: veth-client up",
         "client: eth0 up",
         "client: address 10.0.0.2/24 on eth0",
-        "client: route 203.0.113.0/24 via 10.0.0.1",
-        "client: route default via 10.0.0.1",
+        *routes,
     )
 
     [pid] = [pid for pid in lab.processes() if "http.server" in Path(f"/proc/{pid}/cmdline").read_text()]

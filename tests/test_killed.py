@@ -35,7 +35,7 @@ links:
   - ends: [client, server]
 """
 CHANGES = (
-    "unshare,setns,mount,umount2,mkdir,rmdir,unlink,rename,clone,clone3,fork,vfork,execve,sendto,sendmsg,write,"
+    "unshare,setns,mount,umount2,mkdir,rmdir,unlink,rename,clone,clone3,fork,vfork,sendto,sendmsg,write,"
     "pidfd_send_signal,kill,symlink"
 )
 EVERY_STEP = "NETLAB_LAB_TEST_EVERY_STEP"
