@@ -7,12 +7,12 @@ under its very name; what a user has added by hand (an address, a route, a table
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from netlab import plan
 from netlab.actual import Actual, ActualLink, LinkKey
-from netlab.model import Bridge, Interface, Program, Route, Topology, Veth
+from netlab.model import Bridge, Interface, InterfaceAddress, Program, Route, Topology, Veth
 from netlab.steps import (
     AddAddress,
     AddQdisc,
@@ -217,31 +217,40 @@ def _without(
 
 
 def _after(removed: list[Step], new: Topology, left: Actual) -> Actual:
-    """The same value without the removed routes, and what the kernel drops by itself: the routes from a removed
-    address (IPv6 ones only lose their `src`), and the IPv6 addresses of a link that is set down."""
+    """The same value without the removed routes and addresses, and what the kernel drops by itself: the routes from a
+    removed address (IPv6 ones only lose their `src`), the IPv4 routes of a link without any IPv4 address left, and the
+    IPv6 addresses of a link that is set down."""
     routes = {(step.netns, step.route) for step in removed if isinstance(step, DeleteRoute)}
     sources = {(step.netns, step.address.ip) for step in removed if isinstance(step, DeleteAddress)}
     deleted = {(step.netns, step.ifname, step.address) for step in removed if isinstance(step, DeleteAddress)}
     downed = {_key(i) for i in new.interfaces() if not i.up and _key(i) in left.links and left.links[_key(i)].up}
 
+    addresses = {
+        key: frozenset(
+            address
+            for address in found
+            if (*key, address) not in deleted and (address.version == 4 or key not in downed)
+        )
+        for key, found in left.addresses.items()
+    }
+    bare = {key for key, found in left.addresses.items() if _has_ipv4(found) and not _has_ipv4(addresses[key])}
+
     def staying(netns: str, found: frozenset[Route]) -> Iterator[Route]:
         for route in found:
             sourceless = (netns, route.src) in sources
-            if (netns, route) not in routes and not (sourceless and route.dst.version == 4):
+            dropped = route.dst.version == 4 and (sourceless or (netns, route.dev) in bare)
+            if (netns, route) not in routes and not dropped:
                 yield route._replace(src=None) if sourceless else route
 
     return replace(
         left,
-        addresses={
-            key: frozenset(
-                address
-                for address in found
-                if (*key, address) not in deleted and (address.version == 4 or key not in downed)
-            )
-            for key, found in left.addresses.items()
-        },
+        addresses=addresses,
         routes={netns: frozenset(staying(netns, found)) for netns, found in left.routes.items()},
     )
+
+
+def _has_ipv4(addresses: Iterable[InterfaceAddress]) -> bool:
+    return any(address.version == 4 for address in addresses)
 
 
 def _programs(topology: Topology) -> dict[tuple[str, str], Program]:

@@ -102,6 +102,8 @@ class Simulated:
                     for route in self.routes[netns]
                     if route.src != address.ip or address.version == 6
                 }
+                if not any(left.version == 4 for left in self.addresses[netns, ifname]):
+                    self.routes[netns] = {r for r in self.routes[netns] if r.dev != ifname or r.dst.version == 6}
             case AddRoute(netns, route):
                 self._add_route(netns, route)
             case DeleteRoute(netns, route):

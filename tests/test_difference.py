@@ -260,6 +260,7 @@ def test_an_address_changed_in_the_topology() -> None:
     assert edit(bridges__1__ports__0={"netns": "server", "addresses": "10.244.1.77/24"}) == [
         "server: address 10.244.1.2/24 on eth0 removed",
         "server: address 10.244.1.77/24 on eth0",
+        "server: route default via 10.244.1.1",
         "node: kube-proxy's rules",
         "/etc/hosts of the lab",
     ]
