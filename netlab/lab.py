@@ -15,7 +15,7 @@ from pathlib import Path
 
 from netlab import fixes as mitigations
 from netlab import interrupts, plan, programs
-from netlab.errors import LabError, UsageError
+from netlab.errors import LabError, NetlabError, UsageError
 from netlab.holder import HOST_NAMES, become_rootless, hold, share_host_names, unshare_host_names
 from netlab.kernel import Kernel
 from netlab.model import Topology
@@ -291,7 +291,8 @@ def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Do
             directory.write(replace(work.state, file=wanted.file, settings=wanted.settings, fixes=wanted.fixes))
             interrupts.too_late()
     except BaseException:
-        with interrupts.undisturbed():
+        # Whatever stops the taking back, what stopped the change is told; `status` shows what is left of it.
+        with interrupts.undisturbed(), suppress(NetlabError, OSError):
             _follow(work, wanted.topology, old, _unseen)
         raise
     return steps

@@ -191,32 +191,32 @@ class Namespaces:
         """
         if name in self._fds:
             os.close(self._fds.pop(name))
-        return self._where_the_names_are(lambda directory: release_name(directory / (self._prefix + name), inode))
+        return release_name(self.path(name), inode, mounted_here=not self._foreign_mounts)
 
-    def _where_the_names_are(self, work: Callable[[Path], bool | None]) -> bool:
+    def _where_the_names_are(self, work: Callable[[Path], None]) -> None:
         """Call work with the directory of names, from the mount namespace it is mounted in: mount(2) changes no other.
 
-        Where that isn't this process's, a child does it. True unless work returns False.
+        Where that isn't this process's, a child does it.
         """
         if not self._foreign_mounts:
-            return work(self._names) is not False
+            work(self._names)
+            return
         complaint_r, complaint_w = os.pipe()
         child = interrupts.fork()
         if child == 0:
             code = 1
             try:
                 setns(self._mnt, CLONE_NEWNS)
-                code = 2 if work(HOST_NAMES) is False else 0
+                work(HOST_NAMES)
+                code = 0
             except OSError as error:
                 os.write(complaint_w, str(error).encode())
             os._exit(code)
         os.close(complaint_w)
         with os.fdopen(complaint_r) as complaint:
             words = complaint.read()
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code not in (0, 2):
+        if os.waitpid(child, 0)[1] != 0:
             raise LabError(f"can't name the lab's namespaces: {words or 'interrupted'}")
-        return code == 0
 
     def run(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
         """Run a program in a namespace with this process's terminal and streams; returns its wait status.
@@ -405,13 +405,20 @@ def _lives_in(pid: str, inodes: Set[int]) -> bool:
         return False
 
 
-def release_name(path: Path, inode: int) -> bool:
-    """Unmount and unlink a namespace's name if it is ours; see `Namespaces.release`."""
+def release_name(path: Path, inode: int, *, mounted_here: bool = True) -> bool:
+    """Unmount and unlink a namespace's name if it is ours; see `Namespaces.release`.
+
+    Where they are mounted in other mount namespaces alone, perhaps in two places, unlinking a name unmounts it in all
+    (detach_mounts() in fs/namespace.c, since Linux 3.18).
+    """
     try:
         found, directory = path.stat(), path.parent.stat().st_dev
     except FileNotFoundError:
         return True
     if found.st_dev != directory and found.st_ino == inode:
+        if not mounted_here:
+            path.unlink()
+            return True
         umount(str(path))
         found = path.stat()
     # What is left is the mount point: an empty file of the directory's own file system.
