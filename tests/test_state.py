@@ -65,7 +65,7 @@ def test_a_writer_that_is_killed_leaves_what_was_there(
 ) -> None:
     directory.write(FULL)
 
-    def killed(path: Path, text: str) -> None:
+    def killed(path: Path, text: str, **_options: str) -> None:
         with path.open("w") as file:
             file.write(text[:10])
         raise KeyboardInterrupt
