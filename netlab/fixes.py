@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from netlab.errors import UsageError
-from netlab.model import Netns, Topology
-
-BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+from netlab.model import BE_LIBERAL, DropInvalid, Netns, Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def named(name: str) -> Fix:
 
 
 def _drop_invalid(topology: Topology) -> Topology:
-    return topology._replace(kube_proxy=topology.kube_proxy._replace(drop_invalid=True))
+    return topology._replace(kube_proxy=topology.kube_proxy._replace(drop_invalid=DropInvalid.ALWAYS))
 
 
 def _be_liberal(topology: Topology) -> Topology:

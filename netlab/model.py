@@ -22,6 +22,10 @@ IFNAMSIZ = 15
 """Longest interface name in characters: the kernel's IFNAMSIZ is 16 with its NUL (include/uapi/linux/if.h)."""
 
 
+BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+"""The sysctl with which a node's conntrack calls no packet INVALID for being out of its window."""
+
+
 class Role(StrEnum):
     """What a namespace plays: a node forwards and runs kube-proxy's rules, a pod hangs on a node, a host is plain."""
 
@@ -35,6 +39,32 @@ class Protocol(StrEnum):
 
     TCP = "TCP"
     UDP = "UDP"
+    SCTP = "SCTP"
+
+
+class TrafficPolicy(StrEnum):
+    """Which endpoints of a Service a node may choose: all of the cluster's, or those on the node itself."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class Mode(StrEnum):
+    """kube-proxy's mode: whose chains and rules the nodes get."""
+
+    IPTABLES = "iptables"
+    NFTABLES = "nftables"
+
+
+class DropInvalid(StrEnum):
+    """On which nodes KUBE-FORWARD drops INVALID packets.
+
+    UNLESS_LIBERAL is kube-proxy since v1.29: where the node's BE_LIBERAL is 0.
+    """
+
+    NEVER = "never"
+    ALWAYS = "always"
+    UNLESS_LIBERAL = "unless-liberal"
 
 
 class LinkAttributes(NamedTuple):
@@ -150,29 +180,49 @@ class Netns(NamedTuple):
 
 
 class ServicePort(NamedTuple):
-    """One port of a Service. name is kube-proxy's port name, empty for an unnamed port."""
+    """One port of a Service. name is kube-proxy's port name, empty for an unnamed port.
+
+    node_port is the port of every address of a node at which the Service is reached too; None: at no such port.
+    """
 
     port: int
     target_port: int
     protocol: Protocol = Protocol.TCP
     name: str = ""
+    node_port: int | None = None
 
 
 class Endpoint(NamedTuple):
-    """A Service's backend: a pod by name and the addresses it has (at most one of each family)."""
+    """A Service's backend: a pod by name and the addresses it has (at most one of each family).
+
+    node is the node that the pod is on (a node that serves is on itself); None where it is on none.
+    """
 
     netns: str
     addresses: tuple[Address, ...]
+    node: str | None = None
 
 
 class Service(NamedTuple):
-    """A kube-proxy Service: at most one cluster IP of each family, any number of ports and endpoints."""
+    """A kube-proxy Service: at most one cluster IP of each family, any number of ports and endpoints.
+
+    external_ips and load_balancer_ips are addresses beside the cluster IPs, of families that it has a cluster IP of;
+    the latter are open to load_balancer_source_ranges only, where there are any of the family. session_affinity_s is
+    how long, in seconds, a client that comes back is sent to the same endpoint; None: never. The policies are those of
+    traffic to the cluster IPs, and to everything else: node ports, external and load-balancer IPs.
+    """
 
     name: str
     cluster_ips: tuple[Address, ...]
     ports: tuple[ServicePort, ...]
     endpoints: tuple[Endpoint, ...]
     namespace: str = "default"
+    external_ips: tuple[Address, ...] = ()
+    load_balancer_ips: tuple[Address, ...] = ()
+    load_balancer_source_ranges: tuple[Network, ...] = ()
+    session_affinity_s: int | None = None
+    internal_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
 
 
 class KubeProxy(NamedTuple):
@@ -184,7 +234,8 @@ class KubeProxy(NamedTuple):
 
     nodes: tuple[str, ...] = ()
     cluster_cidrs: tuple[Network, ...] = ()
-    drop_invalid: bool = False
+    drop_invalid: DropInvalid = DropInvalid.NEVER
+    mode: Mode = Mode.IPTABLES
 
 
 class Experiment(NamedTuple):
@@ -221,6 +272,13 @@ class Topology(NamedTuple):
             if service.name == name:
                 return service
         raise KeyError(name)
+
+    def drops_invalid(self, node: str) -> bool:
+        """Whether this node drops INVALID packets in KUBE-FORWARD; KeyError if there is no such namespace."""
+        asked = self.kube_proxy.drop_invalid
+        if asked is DropInvalid.UNLESS_LIBERAL:
+            return dict(self.netns(node).sysctls).get(BE_LIBERAL, "0") == "0"
+        return asked is DropInvalid.ALWAYS
 
     def interfaces(self) -> Iterator[Interface]:
         """Every interface but `lo`: bridges first, then both ends of each veth, in order."""

@@ -1,7 +1,7 @@
 """The obvious routes of a lab, derived from who shares a bridge or link with whom.
 
 Pods and hosts get a default route to their node; nodes get a route to everything that other nodes are connected
-to, over the fewest nodes, and to the Services' cluster IPs. Nothing here overrides a route that the topology gives
+to, over the fewest nodes, and to the Services' addresses. Nothing here overrides a route that the topology gives
 for the same destination.
 """
 
@@ -37,18 +37,18 @@ def derive(namespaces: Sequence[Netns], segments: Sequence[Segment]) -> dict[str
     return routes
 
 
-def to_cluster_ips(
-    nodes: Sequence[Netns], segments: Sequence[Segment], cluster_ips: Sequence[Address]
+def to_virtual_ips(
+    nodes: Sequence[Netns], segments: Sequence[Segment], virtual_ips: Sequence[Address]
 ) -> dict[str, list[Route]]:
-    """Routes by node to the cluster IPs that no other route of it covers, over its first interface.
+    """Routes by node to the Services' addresses that no other route of it covers, over its first interface.
 
-    A packet to a cluster IP is translated or rejected by the node's rules, but some of them see it only after it was
+    A packet to such an address is translated or rejected by the node's rules, but some of them see it only after it was
     routed; in a cluster the node's default route does that. Nothing is ever sent there.
     """
     routes: dict[str, list[Route]] = {}
     for netns in nodes:
         own = [interface for segment in segments for interface in segment if interface.netns == netns.name]
-        for address in cluster_ips:
+        for address in virtual_ips:
             through = (i for i in own if any(found.version == address.version for found in i.addresses))
             interface = next(through, None)
             if interface is not None and not any(address in route.dst for route in netns.routes):

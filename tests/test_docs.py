@@ -34,6 +34,7 @@ from netlab.topology.language import (
     ROUTE,
     SERVICE,
     SERVICE_PORT,
+    SESSION_AFFINITY,
     TOPOLOGY,
 )
 from netlab.topology.shapes import Fields
@@ -53,6 +54,7 @@ TABLES = {
     "Ready": READY,
     "Service": SERVICE,
     "Service port": SERVICE_PORT,
+    "Session affinity": SESSION_AFFINITY,
     "kube-proxy": KUBE_PROXY,
     "Addressing": ADDRESSING,
     "Experiment": EXPERIMENT,

@@ -9,7 +9,7 @@ import pytest
 from netlab import fixes
 from netlab.errors import UsageError
 from netlab.kubeproxy import ruleset
-from netlab.model import Endpoint, KubeProxy, Netns, Role, Service, ServicePort, Topology
+from netlab.model import DropInvalid, Endpoint, KubeProxy, Netns, Role, Service, ServicePort, Topology
 
 LIBERAL = ("net.netfilter.nf_conntrack_tcp_be_liberal", "1")
 
@@ -46,7 +46,7 @@ def test_no_fix_is_no_change() -> None:
 
 def test_drop_invalid_changes_the_rules_only() -> None:
     fixed = fixes.apply(LAB, ["drop-invalid"])
-    assert fixed == LAB._replace(kube_proxy=KubeProxy(("node",), drop_invalid=True))
+    assert fixed == LAB._replace(kube_proxy=KubeProxy(("node",), drop_invalid=DropInvalid.ALWAYS))
     made = ruleset(fixed, "node")
     assert made is not None
     assert "ct state invalid counter drop" in made.nft()
@@ -67,7 +67,7 @@ def test_be_liberal_takes_the_place_of_the_topologys_own_value() -> None:
 
 def test_they_add_up_and_may_be_repeated() -> None:
     both = fixes.apply(LAB, ["be-liberal", "drop-invalid"])
-    assert both.kube_proxy.drop_invalid
+    assert both.kube_proxy.drop_invalid is DropInvalid.ALWAYS
     assert LIBERAL in both.netns("node").sysctls
     assert fixes.apply(both, ["drop-invalid", "be-liberal", "drop-invalid"]) == both
 

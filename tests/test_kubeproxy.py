@@ -14,7 +14,7 @@ import pytest
 
 from netlab.kubeproxy import Ruleset, ruleset
 from netlab.kubeproxy.names import endpoint_chain, service_chain, service_port_name
-from netlab.model import Endpoint, KubeProxy, Netns, Protocol, Role, Service, ServicePort, Topology
+from netlab.model import BE_LIBERAL, DropInvalid, Endpoint, KubeProxy, Netns, Protocol, Role, Service, ServicePort, Topology
 
 WEB = Service(
     "web", (ip_address("192.168.0.2"),), (ServicePort(80, 8080),), (Endpoint("a", (ip_address("10.0.1.2"),)),)
@@ -31,7 +31,7 @@ DNS = Service(
 CIDRS = ("10.0.0.0/16",)
 
 
-def rules(*services: Service, cidrs: tuple[str, ...] = CIDRS, drop_invalid: bool = False) -> Ruleset:
+def rules(*services: Service, cidrs: tuple[str, ...] = CIDRS, drop_invalid: DropInvalid = DropInvalid.NEVER) -> Ruleset:
     kube_proxy = KubeProxy(("node",), tuple(ip_network(cidr) for cidr in cidrs), drop_invalid)
     made = ruleset(Topology("lab", (Netns("node", Role.NODE),), services=services, kube_proxy=kube_proxy), "node")
     assert made is not None
@@ -175,7 +175,7 @@ COMMIT
 def test_iptables_text_of_an_ipv6_service_without_endpoints_and_with_the_fix() -> None:
     """The endpoints have no IPv6 address: in this family there are none."""
     only_ipv6 = DNS._replace(cluster_ips=DNS.cluster_ips[1:], endpoints=THREE.endpoints)
-    assert rules(only_ipv6, drop_invalid=True).iptables_save() == SAVE_NO_ENDPOINTS_IPV6
+    assert rules(only_ipv6, drop_invalid=DropInvalid.ALWAYS).iptables_save() == SAVE_NO_ENDPOINTS_IPV6
 
 
 def test_iptables_text_of_three_endpoints() -> None:
@@ -263,10 +263,19 @@ def test_neighbouring_cluster_networks_are_one() -> None:
 
 def test_drop_invalid_is_the_first_rule_of_kube_forward() -> None:
     plain = rules(WEB).nft()
-    fixed = rules(WEB, drop_invalid=True).nft()
+    fixed = rules(WEB, drop_invalid=DropInvalid.ALWAYS).nft()
     assert fixed == plain.replace(
         "\tchain KUBE-FORWARD {\n", "\tchain KUBE-FORWARD {\n\t\tct state invalid counter drop\n"
     )
+
+
+def test_drop_invalid_unless_liberal_is_a_matter_of_the_node() -> None:
+    """As kube-proxy since v1.29, which reads its node's sysctl."""
+    nodes = (Netns("strict", Role.NODE), Netns("liberal", Role.NODE, sysctls=((BE_LIBERAL, "1"),)))
+    names = tuple(netns.name for netns in nodes)
+    unless = Topology("lab", nodes, services=(WEB,), kube_proxy=KubeProxy(names, (), DropInvalid.UNLESS_LIBERAL))
+    dropping = [name for name in names if (made := ruleset(unless, name)) and "ct state invalid" in made.nft()]
+    assert dropping == ["strict"]
 
 
 def test_no_rules_for_others_and_without_services() -> None:
@@ -294,7 +303,9 @@ SETS = {
     "dual stack, UDP": rules(DNS, cidrs=("10.0.0.0/16", "fd00::/64", "fd00:5::/64")),
     "no endpoints": rules(EMPTY, DNS._replace(endpoints=())),
     "forty networks": rules(WEB, cidrs=tuple(f"10.{i}.0.0/16" for i in range(0, 80, 2))),
-    "drop invalid, two networks": rules(THREE, DNS, cidrs=("10.0.0.0/16", "172.16.0.0/12"), drop_invalid=True),
+    "drop invalid, two networks": rules(
+        THREE, DNS, cidrs=("10.0.0.0/16", "172.16.0.0/12"), drop_invalid=DropInvalid.ALWAYS
+    ),
     "longest names": rules(
         THREE._replace(namespace="n" * 63, name="s" * 63, ports=(ServicePort(1, 2, name="p" * 15),))
     ),

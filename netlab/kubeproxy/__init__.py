@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from netlab.errors import UnsupportedError
 from netlab.kubeproxy import iptables_layout, iptables_save, nft
 from netlab.kubeproxy.rules import Family, Table
-from netlab.model import Topology
+from netlab.model import Mode, Topology
 
 __all__ = ["Family", "Ruleset", "Table", "ruleset"]
 
@@ -38,8 +39,11 @@ def ruleset(topology: Topology, node: str) -> Ruleset | None:
     """What kube-proxy installs on `node` for the topology's Services.
 
     None where the node runs no kube-proxy (it isn't in `kube_proxy.nodes`), or where there is no Service.
+    UnsupportedError where the topology asks for the nftables mode.
     """
     if node not in topology.kube_proxy.nodes:
         return None
-    tables = iptables_layout.tables(topology.services, topology.kube_proxy)
+    if topology.kube_proxy.mode is Mode.NFTABLES:
+        raise UnsupportedError("netlab has no layout for kube-proxy's nftables mode", "kube_proxy: {mode: iptables}")
+    tables = iptables_layout.tables(topology, node)
     return Ruleset(tables) if tables else None

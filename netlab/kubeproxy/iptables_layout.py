@@ -30,7 +30,7 @@ from netlab.kubeproxy.rules import (
     Table,
     Verdict,
 )
-from netlab.model import Address, KubeProxy, Network, Service, ServicePort
+from netlab.model import Address, Network, Service, ServicePort, Topology
 
 MASQUERADE_BIT = 0x4000
 """The bit of the packet's mark that asks for masquerading: kube-proxy's `--iptables-masquerade-bit` is 14."""
@@ -58,16 +58,16 @@ class _Portal(NamedTuple):
         return endpoint_chain(self.name, self.port.protocol, endpoint, self.port.target_port)
 
 
-def tables(services: Iterable[Service], kube_proxy: KubeProxy) -> tuple[Table, ...]:
-    """The tables nat and filter of each family that a Service has a cluster IP of; ip comes before ip6."""
-    services = tuple(services)
+def tables(topology: Topology, node: str) -> tuple[Table, ...]:
+    """The node's tables nat and filter of each family that a Service has a cluster IP of; ip comes before ip6."""
+    drop_invalid = topology.drops_invalid(node)
     made: list[Table] = []
     for family, version in _VERSIONS.items():
-        portals = tuple(_portals(services, version))
+        portals = tuple(_portals(topology.services, version))
         if portals:
-            cluster = _networks(kube_proxy.cluster_cidrs, version)
+            cluster = _networks(topology.kube_proxy.cluster_cidrs, version)
             made.append(Table(family, "nat", tuple(_nat_chains(portals, cluster))))
-            made.append(Table(family, "filter", tuple(_filter_chains(portals, kube_proxy.drop_invalid))))
+            made.append(Table(family, "filter", tuple(_filter_chains(portals, drop_invalid))))
     return tuple(made)
 
 

@@ -148,7 +148,7 @@ def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
             for port in service.ports:
                 for line in wrap_text(_nat(service, port), room, _WIDEST):
                     yield "strong", line
-        if topology.kube_proxy.drop_invalid:
+        if topology.drops_invalid(netns.name):
             yield "strong", "Drops INVALID packets"
 
 

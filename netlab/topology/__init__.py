@@ -1,8 +1,8 @@
 """Topology files: YAML text to a Topology, or every problem of the file at once.
 
 The way through: `document.py` composes nodes, `settings.py` puts in what `--set` says, `language.py` lists the keys and
-`shapes.py` reads their values, `segments.py` wires and addresses, `resolve.py` joins it all. Nothing here touches a
-kernel; `read` is the only function that opens a file.
+`shapes.py` reads their values, `segments.py` wires and addresses, `services.py` makes the Services, `resolve.py`
+joins it all. Nothing here touches a kernel; `read` is the only function that opens a file.
 """
 
 from __future__ import annotations

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import StrEnum
 
+from netlab.model import DropInvalid, Mode, TrafficPolicy
+from netlab.model import Protocol as TransportProtocol
 from netlab.topology import words
 from netlab.topology.shapes import (
     Boolean,
@@ -36,6 +39,10 @@ NETNS = Text("a namespace's name")
 IFNAME = Text("an interface's name", words.ifname, words.IFNAME)
 ADDRESSES = ListOf(Text("an address", words.interface_address), single=True)
 SUBNETS = ListOf(Text("a subnet", words.network), single=True)
+
+
+def _one_of(what: str, words: type[StrEnum]) -> Choice:
+    return Choice(what, tuple(word.value for word in words))
 
 
 def _word(what: str, pattern: str, example: str, check: Callable[[str], None] | None = None) -> Text:
@@ -218,11 +225,12 @@ LINK = Fields(
     }
 )
 
-PROTOCOL = Choice("a protocol", ("TCP", "UDP"))
+PROTOCOL = _one_of("a protocol", TransportProtocol)
 PORT_KEYS = {
-    "port": Key(PORT, "the port of the cluster IP"),
+    "port": Key(PORT, "the port of the cluster IP, and of external and load-balancer IPs"),
     "target_port": Key(PORT, "the endpoints' port (default: port)"),
-    "protocol": Key(PROTOCOL, "TCP or UDP (default TCP)"),
+    "protocol": Key(PROTOCOL, "TCP, UDP or SCTP (default TCP)"),
+    "node_port": Key(PORT, "the port of every node address; in Kubernetes 30000 to 32767 (default: none)"),
 }
 SERVICE_PORT = Fields(
     {
@@ -230,6 +238,13 @@ SERVICE_PORT = Fields(
         **PORT_KEYS,
         "port": Key(PORT, PORT_KEYS["port"].doc, required=True),
     }
+)
+VIRTUAL_IPS = ListOf(Text("an address", words.virtual_ip), single=True)
+TRAFFIC_POLICY = _one_of("a traffic policy", TrafficPolicy)
+SESSION_AFFINITY = Fields(
+    {"timeout_s": Key(Integer(1, 86_400), "how long a client keeps its endpoint, in seconds", required=True)},
+    words.session_affinity,
+    f"ClientIP (for {words.SESSION_AFFINITY_S} seconds)",
 )
 SERVICE = Fields(
     {
@@ -241,9 +256,19 @@ SERVICE = Fields(
             ListOf(Text("an address", words.address), 1, single=True),
             "one address, or one of each family; left out: assigned",
         ),
+        "external_ips": Key(VIRTUAL_IPS, "further addresses that reach the service through a node"),
+        "load_balancer_ips": Key(VIRTUAL_IPS, "addresses of a load balancer that brings the packets to the nodes"),
+        "load_balancer_source_ranges": Key(SUBNETS, "who may use the load-balancer IPs (default: everybody)"),
         "ports": Key(ListOf(SERVICE_PORT, 1), "its ports; a single one may stand in the service itself"),
         **PORT_KEYS,
         "endpoints": Key(ListOf(NETNS), "the namespaces that serve it; none: connections are rejected"),
+        "session_affinity": Key(SESSION_AFFINITY, "keep a client at its endpoint (default: each connection anew)"),
+        "internal_traffic_policy": Key(
+            TRAFFIC_POLICY, "Local: cluster IPs lead to endpoints on the same node only (default Cluster)"
+        ),
+        "external_traffic_policy": Key(
+            TRAFFIC_POLICY, "Local: the ways from outside do so, and keep the client's address (default Cluster)"
+        ),
     }
 )
 
@@ -271,7 +296,11 @@ KUBE_PROXY = Fields(
         "cluster_cidrs": Key(
             ListOf(Text("a subnet", words.network)), "the pods' networks (default: the subnets with pods in them)"
         ),
-        "drop_invalid": Key(Boolean(), "KUBE-FORWARD drops INVALID first (default false, as before v1.15)"),
+        "mode": Key(_one_of("a mode", Mode), "whose chains and rules the nodes get (default iptables)"),
+        "drop_invalid": Key(
+            Boolean((DropInvalid.UNLESS_LIBERAL.value,)),
+            "KUBE-FORWARD drops INVALID first (default false, as before v1.15; unless-liberal: as since v1.29)",
+        ),
     }
 )
 

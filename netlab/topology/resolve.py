@@ -2,41 +2,38 @@
 
 Each function makes one part of the model and notes every problem it sees; a part with problems comes out
 incomplete, and `load` throws the whole away. Interfaces and addresses are `segments.py`'s, derived routes are
-`routing.py`'s.
+`routing.py`'s, Services `services.py`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 
 from yaml.nodes import MappingNode, SequenceNode
 
-from netlab import addressing, routing
+from netlab import routing
 from netlab.model import (
     Address,
-    Endpoint,
     Experiment,
     Interface,
     InterfaceAddress,
-    KubeProxy,
     Netns,
     Network,
     Program,
-    Protocol,
     Readiness,
     Role,
     Route,
-    Service,
-    ServicePort,
     Topology,
     Veth,
 )
 from netlab.routing import Detour
 from netlab.topology import words
 from netlab.topology.document import Item, Reader, suggest
-from netlab.topology.language import POOL_DEFAULTS, TOPOLOGY
+from netlab.topology.language import TOPOLOGY
+from netlab.topology.sections import Sections
 from netlab.topology.segments import Wiring, wire
+from netlab.topology.services import Services, kube_proxy_of
 
 
 def topology(reader: Reader, root: Item, name: str) -> Topology:
@@ -44,13 +41,15 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     lab = _Lab(reader, root)
     wiring = lab.wire()
     namespaces = lab.namespaces(wiring)
-    services = lab.services(wiring)
-    kube_proxy = lab.kube_proxy(wiring)
+    services = Services(lab, wiring, namespaces).all()
+    kube_proxy = kube_proxy_of(lab, wiring)
     if root.get("routing", "auto") == "auto":
         namespaces = _with_routes(namespaces, routing.derive(namespaces, wiring.segments))
         nodes = [netns for netns in namespaces if netns.name in kube_proxy.nodes]
-        cluster_ips = [address for service in services for address in service.cluster_ips]
-        to_services = routing.to_cluster_ips(nodes, wiring.segments, cluster_ips)
+        virtual_ips = dict.fromkeys(
+            address for each in services for address in (*each.cluster_ips, *each.external_ips, *each.load_balancer_ips)
+        )
+        to_services = routing.to_virtual_ips(nodes, wiring.segments, list(virtual_ips))
         detours = routing.through_nodes(namespaces, wiring.segments, kube_proxy.nodes)
         wiring = _without_prefix_routes(wiring, {(detour.netns, detour.ifname) for detour in detours})
         of: dict[str, list[Detour]] = {netns.name: [] for netns in namespaces}
@@ -120,27 +119,8 @@ def _in_key(ifname: str) -> str:
     return ifname.replace(".", "/")
 
 
-class _Lab:
-    """The document's sections and what they refer to each other by."""
-
-    def __init__(self, reader: Reader, root: Item) -> None:
-        self.reader = reader
-        self.root = root
-        self.items: dict[str, Item] = root.get("namespaces", {})
-        self.roles = {name: Role(item.get("role", "host")) for name, item in self.items.items()}
-        self.service_items: dict[str, Item] = root.get("services", {})
-        self.ipv6: bool = root.get("ipv6", False)
-        given = root.get("addressing", {})
-        self.pools: dict[str, Network] = {
-            pool: given[pool].value if pool in given else ip_network(default) for pool, default in POOL_DEFAULTS.items()
-        }
-
-    def known(self, item: Item) -> bool:
-        """Whether an item names a namespace; a problem where it doesn't."""
-        if item.value in self.roles:
-            return True
-        self.reader.at(item, f"no namespace is called {item.value!r}", suggest(item.value, self.roles))
-        return False
+class _Lab(Sections):
+    """Each part of the model, from the sections of the document."""
 
     def wire(self) -> Wiring:
         """Bridges and veths, around the addresses that loopbacks and services have."""
@@ -160,14 +140,14 @@ class _Lab:
     def namespaces(self, wiring: Wiring) -> list[Netns]:
         """Every namespace with the routes and sysctls given for it, and a node's forwarding."""
         interfaces: dict[str, list[Interface]] = {name: [] for name in self.items}
-        for interface in _interfaces(wiring):
+        for interface in wiring.interfaces():
             interfaces[interface.netns].append(interface)
         beside = self._nodes_beside(wiring)
         loopbacks = {name: self._loopback(item, interfaces[name]) for name, item in self.items.items()}
         any_ipv6 = any(
             address.version == 6
             for addresses in (
-                *(interface.addresses for interface in _interfaces(wiring)),
+                *(interface.addresses for interface in wiring.interfaces()),
                 *loopbacks.values(),
             )
             for address in addresses
@@ -326,159 +306,6 @@ class _Lab:
         timeout_s = item.get("timeout_s", Readiness().timeout_s)
         return Readiness(item.get("listening"), item.get("output"), item.get("command"), timeout_s)
 
-    # Services
-
-    def services(self, wiring: Wiring) -> list[Service]:
-        """Every Service, its cluster IPs assigned where they were left open."""
-        addresses: dict[str, list[Address]] = {name: [] for name in self.items}
-        subnets: dict[Network, str] = {}
-        for interface in _interfaces(wiring):
-            for address in interface.addresses:
-                addresses[interface.netns].append(address.ip)
-                subnets.setdefault(address.network, f"{interface.netns}:{interface.ifname}")
-        for name, item in self.items.items():
-            addresses[name] += [_ip(address.value) for address in item.get("loopback", [])]
-        taken: dict[Address, str] = {ip: name for name, ips in addresses.items() for ip in ips}
-        for name, item in self.service_items.items():
-            for given in item.get("cluster_ip", []):
-                self._check_cluster_ip(given, taken, subnets)
-                taken.setdefault(given.value, f"the service {name}")
-        free = {
-            version: addressing.hosts(pool, {int(ip) for ip in taken if ip.version == version})
-            for version, pool in ((4, self.pools["services"]), (6, self.pools["services6"]))
-        }
-        result = []
-        for name, item in self.service_items.items():
-            if name in self.items:
-                hint = "names of both resolve inside the lab; call one of them differently"
-                self.reader.at(item, f"a namespace is called {name!r} too", hint)
-            backends = self._endpoints(item)
-            if "cluster_ip" in item:
-                cluster_ips = self._families(item["cluster_ip"])
-            else:
-                found = {ip.version for backend in backends for ip in addresses[backend.value]}
-                versions = [4] if 4 in found or not found else [6]
-                if self.ipv6 and versions == [4]:
-                    versions.append(6)
-                cluster_ips = []
-                for version in versions:
-                    number = next(free[version], None)
-                    if number is None:
-                        pool = "services" if version == 4 else "services6"
-                        message = f"no address is left in {self.pools[pool]}"
-                        self.reader.at(item, message, f"a larger pool: addressing.{pool}")
-                    else:
-                        cluster_ips.append(IPv4Address(number) if version == 4 else IPv6Address(number))
-            endpoints = []
-            for backend in backends:
-                broken = backend.value in wiring.broken
-                ips = self._endpoint_addresses(backend, cluster_ips, addresses[backend.value], broken)
-                endpoints.append(Endpoint(backend.value, ips))
-            namespace = item.get("namespace", "default")
-            result.append(Service(name, tuple(cluster_ips), self._ports(item), tuple(endpoints), namespace))
-        return result
-
-    def _check_cluster_ip(self, given: Item, taken: dict[Address, str], subnets: dict[Network, str]) -> None:
-        ip = given.value
-        if ip in taken:
-            self.reader.at(given, f"{ip} is the address of {taken[ip]} already", "a cluster IP belongs to one service")
-            return
-        for subnet, user in subnets.items():
-            if ip.version == subnet.version and ip in subnet:
-                hint = "who is in that subnet looks for it there and never asks its node"
-                self.reader.at(given, f"{ip} is inside {subnet}, the subnet of {user}", hint)
-                return
-
-    def _families(self, given: Item) -> list[Address]:
-        result: list[Address] = []
-        for item in given.value:
-            if any(ip.version == item.value.version for ip in result):
-                family = f"IPv{item.value.version}"
-                self.reader.at(item, f"the service has an {family} cluster IP already", "one of each family")
-            else:
-                result.append(item.value)
-        return result
-
-    def _endpoints(self, item: Item) -> list[Item]:
-        result: list[Item] = []
-        for endpoint in item.get("endpoints", []):
-            if any(endpoint.value == other.value for other in result):
-                self.reader.at(endpoint, f"{endpoint.value!r} is an endpoint already")
-            elif self.known(endpoint):
-                result.append(endpoint)
-        return result
-
-    def _endpoint_addresses(
-        self, endpoint: Item, cluster_ips: Iterable[Address], own: Sequence[Address], broken: bool
-    ) -> tuple[Address, ...]:
-        result = []
-        for version in (ip.version for ip in cluster_ips):
-            address = next((ip for ip in own if ip.version == version), None)
-            if address is not None:
-                result.append(address)
-            elif not broken:
-                hint = "the service has a cluster IP of that family; put it on a bridge or link, or set ipv6: true"
-                self.reader.at(endpoint, f"{endpoint.value} has no IPv{version} address", hint)
-        return tuple(result)
-
-    def _ports(self, item: Item) -> tuple[ServicePort, ...]:
-        short = [key for key in ("port", "target_port", "protocol") if key in item]
-        if "ports" in item and short:
-            self.reader.at(item[short[0]], f"{short[0]!r} beside 'ports'", "put it into the list")
-        if "ports" not in item and "port" not in item:
-            if not item.broken:
-                self.reader.at(item, "the service has no port", "port: 80, or a list: ports: [{port: 80}]")
-            return ()
-        result: list[ServicePort] = []
-        for port in item.get("ports", [item]):
-            if "port" not in port:
-                continue
-            number = port["port"].value
-            name = port.get("name", "") if "ports" in item else ""
-            made = ServicePort(number, port.get("target_port", number), Protocol(port.get("protocol", "TCP")), name)
-            if any((made.port, made.protocol) == (other.port, other.protocol) for other in result):
-                self.reader.at(port["port"], f"the service has {made.protocol} port {number} already")
-            if not name and len(item.get("ports", [])) > 1:
-                self.reader.at(port, "one of several ports needs a name", "name: http")
-            elif name and any(name == other.name for other in result):
-                self.reader.at(port["name"], f"the service has a port {name!r} already")
-            result.append(made)
-        return tuple(result)
-
-    def kube_proxy(self, wiring: Wiring) -> KubeProxy:
-        """Where rules go and which networks are the pods', with the defaults that follow from the rest."""
-        fields: dict[str, Item] = self.root.get("kube_proxy", {})
-        if "nodes" in fields:
-            nodes = []
-            for item in fields["nodes"].value:
-                if not self.known(item):
-                    continue
-                if self.roles[item.value] is not Role.NODE:
-                    hint = "kube-proxy's rules translate what a node forwards"
-                    self.reader.at(item, f"{item.value!r} is a {self.roles[item.value]}, not a node", hint)
-                elif item.value in nodes:
-                    self.reader.at(item, f"{item.value!r} is there twice")
-                nodes.append(item.value)
-        else:
-            nodes = [name for name, role in self.roles.items() if role is Role.NODE] if self.service_items else []
-            read = "namespaces" in self.root and not self.root["namespaces"].broken
-            if self.service_items and not nodes and read:
-                hint = "give the namespace that forwards the clients' packets role: node"
-                self.reader.at(self.root["services"], "nobody translates a cluster IP: no namespace is a node", hint)
-        if "cluster_cidrs" in fields:
-            cidrs = [item.value for item in fields["cluster_cidrs"].value]
-        else:
-            cidrs = list(
-                dict.fromkeys(
-                    address.network
-                    for interface in _interfaces(wiring)
-                    if self.roles[interface.netns] is Role.POD
-                    for address in interface.addresses
-                )
-            )
-        drop_invalid = fields["drop_invalid"].value if "drop_invalid" in fields else False
-        return KubeProxy(tuple(nodes), tuple(cidrs) if self.service_items else (), drop_invalid)
-
     def experiment(self) -> Experiment | None:
         """The experiment, if there is one and it names things that exist."""
         if "experiment" not in self.root:
@@ -493,14 +320,6 @@ class _Lab:
             return None
         payload_bytes = item.get("payload_bytes", 1_000_000)
         return Experiment(item.get("trigger"), item.get("client"), item.get("service"), payload_bytes)
-
-
-def _interfaces(wiring: Wiring) -> Iterable[Interface]:
-    for bridge in wiring.bridges:
-        yield bridge.interface
-    for veth in wiring.veths:
-        yield veth.a
-        yield veth.b
 
 
 def _lost_wiring(reader: Reader, root: Item) -> bool:

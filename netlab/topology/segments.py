@@ -6,7 +6,7 @@ subnets are found, given addresses are checked against them, and what was left o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, TypeGuard
@@ -73,6 +73,14 @@ class Wiring(NamedTuple):
     veths: tuple[Veth, ...]
     segments: tuple[tuple[Interface, ...], ...]
     broken: frozenset[str]
+
+    def interfaces(self) -> Iterator[Interface]:
+        """Every interface but `lo`: bridges first, then both ends of each veth."""
+        for bridge in self.bridges:
+            yield bridge.interface
+        for veth in self.veths:
+            yield veth.a
+            yield veth.b
 
 
 def wire(

@@ -138,22 +138,28 @@ class Seconds(NamedTuple):
 
 
 class Boolean(NamedTuple):
-    """true or false."""
+    """true or false, or one of a few words for what lies between; the value is a bool or the word."""
+
+    words: tuple[str, ...] = ()
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
-        scalar = _scalar(reader, node, path, "true or false")
+        expected = " or ".join(("true", "false", *self.words))
+        scalar = _scalar(reader, node, path, expected)
         if scalar is None:
             return None
         text, plain = scalar
+        if text in self.words:
+            return Item(text, node, path)
         if not plain or text not in BOOLEANS:
             meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text.lower())
             hint = f"write {meant}{'' if plain else ', without quotes'}" if meant in ("true", "false") else ""
-            reader.problem(node, path, f"expected true or false, found {kind_of(node, text, plain)}", hint)
+            reader.problem(node, path, f"expected {expected}, found {kind_of(node, text, plain)}", hint)
             return None
         return Item(BOOLEANS[text], node, path)
 
     def schema(self) -> JsonSchema:
-        return {"anyOf": [{"type": "boolean"}, USES_VARIABLE]}
+        words: list[JsonSchema] = [{"enum": list(self.words)}] if self.words else []
+        return {"anyOf": [{"type": "boolean"}, *words, USES_VARIABLE]}
 
 
 class Choice(NamedTuple):

@@ -27,6 +27,9 @@ LAB_NAME_MAX = 32
 LABEL_MAX = 63
 """Longest label of a host name (RFC 1035, 2.3.4): names of namespaces and services resolve inside the lab."""
 
+SESSION_AFFINITY_S = 10_800
+"""How long a client keeps its endpoint if nothing else is said: Kubernetes' DefaultClientIPServiceAffinitySeconds."""
+
 LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 """What the lab's /etc/hosts has for 127.0.0.1 and ::1."""
 
@@ -175,6 +178,25 @@ def address(text: str) -> Address:
     except ValueError:
         hint = "leave out the prefix length" if "/" in text else "for instance 10.0.0.1 or fd00::1"
         raise InvalidError(f"{text!r} is not an address", hint) from None
+
+
+def virtual_ip(text: str) -> Address:
+    """An address of a Service beside its cluster IPs, where Kubernetes would take it (ValidateNonSpecialIP)."""
+    found = address(text)
+    for kind in ("unspecified", "loopback", "link_local", "multicast"):
+        if getattr(found, f"is_{kind}"):
+            article = "an" if kind == "unspecified" else "a"
+            hint = "an address that the clients' packets reach a node with, for instance 203.0.113.10"
+            raise InvalidError(f"{text} is {article} {kind.replace('_', '-')} address, no service can have it", hint)
+    return found
+
+
+def session_affinity(text: str) -> dict[str, str]:
+    """Kubernetes' word for the one kind of session affinity there is, as the mapping that it is short for."""
+    if text != "ClientIP":
+        hint = f"ClientIP, or a mapping with the time: {{timeout_s: {SESSION_AFFINITY_S}}}"
+        raise InvalidError(f"{text!r} is not a session affinity", hint)
+    return {"timeout_s": str(SESSION_AFFINITY_S)}
 
 
 @lru_cache

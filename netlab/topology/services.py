@@ -1,0 +1,273 @@
+"""The Services of a topology and its kube_proxy section: cluster IPs, ports, the other ways in, who serves.
+
+Pure, a part of `resolve.py`'s work: problems go to the reader, and what has problems comes out incomplete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+from netlab import addressing
+from netlab.model import (
+    Address,
+    DropInvalid,
+    Endpoint,
+    InterfaceAddress,
+    KubeProxy,
+    Mode,
+    Netns,
+    Network,
+    Protocol,
+    Role,
+    Service,
+    ServicePort,
+    TrafficPolicy,
+)
+from netlab.topology.document import Item
+from netlab.topology.language import PORT_KEYS
+from netlab.topology.sections import Sections
+from netlab.topology.segments import Wiring
+
+
+class Services:
+    """Makes the Services of one document. namespaces are finished but for their routes."""
+
+    def __init__(self, sections: Sections, wiring: Wiring, namespaces: Sequence[Netns]) -> None:
+        self.reader = sections.reader
+        self.sections = sections
+        self.items = sections.service_items
+        self.wiring = wiring
+        self.nodes = {n.name: n.name if n.role is Role.NODE else n.node for n in namespaces}
+        self.addresses: dict[str, list[Address]] = {name: [] for name in sections.items}
+        self.subnets: dict[Network, str] = {}
+        for interface in wiring.interfaces():
+            for address in interface.addresses:
+                self.addresses[interface.netns].append(address.ip)
+                self.subnets.setdefault(address.network, f"{interface.netns}:{interface.ifname}")
+        for name, item in sections.items.items():
+            self.addresses[name] += [_ip(address.value) for address in item.get("loopback", [])]
+        self.taken: dict[Address, str] = {ip: name for name, ips in self.addresses.items() for ip in ips}
+        self.node_ports: dict[tuple[Protocol, int], int] = {}
+        self.sockets: dict[tuple[Protocol, Address, int], str] = {}
+
+    def all(self) -> list[Service]:
+        """Every Service, its cluster IPs assigned where they were left open."""
+        for name, item in self.items.items():
+            for given in item.get("cluster_ip", []):
+                self._check_cluster_ip(given)
+                self.taken.setdefault(given.value, f"the service {name}")
+        virtual = {
+            given.value
+            for item in self.items.values()
+            for key in ("external_ips", "load_balancer_ips")
+            for given in item.get(key, [])
+        }
+        pools = self.sections.pools
+        self.free = {
+            version: addressing.hosts(pool, {int(ip) for ip in {*self.taken, *virtual} if ip.version == version})
+            for version, pool in ((4, pools["services"]), (6, pools["services6"]))
+        }
+        made = [self._service(name, item) for name, item in self.items.items()]
+        self.cluster_ips = {ip: service.name for service in made for ip in service.cluster_ips}
+        return [self._with_other_ways(service, item) for service, item in zip(made, self.items.values(), strict=True)]
+
+    def _service(self, name: str, item: Item) -> Service:
+        if name in self.sections.items:
+            hint = "names of both resolve inside the lab; call one of them differently"
+            self.reader.at(item, f"a namespace is called {name!r} too", hint)
+        backends = self._endpoints(item)
+        cluster_ips = self._families(item["cluster_ip"]) if "cluster_ip" in item else self._assigned(item, backends)
+        endpoints = []
+        for backend in backends:
+            broken = backend.value in self.wiring.broken
+            ips = self._endpoint_addresses(backend, cluster_ips, self.addresses[backend.value], broken)
+            endpoints.append(Endpoint(backend.value, ips, self.nodes.get(backend.value)))
+        return Service(
+            name,
+            tuple(cluster_ips),
+            self._ports(item),
+            tuple(endpoints),
+            item.get("namespace", "default"),
+            session_affinity_s=item["session_affinity"].get("timeout_s") if "session_affinity" in item else None,
+            internal_traffic_policy=TrafficPolicy(item.get("internal_traffic_policy", "Cluster")),
+            external_traffic_policy=TrafficPolicy(item.get("external_traffic_policy", "Cluster")),
+        )
+
+    def _assigned(self, item: Item, backends: Iterable[Item]) -> list[Address]:
+        found = {ip.version for backend in backends for ip in self.addresses[backend.value]}
+        versions = [4] if 4 in found or not found else [6]
+        if self.sections.ipv6 and versions == [4]:
+            versions.append(6)
+        cluster_ips: list[Address] = []
+        for version in versions:
+            number = next(self.free[version], None)
+            if number is None:
+                pool = "services" if version == 4 else "services6"
+                message = f"no address is left in {self.sections.pools[pool]}"
+                self.reader.at(item, message, f"a larger pool: addressing.{pool}")
+            else:
+                cluster_ips.append(IPv4Address(number) if version == 4 else IPv6Address(number))
+        return cluster_ips
+
+    def _check_cluster_ip(self, given: Item) -> None:
+        ip = given.value
+        if ip in self.taken:
+            message = f"{ip} is the address of {self.taken[ip]} already"
+            self.reader.at(given, message, "a cluster IP belongs to one service")
+            return
+        for subnet, user in self.subnets.items():
+            if ip.version == subnet.version and ip in subnet:
+                hint = "who is in that subnet looks for it there and never asks its node"
+                self.reader.at(given, f"{ip} is inside {subnet}, the subnet of {user}", hint)
+                return
+
+    def _families(self, given: Item) -> list[Address]:
+        result: list[Address] = []
+        for item in given.value:
+            if any(ip.version == item.value.version for ip in result):
+                family = f"IPv{item.value.version}"
+                self.reader.at(item, f"the service has an {family} cluster IP already", "one of each family")
+            else:
+                result.append(item.value)
+        return result
+
+    def _endpoints(self, item: Item) -> list[Item]:
+        result: list[Item] = []
+        for endpoint in item.get("endpoints", []):
+            if any(endpoint.value == other.value for other in result):
+                self.reader.at(endpoint, f"{endpoint.value!r} is an endpoint already")
+            elif self.sections.known(endpoint):
+                result.append(endpoint)
+        return result
+
+    def _endpoint_addresses(
+        self, endpoint: Item, cluster_ips: Iterable[Address], own: Sequence[Address], broken: bool
+    ) -> tuple[Address, ...]:
+        result = []
+        for version in (ip.version for ip in cluster_ips):
+            address = next((ip for ip in own if ip.version == version), None)
+            if address is not None:
+                result.append(address)
+            elif not broken:
+                hint = "the service has a cluster IP of that family; put it on a bridge or link, or set ipv6: true"
+                self.reader.at(endpoint, f"{endpoint.value} has no IPv{version} address", hint)
+        return tuple(result)
+
+    def _ports(self, item: Item) -> tuple[ServicePort, ...]:
+        short = [key for key in PORT_KEYS if key in item]
+        if "ports" in item and short:
+            self.reader.at(item[short[0]], f"{short[0]!r} beside 'ports'", "put it into the list")
+        if "ports" not in item and "port" not in item:
+            if not item.broken:
+                self.reader.at(item, "the service has no port", "port: 80, or a list: ports: [{port: 80}]")
+            return ()
+        result: list[ServicePort] = []
+        for port in item.get("ports", [item]):
+            if "port" not in port:
+                continue
+            number = port["port"].value
+            name = port.get("name", "") if "ports" in item else ""
+            protocol = Protocol(port.get("protocol", "TCP"))
+            made = ServicePort(number, port.get("target_port", number), protocol, name, port.get("node_port"))
+            if any((made.port, made.protocol) == (other.port, other.protocol) for other in result):
+                self.reader.at(port["port"], f"the service has {made.protocol} port {number} already")
+            if not name and len(item.get("ports", [])) > 1:
+                self.reader.at(port, "one of several ports needs a name", "name: http")
+            elif name and any(name == other.name for other in result):
+                self.reader.at(port["name"], f"the service has a port {name!r} already")
+            if made.node_port is not None:
+                self._check_node_port(port["node_port"], made)
+            result.append(made)
+        return tuple(result)
+
+    def _check_node_port(self, given: Item, port: ServicePort) -> None:
+        key = port.protocol, given.value
+        if key in self.node_ports:
+            message = f"the {port.protocol} node port {given.value} is taken already"
+            hint = f"see line {self.node_ports[key]}; a node port belongs to one port of one service"
+            self.reader.at(given, message, hint)
+        self.node_ports.setdefault(key, given.line)
+
+    def _with_other_ways(self, service: Service, item: Item) -> Service:
+        """The Service with what reaches it beside its cluster IPs, once every cluster IP is known."""
+        given = {key: item.get(key, []) for key in ("external_ips", "load_balancer_ips")}
+        for addresses in given.values():
+            for address in addresses:
+                self._check_virtual_ip(service, address)
+        ranges = item.get("load_balancer_source_ranges", [])
+        for source in ranges:
+            if not any(source.value.version == address.value.version for address in given["load_balancer_ips"]):
+                family = f"IPv{source.value.version}"
+                hint = f"load_balancer_ips: one {family} address or more, which the ranges are for"
+                self.reader.at(source, f"the service has no {family} load-balancer IP", hint)
+        ways = any(given.values()) or any(port.node_port is not None for port in service.ports)
+        if service.external_traffic_policy is TrafficPolicy.LOCAL and not ways and not item.broken:
+            hint = (
+                "give it a node_port, external_ips or load_balancer_ips; for its cluster IPs: internal_traffic_policy"
+            )
+            self.reader.at(item["external_traffic_policy"], "nothing outside reaches the service", hint)
+        return service._replace(
+            external_ips=tuple(address.value for address in given["external_ips"]),
+            load_balancer_ips=tuple(address.value for address in given["load_balancer_ips"]),
+            load_balancer_source_ranges=tuple(source.value for source in ranges),
+        )
+
+    def _check_virtual_ip(self, service: Service, given: Item) -> None:
+        ip = given.value
+        if not any(ip.version == cluster_ip.version for cluster_ip in service.cluster_ips):
+            hint = "kube-proxy serves a family only where the service has a cluster IP of it: add one to cluster_ip"
+            self.reader.at(given, f"the service has no IPv{ip.version} cluster IP", hint)
+        if ip in self.cluster_ips:
+            owner = self.cluster_ips[ip]
+            self.reader.at(given, f"{ip} is the cluster IP of the service {owner}", "an address of no cluster IP")
+            return
+        for port in service.ports:
+            key = port.protocol, ip, port.port
+            if key in self.sockets:
+                message = f"{port.protocol} port {port.port} of {ip} is the service {self.sockets[key]}'s already"
+                self.reader.at(given, message, "another address, or another port")
+            self.sockets.setdefault(key, service.name)
+
+
+def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
+    """Where rules go and which networks are the pods', with the defaults that follow from the rest."""
+    fields: dict[str, Item] = sections.root.get("kube_proxy", {})
+    if "nodes" in fields:
+        nodes = []
+        for item in fields["nodes"].value:
+            if not sections.known(item):
+                continue
+            if sections.roles[item.value] is not Role.NODE:
+                hint = "kube-proxy's rules translate what a node forwards"
+                sections.reader.at(item, f"{item.value!r} is a {sections.roles[item.value]}, not a node", hint)
+            elif item.value in nodes:
+                sections.reader.at(item, f"{item.value!r} is there twice")
+            nodes.append(item.value)
+    else:
+        nodes = [name for name, role in sections.roles.items() if role is Role.NODE] if sections.service_items else []
+        read = "namespaces" in sections.root and not sections.root["namespaces"].broken
+        if sections.service_items and not nodes and read:
+            hint = "give the namespace that forwards the clients' packets role: node"
+            sections.reader.at(
+                sections.root["services"], "nobody translates a cluster IP: no namespace is a node", hint
+            )
+    if "cluster_cidrs" in fields:
+        cidrs = [item.value for item in fields["cluster_cidrs"].value]
+    else:
+        cidrs = list(
+            dict.fromkeys(
+                address.network
+                for interface in wiring.interfaces()
+                if sections.roles[interface.netns] is Role.POD
+                for address in interface.addresses
+            )
+        )
+    given = fields["drop_invalid"].value if "drop_invalid" in fields else False
+    drop_invalid = {True: DropInvalid.ALWAYS, False: DropInvalid.NEVER}.get(given, DropInvalid.UNLESS_LIBERAL)
+    mode = Mode(fields["mode"].value) if "mode" in fields else Mode.IPTABLES
+    return KubeProxy(tuple(nodes), tuple(cidrs) if sections.service_items else (), drop_invalid, mode)
+
+
+def _ip(address: Address | InterfaceAddress) -> Address:
+    return address.ip if isinstance(address, IPv4Interface | IPv6Interface) else address
