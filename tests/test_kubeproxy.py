@@ -14,7 +14,18 @@ import pytest
 
 from netlab.kubeproxy import Ruleset, ruleset
 from netlab.kubeproxy.names import endpoint_chain, service_chain, service_port_name
-from netlab.model import BE_LIBERAL, DropInvalid, Endpoint, KubeProxy, Netns, Protocol, Role, Service, ServicePort, Topology
+from netlab.model import (
+    BE_LIBERAL,
+    DropInvalid,
+    Endpoint,
+    KubeProxy,
+    Netns,
+    Protocol,
+    Role,
+    Service,
+    ServicePort,
+    Topology,
+)
 
 WEB = Service(
     "web", (ip_address("192.168.0.2"),), (ServicePort(80, 8080),), (Endpoint("a", (ip_address("10.0.1.2"),)),)
