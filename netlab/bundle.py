@@ -22,7 +22,7 @@ from netlab.events import Packet
 from netlab.files import write_whole
 from netlab.judge import Result
 from netlab.kubeproxy import ruleset
-from netlab.model import Topology
+from netlab.model import Mode, Topology
 from netlab.recording import Recording
 from netlab.report import html, packets, text
 from netlab.report import json as report_json
@@ -157,7 +157,8 @@ def _rules(topology: Topology, facts: Facts) -> dict[str, str]:
     for netns in topology.namespaces:
         if (wanted := ruleset(topology, netns.name)) is not None:
             found[f"rules/{netns.name}.nft"] = wanted.nft()
-            found[f"rules/{netns.name}.iptables-save"] = wanted.iptables_save()
+            if topology.kube_proxy.mode is Mode.IPTABLES:
+                found[f"rules/{netns.name}.iptables-save"] = wanted.iptables_save()
         if listed := facts.rules.get(netns.name):
             found[f"rules/{netns.name}.listed"] = listed
     return found

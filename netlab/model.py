@@ -280,6 +280,20 @@ class Topology(NamedTuple):
             return dict(self.netns(node).sysctls).get(BE_LIBERAL, "0") == "0"
         return asked is DropInvalid.ALWAYS
 
+    def primary_address(self, netns: str, version: int) -> Address | None:
+        """The address that a namespace goes by, in the lab's /etc/hosts and as a node's IP; None without that family.
+
+        Of a node it is not one of those at which only its pods are, unless it has no other.
+        """
+        own = [address for address in self.netns(netns).loopback if address.version == version]
+        pods = {name.name for name in self.namespaces if name.role is Role.POD}
+        to_pods = {(v.a.netns, v.a.master or v.a.ifname) for v in self.veths if v.b.netns in pods}
+        to_pods |= {(v.b.netns, v.b.master or v.b.ifname) for v in self.veths if v.a.netns in pods}
+        interfaces = [interface for interface in self.interfaces() if interface.netns == netns]
+        for interface in sorted(interfaces, key=lambda interface: (interface.netns, interface.ifname) in to_pods):
+            own += [address for address in interface.addresses if address.version == version]
+        return own[0].ip if own else None
+
     def interfaces(self) -> Iterator[Interface]:
         """Every interface but `lo`: bridges first, then both ends of each veth, in order."""
         for bridge in self.bridges:

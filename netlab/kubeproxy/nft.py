@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from netlab.kubeproxy import objects
 from netlab.kubeproxy.names import socket_address
-from netlab.kubeproxy.rules import Chain, Dnat, Family, FlipMark, Jump, Match, Rule, SetMark, Table, Verdict
+from netlab.kubeproxy.rules import Dnat, Family, FlipMark, Hook, Jump, Match, Rule, SetMark, Table, Verdict
 
 COMMENT_MAXLEN = 128
 """Longest comment of a rule in characters (libnftnl's NFTNL_UDATA_COMMENT_MAXLEN)."""
 
 
-def tables_text(tables: Iterable[Table], *, replace: bool) -> str:
+def tables_text(tables: Iterable[Table | objects.Table], *, replace: bool) -> str:
     """One transaction that makes these tables, or puts them in the place of what has their names.
 
     `table` comes before `delete table`, so that the deletion finds something to delete the first time too. Without
@@ -25,27 +26,64 @@ def tables_text(tables: Iterable[Table], *, replace: bool) -> str:
         if replace:
             lines += [f"table {table.family} {table.name}", f"delete table {table.family} {table.name}"]
         lines += [f"table {table.family} {table.name} {{"]
-        for chain in table.chains:
-            lines += (f"\t{line}" for line in _chain(chain, table.family))
+        lines += (f"\t{line}" for line in _objects(table))
         lines += ["}"]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _chain(chain: Chain, family: Family) -> Iterator[str]:
-    yield f"chain {chain.name} {{"
-    if (hook := chain.hook) is not None:
+def _objects(table: Table | objects.Table) -> Iterator[str]:
+    if isinstance(table, Table):
+        for chain in table.chains:
+            yield from _chain(chain.name, chain.hook, [_rule(rule, table.family) for rule in chain.rules])
+        return
+    yield f'comment "{table.comment}"'
+    for each in table.sets:
+        yield from _set(each)
+    for made in table.chains:
+        head = [_with_comment("", made.comment)] if made.comment else []
+        rules = (_with_comment(rule.words, rule.comment) for rule in made.rules)
+        yield from _chain(made.name, made.hook, [*head, *rules])
+
+
+def _chain(name: str, hook: Hook | None, lines: Iterable[str]) -> Iterator[str]:
+    yield f"chain {name} {{"
+    if hook is not None:
         yield f"\ttype {hook.type} hook {hook.hook} priority {hook.priority}; policy accept;"
-    for rule in chain.rules:
-        yield f"\t{_rule(rule, family)}"
+    for line in lines:
+        yield f"\t{line}"
     yield "}"
+
+
+def _set(made: objects.Set) -> Iterator[str]:
+    yield f"{'map' if ' : ' in made.type else 'set'} {made.name} {{"
+    yield f"\ttype {made.type}"
+    if made.timeout_s is not None:
+        # dynamic: rules add elements to it.
+        yield "\tflags dynamic,timeout"
+        yield f"\ttimeout {made.timeout_s}s"
+    if made.comment:
+        yield f"\t{_with_comment('', made.comment)}"
+    if made.elements:
+        yield "\telements = {"
+        for element in made.elements[:-1]:
+            yield f"\t\t{_element(element)},"
+        yield f"\t\t{_element(made.elements[-1])}"
+        yield "\t}"
+    yield "}"
+
+
+def _element(element: objects.Element) -> str:
+    key = _with_comment(element.key, element.comment)
+    return f"{key} : {element.value}" if element.value else key
+
+
+def _with_comment(words: str, comment: str) -> str:
+    return f'{words} comment "{comment[:COMMENT_MAXLEN]}"'.lstrip() if comment else words
 
 
 def _rule(rule: Rule, family: Family) -> str:
     # A counter in each, as iptables has it: which way packets went is read from `nft list ruleset`.
-    words = [*_match(rule.match, family), "counter", _statement(rule, family)]
-    if rule.comment:
-        words.append(f'comment "{rule.comment[:COMMENT_MAXLEN]}"')
-    return " ".join(words)
+    return _with_comment(" ".join([*_match(rule.match, family), "counter", _statement(rule, family)]), rule.comment)
 
 
 def _match(match: Match, family: Family) -> Iterator[str]:

@@ -101,7 +101,7 @@ class Hook(NamedTuple):
     """Where a base chain hangs: `type nat hook prerouting priority -100`."""
 
     type: Literal["nat", "filter"]
-    hook: Literal["prerouting", "output", "forward", "postrouting"]
+    hook: Literal["prerouting", "input", "forward", "output", "postrouting"]
     priority: int
 
 

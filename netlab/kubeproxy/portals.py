@@ -1,0 +1,107 @@
+"""Services as one node sees them: each port in each family, with its addresses there and the endpoints to choose from.
+
+What is the same in both modes: kube-proxy's `CategorizeEndpoints` (pkg/proxy/topology.go) and the questions of its
+ServicePort (pkg/proxy/serviceport.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import NamedTuple
+
+from netlab.kubeproxy.rules import Family
+from netlab.model import Address, KubeProxy, Network, Service, ServicePort, Topology, TrafficPolicy
+
+VERSIONS: dict[Family, int] = {"ip": 4, "ip6": 6}
+"""The IP version of each family."""
+
+MASQUERADE_BIT = 0x4000
+"""The bit of the packet's mark that asks for masquerading: kube-proxy's `--iptables-masquerade-bit` and
+`--nftables-masquerade-bit` are 14."""
+
+
+class Portal(NamedTuple):
+    """One port of a Service in one family. endpoints are all there are, local those on the node itself."""
+
+    service: Service
+    port: ServicePort
+    cluster_ip: Address
+    external_ips: tuple[Address, ...]
+    load_balancer_ips: tuple[Address, ...]
+    source_ranges: tuple[Network, ...]
+    endpoints: tuple[Address, ...]
+    local: tuple[Address, ...]
+
+    @property
+    def name(self) -> str:
+        """What kube-proxy calls it: "default/web:http", or "default/web" for an unnamed port."""
+        name = f"{self.service.namespace}/{self.service.name}"
+        return f"{name}:{self.port.name}" if self.port.name else name
+
+    @property
+    def external(self) -> bool:
+        """Whether there are other ways to it than the cluster IP."""
+        return self.port.node_port is not None or bool(self.external_ips or self.load_balancer_ips)
+
+    @property
+    def internal_local(self) -> bool:
+        """Whether what is sent to the cluster IP must stay on the node."""
+        return self.service.internal_traffic_policy is TrafficPolicy.LOCAL
+
+    @property
+    def external_local(self) -> bool:
+        """Whether what comes by the other ways must stay on the node."""
+        return self.service.external_traffic_policy is TrafficPolicy.LOCAL
+
+    @property
+    def for_internal(self) -> tuple[Address, ...]:
+        """The endpoints for what is sent to the cluster IP."""
+        return self.local if self.internal_local else self.endpoints
+
+    @property
+    def for_external(self) -> tuple[Address, ...]:
+        """The endpoints for what comes by the other ways from outside."""
+        return self.local if self.external_local else self.endpoints
+
+    @property
+    def by_cluster_policy(self) -> tuple[Address, ...]:
+        """The endpoints to choose from where any will do; a node's own and its pods' traffic is never held back."""
+        return () if self.internal_local and not self.external else self.endpoints
+
+    @property
+    def by_local_policy(self) -> tuple[Address, ...]:
+        """The endpoints to choose from where only the node's own will do."""
+        return self.local if self.internal_local or (self.external_local and self.external) else ()
+
+    @property
+    def reachable(self) -> tuple[Address, ...]:
+        """The endpoints that some traffic of this node may be sent to."""
+        return self.by_cluster_policy or self.by_local_policy
+
+
+def portals(topology: Topology, node: str, version: int) -> Iterator[Portal]:
+    """Every port of every Service with a cluster IP of that family, in the topology's order."""
+    for service in topology.services:
+        endpoints = [(address, e.node == node) for e in service.endpoints for address in e.addresses]
+        for cluster_ip in service.cluster_ips:
+            if cluster_ip.version == version:
+                for port in service.ports:
+                    yield Portal(
+                        service,
+                        port,
+                        cluster_ip,
+                        tuple(ip for ip in service.external_ips if ip.version == version),
+                        tuple(ip for ip in service.load_balancer_ips if ip.version == version),
+                        tuple(cidr for cidr in service.load_balancer_source_ranges if cidr.version == version),
+                        tuple(address for address, _ in endpoints if address.version == version),
+                        tuple(address for address, local in endpoints if local and address.version == version),
+                    )
+
+
+def cluster_networks(kube_proxy: KubeProxy, version: int) -> tuple[Network, ...]:
+    """The pods' networks of that family, adjacent and nested ones as one."""
+    cidrs = kube_proxy.cluster_cidrs
+    if version == 4:
+        return tuple(collapse_addresses(cidr for cidr in cidrs if isinstance(cidr, IPv4Network)))
+    return tuple(collapse_addresses(cidr for cidr in cidrs if isinstance(cidr, IPv6Network)))
