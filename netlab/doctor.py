@@ -1,7 +1,8 @@
 """What this kernel and this user can do, found out by doing it: `netlab doctor`.
 
-Every probe runs in a forked child, in namespaces that end with it, so that nothing is left and nothing of the host's
-is touched. A Check is a value; rendering is pure. Nothing here builds or repairs a lab.
+Every check of the kernel runs in a forked child, in namespaces that end with it, so that nothing is left and nothing of
+the host's is touched. What experiments can ask for comes from `capabilities/`. A Check is a value; rendering is pure.
+Nothing here builds or repairs a lab.
 """
 
 from __future__ import annotations
@@ -9,27 +10,26 @@ from __future__ import annotations
 import json
 import os
 import platform
-import select
 import shutil
-import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from netlab.capabilities import probe
+from netlab.capabilities.scratch import TIMEOUT_S, attempt
+from netlab.capability import CAPABILITIES, Capability
 from netlab.errors import LabError, NetlabError
 from netlab.holder import become_rootless
 from netlab.state import LabDirectory, labs, run_directory
-from netlab.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, MS_PRIVATE, MS_REC, mount, unshare
+from netlab.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
 
-PROBE_TIMEOUT_S = 20.0
-"""How long one probe may take: a kernel that has to load modules first needs seconds under emulation."""
+FLAGSHIP_NEEDS = ("tcp-repair", "raw-sockets")
+"""The capabilities without which the flagship can't run; others are needed by what names them."""
 
-TCP_REPAIR = 19  # include/uapi/linux/tcp.h
 NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
 
 # One of each thing that kube-proxy's rules need; loaded into a namespace that ends with the probe.
@@ -78,8 +78,7 @@ def checks() -> list[Check]:
         nat(),
         conntrack_events(),
         invalid_reasons(),
-        tcp_repair(),
-        *(qdisc(kind) for kind in ("tbf", "htb", "netem")),
+        *map(_capability, probe(CAPABILITIES).values()),
         *(program(name) for name in ("ip", "nft")),
         command(),
         leftovers(),
@@ -194,7 +193,7 @@ def user_namespaces() -> Check:
         become_rootless()
         return "this user can make them"
 
-    found = _try("user namespaces", _attempt(body, enter=False))
+    found = _try("user namespaces", attempt(body, enter=False))
     if os.geteuid() == 0 and not found.ok:
         return Check(found.name, None, found.detail, "root's labs need none, unless made with --rootless")
     return found
@@ -207,7 +206,7 @@ def namespaces() -> Check:
         unshare(CLONE_NEWPID | CLONE_NEWNET)
         return "network, mount and PID"
 
-    return _try("namespaces", _attempt(body))
+    return _try("namespaces", attempt(body))
 
 
 def links() -> Check:
@@ -223,7 +222,7 @@ def links() -> Check:
             ip.link("set", index=veth, master=bridge, state="up")
         return "veth, bridge"
 
-    return _try("links", _attempt(body))
+    return _try("links", attempt(body))
 
 
 def nat() -> Check:
@@ -237,7 +236,7 @@ def nat() -> Check:
             raise NetlabError(error.strip().splitlines()[0])
         return "nf_tables with DNAT, masquerade, reject and conntrack state"
 
-    return _try("kube-proxy rules", _attempt(body))
+    return _try("kube-proxy rules", attempt(body))
 
 
 def conntrack_events() -> Check:
@@ -250,7 +249,7 @@ def conntrack_events() -> Check:
             list(conntrack.dump())
         return "ctnetlink lists conntrack's entries"
 
-    return _try("conntrack", _attempt(body))
+    return _try("conntrack", attempt(body))
 
 
 def invalid_reasons() -> Check:
@@ -261,102 +260,26 @@ def invalid_reasons() -> Check:
         (sysctls / "nf_log/2").write_text("nfnetlink_log")
         (sysctls / "nf_conntrack_log_invalid").write_text("6")
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as log:
-            log.settimeout(PROBE_TIMEOUT_S)
+            log.settimeout(TIMEOUT_S)
             log.send(_nflog_bind(group=0))
             # nlmsghdr, then the nlmsgerr that acknowledges: its error is 0 or a negative errno.
             if error := -struct.unpack_from("=i", log.recv(4096), 16)[0]:
                 raise OSError(error, os.strerror(error), "NFLOG group 0")
         return "conntrack tells NFLOG why a packet is INVALID"
 
-    return _try("NFLOG", _attempt(body))
+    return _try("NFLOG", attempt(body))
 
 
-def tcp_repair() -> Check:
-    """TCP_REPAIR, with which the trigger window-overrun sets a socket's window."""
-
-    def body() -> str:
-        with socket.socket() as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
-        return "a socket's window can be set"
-
-    return _try("TCP_REPAIR", _attempt(body))
-
-
-def qdisc(kind: str) -> Check:
-    """A queueing discipline; a topology that names one which isn't there can't be built, and others can."""
-    parameters = {
-        "tbf": {"rate": 125_000, "burst": 16_384, "latency": 50_000},
-        "htb": {"default": 0x10},
-        "netem": {"delay": 10_000},
-    }[kind]
-
-    def body() -> str:
-        from pyroute2 import IPRoute
-
-        with IPRoute() as ip:
-            ip.tc("add", kind, index=ip.link_lookup(ifname="lo")[0], handle="1:", **parameters)
-        return "there"
-
-    outcome = _attempt(body)
-    name = f"qdisc {kind}"
-    if isinstance(outcome, NetlabError):
-        return Check(name, None, f"can't be added: {outcome.message}", "topologies that ask for it can't be built")
-    return Check(name, True, outcome)
+def _capability(found: Capability) -> Check:
+    if found.there or found.name in FLAGSHIP_NEEDS:
+        return Check(found.name, found.there, found.reason)
+    return Check(found.name, None, found.reason)
 
 
 def _try(name: str, outcome: str | NetlabError) -> Check:
     if isinstance(outcome, NetlabError):
         return Check(name, False, outcome.message, outcome.hint or "")
     return Check(name, True, outcome)
-
-
-def _attempt(body: Callable[[], str], *, enter: bool = True) -> str | NetlabError:
-    """Run body in a forked child, in namespaces of its own if enter; what it returns, or the error it ended with."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        _run_child(body, enter, write)
-    os.close(write)
-    with os.fdopen(read) as answers:
-        ready, _, _ = select.select([answers], [], [], PROBE_TIMEOUT_S)
-        if not ready:
-            os.kill(child, signal.SIGKILL)
-        answer = answers.read()
-    os.waitpid(child, 0)
-    if not answer:
-        return NetlabError("the probe ended without an answer" if ready else "the kernel gave no answer in time")
-    word, message, hint = json.loads(answer)
-    return str(message) if word == "ok" else NetlabError(message, hint)
-
-
-def _run_child(body: Callable[[], str], enter: bool, write: int) -> NoReturn:
-    try:
-        if enter:
-            _enter()
-        answer = ["ok", body(), None]
-    except NetlabError as error:
-        answer = ["error", error.message, error.hint]
-    # Whatever a library raises in the child is an answer: a traceback would go to the user's terminal.
-    except Exception as error:
-        answer = ["error", _words(error), None]
-    os.write(write, json.dumps(answer).encode())
-    os._exit(0)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    code = getattr(error, "code", None)  # pyroute2's NetlinkError: an errno
-    return os.strerror(code) if isinstance(code, int) else str(error) or type(error).__name__
-
-
-def _enter() -> None:
-    if os.geteuid() != 0:
-        become_rootless()
-        return
-    unshare(CLONE_NEWNET | CLONE_NEWNS)
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
 
 
 def _nflog_bind(group: int) -> bytes:

@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 
-from netlab import doctor
+from netlab import capabilities, doctor
+from netlab.capability import Capability
 
 _user_namespaces = cache(doctor.user_namespaces)
-_qdisc = cache(doctor.qdisc)
 
 
 def skip_unless_root() -> None:
@@ -22,20 +22,24 @@ def skip_unless_root() -> None:
 
 def skip_unless_userns() -> None:
     """Skip unless this user can make a user namespace."""
-    _skip_unless(_user_namespaces())
+    check = _user_namespaces()
+    if not check.ok:
+        pytest.skip(f"{check.name}: {check.detail}")
 
 
-def skip_unless_qdisc(kind: str) -> None:
-    """Skip unless the kernel has that qdisc: "tbf", "htb" or "netem"."""
-    _skip_unless(_qdisc(kind))
+@cache
+def _capability(name: str) -> Capability:
+    return capabilities.probe([name])[name]
+
+
+def skip_unless_capability(name: str) -> None:
+    """Skip unless this kernel and user have what is called so."""
+    found = _capability(name)
+    if not found.there:
+        pytest.skip(f"{name}: {found.reason}")
 
 
 def skip_unless_program(name: str) -> None:
     """Skip unless there is a program of that name."""
     if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
         pytest.skip(f"needs the program {name}")
-
-
-def _skip_unless(check: doctor.Check) -> None:
-    if not check.ok:
-        pytest.skip(f"{check.name}: {check.detail}")

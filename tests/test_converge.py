@@ -48,7 +48,7 @@ def lab(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> labs.L
     """The cluster, up."""
     for program in ("ip", "nft", "tc", "sysctl"):
         skips.skip_unless_program(program)
-    skips.skip_unless_qdisc("tbf")
+    skips.skip_unless_capability("tbf")
     cluster = labs.make(netlab, lab_name, tmp_path, privilege, CLUSTER)
     cluster.up()
     return cluster
@@ -248,7 +248,7 @@ def standing(session_rundir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The cluster, up once for all edits; root's where this is root."""
     for program in ("ip", "nft", "tc", "sysctl"):
         skips.skip_unless_program(program)
-    skips.skip_unless_qdisc("tbf")
+    skips.skip_unless_capability("tbf")
     if os.geteuid() != 0:
         skips.skip_unless_userns()
     netlab = Netlab(session_rundir / "edits")

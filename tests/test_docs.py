@@ -160,7 +160,7 @@ def test_the_tutorial_prints_what_it_says(netlab: Netlab, lab_name: str, tmp_pat
     skips.skip_unless_userns()
     for program in ("ip", "curl", "getent"):
         skips.skip_unless_program(program)
-    skips.skip_unless_qdisc("tbf")
+    skips.skip_unless_capability("tbf")
     path = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
     told, seen = "", ""
     for block in blocks(PAGE.replace("tutorial", lab_name)):

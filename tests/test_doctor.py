@@ -12,8 +12,8 @@ import pytest
 import skips
 
 from netlab import doctor
+from netlab.capability import CAPABILITIES, Capability
 from netlab.doctor import Check
-from netlab.errors import NetlabError
 
 FINE = [
     Check("kernel", True, "Linux 6.12.0"),
@@ -131,34 +131,11 @@ def test_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_probe_that_fails_is_an_answer_and_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    def body() -> str:
-        raise NetlabError("it can't", "do without")
-
-    outcome = doctor._attempt(body, enter=False)
-    assert isinstance(outcome, NetlabError)
-    assert (outcome.message, outcome.hint) == ("it can't", "do without")
-    assert capfd.readouterr() == ("", "")
-
-
-def test_probe_that_dies_is_an_answer() -> None:
-    def body() -> str:
-        os._exit(3)
-
-    assert str(doctor._attempt(body, enter=False)) == "the probe ended without an answer"
-
-
-def test_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PROBE_TIMEOUT_S", 0.05)
-    read, write = os.pipe()
-
-    def body() -> str:
-        os.close(write)
-        return os.read(read, 1).decode()
-
-    assert str(doctor._attempt(body, enter=False)) == "the kernel gave no answer in time"
-    os.close(read)
-    os.close(write)
+def test_a_missing_capability_is_a_note_unless_the_flagship_needs_it() -> None:
+    assert doctor._capability(Capability("netem", False, "no such qdisc")) == Check("netem", None, "no such qdisc")
+    assert doctor._capability(Capability("netem", True, "it is there")) == Check("netem", True, "it is there")
+    missing = Check("tcp-repair", False, "not permitted")
+    assert doctor._capability(Capability("tcp-repair", False, "not permitted")) == missing
 
 
 @pytest.mark.kernel
@@ -179,10 +156,7 @@ def test_probes_on_this_kernel() -> None:
         "kube-proxy rules",
         "conntrack",
         "NFLOG",
-        "TCP_REPAIR",
-        "qdisc tbf",
-        "qdisc htb",
-        "qdisc netem",
+        *CAPABILITIES,
         "program ip",
         "program nft",
         "command",

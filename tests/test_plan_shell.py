@@ -134,7 +134,7 @@ def read_topology(file: Path, name: str) -> Topology:
     _, topology = read(str(file), name=name)
     for interface in topology.interfaces():
         if interface.qdisc is not None and not interface.qdisc.kind.endswith("fifo"):  # these are in every kernel
-            skips.skip_unless_qdisc(interface.qdisc.kind)
+            skips.skip_unless_capability(interface.qdisc.kind)
     return topology
 
 

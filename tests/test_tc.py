@@ -153,7 +153,7 @@ def qdisc_of(text: str) -> Qdisc:
 def test_a_qdisc_is_the_one_that_tc_makes_of_the_same_words(veth: int, text: str) -> None:
     qdisc = qdisc_of(text)
     if not qdisc.kind.endswith("fifo"):
-        skips.skip_unless_qdisc(qdisc.kind)
+        skips.skip_unless_capability(qdisc.kind)
     by_hand(qdisc)
     wanted = told()
     subprocess.run(["tc", "qdisc", "del", "dev", "eth0", "root"], check=True)
@@ -177,7 +177,7 @@ def test_one_replaces_another_of_its_kind_and_deleting_leaves_the_kernels_own(ve
 def test_roots_are_those_that_someone_set_with_htbs_class(veth: int) -> None:
     from pyroute2 import IPRoute
 
-    skips.skip_unless_qdisc("htb")
+    skips.skip_unless_capability("htb")
     with IPRoute() as ipr:
         assert tc.roots(ipr) == {}
         tc.replace_root(veth, qdisc_of("htb;rate 1mbit"))

@@ -40,7 +40,7 @@ services:
 
 
 def test_host_is_as_before(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
-    skips.skip_unless_qdisc("tbf")
+    skips.skip_unless_capability("tbf")
     lab = labs.make(netlab, lab_name, tmp_path, privilege, EVERYTHING)
     before = host.snapshot(netlab.rundir)
     assert lab.up() == f"lab {lab_name} is up: 3 namespaces, 3 links, 1 service\n"

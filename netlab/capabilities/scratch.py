@@ -1,0 +1,92 @@
+"""Trying something in a forked child, in an empty network namespace that ends with it.
+
+What is tried leaves nothing behind, whatever becomes of it, and may not fail the caller: even a library's exception is
+only an answer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from typing import NoReturn
+
+from netlab import interrupts
+from netlab.errors import NetlabError
+from netlab.holder import become_rootless
+from netlab.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+
+TIMEOUT_S = 20.0
+"""How long one attempt may take: a kernel that has to load modules first needs seconds under emulation."""
+
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # include/uapi/linux/sockios.h, if.h
+
+
+def attempt(body: Callable[[], str], *, enter: bool = True) -> str | NetlabError:
+    """Run body in a forked child, in namespaces of its own if enter; what it returns, or the error it ended with.
+
+    An ordinary user's child makes a user namespace first. The error's message is one line.
+    """
+    read, write = os.pipe()
+    child = interrupts.fork()
+    if child == 0:
+        os.close(read)
+        _run(body, enter, write)
+    os.close(write)
+    answer = ""
+    try:
+        with os.fdopen(read) as answers:
+            ready, _, _ = select.select([answers], [], [], TIMEOUT_S)
+            if ready:
+                answer = answers.read()
+    finally:
+        os.kill(child, signal.SIGKILL)  # it has ended but where it hangs, or the caller was interrupted
+        os.waitpid(child, 0)
+    if not answer:
+        return NetlabError("the probe ended without an answer" if ready else "the kernel gave no answer in time")
+    word, message, hint = json.loads(answer)
+    return str(message) if word == "ok" else NetlabError(message, hint)
+
+
+def _run(body: Callable[[], str], enter: bool, write: int) -> NoReturn:
+    try:
+        if enter:
+            _enter()
+        answer = ["ok", body(), None]
+    except NetlabError as error:
+        answer = ["error", _one_line(error.message), error.hint]
+    # Whatever a library raises in the child is an answer: a traceback would go to the user's terminal.
+    except Exception as error:
+        answer = ["error", _one_line(_words(error)), None]
+    os.write(write, json.dumps(answer).encode())
+    os._exit(0)
+
+
+def _one_line(message: str) -> str:
+    return message.strip().partition("\n")[0]
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    code = getattr(error, "code", None)  # pyroute2's NetlinkError: an errno
+    return os.strerror(code) if isinstance(code, int) else str(error) or type(error).__name__
+
+
+def _enter() -> None:
+    if os.geteuid() != 0:
+        become_rootless()
+        return
+    unshare(CLONE_NEWNET | CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+
+
+def set_loopback_up() -> None:
+    """Equivalent to `ip link set lo up`, in the calling thread's network namespace; OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))

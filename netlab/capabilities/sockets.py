@@ -1,0 +1,49 @@
+"""What sockets can be made and told."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from netlab.capabilities.scratch import TIMEOUT_S, set_loopback_up
+from netlab.errors import UnsupportedError
+
+_ETH_P_ALL = 3  # include/uapi/linux/if_ether.h
+# include/uapi/linux/tcp.h; struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
+_TCP_REPAIR, _TCP_REPAIR_WINDOW = 19, 29
+_REPAIR_WINDOW = struct.Struct("=5I")
+
+
+def raw() -> str:
+    """A TCP segment written by hand, and seen by a packet socket on its way."""
+    set_loopback_up()
+    segment = struct.pack("!HHIIBBHHH", 1, 1, 1, 0, 5 << 4, 0, 0, 0, 0)
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as packets,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender,
+    ):
+        packets.settimeout(TIMEOUT_S / 2)
+        sender.sendto(segment, ("127.0.0.1", 0))
+        while not packets.recv(1 << 16).endswith(segment):
+            pass
+    return "segments can be crafted, and seen"
+
+
+def tcp_repair() -> str:
+    """A connection's send window doubled, and read back. UnsupportedError where it stays as it was."""
+    set_loopback_up()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as sock,
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+        snd_wl1, snd_wnd, max_window, *received = _window(sock)
+        wanted = (snd_wl1, 2 * snd_wnd, max(max_window, 2 * snd_wnd), *received)
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _REPAIR_WINDOW.pack(*wanted))
+        if _window(sock) != wanted:
+            raise UnsupportedError("a socket's window stays what it was")
+    return "a socket's window can be set"
+
+
+def _window(sock: socket.socket) -> tuple[int, ...]:
+    return _REPAIR_WINDOW.unpack(sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _REPAIR_WINDOW.size))

@@ -1,0 +1,29 @@
+"""What a kernel lets a user do, by name: what experiments ask for and expect by, and what `netlab doctor` lists. Pure.
+
+docs/capabilities.md explains the names; `capabilities/` tries them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Capability(NamedTuple):
+    """Whether something is there. reason says in one line what was seen, or what is missing."""
+
+    name: str
+    there: bool
+    reason: str
+
+
+CAPABILITIES: Mapping[str, str] = {
+    "forgives-late-segments": "conntrack lets a segment from far below the window pass",
+    "forgives-small-overshoot": "conntrack lets a segment pass that goes past the window by less than a whole window",
+    "tcp-repair": "a socket's send window can be set",
+    "raw-sockets": "segments can be crafted, and seen on their way",
+    "tbf": "the qdisc that holds traffic to one rate",
+    "htb": "the qdisc that has classes with rates",
+    "netem": "the qdisc that delays, loses and reorders",
+}
+"""Every capability by its name, with what it means; in the order in which they are listed."""
