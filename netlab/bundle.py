@@ -73,6 +73,7 @@ def contents(topology: Topology, result: Result, recording: Recording, facts: Fa
         "report.html": html.render(result, recording),
         "result.json": report_json.render(result),
         "topology.yaml": recording.topology,
+        **({"experiment.yaml": recording.experiment} if recording.experiment else {}),
         "plan.txt": plan.as_text(steps, f"{topology.name}-"),
         "plan.sh": plan.as_shell(steps, topology),
         **_rules(topology, facts),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from netlab.bundle import Facts
     from netlab.events import Event
+    from netlab.experiments.catalogue import Play
     from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
     from netlab.netns import Namespaces
@@ -180,13 +181,17 @@ def _wanted(
 ) -> "Wanted":
     from netlab import fixes as mitigations
     from netlab.lab import Wanted
-    from netlab.topology import read
+    from netlab.topology import load, read_text
 
     file = _file(topology)
-    text, plain = read(file, settings, name)
+    text = read_text(file)
+    plain = load(text, file, settings, name)
     names = tuple(dict.fromkeys(fixes or []))
-    path = None if file == "-" else str(Path(file).resolve())
-    return Wanted(mitigations.apply(plain, names), text, path, settings, names)
+    return Wanted(mitigations.apply(plain, names), text, _absolute(file), settings, names)
+
+
+def _absolute(file: str) -> str | None:
+    return None if file == "-" else str(Path(file).resolve())
 
 
 def _directory(lab: str) -> "LabDirectory":
@@ -431,17 +436,35 @@ def plan(
 
 @app.command()
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
-    """Check a topology: every problem at once, each with its place and a hint."""
-    wanted = _wanted(topology, _settings(settings), None, name).topology
-    _say(f"{_file(topology)}: lab {wanted.name} is sound")
+    """Check a topology and its experiments, or an experiment's file: every problem, each with its place and a hint."""
+    from netlab.topology import load, read_text
+
+    file = _file(topology)
+    text, pairs = read_text(file), _settings(settings)
+    from netlab.experiments import catalogue
+
+    found = catalogue.plays(text, file, pairs, name)
+    if catalogue.is_document(text, file):
+        _say(f"{file}: the experiment {found[0].experiment.name} is sound")
+        return
+    own = tuple((path, value) for path, value in pairs if not path.startswith(catalogue.OWN))
+    experiments = f", with {_count(len(found), 'experiment')}" if found else ""
+    _say(f"{file}: lab {load(text, file, own, name).name} is sound{experiments}")
+
+
+class Document(StrEnum):
+    topology = "topology"
+    experiment = "experiment"
 
 
 @app.command()
-def schema() -> None:
-    """The JSON Schema of a topology, for editors."""
+def schema(
+    of: Annotated[Document, typer.Argument(metavar="[topology|experiment]", help="Of which file.")] = Document.topology,
+) -> None:
+    """The JSON Schema of a topology, or of an experiment's file, for editors."""
     from netlab.schema import text
 
-    sys.stdout.write(text())
+    sys.stdout.write(text(of.value))
 
 
 @app.command()
@@ -470,20 +493,21 @@ def rules(
 def run(
     topology: Annotated[
         str | None,
-        typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: as for `up`."),
+        typer.Argument(
+            metavar="[TOPOLOGY|EXPERIMENT|LAB]",
+            help="A topology's file, an experiment's, or a lab that is up; left out: as for `up`.",
+        ),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="How often to try.")] = 20,
     settings: SetOption = None,
     fix: FixOption = None,
-    trigger: Annotated[
+    experiment: Annotated[
         str | None,
-        typer.Option("--trigger", help="What makes the kernel misbehave; left out: as the topology says."),
+        typer.Option("--experiment", "--trigger", "-e", metavar="NAME", help="Which experiment; left out: the first."),
     ] = None,
     expect: Annotated[
         Expectation | None,
-        typer.Option(
-            "--expect", help="What exit code 0 stands for; left out: not-reproduced with a fix, else reproduced."
-        ),
+        typer.Option("--expect", help="What exit code 0 stands for; left out: what the experiment's document expects."),
     ] = None,
     name: NameOption = None,
     root: RootOption = None,
@@ -498,16 +522,16 @@ def run(
         typer.Option("--bundle", metavar="FILE", help="Write all of the run into one file, for `netlab report`."),
     ] = None,
 ) -> None:
-    """Run a lab's experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
+    """Play an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
+    from netlab import fixes as mitigations
     from netlab import lab
 
     _check_report_options(output, ladder=ladder)
     _check_places(html, pcapng, bundle)
-    pairs = _settings(settings) + ((("experiment.trigger", trigger),) if trigger else ())
-    wanted = _wanted_for_run(topology, pairs, fix, name)
-    experiment = wanted.topology.experiment
-    if experiment is None:
-        raise UsageError(f"the lab {wanted.topology.name} has no experiment", "add `experiment:` to its topology")
+    play = _play(topology, experiment, _settings(settings), name)
+    wanted = lab.Wanted(
+        mitigations.apply(play.topology, fix or ()), play.text, _absolute(play.file), play.settings, tuple(fix or ())
+    )
     directory = _directory(wanted.topology.name)
     state = directory.read()
     as_was = lab.as_it_is(directory, state) if state is not None and state.standing() else None
@@ -517,7 +541,9 @@ def run(
     try:
         interrupts.stop_on_signals()
         keep_frames = pcapng is not None or bundle is not None
-        result, recording, facts = _run(directory, wanted, trials, keep_frames=keep_frames, ask=bundle is not None)
+        result, recording, facts = _run(
+            directory, wanted, play, trials, keep_frames=keep_frames, ask=bundle is not None
+        )
     finally:
         with interrupts.undisturbed():
             if as_was is None:
@@ -557,20 +583,25 @@ def _write(file: Path, data: bytes) -> None:
     _say(f"wrote {file}")
 
 
-def _wanted_for_run(
-    topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
-) -> "Wanted":
-    """The topology to run: a file, or what a lab that is up was made from."""
-    from netlab import lab
+def _play(
+    topology: str | None, experiment: str | None, settings: tuple[tuple[str, str], ...], name: str | None
+) -> "Play":
+    """The experiment to play: of a file, or of a lab that is up."""
+    from netlab.experiments import catalogue
     from netlab.state import choose, labs, run_directory
+    from netlab.topology import read_text
 
     there = labs(run_directory())
     is_lab = topology in there and not Path(topology or "").exists()
     no_file = topology is None and not any(Path(file).exists() for file in ("topology.yaml", "topology.yml"))
     if is_lab or (no_file and there):
         directory, state = _lab(choose(run_directory(), topology))
-        return lab.changed(lab.as_it_is(directory, state), settings, tuple(fixes or ()))
-    return _wanted(topology, settings, fixes, name)
+        text, file, name = directory.topology_text(), state.file or "-", state.lab
+        settings = (*state.settings, *settings)
+    else:
+        file = _file(topology)
+        text = read_text(file)
+    return catalogue.choose(catalogue.plays(text, file, settings, name), experiment, name or file)
 
 
 _TOLD = 5
@@ -578,9 +609,15 @@ _TOLD = 5
 
 
 def _run(
-    directory: "LabDirectory", wanted: "Wanted", trials: int, *, keep_frames: bool, ask: bool
+    directory: "LabDirectory",
+    wanted: "Wanted",
+    play: "Play",
+    trials: int,
+    *,
+    keep_frames: bool,
+    ask: bool,
 ) -> tuple["Result", "Recording", "Facts | None"]:
-    """Run the experiment in the lab, which is up; with `ask`, also ask the kernel what a bundle tells of it."""
+    """Play the experiment in the lab, which is up; with `ask`, also ask the kernel what a bundle tells of it."""
     from netlab import experiments, lab
     from netlab.held import hold
     from netlab.recorder import Source
@@ -592,12 +629,13 @@ def _run(
     try:
         result, recording = experiments.observe_run(
             wanted.topology,
+            play.experiment,
             wanted.fixes,
             namespaces,
             trials,
             lambda count, _total: progress.at(count),
             keep_frames=keep_frames,
-            source=Source(wanted.text, wanted.settings, wanted.fixes),
+            source=Source(wanted.text, wanted.settings, wanted.fixes, play.document),
         )
     finally:
         progress.end()

@@ -238,7 +238,7 @@ class CounterChange:
     by: int
 
 
-Witness: TypeAlias = Packet | InvalidReason | SocketEvent
+Witness: TypeAlias = Packet | InvalidReason | SocketEvent | ConntrackEvent | TraceStep
 """What can be evidence for a link of the chain that ends in a reset."""
 
-Event: TypeAlias = Witness | ConntrackEvent | TraceStep | SocketSample | CounterChange
+Event: TypeAlias = Witness | SocketSample | CounterChange

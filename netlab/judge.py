@@ -24,6 +24,8 @@ from netlab.events import (
     FIN,
     REASON_ACCURACY_NS,
     RST,
+    ConntrackEvent,
+    CounterChange,
     Direction,
     Event,
     InvalidReason,
@@ -33,7 +35,7 @@ from netlab.events import (
     SocketEventKind,
     Witness,
 )
-from netlab.flow import Flow, FlowEvents, Leg
+from netlab.flow import CANARY_PORT, Flow, FlowEvents, Leg
 
 _Z_95 = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
@@ -70,6 +72,7 @@ class Link(StrEnum):
     RST_AT_SERVER = "rst-at-server"
     SERVER_RESET = "server-reset"
     CLIENT_RESET = "client-reset"
+    OBSERVED = "observed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class Observed:
     with the reason. canaries are the sequence numbers of the packets
     sent before and after the trial for every observer to see. intact: each byte the client got was the byte sent;
     ended: it then got the end of the stream. failed is what kept the trial from its stimulus, empty if nothing did.
+    connects: the experiment makes a connection; transfers: it plays it to the end of its payload. tracked: conntrack on
+    the node is to know it.
     """
 
     flow: Flow
@@ -109,6 +114,9 @@ class Observed:
     duration_s: float
     failed: str = ""
     dead: tuple[tuple[str, str], ...] = ()
+    connects: bool = True
+    transfers: bool = True
+    tracked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,11 @@ StimulusProof = Callable[[FlowEvents], Proof]
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One trial, judged. missing is empty for `reset` and `completed`; lost counts events over all observers."""
+    """One trial, judged. missing is empty for `reset` and `completed`; lost counts events over all observers.
+
+    invalid is how many packets the nodes' conntrack found INVALID, retransmits how many segments were sent again from
+    any namespace, both by the kernel's own counters.
+    """
 
     outcome: Outcome
     duration_s: float
@@ -136,11 +148,17 @@ class TrialResult:
     payload_bytes: int
     lost: int = 0
     missing: tuple[str, ...] = ()
+    invalid: int = 0
+    retransmits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run showed. claim is the experiment's, in one sentence; kernel is `uname -r`."""
+    """What a run showed. claim is the experiment's, in one sentence; kernel is `uname -r`.
+
+    expected is the outcome that the experiment's document expects of each trial with these fixes on this kernel; None
+    where it says nothing.
+    """
 
     experiment: str
     claim: str
@@ -148,6 +166,7 @@ class Result:
     fixes: tuple[str, ...]
     kernel: str
     trials: tuple[TrialResult, ...]
+    expected: Outcome | None = None
 
     def count(self, outcome: Outcome) -> int:
         """How many trials ended so."""
@@ -160,22 +179,26 @@ class Result:
 
     @property
     def result(self) -> Conclusion:
-        """Inconclusive as soon as one trial is, or stalled; else reproduced if any was reset."""
-        if not self.trials or self.count(Outcome.INCONCLUSIVE) or self.count(Outcome.STALLED):
+        """Inconclusive as soon as one trial is, or stalled unexpectedly; else reproduced if any was reset."""
+        stalled = 0 if self.expected is Outcome.STALLED else self.count(Outcome.STALLED)
+        if not self.trials or self.count(Outcome.INCONCLUSIVE) or stalled:
             return Conclusion.INCONCLUSIVE
         return Conclusion.REPRODUCED if self.count(Outcome.RESET) else Conclusion.NOT_REPRODUCED
 
-    def expectation(self, expect: str | None = None) -> str:
-        """What the run was to show: `expect` if given, else reproduced without fixes and not-reproduced with one."""
-        if expect is not None:
-            return expect
-        return Conclusion.NOT_REPRODUCED if self.fixes else Conclusion.REPRODUCED
-
     def exit_code(self, expect: str | None = None) -> int:
-        """0 as expected, 1 the opposite of it, 3 inconclusive, whatever was expected."""
+        """0 as expected, 1 otherwise, 3 inconclusive, whatever was expected.
+
+        Expected is `expect` if given, else that each trial has the document's outcome; where it says nothing, that the
+        reset is reproduced without fixes and not with one.
+        """
         if self.result is Conclusion.INCONCLUSIVE:
             return 3
-        return 0 if self.result == self.expectation(expect) else 1
+        if expect is None and self.expected is not None:
+            return 0 if self.count(self.expected) == len(self.trials) else 1
+        return 0 if self.result == (expect or self._usual()) else 1
+
+    def _usual(self) -> Conclusion:
+        return Conclusion.NOT_REPRODUCED if self.fixes else Conclusion.REPRODUCED
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -205,6 +228,8 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         outcome, missing, evidence = Outcome.INCONCLUSIVE, f"{missing_link} ({sign})", chain
     elif proof.missing:
         outcome, missing, evidence = Outcome.INCONCLUSIVE, proof.missing, _merge(_request(events), proof.evidence)
+    elif not observed.transfers:
+        outcome, missing, evidence = Outcome.COMPLETED, "", _merge(_request(events), proof.evidence)
     else:
         outcome, missing = _transfer(observed, events)
         evidence = _merge(_request(events), proof.evidence) + _fate(events, proof.evidence)
@@ -220,7 +245,19 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         payload_bytes=observed.payload_bytes,
         lost=sum(count for _, count in observed.lost),
         missing=tuple(doubts or ([missing] if missing else [])),
+        invalid=_counted(observed, "conntrack.invalid") - _canaries_logged(observed),
+        retransmits=_counted(observed, "Tcp.RetransSegs"),
     )
+
+
+def _counted(observed: Observed, name: str) -> int:
+    """How far a counter went in all namespaces together."""
+    return sum(event.by for event in observed.events if isinstance(event, CounterChange) and event.name == name)
+
+
+def _canaries_logged(observed: Observed) -> int:
+    """How many of the INVALID packets were canaries: conntrack logs the reason for each."""
+    return sum(isinstance(event, InvalidReason) and event.segment.sport == CANARY_PORT for event in observed.events)
 
 
 def _doubts(observed: Observed, events: FlowEvents) -> Iterator[str]:
@@ -237,19 +274,21 @@ def _doubts(observed: Observed, events: FlowEvents) -> Iterator[str]:
         seen: dict[str, Sequence[Packet | InvalidReason]] = {
             f"the packets leaving {flow.client}": events.packets(flow.client, Direction.OUT, Leg.CANARY),
             f"the packets reaching {flow.node}": events.packets(flow.node, Direction.IN, Leg.CANARY),
-            f"conntrack's reasons on {flow.node}": events.reasons(flow.node, Leg.CANARY),
         }
+        if observed.tracked:
+            seen[f"conntrack's reasons on {flow.node}"] = events.reasons(flow.node, Leg.CANARY)
         for observer, canaries in seen.items():
             if all(canary.segment.seq != seq for canary in canaries):
                 yield f"the canary {when} the trial, among {observer}"
-    if not observed.failed:
+    if observed.connects and not observed.failed:
         if not _packets_with(events, flow.server, Direction.IN, Leg.CLIENT_TO_ENDPOINT):
             yield f"the client's connection, among the packets reaching {flow.server}"
         if events.syn_ack() is None:
             yield f"the SYN,ACK, among the packets leaving {flow.server}"
         open_observers = {observer for observer, _ in observed.lost}
-        if (observer := f"conntrack's events on {flow.node}") in open_observers and not events.entry_made():
-            yield f"the connection's new entry, among {observer}"
+        told = observed.tracked and f"conntrack's events on {flow.node}" in open_observers
+        if told and not events.entry_made():
+            yield f"the connection's new entry, among conntrack's events on {flow.node}"
         if (observer := f"the rules' traces on {flow.node}") in open_observers and not events.syn_traced():
             yield f"the client's SYN, among {observer}"
 
@@ -443,7 +482,9 @@ def _merge(chain: tuple[Evidence, ...], proof: tuple[Evidence, ...]) -> tuple[Ev
 
 def _relative(events: FlowEvents, piece: Evidence) -> Evidence:
     syn, syn_ack = events.syn(), events.syn_ack()
-    if isinstance(piece.event, SocketEvent) or syn is None or syn_ack is None:
+    if isinstance(piece.event, SocketEvent | ConntrackEvent) or piece.event.segment is None:
+        return piece
+    if syn is None or syn_ack is None:
         return piece
     segment = piece.event.segment
     own, other = syn.seq, syn_ack.segment.seq

@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from netlab.experiment import Experiment
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -238,17 +241,11 @@ class KubeProxy(NamedTuple):
     mode: Mode = Mode.IPTABLES
 
 
-class Experiment(NamedTuple):
-    """What `netlab run` does with this lab: the trigger by name, who connects, to which service, how much is sent."""
-
-    trigger: str
-    client: str
-    service: str
-    payload_bytes: int = 1_000_000
-
-
 class Topology(NamedTuple):
-    """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too."""
+    """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too.
+
+    An experiment is a document, or the name of the file that holds one, relative to the topology's.
+    """
 
     name: str
     namespaces: tuple[Netns, ...]
@@ -256,7 +253,7 @@ class Topology(NamedTuple):
     veths: tuple[Veth, ...] = ()
     services: tuple[Service, ...] = ()
     kube_proxy: KubeProxy = KubeProxy()
-    experiment: Experiment | None = None
+    experiments: tuple[Experiment | str, ...] = ()
     description: str = ""
 
     def netns(self, name: str) -> Netns:

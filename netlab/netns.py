@@ -240,9 +240,17 @@ class Namespaces:
     def run_quietly(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
         """Run a program to its end, its streams going nowhere; returns its wait status."""
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        pid = self._fork(name, argv, env, streams=(null, null, null))
+        pid = self.spawn(name, argv, env, null)
         os.close(null)
         return os.waitpid(pid, 0)[1]
+
+    def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str], output: int) -> int:
+        """Begin a program that reads nothing and writes into the descriptor; returns its pid, to be waited for."""
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return self._fork(name, argv, env, streams=(null, output, output))
+        finally:
+            os.close(null)
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
         """Start a program that lives on in the lab, its output in a file; returns its pid in the lab's PID namespace.

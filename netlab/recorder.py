@@ -41,11 +41,12 @@ _BATCH_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a lab was made from: its YAML text, the `--set` pairs, the fixes."""
+    """What a lab was made from: its YAML text, the `--set` pairs, the fixes; experiment is the document's text."""
 
     text: str = ""
     settings: tuple[tuple[str, str], ...] = ()
     fixes: tuple[str, ...] = ()
+    experiment: str = ""
 
 
 class Recorder:
@@ -188,6 +189,7 @@ class Recorder:
             topology=source.text,
             settings=source.settings,
             fixes=source.fixes,
+            experiment=source.experiment,
             taps=self.taps,
             flows=flows_in(self._topology, events) if flows is None else tuple(flows),
             events=events,

@@ -30,7 +30,7 @@ class Recording:
     lost names each observer and how many events it could not deliver: it is there for every observer that was open,
     with 0 where nothing was lost. blind names what was not observed at all, with the reason ("the rules' traces: …").
     flows are those under study, the first one first. topology is the lab's YAML, settings and fixes what was asked
-    beside it.
+    beside it; experiment is the text of the experiment's own file, empty where there is none.
     """
 
     lab: str
@@ -45,6 +45,7 @@ class Recording:
     events: tuple[Event, ...]
     lost: tuple[tuple[str, int], ...] = ()
     blind: tuple[str, ...] = ()
+    experiment: str = ""
 
 
 _TYPES: dict[str, type] = {

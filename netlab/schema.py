@@ -1,4 +1,4 @@
-"""The JSON Schema of topology files, made from the same description of the keys that the loader checks with.
+"""The JSON Schema of topologies and of experiments, made from the same description of the keys that they are read with.
 
 It says what one value may be, for editors to complete and check while typing. What keys mean together (references,
 subnets, loops) only `netlab.topology.load` checks.
@@ -15,12 +15,19 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 """The draft that editors' YAML support understands best (redhat.vscode-yaml and others check draft 7 in full)."""
 
 
-def schema() -> dict[str, Any]:
-    """The schema as data."""
+def schema(of: str = "topology") -> dict[str, Any]:
+    """The schema as data: of a "topology" or of an "experiment"."""
+    if of == "experiment":
+        from netlab.experiments.language import EXPERIMENT
+
+        title, description, fields = "netlab experiment", "A claim about the kernel, and how it is shown", EXPERIMENT
+    else:
+        title, fields = "netlab topology", TOPOLOGY
+        description = "A lab of network namespaces, bridges, links and kube-proxy-style services"
     return {
         "$schema": DRAFT,
-        "title": "netlab topology",
-        "description": "A lab of network namespaces, bridges, links and kube-proxy-style services",
+        "title": title,
+        "description": description,
         "definitions": {
             "uses_variable": {
                 "description": "a text with ${name} in it stands for the value of that name under vars",
@@ -29,10 +36,10 @@ def schema() -> dict[str, Any]:
             },
             QDISC.definition: QDISC.body(),
         },
-        **TOPOLOGY.schema(),
+        **fields.schema(),
     }
 
 
-def text() -> str:
-    """The schema as `netlab schema` prints it, and as topologies/topology.schema.json holds it."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+def text(of: str = "topology") -> str:
+    """The schema as `netlab schema` prints it, and as topologies/{topology,experiment}.schema.json hold it."""
+    return json.dumps(schema(of), indent=2, ensure_ascii=False) + "\n"

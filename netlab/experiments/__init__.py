@@ -1,157 +1,197 @@
-"""Experiments: each file one trigger, with its claim, its stimulus and what must be seen.
+"""Experiments played: observers before the first packet, trial after trial, each between two canaries.
 
-`run` is what they share: observers before the first packet, trial after trial, each between two canaries, and the
-judge's word on what was seen.
+A document's steps are carried out by `stimuli/` and waited for by `conditions/`; what was seen is the judge's to say.
+`language.py` reads documents, `catalogue.py` finds them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Protocol
+from dataclasses import dataclass
 
-from netlab.errors import UsageError
+from netlab.conditions import Moment, conditions, is_live
 from netlab.events import Event, InvalidReason
-from netlab.experiments import window_overrun
+from netlab.experiment import Action, Experiment
 from netlab.experiments.scene import Scene, scene
-from netlab.experiments.transfer import Transfer
+from netlab.experiments.stage import FIRST, Stage
 from netlab.flow import CANARY_PORT, Flow, FlowEvents
-from netlab.judge import Observed, Proof, Result, TrialResult, judge_trial
+from netlab.judge import Evidence, Observed, Proof, Result, TrialResult, judge_trial
 from netlab.model import Topology
-from netlab.observe import Namespaces
+from netlab.netns import Namespaces
 from netlab.observe.canary import send_canary
 from netlab.observe.watch import Watch
 from netlab.recorder import Recorder, Source
 from netlab.recording import Recording
+from netlab.stimuli import NotApplied, stimuli
 
-
-class _Experiment(Protocol):
-    """What a trigger's module has."""
-
-    CLAIM: str
-
-    def stimulate(self, transfer: Transfer, watch: Watch, server: str) -> str: ...
-
-    def prove(self, events: FlowEvents) -> Proof: ...
-
-
-TRIGGERS: dict[str, _Experiment] = {"window-overrun": window_overrun}
-"""The triggers by the name that a topology's `experiment.trigger` has."""
-
-TRIAL_TIMEOUT_S = 10.0
-"""After this long a transfer counts as stalled: some five doublings of TCP's smallest retransmission timeout, 0.2 s."""
-
-_CONNECT_TIMEOUT_S = 5.0
-_CLIENT_ERROR_TIMEOUT_S = 0.5
 _CANARY_TIMEOUT_S = 0.5
-
-
-def run(
-    topology: Topology,
-    fixes: tuple[str, ...],
-    namespaces: Namespaces,
-    trials: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Result:
-    """The Result of `observe_run`, without the Recording."""
-    result, _ = observe_run(topology, fixes, namespaces, trials, progress)
-    return result
 
 
 def observe_run(
     topology: Topology,
+    experiment: Experiment,
     fixes: tuple[str, ...],
     namespaces: Namespaces,
     trials: int,
     progress: Callable[[int, int], None] | None = None,
     keep_frames: bool = False,
     source: Source | None = None,
+    capabilities: Collection[str] = (),
 ) -> tuple[Result, Recording]:
-    """Run the topology's experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
+    """Play an experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
 
-    fixes are the names of those the lab was built with. progress is called with (trials done, trials in all).
-    keep_frames keeps the packets' bytes, up to the end of their headers. The Recording has the events of all trials,
-    and their flows in order; source is what it says of where the lab came from. UsageError for a topology without a
-    playable experiment, LabError where the lab isn't as the topology says, UnsupportedError where this kernel or user
-    can't.
+    fixes are the names of those the lab was built with, capabilities what this kernel has of those the experiment asks
+    for. progress is called with (trials done, trials in all). keep_frames keeps the packets' bytes, up to the end of
+    their headers. The Recording has the events of all trials, and their flows in order; source is what it says of where
+    the lab came from. UsageError where the topology can't play it, LabError where the lab isn't as the topology says,
+    UnsupportedError where this kernel or user can't.
     """
-    stage = scene(topology)
-    trigger = topology.experiment.trigger if topology.experiment else ""
-    if trigger not in TRIGGERS:
-        raise UsageError(f"there is no trigger {trigger!r}", f"the triggers are: {', '.join(TRIGGERS)}")
-    experiment = TRIGGERS[trigger]
+    cast = scene(topology, experiment)
     results = []
-    ports = {stage.port, stage.target_port}
-    with Recorder(topology, namespaces, stage.netns, ports, keep_frames=keep_frames, needs_reasons=True) as recorder:
+    ports = {cast.port, cast.target_port}
+    with Recorder(topology, namespaces, cast.netns, ports, keep_frames=keep_frames, needs_reasons=True) as recorder:
         for number in range(trials):
-            results.append(_trial(experiment, stage, namespaces, recorder, number))
+            results.append(_Trial(topology, experiment, cast, namespaces, recorder, number).play())
             if progress is not None:
                 progress(number + 1, trials)
         recording = recorder.recording(source or Source(fixes=fixes), [trial.flow for trial in results])
-    return Result(trigger, experiment.CLAIM, topology.name, fixes, recording.kernel, tuple(results)), recording
+    expected = experiment.expected(fixes, capabilities)
+    result = Result(experiment.name, experiment.claim, topology.name, fixes, recording.kernel, tuple(results), expected)
+    return result, recording
 
 
-def _trial(
-    experiment: _Experiment, stage: Scene, namespaces: Namespaces, recorder: Recorder, number: int
-) -> TrialResult:
-    watch = recorder.watch
-    started_ns, started = time.time_ns(), time.monotonic()
-    canaries = (2 * number, 2 * number + 1)
-    _canary(stage, namespaces, watch, canaries[0])
-    with Transfer(stage, namespaces, watch) as transfer:
-        failed = ""
-        if not transfer.connect(_CONNECT_TIMEOUT_S):
-            failed = f"a connection from {stage.client} to {stage.vip} port {stage.port}"
-        else:
-            transfer.sample()
-            failed = experiment.stimulate(transfer, watch, stage.server)
-            transfer.sample()
-        if not failed:
-            transfer.run(TRIAL_TIMEOUT_S)
-            if transfer.server_broken():
-                transfer.await_client_error(_CLIENT_ERROR_TIMEOUT_S)
-            transfer.sample()
-        address, port = transfer.client_address()
-        _canary(stage, namespaces, watch, canaries[1])
-        duration_s = time.monotonic() - started
-        recorder.note_counters()
-        events, lost = recorder.take()
-    flow = Flow(
-        client=stage.client,
-        node=stage.node,
-        server=stage.server,
-        server_node=stage.server_node,
-        client_address=address,
-        client_port=port,
-        vip=stage.vip,
-        port=stage.port,
-        endpoint=stage.endpoint,
-        target_port=stage.target_port,
-    )
-    observed = Observed(
-        flow=flow,
-        events=events,
-        lost=lost,
-        canaries=canaries,
-        payload_bytes=stage.payload_bytes,
-        bytes_received=transfer.bytes_received,
-        intact=transfer.intact,
-        ended=transfer.ended,
-        started_ns=started_ns,
-        duration_s=duration_s,
-        failed=failed,
-        dead=watch.dead,
-    )
-    return judge_trial(observed, experiment.prove)
+@dataclass(slots=True)
+class _Awaited:
+    """A condition of a step that was played: since when it is looked for, and what a live one was last found to be."""
+
+    action: Action
+    since_ns: int
+    found: Proof
 
 
-def _canary(stage: Scene, namespaces: Namespaces, watch: Watch, seq: int) -> None:
+class _Trial:
+    """One trial: canary, steps, canary, judgement."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        experiment: Experiment,
+        cast: Scene,
+        namespaces: Namespaces,
+        recorder: Recorder,
+        number: int,
+    ) -> None:
+        self._topology, self._experiment, self._scene = topology, experiment, cast
+        self._namespaces, self._recorder, self._watch = namespaces, recorder, recorder.watch
+        self._canaries = (2 * number, 2 * number + 1)
+        self._awaited: list[_Awaited] = []
+
+    def play(self) -> TrialResult:
+        started_ns, started = time.time_ns(), time.monotonic()
+        experiment, cast = self._experiment, self._scene
+        _canary(cast, self._namespaces, self._watch, self._canaries[0])
+        with Stage(self._topology, cast, self._namespaces, self._watch, experiment.timeout_s) as stage:
+            for arguments in experiment.observes("counter"):
+                stage.count(arguments["in"])
+            failed = self._play_steps(stage)
+            flow = self._flow(stage)
+            _canary(cast, self._namespaces, self._watch, self._canaries[1])
+            duration_s = time.monotonic() - started
+            self._recorder.note_counters()
+            events, lost = self._recorder.take()
+            client = stage.connections[FIRST].client if FIRST in stage.connections else None
+        observed = Observed(
+            flow=flow,
+            events=events,
+            lost=lost,
+            canaries=self._canaries,
+            payload_bytes=cast.payload_bytes,
+            bytes_received=client.received_bytes if client else 0,
+            intact=client.intact if client else True,
+            ended=client.ended if client else False,
+            started_ns=started_ns,
+            duration_s=duration_s,
+            failed=failed,
+            dead=self._watch.dead,
+            connects=experiment.plays("connect"),
+            transfers=experiment.plays("finish"),
+        )
+        return judge_trial(observed, lambda seen: self._proof(events, seen))
+
+    def _play_steps(self, stage: Stage) -> str:
+        """Carry the steps out; what kept one from being so, empty if nothing did."""
+        for step in self._experiment.steps:
+            since_ns = time.time_ns()
+            try:
+                if step.stimulus is not None:
+                    stimuli()[step.stimulus.name].apply(stage, step.stimulus.arguments)
+            except NotApplied as missing:
+                return str(missing)
+            awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
+            self._awaited += awaited
+            if awaited and not self._wait(stage, awaited, step.within_s):
+                return next(each.found.missing for each in awaited if each.found.missing)
+        return ""
+
+    def _wait(self, stage: Stage, awaited: list[_Awaited], within_s: float) -> bool:
+        seen = -1
+
+        def all_hold() -> bool:
+            nonlocal seen
+            events, news = self._watch.gathered(), False
+            if len(events) != seen:
+                seen, news = len(events), True
+            flow_events = None
+            for each in awaited:
+                condition = conditions()[each.action.name]
+                if not (news or is_live(condition)):
+                    continue
+                if flow_events is None and FIRST in stage.connections:
+                    flow_events = FlowEvents(self._flow(stage), events)
+                moment = Moment(events, flow_events, each.since_ns, stage)
+                each.found = condition.look(moment, each.action.arguments)
+            return not any(each.found.missing for each in awaited)
+
+        return stage.wait(all_hold, within_s)
+
+    def _proof(self, events: tuple[Event, ...], flow_events: FlowEvents) -> Proof:
+        """Whether all that was to be observed was, over the whole trial."""
+        evidence: list[Evidence] = []
+        missing = ""
+        for each in self._awaited:
+            condition = conditions()[each.action.name]
+            if not is_live(condition):
+                moment = Moment(events, flow_events, each.since_ns, None)
+                each.found = condition.look(moment, each.action.arguments)
+            evidence += each.found.evidence
+            missing = missing or each.found.missing
+        return Proof(tuple(evidence), missing)
+
+    def _flow(self, stage: Stage) -> Flow:
+        cast = self._scene
+        first = stage.connections.get(FIRST)
+        return Flow(
+            client=cast.client,
+            node=cast.node,
+            server=cast.server,
+            server_node=cast.server_node,
+            client_address=first.client_address if first else cast.client_address,
+            client_port=first.client_port if first else 0,
+            vip=cast.vip,
+            port=cast.port,
+            endpoint=cast.endpoint,
+            target_port=cast.target_port,
+        )
+
+
+def _canary(cast: Scene, namespaces: Namespaces, watch: Watch, seq: int) -> None:
     """Send a canary, and give the observers the time to see it: whether they did is for the judge."""
 
     def reported(event: Event) -> bool:
         return isinstance(event, InvalidReason) and event.segment.sport == CANARY_PORT and event.segment.seq == seq
 
     with suppress(OSError):  # no route to the Service: then nobody sees it
-        send_canary(namespaces, stage.client, stage.vip, stage.port, seq)
+        send_canary(namespaces, cast.client, cast.vip, cast.port, seq)
     watch.until(lambda: watch.saw(reported), _CANARY_TIMEOUT_S)

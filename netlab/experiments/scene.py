@@ -1,22 +1,25 @@
-"""Who plays what in an experiment: the topology's experiment with its names resolved. Pure."""
+"""Who plays what in an experiment: its client and its Service with the names resolved. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from netlab.errors import UsageError
+from netlab.experiment import Experiment
 from netlab.model import Address, Protocol, Role, Topology
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The namespaces, addresses and interfaces of one experiment.
+    """The namespaces, addresses and ports of one connection.
 
+    client_address is the client's first of the cluster IP's family: what it connects from, unless its routes say more.
     node is the namespace that translates for the client, server_node the one that the server hangs on. netns are
-    all of these, once each: what happens in them tells the story.
+    all of these and those that the steps name, once each: what happens in them tells the story.
     """
 
     client: str
+    client_address: Address
     node: str
     server: str
     server_node: str | None
@@ -28,14 +31,11 @@ class Scene:
     netns: tuple[str, ...]
 
 
-def scene(topology: Topology) -> Scene:
-    """The scene of the topology's experiment: its Service's first TCP port, first cluster IP and first endpoint.
+def scene(topology: Topology, experiment: Experiment) -> Scene:
+    """The scene of an experiment: its Service's first TCP port, first cluster IP and first endpoint.
 
-    UsageError where the topology has no experiment, or one whose client, Service or node can't play it.
+    UsageError where its client, Service or node can't play it in this topology.
     """
-    experiment = topology.experiment
-    if experiment is None:
-        raise UsageError(f"lab {topology.name!r} has no experiment", "give its topology an `experiment`")
     service = topology.service(experiment.service)
     ports = [port for port in service.ports if port.protocol is Protocol.TCP]
     if not ports or not service.endpoints or not service.cluster_ips:
@@ -59,10 +59,16 @@ def scene(topology: Topology) -> Scene:
         node = nodes[0]
     if experiment.client == node or topology.netns(experiment.client).role is Role.NODE:
         raise UsageError(f"the experiment's client {experiment.client!r} is a node", "let a pod or a host connect")
+    own = [address.ip for end in topology.interfaces() if end.netns == experiment.client for address in end.addresses]
+    own += [address.ip for address in topology.netns(experiment.client).loopback]
+    client_addresses = [address for address in own if address.version == vip.version]
+    if not client_addresses:
+        raise UsageError(f"the client {experiment.client!r} has no IPv{vip.version} address")
     server_node = topology.netns(endpoint.netns).node
-    cast = (experiment.client, node, server_node, endpoint.netns)
+    cast = (experiment.client, node, server_node, endpoint.netns, *experiment.namespaces())
     return Scene(
         client=experiment.client,
+        client_address=client_addresses[0],
         node=node,
         server=endpoint.netns,
         server_node=server_node,

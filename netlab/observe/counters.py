@@ -41,6 +41,10 @@ class Counters:
         self._namespaces, self._netns = namespaces, netns
         self._before = _read(namespaces, netns)
 
+    def grown(self, name: str) -> int:
+        """How far one counter has gone since; 0 for a name that there is none of."""
+        return _read(self._namespaces, self._netns)[name] - self._before[name]
+
     def changes(self) -> list[CounterChange]:
         """What has changed since, by name; from now on, since now."""
         before, self._before = self._before, _read(self._namespaces, self._netns)

@@ -74,6 +74,10 @@ class Watch:
             for sock in sockets:
                 self._selector.unregister(sock)
 
+    def gathered(self) -> tuple[Event, ...]:
+        """The events gathered and not yet taken."""
+        return tuple(self._events)
+
     def saw(self, matches: Callable[[Event], bool]) -> bool:
         """Whether an event that matches has been gathered and not yet taken."""
         return any(matches(event) for event in self._events)

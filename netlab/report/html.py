@@ -26,6 +26,7 @@ from netlab.events import (
     InvalidReason,
     Packet,
     SocketEvent,
+    TraceStep,
     Witness,
     flag_names,
     seq_diff,
@@ -461,6 +462,11 @@ def _evidence_words(piece: Evidence) -> str:
         return _socket(event)
     if isinstance(event, InvalidReason):
         return event.text
+    if isinstance(event, ConntrackEvent):
+        state = f" ({event.tcp_state})" if event.tcp_state else ""
+        return f"conntrack entry of {endpoint(event.tuple_orig.src, event.tuple_orig.sport)}: {event.change}{state}"
+    if isinstance(event, TraceStep):
+        return f"{event.table} {event.chain}: {event.verdict}"
     segment = event.segment
     words = [
         f"{endpoint(segment.src, segment.sport)} → {endpoint(segment.dst, segment.dport)}",

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from netlab.events import InvalidReason, Packet, Segment, SocketEventKind, flag_names
+from netlab.events import ConntrackEvent, InvalidReason, Packet, Segment, SocketEventKind, TraceStep, flag_names
 from netlab.judge import Evidence, Outcome, Result, TrialResult
 
 FORMAT = 1
@@ -24,6 +24,7 @@ def render(result: Result) -> str:
         "lab": result.lab,
         "fixes": list(result.fixes),
         "kernel": result.kernel,
+        "expected": result.expected,
         "outcomes": {outcome: result.count(outcome) for outcome in Outcome},
         "reset_rate": _reset_rate(result),
         "trials": [_trial(number, trial) for number, trial in enumerate(result.trials, 1)],
@@ -50,6 +51,8 @@ def _trial(number: int, trial: TrialResult) -> dict[str, Any]:
         "bytes_received": trial.bytes_received,
         "payload_bytes": trial.payload_bytes,
         "events_lost": trial.lost,
+        "invalid": trial.invalid,
+        "retransmits": trial.retransmits,
         "client": {"netns": flow.client, "address": str(flow.client_address), "port": flow.client_port},
         "node": {"netns": flow.node},
         "vip": {"address": str(flow.vip), "port": flow.port},
@@ -73,6 +76,10 @@ def _evidence(piece: Evidence, started_ns: int) -> dict[str, Any]:
         members |= {"interface": event.ifname, "direction": event.direction, "packet": _packet(event.segment, piece)}
     elif isinstance(event, InvalidReason):
         members |= {"interface": event.ifname or None, "reason": event.text, "packet": _packet(event.segment, piece)}
+    elif isinstance(event, ConntrackEvent):
+        members |= {"entry": {"change": event.change, "tcp_state": event.tcp_state, "status": list(event.status)}}
+    elif isinstance(event, TraceStep):
+        members |= {"rule": {"table": event.table, "chain": event.chain, "verdict": event.verdict}}
     elif event.kind is SocketEventKind.ERROR:
         members |= {"errno": errno.errorcode.get(event.errno, str(event.errno))}
     else:

@@ -28,6 +28,7 @@ from netlab.events import (
     Segment,
     SocketEvent,
     SocketEventKind,
+    Witness,
     flag_names,
 )
 from netlab.flow import Flow
@@ -335,7 +336,7 @@ def seen(journey: Journey) -> Iterator[Packet | InvalidReason]:
     yield from journey.reasons
 
 
-def moment(event: Packet | InvalidReason | SocketEvent) -> tuple[object, ...]:
+def moment(event: Witness) -> tuple[object, ...]:
     """What tells an event from all others of a recording, whether or not a packet's frame was kept."""
     if isinstance(event, Packet):
         return event.time_ns, event.netns, event.ifname, event.direction, event.segment

@@ -2,7 +2,7 @@
 
 The way through: `document.py` composes nodes, `settings.py` puts in what `--set` says, `language.py` lists the keys and
 `shapes.py` reads their values, `segments.py` wires and addresses, `services.py` makes the Services, `resolve.py`
-joins it all. Nothing here touches a kernel; `read` is the only function that opens a file.
+joins it all. Nothing here touches a kernel; `read_text` is the only function that opens a file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from netlab.errors import Problem, TopologyError, UsageError
 from netlab.model import Topology
 from netlab.topology import resolve, words
 from netlab.topology.document import MAX_ITEMS, Reader, TooLargeError, compose
-from netlab.topology.language import TOPOLOGY, TRIGGERS
+from netlab.topology.language import TOPOLOGY
 from netlab.topology.settings import apply
 from netlab.topology.shapes import InvalidError
 
-__all__ = ["TRIGGERS", "load", "read"]
+__all__ = ["default_name", "load", "read_text"]
 
 MAX_BYTES = 1 << 24
 """The largest file read as a topology, about a hundred thousand pods; /dev/zero has no end."""
 
 
-def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> tuple[str, Topology]:
-    """The text of a topology file (`-` is stdin) and the lab it describes. UsageError where it can't be read."""
+def read_text(path: str) -> str:
+    """The text of a topology file; `-` is stdin. UsageError where it can't be read."""
     if not path:
         raise UsageError("the topology file's name is empty", "name a topology file, or - for stdin")
     try:
@@ -44,11 +44,10 @@ def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None =
     if len(data) > MAX_BYTES:
         raise UsageError(f"{path} is larger than {MAX_BYTES:,} bytes", "is it a topology?")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UsageError(f"{path} is not UTF-8 text (line {line})", "save it as UTF-8") from None
-    return text, load(text, path, settings, name)
 
 
 def load(text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> Topology:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from typing import NamedTuple
+
+from yaml.nodes import MappingNode, Node
 
 from netlab.model import DropInvalid, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import words
+from netlab.topology.document import Item, Reader
 from netlab.topology.shapes import (
     Boolean,
     Choice,
@@ -19,6 +23,7 @@ from netlab.topology.shapes import (
     Fields,
     Integer,
     InvalidError,
+    JsonSchema,
     Key,
     Kinds,
     ListOf,
@@ -27,9 +32,6 @@ from netlab.topology.shapes import (
     Text,
 )
 from netlab.units import rate_bytes_per_s
-
-TRIGGERS = ("window-overrun",)
-"""The triggers that `experiment.trigger` may name; what each does is in `netlab.experiments`."""
 
 UINT32_MAX = 2**32 - 1
 MTU = Integer(68, 65535)
@@ -304,14 +306,22 @@ KUBE_PROXY = Fields(
     }
 )
 
-EXPERIMENT = Fields(
-    {
-        "trigger": Key(Choice("a trigger", TRIGGERS), "what makes the kernel misbehave", required=True),
-        "client": Key(NETNS, "the namespace that connects", required=True),
-        "service": Key(Text("a service's name"), "the service it connects to", required=True),
-        "payload_bytes": Key(Integer(1, 2**40), "bytes the server sends (default 1000000)"),
-    }
-)
+
+class _Document(NamedTuple):
+    """An experiment: the name of its document's file, or the document itself, whose keys are looked up when needed."""
+
+    def read(self, reader: Reader, node: Node, path: str) -> Item | None:
+        if not isinstance(node, MappingNode):
+            return Text("an experiment's file, or its document").read(reader, node, path)
+        from netlab.experiments.language import EXPERIMENT
+
+        return EXPERIMENT.read(reader, node, path)
+
+    def schema(self) -> JsonSchema:
+        from netlab.experiments.language import EXPERIMENT
+
+        return {"anyOf": [{"type": "string", "description": "the file of an experiment"}, EXPERIMENT.schema()]}
+
 
 _VARIABLE = Text("a number, true, false or text", numbers=True)
 
@@ -338,6 +348,6 @@ TOPOLOGY = Fields(
         "links": Key(ListOf(LINK), "veth pairs from one namespace to another"),
         "services": Key(_named(SERVICE, words.service_name, words.LABEL), "kube-proxy Services by name"),
         "kube_proxy": Key(KUBE_PROXY, "how the nodes' NAT rules are laid out"),
-        "experiment": Key(EXPERIMENT, "what `netlab run` does with this lab"),
+        "experiments": Key(ListOf(_Document()), "what `netlab run` and `netlab matrix` do with this lab"),
     }
 )

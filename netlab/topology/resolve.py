@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
+from typing import TYPE_CHECKING
 
 from yaml.nodes import MappingNode, SequenceNode
 
 from netlab import routing
 from netlab.model import (
     Address,
-    Experiment,
     Interface,
     InterfaceAddress,
     Netns,
@@ -34,6 +34,9 @@ from netlab.topology.language import TOPOLOGY
 from netlab.topology.sections import Sections
 from netlab.topology.segments import Wiring, wire
 from netlab.topology.services import Services, kube_proxy_of
+
+if TYPE_CHECKING:
+    from netlab.experiment import Experiment
 
 
 def topology(reader: Reader, root: Item, name: str) -> Topology:
@@ -58,16 +61,16 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
             of[detour.node].append(detour)
         namespaces = [_detoured(netns, of[netns.name]) for netns in _with_routes(namespaces, to_services)]
         namespaces = [_without_redirects(netns, to_services, of[netns.name]) for netns in namespaces]
-    return Topology(
+    lab_as_is = Topology(
         name=name,
         namespaces=tuple(namespaces),
         bridges=wiring.bridges,
         veths=wiring.veths,
         services=tuple(services),
         kube_proxy=kube_proxy,
-        experiment=lab.experiment(),
         description=root.get("description", ""),
     )
+    return lab_as_is._replace(experiments=lab.experiments(lab_as_is)) if "experiments" in root else lab_as_is
 
 
 def _with_routes(namespaces: list[Netns], derived: dict[str, list[Route]]) -> list[Netns]:
@@ -306,20 +309,19 @@ class _Lab(Sections):
         timeout_s = item.get("timeout_s", Readiness().timeout_s)
         return Readiness(item.get("listening"), item.get("output"), item.get("command"), timeout_s)
 
-    def experiment(self) -> Experiment | None:
-        """The experiment, if there is one and it names things that exist."""
-        if "experiment" not in self.root:
-            return None
-        item = self.root["experiment"]
-        if "client" in item:
-            self.known(item["client"])
-        if "service" in item and item["service"].value not in self.service_items:
-            name = item["service"].value
-            self.reader.at(item["service"], f"no service is called {name!r}", suggest(name, self.service_items))
-        if not all(key in item for key in ("trigger", "client", "service")):
-            return None
-        payload_bytes = item.get("payload_bytes", 1_000_000)
-        return Experiment(item.get("trigger"), item.get("client"), item.get("service"), payload_bytes)
+    def experiments(self, lab_as_is: Topology) -> tuple[Experiment | str, ...]:
+        """The experiments, or the files of their documents, in order."""
+        found: list[Experiment | str] = []
+        for index, item in enumerate(self.root.get("experiments")):
+            if isinstance(item.value, str):
+                found.append(item.value)
+                continue
+            from netlab.experiments.language import experiment
+
+            made = experiment(self.reader, item, lab_as_is, f"experiment-{index + 1}")
+            if made is not None:
+                found.append(made)
+        return tuple(found)
 
 
 def _lost_wiring(reader: Reader, root: Item) -> bool:

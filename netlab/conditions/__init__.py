@@ -1,0 +1,63 @@
+"""What can be observed after a step: one small file a condition, whose name is the word's.
+
+A file here has DOC, one line for the reference; ARGUMENTS, the shape of what stands after the word; and
+`look(moment, arguments)`, which says whether it holds, with the evidence, or what is missing. It is asked again
+whenever something was seen, and once more when the trial is judged, over all that was seen of it. A condition with LIVE
+asks the kernel itself how things stand now: it is asked while the trial runs only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from netlab.events import Event
+from netlab.flow import FlowEvents
+from netlab.judge import Proof
+from netlab.topology.shapes import Fields
+
+if TYPE_CHECKING:
+    from netlab.experiments.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a condition looks at: the trial's events so far, in the order of their times, and when its step began.
+
+    flow_events are those of the connection under study (of the first one), None where there is none. stage is None once
+    the trial is over.
+    """
+
+    events: tuple[Event, ...]
+    flow_events: FlowEvents | None
+    since_ns: int
+    stage: Stage | None
+
+    def since(self) -> tuple[Event, ...]:
+        """The events since the step began."""
+        return tuple(event for event in self.events if event.time_ns >= self.since_ns)
+
+
+class Condition(Protocol):
+    """What a condition's file has. LIVE may be left out: it is then False."""
+
+    DOC: str
+    ARGUMENTS: Fields
+
+    def look(self, moment: Moment, arguments: Mapping[str, Any]) -> Proof: ...
+
+
+@cache
+def conditions() -> dict[str, Condition]:
+    """The conditions by their words, in the order of the alphabet."""
+    names = sorted(module.name for module in iter_modules(__path__))
+    return {name.replace("_", "-"): cast(Condition, import_module(f"{__name__}.{name}")) for name in names}
+
+
+def is_live(condition: Condition) -> bool:
+    """Whether a condition must be asked while the trial runs."""
+    return bool(getattr(condition, "LIVE", False))

@@ -1,0 +1,31 @@
+"""counter: one of a namespace's counters has grown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from netlab.conditions import Moment
+from netlab.experiments.words import COUNT, NETNS
+from netlab.judge import Proof
+from netlab.topology.shapes import Fields, Key, Text
+
+LIVE = True
+DOC = "a counter of a namespace has grown since the trial began (names as `netlab watch` and nstat show them)"
+ARGUMENTS = Fields(
+    {
+        "in": Key(NETNS, "the namespace", required=True),
+        "name": Key(Text("a counter's name"), "TcpExt.TCPTimeouts, conntrack.invalid, …", required=True),
+        "at_least": Key(COUNT, "by how much at least (default 1)"),
+    }
+)
+
+
+def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
+    """How far the counter has gone."""
+    assert moment.stage is not None
+    by = moment.stage.counted(arguments["in"], arguments["name"])
+    wanted = arguments.get("at_least", 1)
+    if by < wanted:
+        return Proof((), f"the counter {arguments['name']} in {arguments['in']}, {wanted} higher: it went up by {by}")
+    return Proof(())

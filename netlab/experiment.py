@@ -1,0 +1,110 @@
+"""An experiment as a document says it: a claim, steps in the order of time, and what is to come of it. Pure values.
+
+`experiments/language.py` makes these values from YAML, `experiments/` plays them. What a step's verbs mean is in
+`stimuli/` and `conditions/`, one file each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from netlab.judge import Outcome
+
+PLAIN = "plain"
+"""Under `expect`: the lab without any fix."""
+
+OTHERWISE = "otherwise"
+"""Under `expect`: a kernel with none of the capabilities named beside it."""
+
+TIMEOUT_S = 10.0
+"""After this long a transfer counts as stalled: some five doublings of TCP's smallest retransmission timeout, 0.2 s."""
+
+WITHIN_S = 2.0
+"""How long a step waits for what is to be observed after it, where it doesn't say."""
+
+PAYLOAD_BYTES = 1_000_000
+
+
+class Action(NamedTuple):
+    """A verb and its arguments, as plain values: a stimulus, or a condition that is to be observed."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    def describe(self) -> str:
+        """As one line: `send: {from: server, bytes: 32768}`."""
+        words = ", ".join(f"{key}: {value}" for key, value in self.arguments.items())
+        return f"{self.name}: {{{words}}}" if words else self.name
+
+
+class Step(NamedTuple):
+    """What is done, if anything, and what must then be observed within so many seconds."""
+
+    stimulus: Action | None
+    observe: tuple[Action, ...] = ()
+    within_s: float = WITHIN_S
+
+
+class Expectation(NamedTuple):
+    """An outcome; capability is what the kernel must have for it to be expected, None where it needs nothing."""
+
+    outcome: Outcome
+    capability: str | None = None
+
+
+class Experiment(NamedTuple):
+    """A whole document.
+
+    client connects to the service, whose endpoint sends payload_bytes. topology is the file of the lab that it is
+    played in, None for the one that lists the document; settings are the `--set` pairs that it needs there. needs are
+    the capabilities without which it can't be played. expect has what is expected of each fix ("plain" without any):
+    the first that holds.
+    """
+
+    name: str
+    claim: str
+    steps: tuple[Step, ...]
+    client: str
+    service: str
+    payload_bytes: int = PAYLOAD_BYTES
+    timeout_s: float = TIMEOUT_S
+    needs: tuple[str, ...] = ()
+    expect: tuple[tuple[str, tuple[Expectation, ...]], ...] = ()
+    explanation: str = ""
+    topology: str | None = None
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def capabilities(self) -> tuple[str, ...]:
+        """All that must be known of the kernel to play it and to say what is expected, each once."""
+        asked = [each.capability for _, expected in self.expect for each in expected if each.capability is not None]
+        return tuple(dict.fromkeys((*self.needs, *asked)))
+
+    def expected(self, fixes: Sequence[str], capabilities: Collection[str]) -> Outcome | None:
+        """What is expected with these fixes on a kernel with these capabilities; None where the document says nothing.
+
+        Several fixes together are looked up as "a+b", in the order given.
+        """
+        for expected in (each for name, each in self.expect if name == ("+".join(fixes) or PLAIN)):
+            for outcome, capability in expected:
+                if capability is None or capability in capabilities:
+                    return outcome
+        return None
+
+    def plays(self, stimulus: str) -> bool:
+        """Whether a step has that stimulus."""
+        return any(step.stimulus is not None and step.stimulus.name == stimulus for step in self.steps)
+
+    def observes(self, condition: str) -> tuple[Mapping[str, Any], ...]:
+        """The arguments of that condition wherever a step asks for it."""
+        return tuple(action.arguments for step in self.steps for action in step.observe if action.name == condition)
+
+    def namespaces(self) -> tuple[str, ...]:
+        """The namespaces that the steps name, in order, each once: `in: client-node`, `link: server-node:eth0`."""
+        found: dict[str, None] = {}
+        for step in self.steps:
+            for action in (*((step.stimulus,) if step.stimulus else ()), *step.observe):
+                for key, value in action.arguments.items():
+                    if key in ("in", "via", "link"):
+                        found[str(value).partition(":")[0]] = None
+        return tuple(found)

@@ -1,0 +1,144 @@
+"""Where experiments stand: in a topology, in files that it names, or in a file given on the command line.
+
+Owns the reading of documents and the choice among them. What a document says is `language.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from yaml.nodes import MappingNode
+
+from netlab import topology as topologies
+from netlab.errors import Problem, TopologyError, UsageError
+from netlab.experiment import Experiment
+from netlab.experiments import language
+from netlab.model import Topology
+from netlab.topology.document import Item, Reader, TooLargeError, compose
+from netlab.topology.settings import apply
+
+OWN = "experiment."
+"""How a `--set` path begins that leads into the experiment's document instead of the topology."""
+
+Settings = tuple[tuple[str, str], ...]
+
+
+class Play(NamedTuple):
+    """An experiment and the lab it is played in: the lab's topology, its text, file and `--set` pairs.
+
+    document is the text of the experiment's own file, empty for one that stands in the topology. file is as given, "-"
+    for standard input.
+    """
+
+    experiment: Experiment
+    topology: Topology
+    text: str
+    file: str
+    settings: Settings
+    document: str = ""
+
+
+def is_document(text: str, file: str) -> bool:
+    """Whether a file's text is an experiment's document, and not a topology; TopologyError where it isn't YAML."""
+    root = compose(text, file)
+    keys = {key.value for key, _ in root.value} if isinstance(root, MappingNode) else set()
+    return "namespaces" not in keys and ("steps" in keys or "claim" in keys)
+
+
+def plays(text: str, file: str, settings: Settings = (), name: str | None = None) -> list[Play]:
+    """The experiments of a file's text, a topology's or a document's, in order.
+
+    settings may lead into the topology, or with `experiment.` into each document. TopologyError, for the file that has
+    the problems; UsageError where a file that is named can't be read.
+    """
+    own = tuple((path.removeprefix(OWN), value) for path, value in settings if path.startswith(OWN))
+    rest = tuple((path, value) for path, value in settings if not path.startswith(OWN))
+    if is_document(text, file):
+        return [_from_document(text, file, own, rest, name, None)]
+    topology = topologies.load(text, file, rest, name)
+    found: list[Play] = []
+    for index, each in enumerate(topology.experiments):
+        if isinstance(each, str):
+            path = str(Path(file).parent / each)
+            lister = _Lister(text, file, topology)
+            found.append(_from_document(topologies.read_text(path), path, own, rest, name, lister))
+        else:
+            with_own = (*rest, *((f"experiments[{index}].{path}", value) for path, value in own))
+            needed = (*each.settings, *with_own)
+            inline = topologies.load(text, file, needed, name) if needed else topology
+            experiment = inline.experiments[index]
+            assert isinstance(experiment, Experiment)
+            found.append(Play(experiment, inline, text, file, (*each.settings, *rest)))
+    _check_once(found, file)
+    return found
+
+
+def choose(found: Sequence[Play], name: str | None, lab: str) -> Play:
+    """The experiment of that name, or the first; UsageError where there is none."""
+    if not found:
+        raise UsageError(f"the lab {lab} has no experiment", "add `experiments:` to its topology")
+    if name is None:
+        return found[0]
+    for play in found:
+        if play.experiment.name == name:
+            return play
+    from netlab.topology.document import suggest
+
+    names = [play.experiment.name for play in found]
+    raise UsageError(f"there is no experiment {name!r}", suggest(name, names) or f"there are: {', '.join(names)}")
+
+
+class _Lister(NamedTuple):
+    """The topology that lists a document: its text, its file, and what it means."""
+
+    text: str
+    file: str
+    topology: Topology
+
+
+def _from_document(
+    text: str, file: str, own: Settings, settings: Settings, name: str | None, lister: _Lister | None
+) -> Play:
+    reader = Reader()
+    root = compose(text, file)
+    try:
+        for path, value in own:
+            root = apply(reader, root, language.EXPERIMENT, path, value)
+        reader.read_variables(root)
+        item = language.EXPERIMENT.read(reader, root, "")
+    except TooLargeError:
+        raise TopologyError(file, [Problem(1, 1, "", "the file stands for too much")]) from None
+    if item is None:
+        raise TopologyError(file, reader.problems)
+    needed: Settings = tuple((path, value.value) for path, value in item.get("set", {}).items())
+    lab_text, lab_file, topology = _lab(item, file, (*needed, *settings), name, lister, needs=bool(needed))
+    experiment = language.experiment(reader, item, topology, topologies.default_name(file))
+    if reader.problems or experiment is None:
+        raise TopologyError(file, reader.problems)
+    return Play(experiment, topology, lab_text, lab_file, (*needed, *settings), text)
+
+
+def _lab(
+    item: Item, file: str, settings: Settings, name: str | None, lister: _Lister | None, *, needs: bool
+) -> tuple[str, str, Topology]:
+    """The text, file and meaning of the topology that a document is played in."""
+    if "topology" in item:
+        path = str(Path(file).parent / item.get("topology"))
+        if lister is None or Path(path).resolve() != Path(lister.file).resolve():
+            text = topologies.read_text(path)
+            return text, path, topologies.load(text, path, settings, name)
+    if lister is None:
+        raise UsageError(
+            f"{file} doesn't say which lab it is played in", "add `topology: FILE`, or list it in a topology"
+        )
+    topology = topologies.load(lister.text, lister.file, settings, name) if needs else lister.topology
+    return lister.text, lister.file, topology
+
+
+def _check_once(found: Sequence[Play], file: str) -> None:
+    names = [play.experiment.name for play in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{file} has two experiments called {twice!r}", "give one of them another name")

@@ -1,0 +1,215 @@
+"""Both ends of one connection through the Service, in one process: real sockets, each of its own namespace.
+
+The ends are programs that go on with what they were told whenever the stage pumps: the client's reads unless it was
+stopped, each writes up to the byte it was told to. What they send both know, so that each byte is checked. What an
+experiment does to the connection meanwhile is its stimuli's.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import lru_cache
+from ipaddress import ip_address
+
+from netlab.experiments.scene import Scene
+from netlab.model import Address
+from netlab.observe import Namespaces
+from netlab.observe.sockets import error_event, sample, socket_error
+from netlab.observe.watch import Watch
+
+_REQUEST = b"GET\n"
+_CHUNK_BYTES = 65536
+_SEND_BUFFER_BYTES = 128 * 1024
+
+
+class End:
+    """One end's program: what it has sent and received of the bytes that both ends know.
+
+    goal_bytes is how far it shall write, reads whether it reads; intact whether each byte it got was the byte sent,
+    ended whether the end of the stream followed. closes: it shuts its direction down once all is written.
+    """
+
+    def __init__(self, name: str, netns: str, sock: socket.socket, out: memoryview, incoming: memoryview) -> None:
+        self.name, self.netns, self.socket = name, netns, sock
+        self.goal_bytes = self.sent_bytes = self.received_bytes = 0
+        self.reads = self.intact = True
+        self.closes = self.ended = self.shut = self.broken = False
+        self._out, self._incoming = out, incoming
+
+    @property
+    def payload_bytes(self) -> int:
+        """How much there is to send."""
+        return len(self._out)
+
+    def write(self) -> int:
+        """Write up to the goal, or until the queue is full; the errno that the kernel answered with, else 0."""
+        end = min(self.goal_bytes, len(self._out))
+        try:
+            while self.sent_bytes < end:
+                piece = self._out[self.sent_bytes : min(end, self.sent_bytes + _CHUNK_BYTES)]
+                self.sent_bytes += self.socket.send(piece)
+            if self.closes and self.sent_bytes == end and not self.shut:
+                self.socket.shutdown(socket.SHUT_WR)
+                self.shut = True
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            return error.errno or 0
+        return 0
+
+    def read(self) -> int:
+        """Read all that waits, and check each byte; the errno that the kernel answered with, else 0."""
+        try:
+            while not self.ended:
+                chunk = self.socket.recv(_CHUNK_BYTES)
+                if not chunk:
+                    self.ended = True
+                expected = self._incoming[self.received_bytes : self.received_bytes + len(chunk)]
+                self.intact = self.intact and chunk == expected
+                self.received_bytes += len(chunk)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            return error.errno or 0
+        return 0
+
+
+class Connection:
+    """One connection and how far it has come. `close` closes its sockets; the listener is the stage's.
+
+    server is there once `connect` was True; the client's own address and port are the unspecified ones before.
+    """
+
+    server: End
+
+    def __init__(self, scene: Scene, namespaces: Namespaces, watch: Watch, listener: socket.socket) -> None:
+        self.scene, self._watch, self._listener = scene, watch, listener
+        self._reply = memoryview(_payload(scene.payload_bytes))
+        self._request = memoryview(_REQUEST + _payload(scene.payload_bytes))
+        self.client_address: Address = type(scene.vip)(0)
+        self.client_port = 0
+        self._closing = ExitStack()
+        family = socket.AF_INET if scene.vip.version == 4 else socket.AF_INET6
+        own = self._closing.enter_context(namespaces.socket(scene.client, family, socket.SOCK_STREAM))
+        own.setblocking(False)
+        self.client = End("client", scene.client, own, self._request, self._reply)
+
+    def close(self) -> None:
+        """Close both ends' sockets."""
+        self._closing.close()
+
+    def ends(self) -> Iterator[End]:
+        """The ends that there are: the server's only once it was accepted."""
+        yield self.client
+        if hasattr(self, "server"):
+            yield self.server
+
+    def end(self, name: str) -> End:
+        """The end of that name, "client" or "server"; KeyError where it isn't there yet."""
+        for end in self.ends():
+            if end.name == name:
+                return end
+        raise KeyError(name)
+
+    def connect(self, timeout_s: float, source_port: int = 0) -> bool:
+        """Connect the client through the Service and send its request; False if the server hasn't got it in time.
+
+        source_port is the client's own, 0 for any.
+        """
+        scene, client = self.scene, self.client
+        if source_port:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.socket.bind(("", source_port))
+        begun = client.socket.connect_ex((str(scene.vip), scene.port))
+        if begun not in (0, errno.EINPROGRESS):
+            self._watch.note(error_event(begun, scene.client))
+            return False
+        host, port, *_ = client.socket.getsockname()
+        self.client_address, self.client_port = ip_address(host), int(port)
+        if not self._watch.until(self._accepted, timeout_s, [self._listener]):
+            return False
+        client.goal_bytes = len(_REQUEST)
+        self.pump()
+        return not client.broken and self._watch.until(self._requested, timeout_s, [self.server.socket])
+
+    def _accepted(self) -> bool:
+        try:
+            own, _ = self._listener.accept()
+        except BlockingIOError:
+            return False
+        self._closing.enter_context(own)
+        own.setblocking(False)
+        self.server = End("server", self.scene.server, own, self._reply, self._request)
+        return True
+
+    def _requested(self) -> bool:
+        self.pump()
+        return self.server.received_bytes >= len(_REQUEST) and not self.server.broken
+
+    def pump(self) -> None:
+        """Let each end's program do what it can now."""
+        for end in self.ends():
+            self.look_for_error(end)
+            if end.reads and not end.broken:
+                self._break(end, end.read())
+            if not end.broken:
+                self._break(end, end.write())
+
+    def look_for_error(self, end: End) -> None:
+        """Note the error that waits at the server's socket; the client learns of its own when it reads or writes."""
+        if end.name != "server" or end.broken:
+            return
+        if event := socket_error(end.socket, end.netns, *self._ports(end)):
+            self._watch.note(event)
+            end.broken = True
+
+    def broken(self) -> bool:
+        """Whether an end's socket has, or had, an error."""
+        return any(end.broken for end in self.ends())
+
+    def settled(self) -> bool:
+        """Whether the client has got the end of the stream, or an end's socket has an error."""
+        return self.client.ended or self.broken()
+
+    def sample(self) -> None:
+        """Note TCP_INFO of both ends, as it is now."""
+        for end in self.ends():
+            self._watch.note(sample(end.socket, end.netns))
+
+    def _ports(self, end: End) -> tuple[int, int]:
+        """The socket's own port and its peer's, as this end sees them."""
+        if end is self.client:
+            return self.client_port, self.scene.port
+        return self.scene.target_port, self.client_port
+
+    def _break(self, end: End, code: int) -> None:
+        if code:
+            self._watch.note(error_event(code, end.netns, *self._ports(end)))
+            end.broken = True
+
+
+def open_listener(scene: Scene, namespaces: Namespaces) -> socket.socket:
+    """The server's listening socket in its namespace, not blocking; OSError where its port is taken."""
+    family = socket.AF_INET if scene.vip.version == 4 else socket.AF_INET6
+    listener = namespaces.socket(scene.server, family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Room for a burst that may not leave yet; an accepted socket inherits it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        listener.bind((str(scene.endpoint), scene.target_port))
+        listener.listen(16)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+@lru_cache(maxsize=1)
+def _payload(size_bytes: int) -> bytes:
+    """Bytes that differ at every offset, the same in every run: a lost, doubled or moved piece shows."""
+    return hashlib.shake_256(b"netlab").digest(size_bytes)

@@ -1,0 +1,275 @@
+"""The keys of an experiment's document: the one description that is checked with and the JSON Schema is made from.
+
+A document stands in a file of its own, or under `experiments` of a topology. Its verbs come from `stimuli/` and
+`conditions/`, each with the shape of its arguments. Reading is `topology/shapes.py`'s. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple, cast
+
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from netlab import fixes
+from netlab.conditions import conditions
+from netlab.experiment import (
+    OTHERWISE,
+    PAYLOAD_BYTES,
+    PLAIN,
+    TIMEOUT_S,
+    WITHIN_S,
+    Action,
+    Expectation,
+    Experiment,
+    Step,
+)
+from netlab.experiments.words import LINK, NETNS
+from netlab.judge import Outcome
+from netlab.model import Topology
+from netlab.stimuli import stimuli
+from netlab.topology import words
+from netlab.topology.document import UNTAGGED, Item, Reader, join, kind_of, suggest
+from netlab.topology.shapes import (
+    Choice,
+    Fields,
+    Integer,
+    JsonSchema,
+    Key,
+    ListOf,
+    MapOf,
+    Seconds,
+    Shape,
+    Text,
+)
+
+OUTCOMES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.INCONCLUSIVE)
+
+
+def _vocabulary(kind: str) -> dict[str, Fields]:
+    verbs: Mapping[str, Any] = stimuli() if kind == "a stimulus" else conditions()
+    return {name: verb.ARGUMENTS for name, verb in verbs.items()}
+
+
+class Verb(NamedTuple):
+    """A mapping with one verb and its arguments, or the verb alone: `connect`, `send: {from: server, bytes: 1}`.
+
+    beside are the keys that may stand beside the verb; where one of `without` stands there, the verb may be left out.
+    The value is dict[str, Item]: `verb` with (name, arguments), and the keys beside it.
+    """
+
+    what: str
+    beside: Mapping[str, Key] = {}
+    without: str = ""
+
+    def read(self, reader: Reader, node: Node, path: str) -> Item | None:
+        if isinstance(node, ScalarNode):
+            scalar = reader.text(node, path)
+            if scalar is None:
+                return None
+            empty = ScalarNode(UNTAGGED, "", node.start_mark, node.end_mark)
+            return self._found(reader, node, path, [(scalar[0], node, empty)], {})
+        if not isinstance(node, MappingNode):
+            reader.problem(node, path, f"expected {self.what}, found {kind_of(node)}")
+            return None
+        fields: dict[str, Item] = {}
+        verbs: list[tuple[str, Node, Node]] = []
+        broken = False
+        for key, value in reader.pairs(node, path):
+            if key.value in self.beside:
+                item = self.beside[key.value].shape.read(reader, value, join(path, key.value))
+                if item is not None:
+                    fields[key.value] = item
+                broken = broken or item is None or item.broken
+            else:
+                verbs.append((key.value, key, value))
+        found = self._found(reader, node, path, verbs, fields)
+        return None if found is None or broken else found
+
+    def _found(
+        self, reader: Reader, node: Node, path: str, verbs: list[tuple[str, Node, Node]], fields: dict[str, Item]
+    ) -> Item | None:
+        known = _vocabulary(self.what)
+        if not verbs and self.without in fields:
+            return Item(fields, node, path)
+        if len(verbs) != 1:
+            found = " and ".join(name for name, _, _ in verbs) or "none"
+            reader.problem(node, path, f"expected {self.what}, found {found}", "a step has one; give each its own")
+            return None
+        name, place, value = verbs[0]
+        if name not in known:
+            reader.problem(place, path, f"{name!r} is not {self.what}", suggest(name, (*known, *self.beside)))
+            return None
+        arguments = known[name].read(reader, value, join(path, name))
+        if arguments is None or arguments.broken:
+            return None
+        fields["verb"] = Item((name, arguments), node, path)
+        return Item(fields, node, path)
+
+    def schema(self) -> JsonSchema:
+        beside = {name: {"description": key.doc, **key.shape.schema()} for name, key in self.beside.items()}
+        verbs: Mapping[str, Any] = stimuli() if self.what == "a stimulus" else conditions()
+        alone = [name for name, verb in verbs.items() if not verb.ARGUMENTS.required]
+        each: list[JsonSchema] = [
+            {
+                "type": "object",
+                "properties": {name: {"description": verb.DOC, **verb.ARGUMENTS.schema()}, **beside},
+                "required": [name],
+                "additionalProperties": False,
+            }
+            for name, verb in verbs.items()
+        ]
+        if self.without:
+            each.append(
+                {
+                    "type": "object",
+                    "properties": beside,
+                    "required": [self.without],
+                    "additionalProperties": False,
+                }
+            )
+        return {"anyOf": [{"enum": alone}, *each]}
+
+
+CONDITION = Verb("a condition")
+STEP = Verb(
+    "a stimulus",
+    {
+        "observe": Key(ListOf(CONDITION, 1, single=True), "what must then be observed"),
+        "within_s": Key(Seconds(), f"how long to wait for it (default {WITHIN_S:g})"),
+    },
+    without="observe",
+)
+
+_OUTCOME = Choice("an outcome", OUTCOMES)
+
+
+class _Expected(NamedTuple):
+    """An outcome, or a mapping of kernel capabilities to outcomes with `otherwise`."""
+
+    def read(self, reader: Reader, node: Node, path: str) -> Item | None:
+        shape: Shape = MapOf(_OUTCOME, minimum=1) if isinstance(node, MappingNode) else _OUTCOME
+        return shape.read(reader, node, path)
+
+    def schema(self) -> JsonSchema:
+        by_capability = {"type": "object", "additionalProperties": _OUTCOME.schema()}
+        return {"anyOf": [_OUTCOME.schema(), by_capability]}
+
+
+EXPERIMENT = Fields(
+    {
+        "name": Key(Text("an experiment's name", words.port_name, words.LABEL), "its name (default: the file's)"),
+        "claim": Key(Text(), "what it shows, in one sentence", required=True),
+        "explanation": Key(Text(), "why the kernel does so, for who reads the report"),
+        "topology": Key(Text("a file's name"), "the lab it is played in; left out: the topology that lists it"),
+        "set": Key(
+            MapOf(Text("a value", numbers=True)), "values of that topology that must be others, as `--set` has them"
+        ),
+        "vars": Key(
+            MapOf(Text("a number, true, false or text", numbers=True), words.variable_name, words.VARIABLE_NAME),
+            "variables: ${name} in any value stands for one",
+        ),
+        "client": Key(NETNS, "the namespace that connects", required=True),
+        "service": Key(Text("a service's name"), "the service it connects to", required=True),
+        "payload_bytes": Key(Integer(1, 2**40), f"bytes the server sends (default {PAYLOAD_BYTES})"),
+        "timeout_s": Key(Seconds(), f"after this long a transfer counts as stalled (default {TIMEOUT_S:g})"),
+        "needs": Key(
+            ListOf(Text("a capability's name")), "capabilities of the kernel without which it is skipped", False
+        ),
+        "steps": Key(ListOf(STEP, 1), "what is done, in the order of time, and what is observed after", required=True),
+        "expect": Key(
+            MapOf(_Expected()), "the outcome of a trial by the fix: plain, a fix's name, or several as a+b", True
+        ),
+    }
+)
+
+
+def experiment(reader: Reader, item: Item, topology: Topology, default_name: str) -> Experiment | None:
+    """The document as a value, its names looked up in the topology; problems go to the reader."""
+    _check_names(reader, item, topology)
+    for name in item["expect"].value if "expect" in item else ():
+        for fix in (part for part in name.split("+") if part != PLAIN):
+            if fix not in fixes.FIXES:
+                hint = get_close_matches(fix, (PLAIN, *fixes.FIXES), n=1)
+                known = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join((PLAIN, *fixes.FIXES))}"
+                reader.at(item["expect"][name], f"there is no fix {fix!r}", known)
+    if not all(key in item for key in EXPERIMENT.required) or item.broken:
+        return None
+    return Experiment(
+        name=item.get("name", default_name),
+        claim=" ".join(item.get("claim").split()),
+        steps=tuple(_step(step) for step in item.get("steps")),
+        client=item.get("client"),
+        service=item.get("service"),
+        payload_bytes=item.get("payload_bytes", PAYLOAD_BYTES),
+        timeout_s=item.get("timeout_s", TIMEOUT_S),
+        needs=tuple(each.value for each in item.get("needs", ())),
+        expect=tuple((name, tuple(_expected(found))) for name, found in item.get("expect").items()),
+        explanation=item.get("explanation", "").strip(),
+        topology=item.get("topology"),
+        settings=tuple((path, value.value) for path, value in item.get("set", {}).items()),
+    )
+
+
+def _expected(found: Item) -> Iterator[Expectation]:
+    if isinstance(found.value, str):
+        yield Expectation(Outcome(found.value))
+        return
+    for capability, outcome in found.value.items():
+        if capability != OTHERWISE:
+            yield Expectation(Outcome(outcome.value), capability)
+    if OTHERWISE in found.value:
+        yield Expectation(Outcome(found.value[OTHERWISE].value))
+
+
+def _step(item: Item) -> Step:
+    stimulus = _action(item["verb"]) if "verb" in item else None
+    observe = tuple(_action(each["verb"]) for each in item.get("observe", ()))
+    return Step(stimulus, observe, item.get("within_s", WITHIN_S))
+
+
+def _action(verb: Item) -> Action:
+    name, arguments = verb.value
+    return Action(name, _plain(arguments))
+
+
+def _plain(item: Item) -> Any:
+    if isinstance(item.value, dict):
+        return {key: _plain(value) for key, value in item.value.items()}
+    if isinstance(item.value, list):
+        return tuple(_plain(each) for each in item.value)
+    return item.value
+
+
+def _check_names(reader: Reader, item: Item, topology: Topology) -> None:
+    """Look every namespace, interface and service up that the document names."""
+    known = [netns.name for netns in topology.namespaces]
+    links = [f"{end.netns}:{end.ifname}" for end in topology.interfaces()]
+
+    def look_up(name: Item, shape: Shape) -> None:
+        netns = str(name.value).partition(":")[0] if shape is LINK else name.value
+        if netns not in known:
+            reader.at(name, f"no namespace is called {netns!r}", suggest(netns, known))
+        elif shape is LINK and name.value not in links:
+            own = [link for link in links if link.startswith(f"{netns}:")]
+            reader.at(name, f"no interface is called {name.value!r}", suggest(name.value, own))
+
+    def walk(fields: Fields, values: Item) -> None:
+        for key, value in values.value.items():
+            shape = fields.keys[key].shape
+            if shape is NETNS or shape is LINK:
+                look_up(value, shape)
+
+    if "client" in item:
+        look_up(item["client"], NETNS)
+    if "service" in item:
+        names = [service.name for service in topology.services]
+        if item["service"].value not in names:
+            name = item["service"].value
+            reader.at(item["service"], f"no service is called {name!r}", suggest(name, names))
+    for step in item.get("steps", ()):
+        for verb, what in ((step, STEP.what), *((each, CONDITION.what) for each in step.get("observe", ()))):
+            if "verb" in verb:
+                name, arguments = cast("tuple[str, Item]", verb["verb"].value)
+                walk(_vocabulary(what)[name], arguments)

@@ -1,0 +1,138 @@
+"""Where a trial is played: the lab's namespaces, the connections, and what must be given back when the trial is over.
+
+Stimuli act through it, conditions look at it. One thread drives everything: whoever waits, pumps.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from netlab.errors import LabError
+from netlab.events import Event
+from netlab.experiments.connection import Connection, End, open_listener
+from netlab.experiments.scene import Scene
+from netlab.kernel import Kernel, read_sysctl
+from netlab.model import Topology
+from netlab.netns import Namespaces
+from netlab.observe.counters import Counters
+from netlab.observe.watch import Watch
+from netlab.steps import Step
+from netlab.stimuli import NotApplied
+
+FIRST = "first"
+"""The name of the connection under study: the one that a document's `connect` makes without naming it."""
+
+
+class Stage:
+    """One trial's stage. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
+
+    connections are by name, in the order they were made.
+    timeout_s is how long a transfer may take.
+    """
+
+    def __init__(
+        self, topology: Topology, scene: Scene, namespaces: Namespaces, watch: Watch, timeout_s: float
+    ) -> None:
+        self.topology, self.scene, self.namespaces, self.watch = topology, scene, namespaces, watch
+        self.timeout_s = timeout_s
+        self.connections: dict[str, Connection] = {}
+        self._counters: dict[str, Counters] = {}
+        self._listener: socket.socket | None = None
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def undo(self, change: Callable[[], object]) -> None:
+        """Have something called when the trial is over, whatever happens."""
+        self._closing.callback(change)
+
+    def note(self, event: Event) -> None:
+        """Add an event to the trial's."""
+        self.watch.note(event)
+
+    # Connections
+
+    def listen(self) -> socket.socket:
+        """The server's listening socket. LabError where the server's port is taken by another program."""
+        if self._listener is None:
+            scene = self.scene
+            try:
+                self._listener = self._closing.enter_context(open_listener(scene, self.namespaces))
+            except OSError as error:
+                raise LabError(
+                    f"{scene.server}: can't listen on {scene.endpoint} port {scene.target_port}: {error.strerror}",
+                    "the experiment is its own server there: no other program may listen on that port",
+                ) from error
+        return self._listener
+
+    def new_connection(self, name: str = FIRST) -> Connection:
+        """A connection that isn't made yet; NotApplied where there is one of that name already."""
+        if name in self.connections:
+            raise NotApplied(f"a name for the second connection: {name!r} is taken")
+        connection = Connection(self.scene, self.namespaces, self.watch, self.listen())
+        self.undo(connection.close)
+        self.connections[name] = connection
+        return connection
+
+    def connection(self, name: str = FIRST) -> Connection:
+        """The connection of that name; NotApplied where no step made one."""
+        if name not in self.connections:
+            raise NotApplied(f"a connection {name!r}: no step before this one connects")
+        return self.connections[name]
+
+    def end(self, end: str, connection: str = FIRST) -> End:
+        """One end of a connection; NotApplied where it isn't there, or had an error."""
+        try:
+            found = self.connection(connection).end(end)
+        except KeyError:
+            raise NotApplied(f"the {end}'s end of the connection") from None
+        if found.broken:
+            raise NotApplied(f"a connection that lives until the stimulus: the {end}'s socket had an error")
+        return found
+
+    def pump(self) -> None:
+        """Let the programs at all ends do what they can now."""
+        for connection in self.connections.values():
+            connection.pump()
+
+    def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Pump and observe until `done()`; False if the time ran out first."""
+
+        def pumped() -> bool:
+            self.pump()
+            return done()
+
+        sockets = [end.socket for connection in self.connections.values() for end in connection.ends() if end.reads]
+        return self.watch.until(pumped, timeout_s, [sock for sock in sockets if sock.fileno() >= 0])
+
+    # The lab
+
+    def change(self, netns: str, change: Sequence[Step], back: Sequence[Step]) -> None:
+        """Carry out steps in a namespace, as `up` does, and those of `back` when the trial is over. StepError."""
+        with self.namespaces.inside(netns):
+            indexes = {(netns, name): index for index, name in socket.if_nameindex()}
+        self.undo(lambda: Kernel(self.namespaces, indexes).apply(back))
+        Kernel(self.namespaces, indexes).apply(change)
+
+    def count(self, netns: str) -> None:
+        """Begin to count in a namespace."""
+        self._counters.setdefault(netns, Counters(self.namespaces, netns))
+
+    def counted(self, netns: str, name: str) -> int:
+        """How far a counter of a namespace has gone since `count`; KeyError without it."""
+        return self._counters[netns].grown(name)
+
+    def read_sysctl(self, netns: str, key: str) -> str:
+        """A sysctl's value in a namespace; OSError where there is none of that name."""
+        with self.namespaces.inside(netns):
+            return read_sysctl(key)

@@ -1,0 +1,33 @@
+"""connect: the client connects to the Service, and sends a request that the server's program reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.experiments.words import CONNECTION
+from netlab.stimuli import NotApplied
+from netlab.topology.shapes import Fields, Integer, Key, Seconds
+
+if TYPE_CHECKING:
+    from netlab.experiments.stage import Stage
+
+DOC = "the client connects to the Service and sends its request; the server's program has it when the step is done"
+TIMEOUT_S = 5.0
+ARGUMENTS = Fields(
+    {
+        "connection": Key(CONNECTION, "its name for later steps (default first, the one under study)"),
+        "source_port": Key(Integer(1, 65535), "the client's own port (default: the kernel picks one)"),
+        "timeout_s": Key(Seconds(), f"how long it may take (default {TIMEOUT_S:g})"),
+    }
+)
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Connect; NotApplied where the request hasn't arrived in time."""
+    named = {"name": arguments["connection"]} if "connection" in arguments else {}
+    connection = stage.new_connection(**named)
+    if not connection.connect(arguments.get("timeout_s", TIMEOUT_S), arguments.get("source_port", 0)):
+        scene = connection.scene
+        raise NotApplied(f"a connection from {scene.client} to {scene.vip} port {scene.port}")
+    connection.sample()

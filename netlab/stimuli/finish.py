@@ -1,0 +1,34 @@
+"""finish: the transfer goes on to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.experiments.words import CONNECTION
+from netlab.topology.shapes import Fields, Key
+
+if TYPE_CHECKING:
+    from netlab.experiments.stage import Stage
+
+DOC = (
+    "the client reads, the server sends the rest of the payload and closes; done when the client has the end of the "
+    "stream, a socket has an error, or the experiment's timeout_s is over"
+)
+ARGUMENTS = Fields({"connection": Key(CONNECTION, "which connection (default first)")})
+
+_CLIENT_ERROR_TIMEOUT_S = 0.5
+"""How long the client may take to learn that the server's end has died: its next ACK tells it."""
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Let both programs go on; what became of the connection is the judge's to say."""
+    connection = stage.connection(**({"name": arguments["connection"]} if "connection" in arguments else {}))
+    connection.client.reads = True
+    for end in connection.ends():
+        if end.name == "server":
+            end.goal_bytes, end.closes = end.payload_bytes, True
+    stage.wait(connection.settled, stage.timeout_s)
+    if connection.broken():
+        stage.wait(lambda: connection.client.ended or connection.client.broken, _CLIENT_ERROR_TIMEOUT_S)
+    connection.sample()

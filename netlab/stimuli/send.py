@@ -1,0 +1,29 @@
+"""send: a program writes so many bytes more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.experiments.words import BYTES, CONNECTION, END
+from netlab.topology.shapes import Fields, Key
+
+if TYPE_CHECKING:
+    from netlab.experiments.stage import Stage
+
+DOC = "the program at that end writes so many bytes more; what its queue has no room for follows as it drains"
+ARGUMENTS = Fields(
+    {
+        "from": Key(END, "which end's program", required=True),
+        "bytes": Key(BYTES, "how many; no more than the payload has", required=True),
+        "connection": Key(CONNECTION, "of which connection (default first)"),
+    }
+)
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Write; NotApplied where the end has had an error."""
+    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
+    end = stage.end(arguments["from"], **named)
+    end.goal_bytes = min(end.goal_bytes + arguments["bytes"], end.payload_bytes)
+    stage.pump()

@@ -1,0 +1,80 @@
+"""stale-window: a socket believes in a larger window of its peer than it has, as after an ACK that came too late.
+
+The packets that follow are the kernel's own: only the number that bounds them was changed (TCP_REPAIR_WINDOW).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.errors import UnsupportedError
+from netlab.events import SocketEvent, SocketEventKind
+from netlab.experiments.words import BYTES, CONNECTION, END
+from netlab.topology.shapes import Fields, Key
+
+if TYPE_CHECKING:
+    from netlab.experiments.stage import Stage
+
+DOC = "the socket at that end believes in a larger window of its peer than the peer has (TCP_REPAIR_WINDOW)"
+WINDOW_BYTES = 1 << 20
+ARGUMENTS = Fields(
+    {
+        "end": Key(END, "whose socket", required=True),
+        "bytes": Key(BYTES, f"the window, at least twice the real one (default {WINDOW_BYTES})"),
+        "connection": Key(CONNECTION, "of which connection (default first)"),
+    },
+    lambda text: {"end": text},
+    "server",
+)
+
+# include/uapi/linux/tcp.h; struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
+_TCP_REPAIR, _TCP_REPAIR_WINDOW = 19, 29
+_TCP_REPAIR_ON, _TCP_REPAIR_OFF_NO_WP = 1, -1
+_REPAIR_WINDOW = struct.Struct("=5I")
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Set the window; UnsupportedError where the kernel or the user can't."""
+    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
+    end = stage.end(arguments["end"], **named)
+    stage.note(set_stale_window(end.socket, end.netns, arguments.get("bytes", WINDOW_BYTES)))
+
+
+def set_stale_window(sock: socket.socket, netns: str, window_bytes: int = WINDOW_BYTES) -> SocketEvent:
+    """Make the kernel believe that the peer's window is window_bytes or more; the event has what it reads back.
+
+    UnsupportedError without TCP_REPAIR_WINDOW (v4.8) or CAP_NET_ADMIN over the namespace.
+    """
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _TCP_REPAIR_ON)
+        snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup = _repair_window(sock)
+        stale = max(window_bytes, 2 * snd_wnd)
+        window = _REPAIR_WINDOW.pack(snd_wl1, stale, max(max_window, stale), rcv_wnd, rcv_wup)
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, window)
+        now_wnd = _repair_window(sock)[1]
+        time_ns = time.time_ns()
+        # Leaving the repair mode like this sends no window probe of its own.
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _TCP_REPAIR_OFF_NO_WP)
+        # It also clears SO_REUSEADDR, without which the next trial could not listen while this socket lingers.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "unknown error")
+        raise UnsupportedError(f"can't set a socket's send window (TCP_REPAIR_WINDOW): {name}") from error
+    return SocketEvent(
+        time_ns,
+        netns,
+        SocketEventKind.STALE_WINDOW,
+        window_bytes=now_wnd,
+        was_bytes=snd_wnd,
+        local_port=sock.getsockname()[1],
+        peer_port=sock.getpeername()[1],
+    )
+
+
+def _repair_window(sock: socket.socket) -> tuple[int, ...]:
+    return _REPAIR_WINDOW.unpack(sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _REPAIR_WINDOW.size))
