@@ -181,11 +181,10 @@ def _wanted(
 ) -> "Wanted":
     from netlab import fixes as mitigations
     from netlab.lab import Wanted
-    from netlab.topology import load, read_text
+    from netlab.topology import read
 
     file = _file(topology)
-    text = read_text(file)
-    plain = load(text, file, settings, name)
+    text, plain = read(file, settings, name)
     names = tuple(dict.fromkeys(fixes or []))
     return Wanted(mitigations.apply(plain, names), text, _absolute(file), settings, names)
 

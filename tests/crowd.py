@@ -12,15 +12,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from netlab.events import SocketEvent
+from netlab.experiment import Experiment
 from netlab.experiments.scene import scene
-from netlab.experiments.window_overrun import BURST_BYTES, set_stale_window
 from netlab.model import Topology
 from netlab.observe import Namespaces
 from netlab.observe.sockets import error_event, tcp_info
 from netlab.recorder import Recorder, Source
 from netlab.recording import Recording
+from netlab.stimuli.stale_window import set_stale_window
 
 _CHUNK_BYTES = 65536
+BURST_BYTES = 32768
 _SETUP_TIMEOUT_S, _TRANSFER_TIMEOUT_S = 10.0, 120.0
 
 
@@ -69,9 +71,11 @@ class _Download:
             self.done = True
 
 
-def crowd(topology: Topology, namespaces: Namespaces, flows: int = 50, size_bytes: int = 1_000_000) -> Crowd:
+def crowd(
+    topology: Topology, experiment: Experiment, namespaces: Namespaces, flows: int = 50, size_bytes: int = 1_000_000
+) -> Crowd:
     """Make the traffic in a lab that is up, observed by everything; the flow in the middle gets the stale window."""
-    stage = scene(topology)
+    stage = scene(topology, experiment)
     with ExitStack() as stack:
         ports = {stage.port, stage.target_port}
         recorder = stack.enter_context(Recorder(topology, namespaces, stage.netns, ports))

@@ -13,7 +13,6 @@ from typing import Any
 import story
 
 from netlab.events import ACK, FIN, PSH, RST, SYN, Event, SocketEvent, SocketEventKind
-from netlab.experiments.window_overrun import CLAIM, prove
 from netlab.flow import Leg
 from netlab.judge import Observed, Result, judge_trial
 from netlab.recording import Recording, Tap
@@ -34,7 +33,6 @@ links:
 services:
   web: {cluster_ip: 192.168.0.2, ports: [{port: 80, target_port: 8080}], endpoints: [server]}
 kube_proxy: {nodes: [client-node]}
-experiment: {trigger: window-overrun, client: client, service: web, payload_bytes: 10000}
 """
 
 _WAY = (
@@ -159,11 +157,11 @@ def run(*trials: Iterable[Event], fixes: tuple[str, ...] = (), **changes: Any) -
     observed: list[Observed] = [story.observed(tuple(events), duration_s=0.001, **changes) for events in trials]
     result = Result(
         experiment="window-overrun",
-        claim=CLAIM,
+        claim=story.CLAIM,
         lab="kube-proxy-reset",
         fixes=fixes,
         kernel="6.18.44",
-        trials=tuple(judge_trial(trial, prove) for trial in observed),
+        trials=tuple(judge_trial(trial, story.prove) for trial in observed),
     )
     recording = Recording(
         lab="kube-proxy-reset",

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from netlab.conditions import Moment, burst
 from netlab.events import (
     ACK,
     FIN,
@@ -27,9 +28,10 @@ from netlab.events import (
     SocketEventKind,
     Witness,
 )
-from netlab.flow import CANARY_PORT, Flow, Leg
-from netlab.judge import Observed
+from netlab.flow import CANARY_PORT, Flow, FlowEvents, Leg
+from netlab.judge import Observed, Proof
 
+CLAIM = "A burst past the client's small window makes NAT skip packets, and the connection is reset."
 START_NS = 1_700_000_000_000_000_000
 CANARIES = (0, 1)
 PAYLOAD_BYTES = 10_000
@@ -51,6 +53,11 @@ REPLY = (8073, 1005, 4000)
 """seq, ack and length of the reply that starts past the client's window and ends 4,767 bytes past it."""
 
 _ENDS = {leg: ends for ends, leg in FLOW.legs().items()}
+
+
+def prove(events: FlowEvents) -> Proof:
+    """Whether the stimulus of window-overrun took place."""
+    return burst.look(Moment((), events, 0, None), {})
 
 
 def segment(leg: Leg, flags: int, seq: int, ack: int, length: int = 0, window: int = 64) -> Segment:

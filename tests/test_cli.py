@@ -323,7 +323,7 @@ def test_run_needs_an_experiment(netlab: Netlab) -> None:
     assert said(netlab("run", CLUSTER)) == (
         2,
         "",
-        "netlab: the lab cluster has no experiment\n  hint: add `experiment:` to its topology\n",
+        "netlab: the lab cluster has no experiment\n  hint: add `experiments:` to its topology\n",
     )
 
 

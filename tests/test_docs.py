@@ -24,7 +24,6 @@ from netlab.topology.language import (
     ADDRESSING,
     BRIDGE,
     BRIDGE_PORT,
-    EXPERIMENT,
     KUBE_PROXY,
     LINK,
     NAMESPACE,
@@ -57,7 +56,6 @@ TABLES = {
     "Session affinity": SESSION_AFFINITY,
     "kube-proxy": KUBE_PROXY,
     "Addressing": ADDRESSING,
-    "Experiment": EXPERIMENT,
 }
 """Each table of keys by its heading, and the description that it must agree with."""
 

@@ -15,6 +15,7 @@ import stories
 from conftest import Netlab
 from crossings import Crossings
 from crowd import crowd
+from flagship import part
 from private_lab import PrivateLab
 
 from netlab import explain, recorder
@@ -121,7 +122,7 @@ def test_a_file_is_not_watched(netlab: Netlab, tmp_path: Path) -> None:
 def test_of_fifty_flows_at_once_the_one_that_was_reset_is_explained() -> None:
     topology = load(FLAGSHIP.read_text(), FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
-        traffic = crowd(topology, namespaces)
+        traffic = crowd(topology, part().experiment, namespaces)
     recording = traffic.recording
     timeline = build(recording)
     story = explain.explain(timeline)
@@ -221,7 +222,7 @@ def test_what_was_lost_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(recorder, "_LEAST_SLOTS", 64)
     topology = load(FLAGSHIP.read_text(), FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
-        recording = crowd(topology, namespaces, size_bytes=100_000).recording
+        recording = crowd(topology, part().experiment, namespaces, size_bytes=100_000).recording
     timeline = build(recording)
     story = explain.explain(timeline)
     lost = [f"{count:,} events lost by {observer}" for observer, count in recording.lost if count]

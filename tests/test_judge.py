@@ -11,14 +11,13 @@ import pytest
 import story
 
 from netlab.events import ACK, RST, Event, Packet, SocketEvent
-from netlab.experiments.window_overrun import prove
 from netlab.flow import FlowEvents, Leg
 from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult, judge_trial, wilson_interval
 from netlab.window import Reach, reach
 
 
 def judge(events: Mapping[str, Event], **changes: Any) -> TrialResult:
-    return judge_trial(story.observed(events, **changes), prove)
+    return judge_trial(story.observed(events, **changes), story.prove)
 
 
 def links(trial: TrialResult) -> list[str]:
@@ -391,8 +390,10 @@ def test_the_confidence_interval_is_wilsons(successes: int, trials: int, low: fl
 
 
 def test_only_trials_that_told_count_for_the_rate() -> None:
-    told = judge_trial(story.observed(story.dropped()), prove)
-    untold = judge_trial(story.observed(story.dropped(), dead=(("conntrack's events on client-node", "gone"),)), prove)
+    told = judge_trial(story.observed(story.dropped()), story.prove)
+    untold = judge_trial(
+        story.observed(story.dropped(), dead=(("conntrack's events on client-node", "gone"),)), story.prove
+    )
     assert untold.outcome is Outcome.INCONCLUSIVE
     result = Result("t", "c", "l", (), "6", (told, untold))
     assert result.reset_rate() == wilson_interval(0, 1)
@@ -403,7 +404,9 @@ def test_only_trials_that_told_count_for_the_rate() -> None:
 
 
 def test_an_observer_that_died_is_named() -> None:
-    trial = judge_trial(story.observed(story.dropped(), dead=(("the packets on client/eth0", "Bad file"),)), prove)
+    trial = judge_trial(
+        story.observed(story.dropped(), dead=(("the packets on client/eth0", "Bad file"),)), story.prove
+    )
     assert (trial.outcome, trial.missing) == (
         Outcome.INCONCLUSIVE,
         ("all of the packets on client/eth0: observing ended early (Bad file)",),
@@ -412,7 +415,7 @@ def test_an_observer_that_died_is_named() -> None:
 
 def test_open_observers_of_entries_and_traces_must_have_seen_the_connection() -> None:
     names = ("conntrack's events on client-node", "the rules' traces on client-node")
-    trial = judge_trial(story.observed(story.dropped(), lost=tuple((name, 0) for name in names)), prove)
+    trial = judge_trial(story.observed(story.dropped(), lost=tuple((name, 0) for name in names)), story.prove)
     assert (trial.outcome, trial.missing) == (
         Outcome.INCONCLUSIVE,
         (

@@ -14,7 +14,6 @@ from test_events import ipv4, tcp
 
 from netlab import pcapng
 from netlab.events import ACK, PSH, Direction, Event, InvalidReason, Packet, Segment
-from netlab.experiments.window_overrun import CLAIM, prove
 from netlab.flow import Leg
 from netlab.judge import Result, judge_trial
 from netlab.recording import Recording, Tap
@@ -159,8 +158,8 @@ def told(events: Mapping[str, Event]) -> tuple[Result, Recording]:
     """A story judged, and its recording, which also has the reply's arrival at the client's node."""
     bad = story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
     seen = {**events, "reply at node": story.packet(62, "client-node", "in", bad)}
-    judged = judge_trial(story.observed(seen, bytes_received=2304, ended=False), prove)
-    result = Result("window-overrun", CLAIM, "tiny", (), "6.18.44", (judged,))
+    judged = judge_trial(story.observed(seen, bytes_received=2304, ended=False), story.prove)
+    result = Result("window-overrun", story.CLAIM, "tiny", (), "6.18.44", (judged,))
     kept = []
     for event in seen.values():
         if isinstance(event, Packet):

@@ -11,15 +11,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import crowd
 import pytest
 import story
 from conftest import Netlab
+from flagship import FLAGSHIP, part
 from private_lab import PrivateLab
 
-from netlab import experiments, recorder
+from netlab import recorder
 from netlab.events import (
     ConntrackEvent,
     CounterChange,
@@ -43,7 +43,6 @@ from netlab.report.live import line
 from netlab.topology import load
 
 NODES = ("client-node", "server-node")
-FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
 
 
 def topology() -> Topology:
@@ -62,7 +61,7 @@ def lab(as_root: None) -> Iterator[PrivateLab]:
 @pytest.mark.kernel
 def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
     source = Source(FLAGSHIP.read_text(), (("vars.x", "1"),), ("fix",))
-    result, recording = experiments.observe_run(topology(), (), lab, 2, keep_frames=True, source=source)
+    result, recording = part().play(lab, 2, keep_frames=True, source=source)
     assert result.result is Conclusion.REPRODUCED
     assert (recording.topology, recording.settings, recording.fixes) == (source.text, source.settings, source.fixes)
     assert recording.flows == tuple(trial.flow for trial in result.trials)
@@ -92,7 +91,7 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
 
 @pytest.mark.kernel
 def test_the_verdict_invalid_is_traced_for_the_reply_and_the_rst(lab: PrivateLab) -> None:
-    result, recording = experiments.observe_run(topology(), (), lab, 1)
+    result, recording = part().play(lab, 1)
     (flow,) = recording.flows
     invalid_segments = {
         (step.segment.src, step.segment.dst, step.segment.seq)
@@ -137,7 +136,7 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
         if done == 1:
             (victim._subscription if hasattr(victim, "_subscription") else victim)._socket.close()
 
-    result, recording = experiments.observe_run(topology(), (), lab, 2, kill)
+    result, recording = part().play(lab, 2, progress=kill)
     assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
     assert f"all of {name}: observing ended early (Bad file descriptor)" in result.trials[1].missing
     assert recording.blind == (f"{name}, which could not be read to the end: Bad file descriptor",)
@@ -148,7 +147,7 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
 def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conntrack, "_EVENTS", "net/netfilter/nf_conntrack_no_events")
     monkeypatch.setattr(trace, "_NFNLGRP_NFTRACE", 999)
-    result, recording = experiments.observe_run(topology(), (), lab, 1)
+    result, recording = part().play(lab, 1)
     missing = "net.netfilter.nf_conntrack_no_events: No such file or directory"
     assert recording.blind == (
         f"conntrack's events on client-node: this kernel can't tell of conntrack's events: {missing}",
@@ -163,7 +162,7 @@ def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: 
 
 @pytest.mark.kernel
 def test_of_fifty_downloads_the_one_that_is_reset_can_be_told(lab: PrivateLab) -> None:
-    seen = crowd.crowd(topology(), lab, size_bytes=200_000)
+    seen = crowd.crowd(topology(), part().experiment, lab, size_bytes=200_000)
     assert sum(count for _, count in seen.recording.lost) == 0
     assert (seen.recording.blind, len(seen.recording.flows)) == ((), 50)
     assert {port for port, got in seen.received.items() if got < 200_000} == {seen.victim_port}

@@ -11,7 +11,6 @@ from typing import Any
 
 import story
 
-from netlab.experiments.window_overrun import CLAIM, prove
 from netlab.judge import Link, Observed, Outcome, Result, TrialResult, judge_trial
 from netlab.report import json as report_json
 from netlab.report import text
@@ -20,8 +19,8 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "run-json.md"
 
 
 def result(*trials: Observed, fixes: tuple[str, ...] = ()) -> Result:
-    judged = tuple(judge_trial(trial, prove) for trial in trials)
-    return Result("window-overrun", CLAIM, "kube-proxy-reset", fixes, "6.18.44", judged)
+    judged = tuple(judge_trial(trial, story.prove) for trial in trials)
+    return Result("window-overrun", story.CLAIM, "kube-proxy-reset", fixes, "6.18.44", judged)
 
 
 def reset() -> Observed:
@@ -362,7 +361,7 @@ def test_json_of_the_run() -> None:
         "format": 1,
         "result": "reproduced",
         "experiment": "window-overrun",
-        "claim": CLAIM,
+        "claim": story.CLAIM,
         "lab": "kube-proxy-reset",
         "fixes": ["drop-invalid"],
         "kernel": "6.18.44",

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 from crossings import OBSERVERS, TAPS, Crossings, other_flow
+from flagship import part
 from private_lab import PrivateLab
 from story import FLOW
 
-from netlab import experiments, fixes
 from netlab.events import ACK, PSH, RST, SYN, EntryChange, InvalidReason, flag_names
 from netlab.flow import CANARY_PORT
 from netlab.recorder import Source
 from netlab.recording import Recording
 from netlab.timeline import Fate, Journey, Timeline, build
-from netlab.topology import load
 from netlab.window import CtOutcome
 
 FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
@@ -293,10 +292,10 @@ def test_a_recording_of_nothing() -> None:
 
 def observed(fix: str | None = None, trials: int = TRIALS) -> tuple[Recording, Timeline]:
     names = (fix,) if fix else ()
-    topology = fixes.apply(load(FLAGSHIP.read_text(), FLAGSHIP.name), names)
-    with PrivateLab(topology) as namespaces:
+    played = part(fix=fix)
+    with PrivateLab(played.topology) as namespaces:
         source = Source(FLAGSHIP.read_text(), (), names)
-        _, recording = experiments.observe_run(topology, names, namespaces, trials, source=source)
+        _, recording = played.play(namespaces, trials, fix, source=source)
     return recording, build(recording)
 
 

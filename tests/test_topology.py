@@ -19,7 +19,7 @@ import yaml
 
 from netlab.errors import TopologyError, UsageError
 from netlab.model import Topology
-from netlab.topology import TRIGGERS, load, read
+from netlab.topology import load, read
 
 HERE = Path(__file__).parent
 TOPOLOGIES = HERE.parent / "topologies"
@@ -154,7 +154,6 @@ FLAGSHIP = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text()
         ("services.web.load_balancer_ips", "[203.0.113.1]", "load_balancer_ips=[203.0.113.1]"),
         ("services.web.endpoints", "[]", "endpoints=[])"),
         ("services.web.endpoints", "", "endpoints=[])"),
-        ("experiment.payload_bytes", "5", "payload_bytes=5"),
         ("description", "'a: b'", "description: a: b"),
     ],
 )
@@ -195,10 +194,8 @@ def test_set_is_checked_like_the_file_and_reported_together_with_it() -> None:
         ("links.first.subnet", "10.0.0.0/24"),
         ("bridges.cni1.mtu", "1400"),
         ("bridges[0].mtu", "big"),
-        ("experiment.trigger.name", "x"),
         ("services.web.port", "[80"),
         ("kube_prox.drop_invalid", "true"),
-        ("experiment.client", "clinet"),
         (" ", "1"),
     ]
     assert problems(FLAGSHIP, *settings) == dedent("""\
@@ -207,10 +204,6 @@ def test_set_is_checked_like_the_file_and_reported_together_with_it() -> None:
         --set: bridges.cni1.mtu: there is no item 'cni1'
           hint: did you mean 'cni0'?
         --set: bridges[0].mtu: expected a whole number from 68 to 65535, found the text 'big'
-        --set: experiment.client: no namespace is called 'clinet'
-          hint: did you mean 'client'?
-        --set: experiment.trigger.name: 'name' leads into the text 'window-overrun'
-          hint: write that part of the file as a mapping
         --set: kube_prox.drop_invalid: there is no 'kube_prox'
           hint: did you mean 'kube_proxy'?
         --set: links.first.subnet: there is no item 'first'
@@ -315,7 +308,3 @@ def test_read_takes_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (text, topology.name) == ("namespaces: {a: }\n", "lab")
 
 
-def test_the_flagship_uses_a_known_trigger() -> None:
-    experiment = load(FLAGSHIP, "lab.yaml").experiment
-    assert experiment is not None
-    assert experiment.trigger in TRIGGERS

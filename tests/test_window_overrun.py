@@ -6,43 +6,36 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flagship import FLAGSHIP, LARGE, Part, part, with_timeout
 from private_lab import PrivateLab
 
-from netlab import experiments, fixes, recorder
-from netlab.errors import LabError, UsageError
+from netlab import experiments, recorder
+from netlab.errors import LabError
 from netlab.events import InvalidReason, Packet, SocketEvent, SocketEventKind
-from netlab.experiments import window_overrun
 from netlab.flow import FlowEvents
 from netlab.judge import Conclusion, Link, Observed, Outcome, Result, StimulusProof, TrialResult, judge_trial
-from netlab.model import Topology
 from netlab.observe import packets
 from netlab.observe.packets import PacketObserver
 from netlab.observe.watch import Watch
-from netlab.topology import load
+from netlab.stimuli import connect, stale_window
 from netlab.window import reach
 
-FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
 TRIALS = 20
-LARGE = ("vars.client_window", "1048576")
 BLIND = struct.pack("=HBBI", 0x06, 0, 0, 0)
 """A filter that takes nothing: `ret #0`."""
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("as_root")]
 
 
-def topology(*settings: tuple[str, str], fix: str | None = None, text: str | None = None) -> Topology:
-    whole = load(text or FLAGSHIP.read_text(), FLAGSHIP.name, settings)
-    return fixes.apply(whole, (fix,) if fix else ())
-
-
 def run(
-    lab: Topology, trials: int = TRIALS, fix: str | None = None, progress: Callable[[int, int], None] | None = None
+    played: Part, trials: int = TRIALS, fix: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Result:
-    with PrivateLab(lab) as namespaces:
-        return experiments.run(lab, (fix,) if fix else (), namespaces, trials, progress)
+    with PrivateLab(played.topology) as namespaces:
+        return played.play(namespaces, trials, fix, progress)[0]
 
 
 def links(trial: TrialResult) -> list[str]:
@@ -68,7 +61,7 @@ def test_without_a_fix_every_connection_is_reset(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(experiments, "judge_trial", judge_and_keep)
     steps: list[tuple[int, int]] = []
-    result = run(topology(), progress=lambda done, total: steps.append((done, total)))
+    result = run(part(), progress=lambda done, total: steps.append((done, total)))
     assert of_all(result) == (Conclusion.REPRODUCED, {"reset": TRIALS}, set(), 0)
     assert result.exit_code() == 0
     assert steps == [(number, TRIALS) for number in range(1, TRIALS + 1)]
@@ -95,7 +88,7 @@ def test_without_a_fix_every_connection_is_reset(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("fix", "fate"), [("drop-invalid", "invalid"), ("be-liberal", "reply-translated")])
 def test_with_a_fix_none_is_reset_and_every_byte_arrives(fix: str, fate: str) -> None:
-    result = run(topology(fix=fix), fix=fix)
+    result = run(part(fix=fix), fix=fix)
     assert of_all(result) == (Conclusion.NOT_REPRODUCED, {"completed": TRIALS}, set(), 0)
     assert result.exit_code() == 0
     for trial in result.trials:
@@ -104,7 +97,7 @@ def test_with_a_fix_none_is_reset_and_every_byte_arrives(fix: str, fate: str) ->
 
 
 def test_with_a_large_window_none_is_reset() -> None:
-    result = run(topology(LARGE))
+    result = run(part([LARGE]))
     assert of_all(result) == (Conclusion.NOT_REPRODUCED, {"completed": TRIALS}, set(), 0)
     assert (result.exit_code(), result.exit_code("not-reproduced")) == (1, 0)
     for trial in result.trials:
@@ -123,29 +116,39 @@ def test_it_works_over_ipv6() -> None:
         ("10.1.0.0/24", '"fd00:c::/64"'),
     ):
         text = text.replace(ipv4, ipv6)
-    result = run(topology(text=text), 3)
+    result = run(part(text=text), 3)
     assert of_all(result) == (Conclusion.REPRODUCED, {"reset": 3}, set(), 0)
 
 
 # --- what it does not claim ------------------------------------------------------------------------------------------
 
 
-def unchanged_window(server: socket.socket, netns: str) -> SocketEvent:
+def unchanged_window(server: socket.socket, netns: str, _window_bytes: int) -> SocketEvent:
     """Reads the window and leaves it: what a kernel would do that ignores TCP_REPAIR_WINDOW."""
     return SocketEvent(0, netns, SocketEventKind.STALE_WINDOW, window_bytes=0, was_bytes=0)
 
 
 def test_without_the_stimulus_it_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_overrun, "set_stale_window", unchanged_window)
-    result = run(topology(), 2)
+    monkeypatch.setattr(stale_window, "set_stale_window", unchanged_window)
+    result = run(part(), 2)
     missing = {"a larger send window: the kernel's went from 0 to 0 bytes"}
     assert of_all(result) == (Conclusion.INCONCLUSIVE, {"inconclusive": 2}, missing, 0)
     assert result.exit_code() == 3
 
 
-def test_a_burst_too_small_to_matter_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_overrun, "BURST_BYTES", 3000)
-    result = run(topology(fix="be-liberal"), 1, fix="be-liberal")
+def with_burst(given: Part, burst_bytes: int) -> Part:
+    """The same, but the server sends so much only before its window is made stale."""
+    steps = tuple(
+        step._replace(stimulus=step.stimulus._replace(arguments={"from": "server", "bytes": burst_bytes}))
+        if step.stimulus is not None and step.stimulus.name == "send"
+        else step
+        for step in given.experiment.steps
+    )
+    return replace(given, experiment=given.experiment._replace(steps=steps))
+
+
+def test_a_burst_too_small_to_matter_is_inconclusive() -> None:
+    result = run(with_burst(part(fix="be-liberal"), 3000), 1, fix="be-liberal")
     (missing,) = result.trials[0].missing
     assert re.fullmatch(
         r"a burst far enough past the client's window: it went [\d,]+ bytes past it, and conntrack forgives [\d,]+",
@@ -156,7 +159,7 @@ def test_a_burst_too_small_to_matter_is_inconclusive(monkeypatch: pytest.MonkeyP
 
 def test_blind_packet_observers_make_it_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packets, "tcp_ports_filter", lambda *_: BLIND)
-    result = run(topology(), 1)
+    result = run(part(), 1)
     assert of_all(result) == (
         Conclusion.INCONCLUSIVE,
         {"inconclusive": 1},
@@ -178,7 +181,7 @@ def test_one_blind_packet_observer_at_the_server_makes_it_inconclusive(monkeypat
             return [] if self.name == "the packets on server/eth0" else super().read()
 
     monkeypatch.setattr(recorder, "PacketObserver", Blind)
-    result = run(topology(), 1)
+    result = run(part(), 1)
     assert of_all(result) == (
         Conclusion.INCONCLUSIVE,
         {"inconclusive": 1},
@@ -191,15 +194,15 @@ def test_one_blind_packet_observer_at_the_server_makes_it_inconclusive(monkeypat
 
 
 def test_a_reason_observer_that_dies_in_mid_run_makes_the_result_inconclusive() -> None:
-    lab = topology()
-    with PrivateLab(lab) as namespaces:
+    lab = part()
+    with PrivateLab(lab.topology) as namespaces:
 
         def stop_logging(done: int, _: int) -> None:
             if done == 1:
                 with namespaces.inside("client-node"):
                     Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").write_text("0")
 
-        result = experiments.run(lab, (), namespaces, 2, stop_logging)
+        result = lab.play(namespaces, 2, progress=stop_logging)[0]
     assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
     assert result.trials[1].missing == (
         "the canary before the trial, among conntrack's reasons on client-node",
@@ -216,18 +219,16 @@ def test_lost_packets_make_it_inconclusive(
     monkeypatch.setattr(recorder, "_MOST_SLOTS", 16)
     # Asleep until the transfer is over, so that the ring surely fills.
     monkeypatch.setattr(Watch, "_read", lambda _: None)
-    monkeypatch.setattr(experiments, "TRIAL_TIMEOUT_S", 5.0)
-    result = run(topology(*settings), 1)
+    result = run(with_timeout(part(settings), 5.0), 1)
     (trial,) = result.trials
     assert (result.result, trial.outcome) == (Conclusion.INCONCLUSIVE, Outcome.INCONCLUSIVE)
     assert trial.lost > 0
     assert [piece for piece in trial.missing if piece.endswith("lost by the packets on client/eth0")]
 
 
-def test_a_trial_that_times_out_is_stalled_and_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_times_out_is_stalled_and_no_pass() -> None:
     # A dropped burst takes at least the smallest retransmission timeout, 0.2 s, to be sent again.
-    monkeypatch.setattr(experiments, "TRIAL_TIMEOUT_S", 0.05)
-    result = run(topology(fix="drop-invalid"), 1, fix="drop-invalid")
+    result = run(with_timeout(part(fix="drop-invalid"), 0.05), 1, fix="drop-invalid")
     (trial,) = result.trials
     assert (result.result, trial.outcome) == (Conclusion.INCONCLUSIVE, Outcome.STALLED)
     assert re.fullmatch(r"the end of the stream: [\d,]+ of 1,000,000 bytes in \d\.\d s", trial.missing[0])
@@ -244,29 +245,29 @@ CORRUPT = """table ip corrupt {
 
 
 def test_wrong_bytes_are_not_taken_for_the_right_ones() -> None:
-    lab = topology(LARGE)
-    with PrivateLab(lab) as namespaces:
+    lab = part([LARGE])
+    with PrivateLab(lab.topology) as namespaces:
         namespaces.run("client-node", "nft", "-f", "-", stdin=CORRUPT)
-        result = experiments.run(lab, (), namespaces, 1)
+        result = lab.play(namespaces, 1)[0]
     missing = {"the right bytes: the client got 1,000,000 of 1,000,000 bytes, not all as they were sent"}
     assert of_all(result) == (Conclusion.INCONCLUSIVE, {"inconclusive": 1}, missing, 0)
 
 
 def test_a_service_nobody_translates_is_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiments, "_CONNECT_TIMEOUT_S", 0.3)
-    lab = topology()
-    with PrivateLab(lab) as namespaces:
+    monkeypatch.setattr(connect, "TIMEOUT_S", 0.3)
+    lab = part()
+    with PrivateLab(lab.topology) as namespaces:
         namespaces.run("client-node", "nft", "flush", "ruleset")
-        result = experiments.run(lab, (), namespaces, 1)
+        result = lab.play(namespaces, 1)[0]
     assert result.result is Conclusion.INCONCLUSIVE
     assert "a connection from client to 192.168.0.2 port 80" in result.trials[0].missing
 
 
 def test_a_client_without_a_route_is_inconclusive() -> None:
-    lab = topology()
-    with PrivateLab(lab) as namespaces:
+    lab = part()
+    with PrivateLab(lab.topology) as namespaces:
         namespaces.run("client", "ip", "route", "delete", "default")
-        result = experiments.run(lab, (), namespaces, 1)
+        result = lab.play(namespaces, 1)[0]
     assert result.result is Conclusion.INCONCLUSIVE
     assert result.trials[0].missing[0] == "a connection from client to 192.168.0.2 port 80"
 
@@ -276,14 +277,14 @@ def test_a_client_without_a_route_is_inconclusive() -> None:
 
 @pytest.fixture
 def flagship() -> Iterator[PrivateLab]:
-    with PrivateLab(topology()) as namespaces:
+    with PrivateLab(part().topology) as namespaces:
         yield namespaces
 
 
 def test_the_nodes_are_left_as_they_were(flagship: PrivateLab) -> None:
     keys = ("net.netfilter.nf_conntrack_log_invalid", "net.netfilter.nf_log.2")
     before = [flagship.sysctl(node, key) for node in ("client-node", "server-node") for key in keys]
-    experiments.run(topology(), (), flagship, 1)
+    part().play(flagship, 1)
     assert [flagship.sysctl(node, key) for node in ("client-node", "server-node") for key in keys] == before
 
 
@@ -292,7 +293,7 @@ def test_a_port_that_is_taken_is_an_error(flagship: PrivateLab) -> None:
         other.bind(("0.0.0.0", 80))
         other.listen()
         with pytest.raises(LabError) as caught:
-            experiments.run(topology(), (), flagship, 1)
+            part().play(flagship, 1)
     assert str(caught.value) == (
         "server: can't listen on 10.0.1.2 port 80: Address already in use\n"
         "  hint: the experiment is its own server there: no other program may listen on that port"
@@ -302,14 +303,7 @@ def test_a_port_that_is_taken_is_an_error(flagship: PrivateLab) -> None:
 def test_an_interface_that_is_gone_is_an_error(flagship: PrivateLab) -> None:
     flagship.run("client", "ip", "link", "delete", "eth0")
     with pytest.raises(LabError) as caught:
-        experiments.run(topology(), (), flagship, 1)
+        part().play(flagship, 1)
     assert str(caught.value) == (
         "can't observe packets on client-node/veth-client: No such device\n  hint: `netlab up` makes what is missing"
     )
-
-
-def test_a_lab_without_an_experiment_is_an_error(flagship: PrivateLab) -> None:
-    text = FLAGSHIP.read_text().partition("experiment:")[0]
-    with pytest.raises(UsageError) as caught:
-        experiments.run(topology(text=text), (), flagship, 1)
-    assert str(caught.value) == ("lab 'kube-proxy-reset' has no experiment\n  hint: give its topology an `experiment`")

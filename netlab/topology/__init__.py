@@ -21,10 +21,16 @@ from netlab.topology.language import TOPOLOGY
 from netlab.topology.settings import apply
 from netlab.topology.shapes import InvalidError
 
-__all__ = ["default_name", "load", "read_text"]
+__all__ = ["default_name", "load", "read", "read_text"]
 
 MAX_BYTES = 1 << 24
 """The largest file read as a topology, about a hundred thousand pods; /dev/zero has no end."""
+
+
+def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> tuple[str, Topology]:
+    """The text of a topology file (`-` is stdin) and the lab it describes. UsageError where it can't be read."""
+    text = read_text(path)
+    return text, load(text, path, settings, name)
 
 
 def read_text(path: str) -> str:

@@ -1,0 +1,64 @@
+"""The flagship lab and its experiment, for tests that play it in a private lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from private_lab import PrivateLab
+
+from netlab import experiments, fixes
+from netlab.experiment import Experiment
+from netlab.experiments.catalogue import plays
+from netlab.judge import Result
+from netlab.model import Topology
+from netlab.recorder import Source
+from netlab.recording import Recording
+
+FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
+DOCUMENT = FLAGSHIP.parent / "experiments" / "window-overrun.yaml"
+LARGE = ("vars.client_window", "1048576")
+"""The `--set` with which the burst is inside the client's window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A topology and the experiment that is played in it."""
+
+    topology: Topology
+    experiment: Experiment
+
+    def play(
+        self,
+        namespaces: PrivateLab,
+        trials: int,
+        fix: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        keep_frames: bool = False,
+        source: Source | None = None,
+    ) -> tuple[Result, Recording]:
+        """Play it in a lab that is up; fix names the one that the topology has."""
+        names = (fix,) if fix else ()
+        return experiments.observe_run(
+            self.topology,
+            self.experiment,
+            names,
+            namespaces,  # type: ignore[arg-type]  # all that a test's experiment needs of a lab
+            trials,
+            progress,
+            keep_frames=keep_frames,
+            source=source,
+        )
+
+
+def part(settings: Sequence[tuple[str, str]] = (), fix: str | None = None, text: str | None = None) -> Part:
+    """The flagship's window-overrun, with `--set` pairs and a fix; text is another topology's."""
+    play = plays(text or FLAGSHIP.read_text(), str(FLAGSHIP), tuple(settings))[0]
+    return Part(fixes.apply(play.topology, (fix,) if fix else ()), play.experiment)
+
+
+def with_timeout(given: Part, timeout_s: float) -> Part:
+    """The same, with another deadline for the transfer."""
+    return replace(given, experiment=given.experiment._replace(timeout_s=timeout_s))

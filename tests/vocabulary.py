@@ -1,0 +1,57 @@
+"""The vocabulary of experiments as docs/experiments.md has it: `python tests/vocabulary.py` puts it there anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from netlab.conditions import conditions
+from netlab.experiments.language import EXPERIMENT
+from netlab.stimuli import stimuli
+from netlab.topology.shapes import Fields
+
+HEAD = "| key | required | meaning |\n|---|---|---|"
+PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
+
+
+def keys(fields: Fields) -> list[str]:
+    """The rows of a table of keys."""
+    return [
+        f"| `{name}` | {'yes' if key.required else ''} | {key.doc} |".replace("|  |", "| |")
+        for name, key in fields.keys.items()
+    ]
+
+
+def text() -> str:
+    """Every stimulus and every condition with its arguments."""
+    lines = ["", "## Stimuli", ""]
+    for name, stimulus in stimuli().items():
+        lines += _verb(name, stimulus)
+    lines += ["## Conditions", ""]
+    for name, condition in conditions().items():
+        lines += _verb(name, condition)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _verb(name: str, verb: Any) -> list[str]:
+    fields: Fields = verb.ARGUMENTS
+    doc = verb.DOC[0].upper() + verb.DOC[1:]
+    lines = [f"### {name}", "", f"{doc}.", ""]
+    if fields.short is not None:
+        lines += [f"In short: `{name}: {fields.short_doc.partition(' ')[0]}`.", ""]
+    if fields.keys:
+        lines += ["| argument | required | meaning |", "|---|---|---|", *keys(fields), ""]
+    return lines
+
+
+def put(page: str) -> str:
+    """The page with the vocabulary, and the document's keys, in their places."""
+    for name, found in (("vocabulary", text()), ("keys", "\n".join(["", HEAD, *keys(EXPERIMENT), "", ""]))):
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+        before, _, rest = page.partition(begin)
+        page = before + begin + found + end + rest.partition(end)[2]
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(put(PAGE.read_text()))
