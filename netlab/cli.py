@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from netlab.bundle import Facts
     from netlab.events import Event
+    from netlab.experiment import Experiment
     from netlab.experiments.catalogue import Play
     from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
@@ -531,6 +532,7 @@ def run(
     wanted = lab.Wanted(
         mitigations.apply(play.topology, fix or ()), play.text, _absolute(play.file), play.settings, tuple(fix or ())
     )
+    capabilities = _capabilities(play.experiment)
     directory = _directory(wanted.topology.name)
     state = directory.read()
     as_was = lab.as_it_is(directory, state) if state is not None and state.standing() else None
@@ -541,7 +543,7 @@ def run(
         interrupts.stop_on_signals()
         keep_frames = pcapng is not None or bundle is not None
         result, recording, facts = _run(
-            directory, wanted, play, trials, keep_frames=keep_frames, ask=bundle is not None
+            directory, wanted, play, capabilities, trials, keep_frames=keep_frames, ask=bundle is not None
         )
     finally:
         with interrupts.undisturbed():
@@ -603,6 +605,18 @@ def _play(
     return catalogue.choose(catalogue.plays(text, file, settings, name), experiment, name or file)
 
 
+def _capabilities(experiment: "Experiment") -> tuple[str, ...]:
+    """What this kernel has of what the experiment asks for; UnsupportedError where it lacks what it needs."""
+    from netlab.capabilities import probe
+    from netlab.errors import UnsupportedError
+
+    found = probe(experiment.capabilities())
+    for name in experiment.needs:
+        if not found[name].there:
+            raise UnsupportedError(f"{experiment.name} needs {name}: {found[name].reason}")
+    return tuple(name for name, capability in found.items() if capability.there)
+
+
 _TOLD = 5
 """How many disagreements are told in full."""
 
@@ -611,6 +625,7 @@ def _run(
     directory: "LabDirectory",
     wanted: "Wanted",
     play: "Play",
+    capabilities: tuple[str, ...],
     trials: int,
     *,
     keep_frames: bool,
@@ -635,6 +650,7 @@ def _run(
             lambda count, _total: progress.at(count),
             keep_frames=keep_frames,
             source=Source(wanted.text, wanted.settings, wanted.fixes, play.document),
+            capabilities=capabilities,
         )
     finally:
         progress.end()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from netlab import fixes
+from netlab.capability import CAPABILITIES
 from netlab.conditions import conditions
 from netlab.experiment import (
     OTHERWISE,
@@ -143,18 +144,26 @@ STEP = Verb(
 )
 
 _OUTCOME = Choice("an outcome", OUTCOMES)
+_CAPABILITY = Choice("a capability", tuple(CAPABILITIES))
+
+
+_BY_CAPABILITY = Fields(
+    {
+        **{name: Key(_OUTCOME, f"where {meaning}") for name, meaning in CAPABILITIES.items()},
+        OTHERWISE: Key(_OUTCOME, "where none of the others holds", required=True),
+    }
+)
 
 
 class _Expected(NamedTuple):
     """An outcome, or a mapping of kernel capabilities to outcomes with `otherwise`."""
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
-        shape: Shape = MapOf(_OUTCOME, minimum=1) if isinstance(node, MappingNode) else _OUTCOME
+        shape: Shape = _BY_CAPABILITY if isinstance(node, MappingNode) else _OUTCOME
         return shape.read(reader, node, path)
 
     def schema(self) -> JsonSchema:
-        by_capability = {"type": "object", "additionalProperties": _OUTCOME.schema()}
-        return {"anyOf": [_OUTCOME.schema(), by_capability]}
+        return {"anyOf": [_OUTCOME.schema(), _BY_CAPABILITY.schema()]}
 
 
 EXPERIMENT = Fields(
@@ -174,9 +183,7 @@ EXPERIMENT = Fields(
         "service": Key(Text("a service's name"), "the service it connects to", required=True),
         "payload_bytes": Key(Integer(1, 2**40), f"bytes the server sends (default {PAYLOAD_BYTES})"),
         "timeout_s": Key(Seconds(), f"after this long a transfer counts as stalled (default {TIMEOUT_S:g})"),
-        "needs": Key(
-            ListOf(Text("a capability's name")), "capabilities of the kernel without which it is skipped", False
-        ),
+        "needs": Key(ListOf(_CAPABILITY), "capabilities of the kernel without which it is skipped"),
         "steps": Key(ListOf(STEP, 1), "what is done, in the order of time, and what is observed after", required=True),
         "expect": Key(
             MapOf(_Expected()), "the outcome of a trial by the fix: plain, a fix's name, or several as a+b", True
