@@ -44,7 +44,8 @@ class Compared:
 class Actual:
     """All that a topology can speak of, in the namespaces that the lab owns and that are there.
 
-    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`).
+    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). tables are
+    the lab's own beside kube-proxy's, by (netns, family, name).
     """
 
     namespaces: frozenset[str] = frozenset()
@@ -54,6 +55,7 @@ class Actual:
     routes: dict[str, frozenset[Route]] = field(default_factory=dict)
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, Compared] = field(default_factory=dict)
+    tables: dict[tuple[str, str, str], Compared] = field(default_factory=dict)
     qdiscs: dict[LinkKey, Compared] = field(default_factory=dict)
     hosts: str = ""
     programs: frozenset[tuple[str, str]] = frozenset()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from netlab import interrupts
-from netlab.errors import LabError, NetlabError, UsageError
+from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -437,6 +437,7 @@ def plan(
 @app.command()
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
     """Check a topology and its experiments, or an experiment's file: every problem, each with its place and a hint."""
+    from netlab import tables
     from netlab.topology import load, read_text
 
     file = _file(topology)
@@ -448,8 +449,14 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
         _say(f"{file}: the experiment {found[0].experiment.name} is sound")
         return
     own = tuple((path, value) for path, value in pairs if not path.startswith(catalogue.OWN))
+    sound = load(text, file, own, name)
+    unsaid = ""
+    try:
+        tables.check(sound, text, file, own)
+    except UnsupportedError as error:
+        unsaid = f"; its tables were not checked: {error.message}"
     experiments = f", with {_count(len(found), 'experiment')}" if found else ""
-    _say(f"{file}: lab {load(text, file, own, name).name} is sound{experiments}")
+    _say(f"{file}: lab {sound.name} is sound{experiments}{unsaid}")
 
 
 class Document(StrEnum):

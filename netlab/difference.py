@@ -26,7 +26,9 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteTable,
     LoadRules,
+    LoadTable,
     ResetSysctl,
     SetLink,
     SetSysctl,
@@ -210,6 +212,7 @@ def _without(
             if not any(netns == dead_netns and f".{ifname}." in key for dead_netns, ifname in dead)
         },
         rules=actual.rules,
+        tables=actual.tables,
         qdiscs={key: pair for key, pair in actual.qdiscs.items() if key not in dead},
         hosts=actual.hosts,
         programs=actual.programs - {(p.netns, p.name) for p in _stopped(old, new, actual)},
@@ -285,6 +288,8 @@ def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
                 yield DeleteQdisc(netns, ifname)
             case LoadRules(netns, rules, _):
                 yield DeleteRules(netns, tuple((table.family, table.name) for table in rules.tables))
+            case LoadTable(netns, table) if _there(step, left):
+                yield DeleteTable(netns, table.family, table.name)
 
 
 def step_netns(step: Step) -> str | None:
@@ -301,6 +306,8 @@ def _identity(step: Step) -> object:
             return AddQdisc, netns, ifname
         case LoadRules(netns):
             return LoadRules, netns
+        case LoadTable(netns, table):
+            return LoadTable, netns, table.family, table.name
     return type(step), step
 
 
@@ -329,6 +336,8 @@ def _satisfied(step: Step, left: Actual) -> bool:
             return (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].same()
         case LoadRules(netns):
             return netns in left.rules and left.rules[netns].same()
+        case LoadTable(netns, table):
+            return _there(step, left) and left.tables[netns, table.family, table.name].same()
         case WriteHosts(text, _):
             return left.hosts == text
         case StartProgram(netns, program):
@@ -355,7 +364,15 @@ def _over(step: Step, left: Actual) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
         return step._replace(replace=True)
+    if isinstance(step, LoadTable) and _there(step, left):
+        return step._replace(replace=True)
     return step
+
+
+def _there(step: LoadTable, left: Actual) -> bool:
+    """Whether a table of that name is there, whatever is in it."""
+    found = left.tables.get((step.netns, step.table.family, step.table.name))
+    return found is not None and found.has is not None
 
 
 def _in_the_way(step: Step, left: Actual) -> Iterator[Step]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -29,7 +30,9 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteTable,
     LoadRules,
+    LoadTable,
     ResetSysctl,
     SetLink,
     SetSysctl,
@@ -170,6 +173,12 @@ class Kernel:
                         nft(
                             "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in tables)
                         )
+                case LoadTable(netns):
+                    with self._namespaces.inside(netns):
+                        nft(step.commands)
+                case DeleteTable(netns, family, name):
+                    with self._namespaces.inside(netns):
+                        nft(f"delete table {family} {name}")
                 case AddQdisc(netns, ifname, qdisc):
                     with self._namespaces.inside(netns):
                         tc.replace_root(self._index(netns, ifname), qdisc)
@@ -273,7 +282,7 @@ def nft(commands: str) -> str:
 def list_tables(tables: Iterable[tuple[str, str]]) -> str:
     """The (family, name) tables of the calling thread's network namespace that exist, without counters and handles.
 
-    Equivalent to `nft -s list table FAMILY NAME` for each, sorted.
+    Equivalent to `nft -s list table FAMILY NAME` for each, sorted; what packets have put into sets is left out.
     """
     context = nftables()
     context.set_stateless_output(True)
@@ -281,5 +290,13 @@ def list_tables(tables: Iterable[tuple[str, str]]) -> str:
     for family, name in sorted(tables):
         code, output, _ = context.cmd(f"list table {family} {name}")
         if code == 0:
-            texts.append(str(output))
+            texts.append(_DYNAMIC_ELEMENTS.sub(r"\1", str(output)))
     return "".join(texts)
+
+
+_DYNAMIC_ELEMENTS = re.compile(
+    r"(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
+    r"\t\telements = \{[^}]*\}\n",
+    re.MULTILINE,
+)
+"""The elements of a set or map with `flags dynamic`, and what stands before them there."""

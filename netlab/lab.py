@@ -15,7 +15,7 @@ from pathlib import Path
 
 from netlab import fixes as mitigations
 from netlab import interrupts, plan, programs
-from netlab.errors import LabError, NetlabError, UsageError
+from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
 from netlab.holder import HOST_NAMES, become_rootless, hold, share_host_names, unshare_host_names
 from netlab.kernel import Kernel
 from netlab.model import Topology
@@ -75,6 +75,7 @@ def up(
     rootless None means: as the lab is, or as this user is. done is called with each step, waiting with the program that
     isn't ready yet. On any failure, and on Ctrl-C, what this call made is taken back before the exception goes on.
     """
+    _check_tables(wanted)
     with directory.locked(create=True):
         state = directory.read()
         if state is not None and state.standing():
@@ -84,6 +85,15 @@ def up(
         _remove(directory, state)
         steps = _build(directory, wanted, os.geteuid() != 0 if rootless is None else rootless, done, waiting)
         return Outcome(built=True, steps=tuple(steps), leftovers=leftovers)
+
+
+def _check_tables(wanted: Wanted) -> None:
+    """TopologyError where nft refuses the text of a table, before anything is made."""
+    if any(netns.tables for netns in wanted.topology.namespaces):
+        from netlab import tables
+
+        with suppress(UnsupportedError):  # then no lab can be made either, which is told better there
+            tables.check(wanted.topology, wanted.text, wanted.file or "-", wanted.settings)
 
 
 def pending(directory: LabDirectory, wanted: Wanted) -> list[Step]:

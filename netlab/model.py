@@ -166,10 +166,19 @@ class Program(NamedTuple):
     ready: Readiness = Readiness()
 
 
+class NftTable(NamedTuple):
+    """An nftables table: body is what stands between its braces, as nft reads it. family is nft's: "inet", "bridge"."""
+
+    family: str
+    name: str
+    body: str
+
+
 class Netns(NamedTuple):
     """A network namespace. loopback are addresses on `lo` beside 127.0.0.1 and ::1; sysctls keep the YAML's order.
 
-    sysctls_if_there are those that a kernel without the feature lacks, and needs no value for.
+    sysctls_if_there are those that a kernel without the feature lacks, and needs no value for. tables are those beside
+    kube-proxy's.
     """
 
     name: str
@@ -180,6 +189,7 @@ class Netns(NamedTuple):
     sysctls_if_there: tuple[tuple[str, str], ...] = ()
     routes: tuple[Route, ...] = ()
     programs: tuple[Program, ...] = ()
+    tables: tuple[NftTable, ...] = ()
 
 
 class ServicePort(NamedTuple):

@@ -19,6 +19,7 @@ from netlab.steps import (
     CreateNetns,
     CreateVeth,
     LoadRules,
+    LoadTable,
     SetLink,
     SetSysctl,
     SetUp,
@@ -52,6 +53,7 @@ def up(topology: Topology) -> list[Step]:
         rules = ruleset(topology, netns.name)
         if rules is not None:
             steps.append(LoadRules(netns.name, rules))
+        steps += [LoadTable(netns.name, table) for table in netns.tables]
         steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if is_netfilter(key)]
     for interface in topology.interfaces():
         if interface.qdisc is not None:

@@ -15,9 +15,11 @@ from netlab import programs, rtnl, tc
 from netlab.actual import Actual, ActualLink, Compared, LinkKey
 from netlab.kernel import list_tables, nft, read_sysctl
 from netlab.kubeproxy import Ruleset, ruleset
-from netlab.model import Address, Interface, InterfaceAddress, LinkAttributes, Qdisc, Route, Topology
+from netlab.model import Address, Interface, InterfaceAddress, LinkAttributes, NftTable, Qdisc, Route, Topology
 from netlab.netns import Namespaces
 from netlab.state import LabState
+from netlab.steps import LoadTable
+from netlab.tables import interfaces_named, pretend
 
 _RT_TABLE_MAIN = 254
 _IFA_F_NOPREFIXROUTE = 0x200  # include/uapi/linux/if_addr.h
@@ -63,6 +65,7 @@ def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, 
             if netns == name and (root := roots.get(link.index)):
                 actual.qdiscs[netns, ifname] = Compared(" ".join(root), None)
     _compare_rules(namespaces, old, new, actual)
+    _compare_tables(namespaces, old, new, actual)
     _compare_qdiscs(namespaces, new, actual)
     return actual
 
@@ -176,6 +179,25 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual:
 
 def _ruleset(topology: Topology, name: str) -> Ruleset | None:
     return ruleset(topology, name) if any(netns.name == name for netns in topology.namespaces) else None
+
+
+def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, actual: Actual) -> None:
+    """Compare the tables that either topology has in a namespace; those of the old one alone, with nothing."""
+    told: dict[tuple[NftTable, tuple[str, ...]], str] = {}
+    wanted = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(new)}
+    had = [(netns.name, table.family, table.name) for netns in old.namespaces for table in netns.tables]
+    for key in dict.fromkeys((*wanted, *had)):
+        netns, table = key[0], key[1:]
+        if netns in actual.namespaces:
+            with namespaces.inside(netns):
+                has = list_tables([table]) or None
+            wants = wanted.get(key)
+            if wants is not None and wants not in told:
+                with namespaces.scratch():
+                    pretend(wants[1])
+                    nft(LoadTable(netns, wants[0]).commands)
+                    told[wants] = list_tables([table])
+            actual.tables[key] = Compared(has, told[wants] if wants else None)
 
 
 def _compare_qdiscs(namespaces: Namespaces, new: Topology, actual: Actual) -> None:

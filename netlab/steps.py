@@ -12,7 +12,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, Program, Qdisc, Route, Veth
+from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, NftTable, Program, Qdisc, Route, Veth
 
 if TYPE_CHECKING:
     from netlab.kubeproxy import Ruleset
@@ -221,6 +221,29 @@ class LoadRules(NamedTuple):
         return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{rules}RULES"
 
 
+class LoadTable(NamedTuple):
+    """A table of the topology's own, in one transaction; with replace, in the place of the one of its name."""
+
+    netns: str
+    table: NftTable
+    replace: bool = False
+
+    @property
+    def commands(self) -> str:
+        """The text for nft."""
+        name = f"{self.table.family} {self.table.name}"
+        over = f"table {name}\ndelete table {name}\n" if self.replace else ""
+        lines = self.table.body.strip("\n").splitlines()
+        body = "".join(f"\t{line}".rstrip() + "\n" for line in lines)
+        return f"{over}table {name} {{\n{body}}}\n"
+
+    def describe(self) -> str:
+        return f"{self.netns}: table {self.table.family} {self.table.name}"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns exec {prefix}{self.netns} nft -f - <<'TABLE'\n{self.commands}TABLE"
+
+
 class WriteHosts(NamedTuple):
     """The lab's /etc/hosts: names of namespaces and Services. No name server knows others: none is reachable."""
 
@@ -369,6 +392,20 @@ class DeleteRules(NamedTuple):
         return f"ip netns exec {prefix}{self.netns} nft {shlex.quote(commands)}"
 
 
+class DeleteTable(NamedTuple):
+    """Remove a table that an earlier topology had."""
+
+    netns: str
+    family: str
+    name: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: table {self.family} {self.name} removed"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns exec {prefix}{self.netns} nft delete table {self.family} {self.name}"
+
+
 class StopProgram(NamedTuple):
     """End a program that an earlier topology started."""
 
@@ -393,6 +430,7 @@ Step: TypeAlias = (
     | SetSysctl
     | AddQdisc
     | LoadRules
+    | LoadTable
     | WriteHosts
     | StartProgram
     | DeleteNetns
@@ -402,5 +440,6 @@ Step: TypeAlias = (
     | ResetSysctl
     | DeleteQdisc
     | DeleteRules
+    | DeleteTable
     | StopProgram
 )

@@ -24,7 +24,9 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteTable,
     LoadRules,
+    LoadTable,
     ResetSysctl,
     SetLink,
     SetSysctl,
@@ -51,6 +53,7 @@ class Simulated:
     routes: dict[str, set[Route]] = field(default_factory=dict)
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, str] = field(default_factory=dict)
+    tables: dict[tuple[str, str, str], str] = field(default_factory=dict)
     qdiscs: dict[LinkKey, str] = field(default_factory=dict)
     hosts: str = ""
     programs: set[tuple[str, str]] = field(default_factory=set)
@@ -125,6 +128,13 @@ class Simulated:
                 self.rules[netns] = rules.nft()
             case DeleteRules(netns, _):
                 self.rules.pop(netns, None)
+            case LoadTable(netns, table, over):
+                name = (netns, table.family, table.name)
+                assert netns in self.routes
+                assert over or name not in self.tables, f"{step.describe()}: File exists"
+                self.tables[name] = table.body
+            case DeleteTable(netns, family, name):
+                del self.tables[netns, family, name]
             case WriteHosts(text, _):
                 self.hosts = text
             case StartProgram(netns, program):
@@ -140,6 +150,7 @@ class Simulated:
                         self.delete_link(key)
                 del self.routes[netns]
                 self.rules.pop(netns, None)
+                self.tables = {key: body for key, body in self.tables.items() if key[0] != netns}
                 self.sysctls = {key: value for key, value in self.sysctls.items() if key[0] != netns}
                 self.programs = {key for key in self.programs if key[0] != netns}
 
@@ -224,6 +235,7 @@ class Simulated:
             routes={netns: frozenset(found) for netns, found in self.routes.items()},
             sysctls=dict(self._sysctls(old, new)),
             rules=dict(self._rules(old, new)),
+            tables=dict(self._tables(old, new)),
             qdiscs=dict(self._qdiscs(new)),
             hosts=self.hosts,
             programs=frozenset(self.programs),
@@ -246,6 +258,15 @@ class Simulated:
             )
             if had is not None or wanted is not None:
                 yield netns, Compared(self.rules.get(netns, ""), None if wanted is None else wanted.nft())
+
+    def _tables(self, old: Topology, new: Topology) -> Iterator[tuple[tuple[str, str, str], Compared]]:
+        had, wanted = (
+            {(n.name, table.family, table.name): table.body for n in topology.namespaces for table in n.tables}
+            for topology in (old, new)
+        )
+        for key in {**had, **wanted}:
+            if key[0] in self.routes:
+                yield key, Compared(self.tables.get(key), wanted.get(key))
 
     def _qdiscs(self, new: Topology) -> Iterator[tuple[LinkKey, Compared]]:
         wants = {(i.netns, i.ifname): told(i.qdisc) for i in new.interfaces() if i.qdisc is not None}

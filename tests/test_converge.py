@@ -25,6 +25,7 @@ namespaces:
     role: pod
     sysctls: {net.ipv4.tcp_rmem: 4096 8192 8192}
     routes: [{to: 203.0.113.0/24, via: 10.0.0.1}]
+    tables: {inet tour: 'chain in { type filter hook input priority 0; iif eth0 counter; }'}
   server:
     role: pod
     programs: [{name: httpd, command: python3 -m http.server 80, ready: {listening: 80}}]
@@ -93,6 +94,11 @@ def test_drift_by_hand_is_mended(lab: labs.Lab) -> None:
     lab.exec("node", "nft", "delete", "table", *next(table for table in tables if table.endswith("nat")).split())
     mended(lab, "node: kube-proxy's rules")
 
+    lab.exec("client", "nft", "flush", "chain", "inet", "tour", "in")
+    mended(lab, "client: table inet tour")
+    lab.exec("client", "nft", "delete", "table", "inet", "tour")
+    mended(lab, "client: table inet tour")
+
     lab.exec("client", "ip", "link", "set", "eth0", "down")
     routes = [f"client: route {route}" for route in ("10.0.0.1/32 dev eth0", "10.0.0.0/24 via 10.0.0.1")]
     routes += [f"client: route {to} via 10.0.0.1" for to in ("203.0.113.0/24", "default")]
@@ -106,6 +112,7 @@ def test_drift_by_hand_is_mended(lab: labs.Lab) -> None:
         "client: eth0 up",
         "client: address 10.0.0.2/24 on eth0",
         *routes,
+        "client: table inet tour",
     )
 
     [pid] = [pid for pid in lab.processes() if "http.server" in Path(f"/proc/{pid}/cmdline").read_text()]
@@ -137,6 +144,7 @@ def test_what_a_user_added_stays(lab: labs.Lab) -> None:
     assert "dummy-mine" in lab.exec("other", "ip", "link")
 
 
+COUNTING = "    tables: {inet tour: 'chain in { type filter hook input priority 0; iif eth0 counter; }'}\n"
 EDITS = {
     "a pod more": [
         ("  other: {role: pod}", "  other: {role: pod}\n  more: {role: pod}"),
@@ -174,6 +182,9 @@ EDITS = {
     "IPv6": [("namespaces:\n", "ipv6: true\nnamespaces:\n")],
     "a link more": [("services:\n", 'links:\n  - ends: ["client:x", "other:x"]\nservices:\n')],
     "another program": [("http.server 80", "http.server --bind 10.0.0.3 80")],
+    "a table more": [("  other: {role: pod}", "  other: {role: pod, tables: {arp tour: 'chain in { }'}}")],
+    "another table": [("iif eth0 counter", "iif eth0 ct state new counter")],
+    "a table less": [(COUNTING, "")],
     "no program": [
         ("    programs: [{name: httpd, command: python3 -m http.server 80, ready: {listening: 80}}]\n", ""),
     ],

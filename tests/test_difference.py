@@ -16,6 +16,7 @@ from netlab import plan
 from netlab.difference import difference
 from netlab.errors import TopologyError
 from netlab.model import Route, Topology
+from netlab.steps import LoadTable
 from netlab.topology import load
 
 Spec = dict[str, Any]
@@ -27,6 +28,7 @@ LAB: Spec = {
             "loopback": ["10.9.9.9/32"],
             "sysctls": {"net.ipv4.tcp_sack": 0, "net.ipv4.conf.eth0.rp_filter": 2},
             "routes": [{"to": "203.0.113.0/24", "kind": "blackhole"}],
+            "tables": {"inet tour": "chain seen { type filter hook input priority 0; counter; }"},
         },
         "far": {"role": "node"},
         "client": {"role": "pod", "programs": [{"name": "web", "command": "serve --all", "env": {"PORT": 80}}]},
@@ -427,6 +429,33 @@ def test_a_fix_changes_the_rules_alone() -> None:
     assert edit(kube_proxy__drop_invalid=True) == ["node: kube-proxy's rules"]
 
 
+def test_a_table_changed_added_and_removed() -> None:
+    assert edit(namespaces__node__tables={"inet tour": "set seen { type ipv4_addr; }"}) == ["node: table inet tour"]
+    assert edit(namespaces__far__tables={"inet tour": "", "arp tour": ""}) == [
+        "far: table inet tour",
+        "far: table arp tour",
+    ]
+    assert edit(namespaces__node__tables=None) == ["node: table inet tour removed"]
+    assert edit(namespaces__node__tables={"ip tour": ""}) == [
+        "node: table inet tour removed",
+        "node: table ip tour",
+    ]
+
+
+def test_a_table_that_drifted_is_loaded_in_one_transaction_and_a_users_own_stays() -> None:
+    kernel = built()
+    kernel.tables["node", "inet", "tour"] = "chain seen { }"
+    kernel.tables["node", "inet", "mine"] = "chain mine { }"
+    [step] = difference(topology(), topology(), kernel.look(topology(), topology()))
+    assert step == LoadTable("node", topology().netns("node").tables[0], replace=True)
+    assert described(kernel) == ["node: table inet tour"]
+    del kernel.tables["node", "inet", "tour"]
+    assert described(kernel) == ["node: table inet tour"]
+    del kernel.tables["node", "inet", "tour"]
+    assert described(kernel, LAB, edited(namespaces__node__tables=None)) == []
+    assert kernel.tables == {("node", "inet", "mine"): "chain mine { }"}
+
+
 def test_a_qdisc_changed_added_and_removed() -> None:
     assert edit(links__0__ends__0__qdisc={"kind": "bfifo", "limit": 10}) == [
         "node: qdisc on eth0 removed",
@@ -472,7 +501,7 @@ def any_spec(chance: random.Random) -> Spec:
             ),
         },
         "n2": {"role": "node", **sometimes({"sysctls": {"net.netfilter.nf_conntrack_tcp_be_liberal": 1}})},
-        **{pod: {"role": "pod"} for pod in pods},
+        **{pod: {"role": "pod", **sometimes({"tables": {"ip t": chance.choice(["", "chain c { }"])}})} for pod in pods},
         "h": {},
     }
     ports: dict[str, list[Any]] = {"n1": [], "n2": []}
@@ -518,7 +547,7 @@ def drift(kernel: Simulated, chance: random.Random) -> None:
     """Break something that the lab has, or add something of a user's."""
     key = chance.choice([key for key in kernel.links if key[1] != "lo"])
     netns = chance.choice(list(kernel.routes))
-    match chance.randrange(11):
+    match chance.randrange(12):
         case 0:
             kernel.delete_link(key)
         case 1:
@@ -544,6 +573,8 @@ def drift(kernel: Simulated, chance: random.Random) -> None:
             }
         case 10:
             kernel.qdiscs[key] = "netem delay 5ms"
+        case 11:
+            kernel.tables = dict.fromkeys(kernel.tables, "chain other { }")
 
 
 def any_topology(chance: random.Random) -> Topology:

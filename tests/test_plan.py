@@ -24,7 +24,9 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteTable,
     LoadRules,
+    LoadTable,
     ResetSysctl,
     SetLink,
     SetSysctl,
@@ -106,6 +108,7 @@ def test_each_thing_comes_after_what_it_stands_on(file: Path) -> None:
     links: set[tuple[str, str]] = set()
     up: set[tuple[str, str]] = set()
     rules: set[str] = set()
+    loaded: set[str] = set()
     topology = topology_of(file)
     steps = plan.up(topology)
     gets_rules = {step.netns for step in steps if isinstance(step, LoadRules)}
@@ -135,10 +138,14 @@ def test_each_thing_comes_after_what_it_stands_on(file: Path) -> None:
                 }
                 if key.startswith("net.netfilter."):
                     assert netns in rules or netns not in gets_rules
+                    assert netns in loaded or not topology.netns(netns).tables
                 else:
                     assert (netns, "lo") not in up
             case LoadRules(netns):
                 rules.add(netns)
+            case LoadTable(netns):
+                assert (netns, "lo") in up
+                loaded.add(netns)
             case AddQdisc(netns, ifname, _):
                 assert (netns, ifname) in links
     kinds = [type(step) for step in steps]
@@ -245,6 +252,8 @@ def test_changes_as_text() -> None:
         ResetSysctl("node", "net.ipv4.tcp_rmem"),
         DeleteQdisc("node", "eth0"),
         DeleteRules("node", (("ip", "nat"), ("ip6", "filter"))),
+        DeleteTable("node", "inet", "tour"),
+        LoadTable("node", topology.netns("node").tables[0], replace=True),
         SetLink(topology.veths[0].a),
         SetLink(end),
         SetUp("node", "eth0", False, False),

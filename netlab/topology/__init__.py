@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from yaml.nodes import MappingNode, ScalarNode
+
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.model import Topology
 from netlab.topology import resolve, words
@@ -89,6 +91,37 @@ def _load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str |
     if reader.problems or topology is None:
         raise TopologyError(file, reader.problems)
     return topology
+
+
+def problem(
+    text: str,
+    file: str,
+    settings: Sequence[tuple[str, str]],
+    path: Sequence[str],
+    line: int,
+    column: int,
+    message: str,
+) -> Problem:
+    """A problem inside a text of a sound topology, found by someone else; path are the keys that lead to the text.
+
+    line and column count from 1 in the text's value. They have a place in the file where the text is a block (`|`), of
+    which YAML takes the indentation away; otherwise, and with line 0, the place is where the text begins.
+    """
+    reader = Reader()
+    node = compose(text, file)
+    for setting, value in settings:
+        node = apply(reader, node, TOPOLOGY, setting, value)
+    for name in path:
+        if isinstance(node, MappingNode):
+            node = next(value for key, value in reader.pairs(node, "") if key.value == name)
+    first = node.start_mark.line + 1
+    place = first, node.start_mark.column + 1
+    if isinstance(node, ScalarNode) and node.style == "|" and line and first:
+        indented, plain = text.splitlines()[first + line - 1], node.value.splitlines()[line - 1]
+        place = first + line, len(indented) - len(plain) + column
+    elif isinstance(node, ScalarNode) and line and "\n" in node.value:
+        message = f"in its line {line}: {message}"
+    return Problem(*place, ".".join(path), message)
 
 
 def default_name(file: str) -> str:

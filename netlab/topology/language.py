@@ -202,6 +202,10 @@ NAMESPACE = Fields(
         ),
         "routes": Key(ListOf(ROUTE), "routes beside the derived ones; for the same destination these win"),
         "programs": Key(ListOf(PROGRAM), "programs started once the lab is up"),
+        "tables": Key(
+            MapOf(Text("nft's text", words.nft_body), words.nft_table, words.NFT_TABLE, may_add=True),
+            "nftables tables by family and name (inet filter), each with what nft reads between its braces",
+        ),
     }
 )
 

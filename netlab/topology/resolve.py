@@ -7,7 +7,8 @@ incomplete, and `load` throws the whole away. Interfaces and addresses are `segm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from netlab.model import (
     InterfaceAddress,
     Netns,
     Network,
+    NftTable,
     Program,
     Readiness,
     Role,
@@ -34,6 +36,7 @@ from netlab.topology.language import TOPOLOGY
 from netlab.topology.sections import Sections
 from netlab.topology.segments import Wiring, wire
 from netlab.topology.services import Services, kube_proxy_of
+from netlab.topology.shapes import InvalidError
 
 if TYPE_CHECKING:
     from netlab.experiment import Experiment
@@ -168,6 +171,7 @@ class _Lab(Sections):
                     sysctls=self._sysctls(item, role, any_ipv6, interfaces[name], broken),
                     routes=tuple(self._routes(item, interfaces[name], loopbacks[name], broken)),
                     programs=tuple(self._programs(item)),
+                    tables=tuple(self._tables(item)),
                 )
             )
         return result
@@ -299,6 +303,11 @@ class _Lab(Sections):
                 ready = self._ready(program["ready"])
             result.append(Program(name, program["command"].value, env, ready))
         return result
+
+    def _tables(self, item: Item) -> Iterator[NftTable]:
+        for name, body in item.get("tables", {}).items():
+            with suppress(InvalidError):  # the name's problem is noted
+                yield NftTable(*words.nft_table(name), body.value)
 
     def _ready(self, item: Item) -> Readiness:
         conditions = [key for key in ("listening", "output", "command") if key in item]

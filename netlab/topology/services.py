@@ -29,6 +29,9 @@ from netlab.topology.language import PORT_KEYS
 from netlab.topology.sections import Sections
 from netlab.topology.segments import Wiring
 
+KUBE_PROXY_TABLES = tuple(f"{family} {name}" for family in ("ip", "ip6") for name in ("nat", "filter", "kube-proxy"))
+"""The tables that kube-proxy's rules stand in, in either mode."""
+
 
 class Services:
     """Makes the Services of one document. namespaces are finished but for their routes."""
@@ -252,6 +255,10 @@ def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
             sections.reader.at(
                 sections.root["services"], "nobody translates a cluster IP: no namespace is a node", hint
             )
+    for node in nodes:
+        for name, table in sections.items[node].get("tables", {}).items():
+            if name in KUBE_PROXY_TABLES:
+                sections.reader.at(table, f"{name} is kube-proxy's table on {node}", "call yours differently")
     if "cluster_cidrs" in fields:
         cidrs = [item.value for item in fields["cluster_cidrs"].value]
     else:

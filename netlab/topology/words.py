@@ -24,6 +24,8 @@ from netlab.model import IFNAMSIZ, Address, InterfaceAddress, Network
 from netlab.topology.shapes import InvalidError
 
 LAB_NAME_MAX = 32
+TABLE_NAME_MAX = 255
+"""NFT_NAME_MAXLEN less its NUL (include/uapi/linux/netfilter/nf_tables.h)."""
 LABEL_MAX = 63
 """Longest label of a host name (RFC 1035, 2.3.4): names of namespaces and services resolve inside the lab."""
 
@@ -40,9 +42,15 @@ FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 SYSCTL = r"^net\.\S+$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+NFT_TABLE = rf"^({'|'.join(FAMILIES)}) [A-Za-z_.][A-Za-z0-9_./-]*$"
+OWN_TABLES = "netlab_"
+"""How the names of the tables begin that netlab itself makes in a lab."""
 
 _LABEL, _MAC, _FILE_NAME = re.compile(LABEL), re.compile(MAC), re.compile(FILE_NAME)
 _NAME = re.compile(ENV_NAME)
+_NFT_TABLE = re.compile(NFT_TABLE)
+_NFT_TOKENS = re.compile(r'"[^"]*"|#.*|[{}]')
 _NO_IFNAME = re.compile(r"[\s/:%]")
 
 GivenAddress: TypeAlias = Address | InterfaceAddress
@@ -96,6 +104,37 @@ def sysctl_value(text: str) -> str:
     """A sysctl's value: one line, since the kernel reads the first one only."""
     if "\n" in text or "\0" in text:
         raise InvalidError(f"{text!r} can't be a sysctl's value", "one line, with spaces between several numbers")
+    return text
+
+
+def nft_table(text: str) -> tuple[str, str]:
+    """An nftables table as nft names it: its family and its name, one blank between."""
+    if not _NFT_TABLE.fullmatch(text) or text.endswith("\n"):
+        family, _, name = text.partition(" ")
+        hint = "its family and its name, one blank between: inet filter"
+        if name and family not in FAMILIES:
+            hint = f"nft's families are {', '.join(FAMILIES)}"
+        raise InvalidError(f"{text!r} names no table of nftables", hint)
+    family, name = text.split(" ")
+    if len(name) > TABLE_NAME_MAX:
+        raise InvalidError(f"the table's name has {len(name)} characters", f"the kernel holds {TABLE_NAME_MAX}")
+    if name.startswith(OWN_TABLES):
+        raise InvalidError(f"{text!r} is a name of netlab's own tables", f"one that doesn't begin with {OWN_TABLES}")
+    return family, name
+
+
+def nft_body(text: str) -> str:
+    """What stands between a table's braces: its own braces are in pairs, or it would end the table early."""
+    depth = 0
+    for token in _NFT_TOKENS.findall(text):
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        if depth < 0:
+            break
+    if depth:
+        said = "a brace that closes nothing" if depth < 0 else "a brace that nothing closes"
+        raise InvalidError(f"the table's text has {said}", "write what stands between the table's own braces")
+    if "\0" in text:
+        raise InvalidError("nft reads no NUL character", "leave it out")
     return text
 
 
