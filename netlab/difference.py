@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from netlab import plan
 from netlab.actual import Actual, ActualLink, LinkKey
+from netlab.kubeproxy import ruleset
 from netlab.model import Bridge, Interface, InterfaceAddress, Program, Route, Topology, Veth
 from netlab.steps import (
     AddAddress,
@@ -55,7 +56,7 @@ def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
     left = _after(removed, new, left)
     for step in plan.up(new):
         if not _satisfied(step, left):
-            steps += [*_in_the_way(step, left), _over(step, left)]
+            steps += [*_in_the_way(step, left), _over(step, left, old)]
     return _with_set_links(steps, new, left)
 
 
@@ -286,8 +287,8 @@ def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
                 yield ResetSysctl(netns, key)
             case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
                 yield DeleteQdisc(netns, ifname)
-            case LoadRules(netns, rules, _):
-                yield DeleteRules(netns, tuple((table.family, table.name) for table in rules.tables))
+            case LoadRules(netns, rules):
+                yield DeleteRules(netns, rules.names)
             case LoadTable(netns, table) if _there(step, left):
                 yield DeleteTable(netns, table.family, table.name)
 
@@ -360,10 +361,12 @@ def _in_decimal(word: str) -> str:
     return word
 
 
-def _over(step: Step, left: Actual) -> Step:
+def _over(step: Step, left: Actual, old: Topology) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
-        return step._replace(replace=True)
+        had = ruleset(old, step.netns)
+        gone = () if had is None else tuple(table for table in had.names if table not in step.ruleset.names)
+        return step._replace(replace=True, gone=gone)
     if isinstance(step, LoadTable) and _there(step, left):
         return step._replace(replace=True)
     return step

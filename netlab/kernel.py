@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from netlab import rtnl, tc
 from netlab.errors import LabError, StepError, UnsupportedError
+from netlab.kubeproxy.affinity import reminders
 from netlab.netns import Namespaces
 from netlab.steps import (
     AddAddress,
@@ -165,9 +166,10 @@ class Kernel:
                         default = read_sysctl(step.default_key)
                     with self._namespaces.inside(netns):
                         write_sysctl(key, default)
-                case LoadRules(netns, ruleset, replace):
+                case LoadRules(netns, ruleset, replace, gone):
                     with self._namespaces.inside(netns):
-                        nft(ruleset.nft(replace=replace))
+                        keep = reminders(nft("list ruleset"), ruleset.memories) if replace and ruleset.memories else ""
+                        nft(ruleset.nft(replace=replace, gone=gone) + keep)
                 case DeleteRules(netns, tables):
                     with self._namespaces.inside(netns):
                         nft(

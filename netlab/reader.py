@@ -166,7 +166,7 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual:
     told: dict[Ruleset, str] = {}
     for name in actual.namespaces:
         had, wanted = _ruleset(old, name), _ruleset(new, name)
-        tables = {(table.family, table.name) for rules in (had, wanted) if rules for table in rules.tables}
+        tables = {name for rules in (had, wanted) if rules for name in rules.names}
         if not tables:
             continue
         if wanted is not None and wanted not in told:

@@ -207,17 +207,22 @@ class AddQdisc(NamedTuple):
 
 
 class LoadRules(NamedTuple):
-    """kube-proxy's tables, in one transaction; replacing them touches no connection that is under way."""
+    """kube-proxy's tables, in one transaction; replacing them touches no connection that is under way.
+
+    gone are tables, as (family, name), that earlier rules had and these don't: of another mode, or of a family that no
+    Service has any more.
+    """
 
     netns: str
     ruleset: Ruleset
     replace: bool = False
+    gone: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> str:
         return f"{self.netns}: kube-proxy's rules"
 
     def twin(self, prefix: str) -> str:
-        rules = self.ruleset.nft(replace=self.replace)
+        rules = self.ruleset.nft(replace=self.replace, gone=self.gone)
         return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{rules}RULES"
 
 

@@ -45,14 +45,17 @@ NEW_LINK = LinkAttributes(
 
 @dataclass
 class Simulated:
-    """What there is, in the words of `Actual`; sysctls that nobody has set are left out."""
+    """What there is, in the words of `Actual`; sysctls that nobody has set are left out.
+
+    rules are a namespace's tables, by (family, name).
+    """
 
     links: dict[LinkKey, ActualLink] = field(default_factory=dict)
     addresses: dict[LinkKey, set[InterfaceAddress]] = field(default_factory=dict)
     unrouted: set[tuple[str, str, InterfaceAddress]] = field(default_factory=set)
     routes: dict[str, set[Route]] = field(default_factory=dict)
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
-    rules: dict[str, str] = field(default_factory=dict)
+    rules: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     tables: dict[tuple[str, str, str], str] = field(default_factory=dict)
     qdiscs: dict[LinkKey, str] = field(default_factory=dict)
     hosts: str = ""
@@ -123,11 +126,16 @@ class Simulated:
                 self.qdiscs[netns, ifname] = told(qdisc)
             case DeleteQdisc(netns, ifname):
                 del self.qdiscs[netns, ifname]
-            case LoadRules(netns, rules, over):
-                assert over or netns not in self.rules, f"{step.describe()}: File exists"
-                self.rules[netns] = rules.nft()
-            case DeleteRules(netns, _):
-                self.rules.pop(netns, None)
+            case LoadRules(netns, rules, over, gone):
+                tables = self.rules.setdefault(netns, {})
+                for name in gone:
+                    tables.pop(name, None)
+                for name, table in zip(rules.names, rules.tables, strict=True):
+                    assert over or name not in tables, f"{step.describe()}: File exists"
+                    tables[name] = str(table)
+            case DeleteRules(netns, names):
+                for name in names:
+                    self.rules.get(netns, {}).pop(name, None)
             case LoadTable(netns, table, over):
                 name = (netns, table.family, table.name)
                 assert netns in self.routes
@@ -256,8 +264,11 @@ class Simulated:
                 ruleset(topology, netns) if any(n.name == netns for n in topology.namespaces) else None
                 for topology in topologies
             )
-            if had is not None or wanted is not None:
-                yield netns, Compared(self.rules.get(netns, ""), None if wanted is None else wanted.nft())
+            names = {name for rules in (had, wanted) if rules is not None for name in rules.names}
+            if names:
+                there = {name: text for name, text in self.rules.get(netns, {}).items() if name in names}
+                wants = None if wanted is None else dict(zip(wanted.names, map(str, wanted.tables), strict=True))
+                yield netns, Compared(_told(there), None if wants is None else _told(wants))
 
     def _tables(self, old: Topology, new: Topology) -> Iterator[tuple[tuple[str, str, str], Compared]]:
         had, wanted = (
@@ -272,6 +283,10 @@ class Simulated:
         wants = {(i.netns, i.ifname): told(i.qdisc) for i in new.interfaces() if i.qdisc is not None}
         for key in {**self.qdiscs, **wants}:
             yield key, Compared(self.qdiscs.get(key), wants.get(key))
+
+
+def _told(tables: dict[tuple[str, str], str]) -> str:
+    return "".join(text for _, text in sorted(tables.items()))
 
 
 def told(qdisc: Qdisc) -> str:

@@ -212,7 +212,9 @@ def test_a_bridge_that_was_remade_gets_its_ports_back() -> None:
 
 def test_rules_that_were_changed_are_replaced() -> None:
     kernel = built()
-    kernel.rules["node"] = "table ip nat {}"
+    kernel.rules["node"]["ip", "nat"] = "other rules"
+    assert described(kernel) == ["node: kube-proxy's rules"]
+    del kernel.rules["node"]["ip", "filter"]
     assert described(kernel) == ["node: kube-proxy's rules"]
     kernel.rules.clear()
     assert described(kernel) == ["node: kube-proxy's rules"]
@@ -245,7 +247,8 @@ def test_what_a_user_has_added_stays() -> None:
     kernel.routes["client"].add(Route(ip_network("192.0.2.0/24"), ip_address("10.244.0.1"), "eth0"))
     kernel.links["client", "mine"] = replace(kernel.links["node", "cni0"], index=99)
     kernel.qdiscs["client", "eth0"] = "netem delay 5ms"
-    kernel.rules["client"] = "table inet mine {}"
+    kernel.rules["client"] = {("inet", "mine"): "rules"}
+    kernel.rules["node"]["ip", "mine"] = "rules"
     kernel.sysctls["client", "net.ipv4.tcp_sack"] = "0"
     kernel.programs.add(("client", "mine"))
     assert described(kernel) == []
@@ -454,6 +457,22 @@ def test_a_table_that_drifted_is_loaded_in_one_transaction_and_a_users_own_stays
     del kernel.tables["node", "inet", "tour"]
     assert described(kernel, LAB, edited(namespaces__node__tables=None)) == []
     assert kernel.tables == {("node", "inet", "mine"): "chain mine { }"}
+
+
+def test_rules_of_another_mode_or_family_go_with_the_change_that_brings_the_new_ones() -> None:
+    kernel = built()
+    kernel.rules["node"]["inet", "mine"] = "rules"
+    nftables = edited(kube_proxy__mode="nftables")
+    assert described(kernel, new=nftables) == ["node: kube-proxy's rules"]
+    assert set(kernel.rules["node"]) == {("ip", "kube-proxy"), ("inet", "mine")}
+    assert described(kernel, nftables) == ["node: kube-proxy's rules"]
+    assert set(kernel.rules["node"]) == {("ip", "nat"), ("ip", "filter"), ("inet", "mine")}
+
+    six = edited(kube_proxy__mode="nftables", services__web__cluster_ip=["10.96.0.1", "fd00::1"], ipv6=True)
+    described(kernel, new=six)
+    assert set(kernel.rules["node"]) == {("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("inet", "mine")}
+    described(kernel, six, nftables)
+    assert set(kernel.rules["node"]) == {("ip", "kube-proxy"), ("inet", "mine")}
 
 
 def test_a_qdisc_changed_added_and_removed() -> None:

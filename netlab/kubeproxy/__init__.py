@@ -3,16 +3,18 @@ as iptables-save text.
 
 `portals.py` has what a node sees of the Services. For each of kube-proxy's modes one file hashes names (`names.py`,
 `nftables_names.py`), one decides (`iptables_layout.py`, `nftables_layout.py`), and one is what the decisions are
-written in (`rules.py`, `objects.py`); `nft.py` and `iptables_save.py` write them out. Loading a rule set into a kernel
-is for others.
+written in (`rules.py`, `objects.py`); `nft.py` and `iptables_save.py` write them out. `affinity.py` finds in nft's
+listings what packets have left in the rules' sets. Loading a rule set into a kernel is for others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from netlab.errors import UsageError
 from netlab.kubeproxy import iptables_layout, iptables_save, nft, nftables_layout, objects
+from netlab.kubeproxy.affinity import Memory
 from netlab.kubeproxy.rules import Family, Table
 from netlab.model import Mode, Topology
 
@@ -20,17 +22,34 @@ __all__ = ["Family", "Ruleset", "Table", "ruleset"]
 
 
 class Ruleset(NamedTuple):
-    """All that one node gets. tables are wholly ours: (table.family, table.name) is what to delete to undo it."""
+    """All that one node gets. The tables are wholly ours."""
 
     tables: tuple[Table, ...] | tuple[objects.Table, ...]
 
-    def nft(self, *, replace: bool = True) -> str:
+    @property
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """The tables as (family, name): what to delete to undo it."""
+        return tuple((table.family, table.name) for table in self.tables)
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """The sets that remember clients."""
+        return tuple(
+            Memory(table.family, table.name, each.name, each.timeout_s)
+            for table in self.tables
+            if isinstance(table, objects.Table)
+            for each in table.sets
+            if each.timeout_s is not None
+        )
+
+    def nft(self, *, replace: bool = True, gone: Iterable[tuple[str, str]] = ()) -> str:
         """The text for libnftables: in one transaction these tables take the place of what they were before.
 
         Equivalent to `nft -f FILE`. Conntrack's entries, and with them the translations of established connections,
-        are untouched. replace=False is for a namespace that has no rules yet: quicker, and it needs no deletion.
+        are untouched. replace=False is for a namespace that has no rules yet: quicker, and it needs no deletion. gone
+        are tables of earlier rules, as (family, name), that these leave no place for.
         """
-        return nft.tables_text(self.tables, replace=replace)
+        return nft.tables_text(self.tables, replace=replace, gone=gone)
 
     def iptables_save(self, family: Family | None = None) -> str:
         """The same rules as iptables-save prints them; with a family, only what its iptables-restore can load.

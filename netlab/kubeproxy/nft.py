@@ -15,20 +15,26 @@ COMMENT_MAXLEN = 128
 """Longest comment of a rule in characters (libnftnl's NFTNL_UDATA_COMMENT_MAXLEN)."""
 
 
-def tables_text(tables: Iterable[Table | objects.Table], *, replace: bool) -> str:
+def tables_text(tables: Iterable[Table | objects.Table], *, replace: bool, gone: Iterable[tuple[str, str]] = ()) -> str:
     """One transaction that makes these tables, or puts them in the place of what has their names.
+
+    The tables of `gone`, as (family, name), are removed in it.
 
     `table` comes before `delete table`, so that the deletion finds something to delete the first time too. Without
     any deletion the kernel has nothing to wait for: with one, closing the netlink socket waits for an RCU grace period.
     """
-    lines: list[str] = []
+    lines = [line for family, name in gone for line in _deletion(family, name)]
     for table in tables:
         if replace:
-            lines += [f"table {table.family} {table.name}", f"delete table {table.family} {table.name}"]
+            lines += _deletion(table.family, table.name)
         lines += [f"table {table.family} {table.name} {{"]
         lines += (f"\t{line}" for line in _objects(table))
         lines += ["}"]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _deletion(family: str, name: str) -> list[str]:
+    return [f"table {family} {name}", f"delete table {family} {name}"]
 
 
 def _objects(table: Table | objects.Table) -> Iterator[str]:
