@@ -137,10 +137,10 @@ class Simulated:
                 for name in names:
                     self.rules.get(netns, {}).pop(name, None)
             case LoadTable(netns, table, over):
-                name = (netns, table.family, table.name)
+                place = (netns, table.family, table.name)
                 assert netns in self.routes
-                assert over or name not in self.tables, f"{step.describe()}: File exists"
-                self.tables[name] = table.body
+                assert over or place not in self.tables, f"{step.describe()}: File exists"
+                self.tables[place] = table.body
             case DeleteTable(netns, family, name):
                 del self.tables[netns, family, name]
             case WriteHosts(text, _):
