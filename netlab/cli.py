@@ -609,7 +609,7 @@ def _play(
     else:
         file = _file(topology)
         text = read_text(file)
-    return catalogue.choose(catalogue.plays(text, file, settings, name), experiment, name or file)
+    return catalogue.choose(catalogue.plays(text, file, settings, name), experiment, file)
 
 
 def _capabilities(experiment: "Experiment") -> tuple[str, ...]:

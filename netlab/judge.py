@@ -245,7 +245,7 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         payload_bytes=observed.payload_bytes,
         lost=sum(count for _, count in observed.lost),
         missing=tuple(doubts or ([missing] if missing else [])),
-        invalid=_counted(observed, "conntrack.invalid") - _canaries_logged(observed),
+        invalid=max(0, _counted(observed, "conntrack.invalid") - _canaries_logged(observed)),
         retransmits=_counted(observed, "Tcp.RetransSegs"),
     )
 

@@ -40,6 +40,7 @@ MEMBERS = [
     "report.html",
     "result.json",
     "topology.yaml",
+    "experiment.yaml",
     "plan.txt",
     "plan.sh",
     "rules/client-node.nft",
@@ -51,6 +52,8 @@ MEMBERS = [
     "judged.json",
     "packets.pcapng",
 ]
+PURE = [name for name in MEMBERS if name != "experiment.yaml"]
+"""Of a recording whose experiment stands in the topology."""
 
 
 def run() -> tuple[Result, Recording]:
@@ -81,7 +84,7 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
         bundle.write(tmp_path / name, topology, result, recording, FACTS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     with zipfile.ZipFile(tmp_path / "a") as archive:
-        assert archive.namelist() == MEMBERS
+        assert archive.namelist() == PURE
         assert {info.date_time for info in archive.infolist()} == {(2023, 11, 14, 22, 13, 20)}
         assert json.loads(archive.read("manifest.json")) == {
             "is": "netlab bundle",
@@ -114,7 +117,7 @@ def test_what_is_read_is_what_was_written_but_for_the_frames(tmp_path: Path) -> 
     bare = tuple(replace(event, frame=b"") if isinstance(event, Packet) else event for event in recording.events)
     assert read.recording == replace(recording, events=bare)
     assert read.texts["report.txt"] == text.render(read.result) == text.render(result)
-    assert list(read.texts) == [name for name in MEMBERS if not name.startswith(("events", "judged", "packets"))]
+    assert list(read.texts) == [name for name in PURE if not name.startswith(("events", "judged", "packets"))]
 
 
 def test_the_frames_are_in_the_packets() -> None:

@@ -92,7 +92,8 @@ def test_help_of_a_command(netlab: Netlab) -> None:
         dedent("""\
             Usage: netlab lint [OPTIONS] [TOPOLOGY]
 
-              Check a topology: every problem at once, each with its place and a hint.
+              Check a topology and its experiments, or an experiment's file: every
+              problem, each with its place and a hint.
 
             Arguments:
               [TOPOLOGY]  A YAML file, or - for stdin; left out: topology.yaml here.
@@ -323,7 +324,7 @@ def test_run_needs_an_experiment(netlab: Netlab) -> None:
     assert said(netlab("run", CLUSTER)) == (
         2,
         "",
-        "netlab: the lab cluster has no experiment\n  hint: add `experiments:` to its topology\n",
+        f"netlab: {CLUSTER} has no experiment\n  hint: add `experiments:` to its topology\n",
     )
 
 

@@ -302,6 +302,8 @@ def test_json_of_one_piece_of_each_kind() -> None:
         "bytes_received": 2304,
         "payload_bytes": 10000,
         "events_lost": 0,
+        "invalid": 0,
+        "retransmits": 0,
         "client": {"netns": "client", "address": "10.0.0.2", "port": 40000},
         "node": {"netns": "client-node"},
         "vip": {"address": "192.168.0.2", "port": 80},
@@ -365,6 +367,7 @@ def test_json_of_the_run() -> None:
         "lab": "kube-proxy-reset",
         "fixes": ["drop-invalid"],
         "kernel": "6.18.44",
+        "expected": None,
         "outcomes": {"reset": 2, "completed": 0, "stalled": 0, "inconclusive": 0},
         "reset_rate": {"confidence": 0.95, "low": 0.34238, "high": 1.0},
     }
@@ -377,7 +380,7 @@ def test_every_member_is_documented_and_nothing_else() -> None:
     assert _documented() == {
         "The run": set(run),
         "A trial": {key for trial in run["trials"] for key in trial},
-        "A piece of evidence": {key for piece in evidence for key in piece},
+        "A piece of evidence": {key for piece in evidence for key in piece} | {"entry", "rule"},
         "links": {link.value for link in Link},
         "A packet": {key for packet in packets for key in packet},
     }

@@ -306,5 +306,3 @@ def test_read_takes_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"namespaces: {a: }\n")))
     text, topology = read("-")
     assert (text, topology.name) == ("namespaces: {a: }\n", "lab")
-
-

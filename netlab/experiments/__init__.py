@@ -87,6 +87,7 @@ class _Trial:
         self._namespaces, self._recorder, self._watch = namespaces, recorder, recorder.watch
         self._canaries = (2 * number, 2 * number + 1)
         self._awaited: list[_Awaited] = []
+        self._unmet = ""
 
     def play(self) -> TrialResult:
         started_ns, started = time.time_ns(), time.monotonic()
@@ -121,7 +122,10 @@ class _Trial:
         return judge_trial(observed, lambda seen: self._proof(events, seen))
 
     def _play_steps(self, stage: Stage) -> str:
-        """Carry the steps out; what kept one from being so, empty if nothing did."""
+        """Carry the steps out, up to the first after which something is missing.
+
+        Returns what kept a stimulus from being applied, empty if nothing did.
+        """
         for step in self._experiment.steps:
             since_ns = time.time_ns()
             try:
@@ -132,7 +136,8 @@ class _Trial:
             awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
             self._awaited += awaited
             if awaited and not self._wait(stage, awaited, step.within_s):
-                return next(each.found.missing for each in awaited if each.found.missing)
+                self._unmet = next(each.found.missing for each in awaited if each.found.missing)
+                return ""
         return ""
 
     def _wait(self, stage: Stage, awaited: list[_Awaited], within_s: float) -> bool:
@@ -159,7 +164,7 @@ class _Trial:
     def _proof(self, events: tuple[Event, ...], flow_events: FlowEvents) -> Proof:
         """Whether all that was to be observed was, over the whole trial."""
         evidence: list[Evidence] = []
-        missing = ""
+        missing = self._unmet
         for each in self._awaited:
             condition = conditions()[each.action.name]
             if not is_live(condition):

@@ -75,10 +75,10 @@ def plays(text: str, file: str, settings: Settings = (), name: str | None = None
     return found
 
 
-def choose(found: Sequence[Play], name: str | None, lab: str) -> Play:
-    """The experiment of that name, or the first; UsageError where there is none."""
+def choose(found: Sequence[Play], name: str | None, source: str) -> Play:
+    """The experiment of that name, or the first; UsageError, naming the source, where there is none."""
     if not found:
-        raise UsageError(f"the lab {lab} has no experiment", "add `experiments:` to its topology")
+        raise UsageError(f"{source} has no experiment", "add `experiments:` to its topology")
     if name is None:
         return found[0]
     for play in found:

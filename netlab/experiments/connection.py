@@ -152,14 +152,16 @@ class Connection:
 
     def pump(self) -> None:
         """Let each end's program do what it can now."""
+        # The server's first: where both ends have an error, the client's followed from it.
+        for end in reversed([*self.ends()]):
+            self._look_for_error(end)
         for end in self.ends():
-            self.look_for_error(end)
             if end.reads and not end.broken:
                 self._break(end, end.read())
             if not end.broken:
                 self._break(end, end.write())
 
-    def look_for_error(self, end: End) -> None:
+    def _look_for_error(self, end: End) -> None:
         """Note the error that waits at the server's socket; the client learns of its own when it reads or writes."""
         if end.name != "server" or end.broken:
             return
