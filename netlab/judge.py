@@ -157,7 +157,7 @@ class Result:
     """What a run showed. claim is the experiment's, in one sentence; kernel is `uname -r`.
 
     expected is the outcome that the experiment's document expects of each trial with these fixes on this kernel; None
-    where it says nothing.
+    where it says nothing. explanation is the document's, in paragraphs; it may be empty.
     """
 
     experiment: str
@@ -167,6 +167,7 @@ class Result:
     kernel: str
     trials: tuple[TrialResult, ...]
     expected: Outcome | None = None
+    explanation: str = ""
 
     def count(self, outcome: Outcome) -> int:
         """How many trials ended so."""

@@ -123,7 +123,7 @@ def test_the_facts_of_the_run() -> None:
     names, values = document.all("dt"), document.all("dd")
     assert [f"{name}: {value}" for (_, name), (_, value) in zip(names, values, strict=True)] == [
         "Experiment: window-overrun",
-        "Claim: a burst past the client's small window makes NAT skip packets, and the connection is reset",
+        "Claim: A burst past the client's small window makes NAT skip packets, and the connection is reset.",
         "Lab: kube-proxy-reset",
         "About the lab: A connection reset through conntrack's INVALID",
         "Fixes: drop-invalid",

@@ -58,7 +58,16 @@ def observe_run(
                 progress(number + 1, trials)
         recording = recorder.recording(source or Source(fixes=fixes), [trial.flow for trial in results])
     expected = experiment.expected(fixes, capabilities)
-    result = Result(experiment.name, experiment.claim, topology.name, fixes, recording.kernel, tuple(results), expected)
+    result = Result(
+        experiment=experiment.name,
+        claim=experiment.claim,
+        lab=topology.name,
+        fixes=fixes,
+        kernel=recording.kernel,
+        trials=tuple(results),
+        expected=expected,
+        explanation=experiment.explanation,
+    )
     return result, recording
 
 

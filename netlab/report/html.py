@@ -142,6 +142,10 @@ class _Page:
             ("Kernel", result.kernel),
             ("Trials", "; ".join([text.account(result), *text.rate(result)])),
         ]
+        if result.expected is not None:
+            facts.append(("Expected", text.expectation(result)))
+        if result.explanation:
+            facts.insert(2, ("Explanation", " ".join(result.explanation.split())))
         if self._topology and self._topology.description:
             facts.insert(3, ("About the lab", self._topology.description))
         missing = [

@@ -23,6 +23,7 @@ def render(result: Result, width: int = 80) -> str:
     """The whole text, ending in a newline. width is in columns; below 60 it is taken as 60."""
     width = max(width, 60)
     lines = [headline(result), *wrap(_setting(result), width), *wrap(account(result), width), *rate(result)]
+    lines += wrap(expectation(result), width)
     lines += _missing(result, width)
     if result.trials:
         number, trial = shown(result)
@@ -68,6 +69,15 @@ def rate(result: Result) -> list[str]:
         return []
     low, high = interval
     return [f"resets in {low:.1%} to {high:.1%} of trials (95 % confidence)"]
+
+
+def expectation(result: Result) -> str:
+    """What the experiment's document expects of each trial, and whether it was so; empty where it says nothing."""
+    if result.expected is None:
+        return ""
+    others = len(result.trials) - result.count(result.expected)
+    found = f"{others} of {len(result.trials)} were not" if others else "each was"
+    return f"expected of each trial: {result.expected}; {found}"
 
 
 def missing(result: Result) -> Counter[str]:
