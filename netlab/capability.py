@@ -22,8 +22,14 @@ CAPABILITIES: Mapping[str, str] = {
     "forgives-small-overshoot": "conntrack lets a segment pass that goes past the window by less than a whole window",
     "tcp-repair": "a socket's send window can be set",
     "raw-sockets": "segments can be crafted, and seen on their way",
+    "invalid-rst-ignored": "conntrack can be told not to check a RST's sequence number",
+    "ctnetlink-window-scale": "the window scales of a conntrack entry can be set",
+    "ctnetlink-delete": "a conntrack entry can be deleted",
+    "ftp-helper": "conntrack follows FTP, whose data connections are RELATED",
+    "sctp": "sockets, conntrack and NAT know SCTP",
     "tbf": "the qdisc that holds traffic to one rate",
     "htb": "the qdisc that has classes with rates",
     "netem": "the qdisc that delays, loses and reorders",
+    "cgroup-cpu": "a process's CPU can be limited by a cgroup",
 }
 """Every capability by its name, with what it means; in the order in which they are listed."""

@@ -24,13 +24,12 @@ from netlab.capabilities.scratch import TIMEOUT_S, attempt
 from netlab.capability import CAPABILITIES, Capability
 from netlab.errors import LabError, NetlabError
 from netlab.holder import become_rootless
+from netlab.observe.netlink import NETLINK_NETFILTER
 from netlab.state import LabDirectory, labs, run_directory
 from netlab.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
 
 FLAGSHIP_NEEDS = ("tcp-repair", "raw-sockets")
 """The capabilities without which the flagship can't run; others are needed by what names them."""
-
-NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
 
 # One of each thing that kube-proxy's rules need; loaded into a namespace that ends with the probe.
 NAT_RULES = """

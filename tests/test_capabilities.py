@@ -12,20 +12,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import skips
+from labs import until
 
-from netlab import capabilities
+from netlab import capabilities, cgroups, ctnetlink
 from netlab.capabilities import PROBES, scratch
+from netlab.capabilities import conntrack as capability_probes
 from netlab.capability import CAPABILITIES, Capability
-from netlab.errors import NetlabError
-from netlab.events import ACK, PSH, SYN, Segment
+from netlab.errors import NetlabError, UnsupportedError
+from netlab.events import ACK, PSH, RST, SYN, Segment, Tuple
 from netlab.wire import decode_ip
 
 ETH_P_IP = 0x0800
+LOOPBACK = ip_address("127.0.0.1")
 
 
 def test_every_capability_is_probed() -> None:
@@ -40,6 +44,33 @@ def test_an_unknown_name_is_the_callers_mistake() -> None:
 def test_the_page_has_every_capability_with_its_meaning() -> None:
     page = (Path(__file__).parent.parent / "docs" / "capabilities.md").read_text()
     assert dict(re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \|", page, re.MULTILINE)) == CAPABILITIES
+
+
+HYBRID = """\
+7:memory:/some/group
+1:cpu,cpuacct:/
+0::/user.slice/session-3.scope
+"""
+HYBRID_MOUNTS = """\
+21 1 0:20 / /proc rw,relatime shared:5 - proc proc rw
+29 23 0:26 / /sys/fs/cgroup/unified rw,relatime shared:9 master:2 - cgroup2 cgroup rw,nsdelegate
+30 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+31 23 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct
+"""
+
+
+def test_the_unified_hierarchy_comes_before_the_old_one() -> None:
+    unified, cpu = Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/cpu")
+    assert cgroups.hierarchies(HYBRID, HYBRID_MOUNTS) == [
+        cgroups.Hierarchy(unified, unified / "user.slice/session-3.scope", True),
+        cgroups.Hierarchy(cpu, cpu, False),
+    ]
+
+
+def test_a_container_sees_a_part_of_the_hierarchy() -> None:
+    mounts = "29 23 0:26 /pods/7 /sys/fs/cgroup rw - cgroup2 cgroup rw\n"
+    mount = Path("/sys/fs/cgroup")
+    assert cgroups.hierarchies("0::/pods/7/inner\n", mounts) == [cgroups.Hierarchy(mount, mount / "inner", True)]
 
 
 # --- an attempt ------------------------------------------------------------------------------------------------------
@@ -163,10 +194,10 @@ class Connected(NamedTuple):
     server: Segment
     edge: int
 
-    def send(self, seq: int) -> int:
-        """A byte from the server; how many INVALID ones the rule has counted then."""
-        payload, (sport, dport) = b"x", (self.server.sport, self.server.dport)
-        header = struct.pack("!HHIIBBHHH", sport, dport, seq % 2**32, self.server.ack, 5 << 4, PSH | ACK, 500, 0, 0)
+    def send(self, seq: int, flags: int = PSH | ACK, payload: bytes = b"x") -> int:
+        """A segment from the server; how many INVALID ones the rule has counted then."""
+        sport, dport = self.server.sport, self.server.dport
+        header = struct.pack("!HHIIBBHHH", sport, dport, seq % 2**32, self.server.ack, 5 << 4, flags, 500, 0, 0)
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
             raw.sendto(header + payload, ("127.0.0.1", 0))
         told = subprocess.run(["nft", "list", "table", "ip", "t"], capture_output=True, text=True, check=True).stdout
@@ -174,7 +205,7 @@ class Connected(NamedTuple):
 
 
 @contextmanager
-def connected() -> Iterator[Connected]:
+def connected(receive_buffer_bytes: int = 4096) -> Iterator[Connected]:
     """A connection of the kernel's own TCP, in the calling thread's network namespace, tracked there."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["nft", "-f", "-"], input=RULES, text=True, check=True)
@@ -183,7 +214,7 @@ def connected() -> Iterator[Connected]:
         socket.create_server(("127.0.0.1", 80)) as listener,
         socket.socket() as client,
     ):
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         client.connect(("127.0.0.1", 80))
         server, _ = listener.accept()
         with server:
@@ -224,6 +255,148 @@ def test_forgiveness_is_that_of_a_connection_between_sockets(
     far, after = in_scratch(body)
     assert far == 1, "a byte far over the window is INVALID on every kernel"
     assert probed(name) == (after == 1)
+
+
+@pytest.mark.kernel
+def test_a_rst_from_before_is_forgiven_where_the_sysctl_is(userns: None) -> None:
+    skips.skip_unless_program("ip")
+    skips.skip_unless_program("nft")
+    sysctl = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_ignore_invalid_rst")
+
+    def body() -> list[int] | None:
+        with connected() as connection:
+            if not sysctl.exists():
+                return None
+            sysctl.write_text("0")
+            checked = connection.send(connection.server.seq - 1, RST, b"")
+            sysctl.write_text("1")
+            return [checked, connection.send(connection.server.seq - 1, RST, b"")]
+
+    assert in_scratch(body) == ([1, 1] if probed("invalid-rst-ignored") else None)
+
+
+def conntrack(*argv: str) -> str:
+    """What the program conntrack prints, in the calling thread's network namespace."""
+    return subprocess.run(["conntrack", *argv], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.kernel
+def test_deleted_is_an_entry_that_conntrack_lists_no_more(userns: None) -> None:
+    for program in ("ip", "nft", "conntrack"):
+        skips.skip_unless_program(program)
+
+    def body() -> list[object]:
+        with connected() as connection:
+            port = connection.client.sport
+            header = Tuple(LOOPBACK, port, LOOPBACK, 80, socket.IPPROTO_TCP)
+            before = conntrack("-L", "-p", "tcp", "--sport", str(port)).count("ESTABLISHED")
+            deleted = [ctnetlink.delete(header), ctnetlink.delete(header)]
+            return [before, *deleted, conntrack("-L", "-p", "tcp", "--sport", str(port))]
+
+    assert in_scratch(body) == [1, True, False, ""]
+    assert probed("ctnetlink-delete")
+
+
+@pytest.mark.kernel
+def test_window_scales_are_those_that_pyroute2_decodes(userns: None) -> None:
+    for program in ("ip", "nft"):
+        skips.skip_unless_program(program)
+
+    def scales() -> list[int]:
+        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
+        with NFCTSocket() as sock:
+            [entry] = sock.dump()
+            tcp = entry.get_attr("CTA_PROTOINFO").get_attr("CTA_PROTOINFO_TCP")
+            return [tcp.get_attr(f"CTA_PROTOINFO_TCP_WSCALE_{side}") for side in ("ORIGINAL", "REPLY")]
+
+    def body() -> list[object]:
+        with connected(receive_buffer_bytes=1 << 20) as connection:
+            header = Tuple(LOOPBACK, connection.client.sport, LOOPBACK, 80, socket.IPPROTO_TCP)
+            missing = Tuple(LOOPBACK, 1, LOOPBACK, 80, socket.IPPROTO_TCP)
+            return [
+                min(scales()) > 0 and list(ctnetlink.window_scales(header) or ()) == scales(),
+                ctnetlink.set_window_scales(header, 0, 3),
+                ctnetlink.window_scales(header),
+                scales(),
+                ctnetlink.set_window_scales(missing, 0, 3),
+                ctnetlink.window_scales(missing),
+            ]
+
+    assert in_scratch(body) == [True, True, [0, 3], [0, 3], False, None]
+    assert probed("ctnetlink-window-scale")
+
+
+@pytest.mark.kernel
+def test_ftp_is_followed_where_nft_and_sockets_see_it(userns: None) -> None:
+    for program in ("ip", "nft"):
+        skips.skip_unless_program(program)
+    rules = """
+table ip t {
+  ct helper ftp { type "ftp" protocol tcp; }
+  chain out { type filter hook output priority 0; tcp dport 21 ct helper set "ftp"; }
+  chain input { type filter hook input priority 0; ct state related counter; }
+}
+"""
+
+    def body() -> str:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        done = subprocess.run(["nft", "-f", "-"], input=rules, text=True, capture_output=True)
+        if done.returncode:
+            return done.stderr
+        with (
+            socket.create_server(("127.0.0.1", 21)) as control,
+            socket.create_server(("127.0.0.1", 0)) as data,
+            socket.create_connection(("127.0.0.1", 21)) as client,
+        ):
+            session, _ = control.accept()
+            high, low = divmod(data.getsockname()[1], 256)
+            for line in (b"USER someone\r\n", b"PORT 127,0,0,1,%d,%d\r\n" % (high, low)):
+                client.send(line)
+                assert session.recv(100) == line
+            session.close()
+            socket.create_connection(data.getsockname()).close()
+        told = subprocess.run(["nft", "list", "chain", "ip", "t", "input"], capture_output=True, text=True, check=True)
+        return told.stdout
+
+    assert probed("ftp-helper") == ("counter packets 1 " in in_scratch(body))
+
+
+@pytest.mark.kernel
+def test_sctp_needs_sockets_and_an_entry_that_conntrack_lists_as_translated(userns: None) -> None:
+    skips.skip_unless_program("conntrack")
+
+    def body() -> list[bool]:
+        try:
+            capability_probes.translates_sctp()
+            found = True
+        except UnsupportedError:
+            found = False
+        return [found, "sport=8080 dport=40000" in conntrack("-L", "-p", "sctp", "--dport", "80")]
+
+    found, listed = in_scratch(body)
+    assert found == listed
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+        sockets = True
+    except OSError:
+        sockets = False
+    assert probed("sctp") == (sockets and listed)
+
+
+@pytest.mark.kernel
+def test_a_cgroup_with_a_limit_throttles() -> None:
+    """Its cpu.stat counts the periods in which a process that never sleeps had to wait."""
+    skips.skip_unless_capability("cgroup-cpu")
+    with cgroups.limited_cpu(1000) as group:
+        burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            (group / "cgroup.procs").write_text(str(burner.pid))
+            until(lambda: re.search(r"nr_throttled [1-9]", (group / "cpu.stat").read_text()) is not None, "throttling")
+        finally:
+            burner.kill()
+            burner.wait()
+    assert not group.exists()
 
 
 @pytest.mark.kernel

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from netlab.capabilities import conntrack, qdiscs, sockets
+from netlab.capabilities import conntrack, cpu, qdiscs, sockets
 from netlab.capabilities.scratch import attempt
 from netlab.capability import Capability
 from netlab.errors import NetlabError
@@ -20,7 +20,13 @@ PROBES: Mapping[str, Callable[[], str]] = {
     "forgives-small-overshoot": conntrack.forgives_small_overshoot,
     "tcp-repair": sockets.tcp_repair,
     "raw-sockets": sockets.raw,
+    "invalid-rst-ignored": conntrack.ignores_invalid_rst,
+    "ctnetlink-window-scale": conntrack.sets_window_scale,
+    "ctnetlink-delete": conntrack.deletes_entries,
+    "ftp-helper": conntrack.ftp_helper,
+    "sctp": conntrack.sctp,
     **{kind: partial(qdiscs.add, kind) for kind in qdiscs.KINDS},
+    "cgroup-cpu": cpu.limited,
 }
 """How each of CAPABILITIES is tried, in their order."""
 

@@ -1,7 +1,7 @@
-"""What conntrack makes of segments out of the window, by sending them: a connection whose both ends are crafted on lo.
+"""What conntrack makes of packets, by sending them: connections on lo both of whose ends are crafted.
 
-The segments leave through the output hook, where conntrack and the rule that counts see them, and are dropped before
-any socket could answer.
+The packets leave through the output hook, where conntrack and the rules see them, and are dropped before any socket
+could answer.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 import socket
 import struct
+from ipaddress import ip_address
 
+from netlab import ctnetlink
 from netlab.capabilities.scratch import set_loopback_up
 from netlab.errors import UnsupportedError
-from netlab.events import ACK, PSH, SYN
-from netlab.kernel import nft
+from netlab.events import ACK, PSH, SYN, EntryChange, Tuple
+from netlab.kernel import nft, read_sysctl, write_sysctl
+from netlab.observe.conntrack import decode_entry
 
 LATE_BYTES = 100_000
 """How far below the window the late segment is: as in Kubernetes' test/images/regression-issue-74839/main.go."""
@@ -21,56 +24,93 @@ LATE_BYTES = 100_000
 _WINDOW_BYTES = 1000
 _CLIENT_PORT, _SERVER_PORT = 40000, 80
 _CLIENT_ISN, _SERVER_ISN = 1_000_000, 2_000_000
+_WSCALE = 7
+_WSCALE_OPTION = bytes([3, 3, _WSCALE, 1])  # RFC 7323, section 2.2, and a NOP
+_LOOPBACK = ip_address("127.0.0.1")
 
 _RULES = """
 table ip probe {
   counter invalid { }
+  counter related { }
   chain output {
-    type filter hook output priority filter;
+    type filter hook output priority filter
     ct state invalid counter name invalid
+    ct state related counter name related
   }
   chain prerouting {
-    type filter hook prerouting priority -500;
+    type filter hook prerouting priority -500
     drop
   }
 }
+"""
+
+_FTP = """
+table ip probe {
+  ct helper ftp { type "ftp" protocol tcp; }
+  chain output { tcp dport 21 ct helper set "ftp"; }
+}
+"""
+
+_SCTP_PORT, _SCTP_TARGET_PORT = 80, 8080
+_SCTP = f"""
+table ip probe {{
+  chain nat {{
+    type nat hook output priority -100
+    sctp dport {_SCTP_PORT} dnat to {_LOOPBACK}:{_SCTP_TARGET_PORT}
+  }}
+}}
 """
 
 
 class _Connection:
     """An established TCP connection that only conntrack believes in; both ends offer a window of _WINDOW_BYTES."""
 
-    def __init__(self) -> None:
-        set_loopback_up()
-        nft(_RULES)
+    def __init__(self, server_port: int = _SERVER_PORT, *, options: bytes = b"") -> None:
+        self._server_port = server_port
         self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
-        self._send(_CLIENT_PORT, _SERVER_PORT, _CLIENT_ISN, 0, SYN)
-        self._send(_SERVER_PORT, _CLIENT_PORT, _SERVER_ISN, _CLIENT_ISN + 1, SYN | ACK)
-        self._send(_CLIENT_PORT, _SERVER_PORT, _CLIENT_ISN + 1, _SERVER_ISN + 1, ACK)
-        self._invalid = self._count()
-        if self._invalid:
-            raise UnsupportedError("conntrack finds the segments of a crafted handshake INVALID")
+        self.send(_CLIENT_PORT, server_port, _CLIENT_ISN, 0, SYN, options=options)
+        self.send(server_port, _CLIENT_PORT, _SERVER_ISN, _CLIENT_ISN + 1, SYN | ACK, options=options)
+        self.send(_CLIENT_PORT, server_port, _CLIENT_ISN + 1, _SERVER_ISN + 1, ACK)
+
+    @property
+    def tuple_orig(self) -> Tuple:
+        return Tuple(_LOOPBACK, _CLIENT_PORT, _LOOPBACK, self._server_port, socket.IPPROTO_TCP)
+
+    def send(
+        self, sport: int, dport: int, seq: int, ack: int, flags: int, payload: bytes = b"", options: bytes = b""
+    ) -> None:
+        # Without a checksum: conntrack looks at it in the prerouting hook only.
+        data_offset = (5 + len(options) // 4) << 4
+        header = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, data_offset, flags, _WINDOW_BYTES, 0, 0)
+        self._raw.sendto(header + options + payload, (str(_LOOPBACK), 0))
 
     def finds_invalid(self, offset: int) -> bool:
         """Whether conntrack finds a byte from the server INVALID; offset is how far from the first one it is."""
-        self._send(_SERVER_PORT, _CLIENT_PORT, _SERVER_ISN + 1 + offset, _CLIENT_ISN + 1, PSH | ACK, b"x")
-        before, self._invalid = self._invalid, self._count()
-        return self._invalid > before
+        before = _count("invalid")
+        self.send(self._server_port, _CLIENT_PORT, _SERVER_ISN + 1 + offset, _CLIENT_ISN + 1, PSH | ACK, b"x")
+        return _count("invalid") > before
 
-    def _send(self, sport: int, dport: int, seq: int, ack: int, flags: int, payload: bytes = b"") -> None:
-        # Without a checksum: conntrack looks at it in the prerouting hook only.
-        header = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, _WINDOW_BYTES, 0, 0)
-        self._raw.sendto(header + payload, ("127.0.0.1", 0))
 
-    def _count(self) -> int:
-        found = re.search(r"packets (\d+)", nft("list counter ip probe invalid"))
-        assert found, "a counter has a number"
-        return int(found[1])
+def _track(more_rules: str = "") -> None:
+    set_loopback_up()
+    nft(_RULES + more_rules)
+
+
+def _count(name: str) -> int:
+    found = re.search(r"packets (\d+)", nft(f"list counter ip probe {name}"))
+    assert found, "a counter has a number"
+    return int(found[1])
+
+
+# --- the window ------------------------------------------------------------------------------------------------------
 
 
 def _controlled() -> _Connection:
     """A connection on which conntrack has just found a byte INVALID that is over the window on every kernel."""
+    _track()
     connection = _Connection()
+    if _count("invalid"):
+        raise UnsupportedError("conntrack finds a crafted handshake INVALID")
     if not connection.finds_invalid(4 * _WINDOW_BYTES):
         raise UnsupportedError("conntrack finds no segment INVALID, not even one far over the window")
     return connection
@@ -88,3 +128,78 @@ def forgives_small_overshoot() -> str:
     if _controlled().finds_invalid(_WINDOW_BYTES + 1):
         raise UnsupportedError(f"a segment that overshoots a window of {_WINDOW_BYTES:,} bytes by 2 is INVALID")
     return f"a segment that overshoots a window of {_WINDOW_BYTES:,} bytes by 2 is let pass"
+
+
+def ignores_invalid_rst() -> str:
+    """The sysctl nf_conntrack_tcp_ignore_invalid_rst can be set. UnsupportedError or OSError where it can't."""
+    _track()
+    key = "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst"
+    write_sysctl(key, "1")
+    if read_sysctl(key) != "1":
+        raise UnsupportedError(f"{key} stays {read_sysctl(key)}")
+    return f"{key} can be set"
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+def sets_window_scale() -> str:
+    """An entry's window scales are set to 0 through ctnetlink, and read back. UnsupportedError where they stay."""
+    _track()
+    header = _Connection(options=_WSCALE_OPTION).tuple_orig
+    if ctnetlink.window_scales(header) != (_WSCALE, _WSCALE):
+        raise UnsupportedError("ctnetlink doesn't tell an entry's window scales")
+    ctnetlink.set_window_scales(header, 0, 0)
+    if ctnetlink.window_scales(header) != (0, 0):
+        raise UnsupportedError("an entry's window scales stay as they were")
+    return "an entry's window scales can be set"
+
+
+def deletes_entries() -> str:
+    """An entry is deleted through ctnetlink, and gone. UnsupportedError where it stays."""
+    _track()
+    header = _Connection().tuple_orig
+    if not ctnetlink.delete(header) or ctnetlink.entry(header) is not None:
+        raise UnsupportedError("an entry can't be deleted")
+    return "an entry can be deleted"
+
+
+# --- other protocols -------------------------------------------------------------------------------------------------
+
+
+def ftp_helper() -> str:
+    """A connection that an FTP client announced is RELATED. UnsupportedError where it isn't."""
+    _track(_FTP)
+    connection = _Connection(server_port=21)
+    # The helper reads a command only after it has seen the end of the line before it (find_nl_seq, nf_conntrack_ftp.c).
+    seq = _CLIENT_ISN + 1
+    for line in (b"USER probe\r\n", b"PORT 127,0,0,1,156,65\r\n"):
+        connection.send(_CLIENT_PORT, 21, seq, _SERVER_ISN + 1, PSH | ACK, line)
+        seq += len(line)
+    connection.send(20, 156 * 256 + 65, _SERVER_ISN, 0, SYN)
+    if _count("related") != 1:
+        raise UnsupportedError("the connection that an FTP client announces isn't RELATED")
+    return "the connection that an FTP client announces is RELATED"
+
+
+def sctp() -> str:
+    """SCTP sockets, and conntrack and NAT for them. UnsupportedError or OSError, saying which is missing."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError as error:
+        raise UnsupportedError(f"no SCTP sockets: {error.strerror}") from error
+    return translates_sctp()
+
+
+def translates_sctp() -> str:
+    """An SCTP association's first chunk is tracked, and its destination translated. UnsupportedError where it isn't."""
+    _track(_SCTP)
+    # The common header without a checksum, and an INIT chunk (RFC 9260, section 3.3.2).
+    init = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP) as raw:
+        raw.sendto(struct.pack("!HHII", _CLIENT_PORT, _SCTP_PORT, 0, 0) + init, (str(_LOOPBACK), 0))
+    header = Tuple(_LOOPBACK, _CLIENT_PORT, _LOOPBACK, _SCTP_PORT, socket.IPPROTO_SCTP)
+    found = decode_entry(ctnetlink.entry(header) or b"", "", EntryChange.FOUND)
+    if found is None or found.tuple_reply.sport != _SCTP_TARGET_PORT:
+        raise UnsupportedError("conntrack doesn't translate SCTP")
+    return "sockets, conntrack and NAT know SCTP"

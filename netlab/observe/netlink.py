@@ -18,7 +18,8 @@ from netlab.observe import Namespaces
 NFGENMSG = struct.Struct("!BBH")
 NLMSGHDR = struct.Struct("=IHHII")
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
-_NETLINK_NETFILTER, _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 12, 270, 1
+NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLATTR, _NLA_TYPE_MASK = struct.Struct("=HH"), 0x3FFF
 # include/uapi/asm-generic/socket.h; sock_diag.h: SK_MEMINFO_DROPS is the last of nine counters.
@@ -59,7 +60,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 def netfilter_socket(namespaces: Namespaces, netns: str, receive_buffer_bytes: int) -> socket.socket:
     """A bound NETLINK_NETFILTER socket of the namespace with a receive buffer as large as this user may have."""
     try:
-        sock = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        sock = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     except OSError as error:
         raise UnsupportedError(f"this kernel has no NETLINK_NETFILTER: {error.strerror}") from error
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)

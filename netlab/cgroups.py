@@ -1,0 +1,99 @@
+"""A cgroup that limits how much CPU its processes get, next to this process's own or below it.
+
+Only a cgroup made here is ever changed, and it is removed again. cgroup v2 is used where it has the cpu controller, v1
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from netlab.errors import UnsupportedError
+
+PERIOD_US = 100_000
+"""The period that a quota counts for: the kernel's default (default_cfs_period in kernel/sched/)."""
+
+_REMOVAL_TIMEOUT_S = 2.0
+
+
+class Hierarchy(NamedTuple):
+    """A mounted cgroup hierarchy that may have the cpu controller: where it is mounted, this process's cgroup in it."""
+
+    mount: Path
+    own: Path
+    unified: bool
+
+
+@contextmanager
+def limited_cpu(quota_us: int) -> Iterator[Path]:
+    """A new cgroup whose processes together get quota_us of every PERIOD_US; a pid written to its cgroup.procs joins.
+
+    Its processes must have ended when this does. UnsupportedError, saying what is missing, where this user can't make
+    one. Equivalent to `mkdir GROUP; echo "QUOTA 100000" > GROUP/cpu.max`.
+    """
+    group = _make()
+    try:
+        if (group / "cpu.max").exists():
+            (group / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
+        else:
+            (group / "cpu.cfs_quota_us").write_text(str(quota_us))
+        yield group
+    finally:
+        _remove(group)
+
+
+def _make() -> Path:
+    refusals = []
+    for mount, own, unified in hierarchies(
+        Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text()
+    ):
+        for parent in dict.fromkeys((own, own.parent if own != mount else own)):
+            if unified and "cpu" not in (parent / "cgroup.subtree_control").read_text().split():
+                refusals.append(f"{parent} gives no cpu controller to those below it")
+                continue
+            try:
+                return Path(tempfile.mkdtemp(prefix="netlab-", dir=parent))
+            except OSError as error:
+                refusals.append(f"{parent}: {error.strerror}")
+    why = "; ".join(refusals) or "no hierarchy that has it is mounted"
+    raise UnsupportedError(f"this user can make no cgroup with a cpu controller: {why}")
+
+
+def _remove(group: Path) -> None:
+    """What ended in it may be counted a moment longer: the kernel says EBUSY until then."""
+    deadline = time.monotonic() + _REMOVAL_TIMEOUT_S
+    while True:
+        try:
+            group.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def hierarchies(cgroups: str, mountinfo: str) -> list[Hierarchy]:
+    """v2's, and v1's that has the cpu controller, where they are mounted; from /proc/PID/cgroup and mountinfo. Pure."""
+    own = {}
+    for line in cgroups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            own["cgroup2"] = path
+        elif "cpu" in controllers.split(","):
+            own["cgroup"] = path
+    found = {}
+    for line in mountinfo.splitlines():
+        before, after = line.split(" - ", 1)
+        fstype, _, options = after.split(" ", 2)
+        if fstype in own and (fstype == "cgroup2" or "cpu" in options.split(",")):
+            _, _, _, root, mount, *_ = before.split()
+            below = os.path.relpath(own[fstype], root)
+            found[fstype] = Hierarchy(Path(mount), Path(mount) / below, fstype == "cgroup2")
+    return [found[fstype] for fstype in ("cgroup2", "cgroup") if fstype in found]
