@@ -197,6 +197,11 @@ LISTED = """table ip nat { # handle 2
 
 	chain SERVICES { # handle 4
 	}
+
+	chain refusal { # handle 5
+		comment "said of the chain, not of its first rule"
+		reject comment "and this of the rule" # handle 12
+	}
 }
 table inet filter { # handle 3
 	chain FORWARD { # handle 1
@@ -210,6 +215,7 @@ def test_rules_are_found_by_family_table_and_handle() -> None:
     assert rules_by_handle(LISTED) == {
         ("ip", "nat", 10): 'counter jump SERVICES comment "a # handle 9"',
         ("ip", "nat", 11): "tcp dport { 80, 443 } accept",
+        ("ip", "nat", 12): 'reject comment "and this of the rule"',
         ("inet", "filter", 10): "ct state invalid drop",
     }
 

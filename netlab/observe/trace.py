@@ -164,8 +164,8 @@ def rules_by_handle(ruleset: str) -> dict[tuple[str, str, int], str]:
             if in_chain and (handle := _RULE_END.search(line)):
                 rules[family, table, int(handle[1])] = _RULE_END.sub("", " ".join(parts))
                 parts = []
-            elif line.endswith(";") or not in_chain:  # the chain's hook and policy, or a set's members
-                parts = []
+            elif line.endswith(";") or not in_chain or parts[0].startswith("comment "):
+                parts = []  # the chain's hook and policy, a set's members, the chain's own comment
         else:
             in_chain, parts = bool(_CHAIN_LINE.match(line)), []
     return rules
