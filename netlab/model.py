@@ -287,19 +287,25 @@ class Topology(NamedTuple):
             return dict(self.netns(node).sysctls).get(BE_LIBERAL, "0") == "0"
         return asked is DropInvalid.ALWAYS
 
-    def primary_address(self, netns: str, version: int) -> Address | None:
-        """The address that a namespace goes by, in the lab's /etc/hosts and as a node's IP; None without that family.
+    def primary_addresses(self) -> dict[tuple[str, int], Address]:
+        """The address of each family, as (netns, IP version), that a namespace goes by: its name's in the lab's
+        /etc/hosts, and a node's own in Kubernetes' sense.
 
-        Of a node it is not one of those at which only its pods are, unless it has no other.
+        Of a node it is none of those at which only its pods are, unless there is no other.
         """
-        own = [address for address in self.netns(netns).loopback if address.version == version]
-        pods = {name.name for name in self.namespaces if name.role is Role.POD}
-        to_pods = {(v.a.netns, v.a.master or v.a.ifname) for v in self.veths if v.b.netns in pods}
-        to_pods |= {(v.b.netns, v.b.master or v.b.ifname) for v in self.veths if v.a.netns in pods}
-        interfaces = [interface for interface in self.interfaces() if interface.netns == netns]
-        for interface in sorted(interfaces, key=lambda interface: (interface.netns, interface.ifname) in to_pods):
-            own += [address for address in interface.addresses if address.version == version]
-        return own[0].ip if own else None
+        node = {netns.name: netns.node for netns in self.namespaces}
+        ends = [(veth.a, veth.b) for veth in self.veths] + [(veth.b, veth.a) for veth in self.veths]
+        to_pods = {(a.netns, a.master or a.ifname) for a, b in ends if node[b.netns] == a.netns}
+        found: dict[tuple[str, int], Address] = {}
+        for netns in self.namespaces:
+            for address in netns.loopback:
+                found.setdefault((netns.name, address.version), address.ip)
+        for last in (False, True):
+            for interface in self.interfaces():
+                if ((interface.netns, interface.ifname) in to_pods) is last:
+                    for address in interface.addresses:
+                        found.setdefault((interface.netns, address.version), address.ip)
+        return found
 
     def interfaces(self) -> Iterator[Interface]:
         """Every interface but `lo`: bridges first, then both ends of each veth, in order."""

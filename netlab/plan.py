@@ -104,14 +104,11 @@ def set_up(interface: Interface) -> SetUp:
 
 
 def hosts(topology: Topology) -> str:
-    """The lab's /etc/hosts: each namespace by its first addresses, each Service by its cluster IPs."""
-    addresses: dict[str, list[str]] = {netns.name: [str(a.ip) for a in netns.loopback] for netns in topology.namespaces}
-    for interface in topology.interfaces():
-        addresses[interface.netns] += [str(address.ip) for address in interface.addresses]
+    """The lab's /etc/hosts: each namespace by its primary addresses, each Service by its cluster IPs."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    for name, found in addresses.items():
-        for v6 in (False, True):
-            lines += [f"{address} {name}" for address in found if (":" in address) == v6][:1]
+    primary = topology.primary_addresses()
+    for netns in topology.namespaces:
+        lines += [f"{primary[netns.name, v]} {netns.name}" for v in (4, 6) if (netns.name, v) in primary]
     for service in topology.services:
         names = (
             f"{service.name} {service.name}.{service.namespace} {service.name}.{service.namespace}.svc.cluster.local"

@@ -50,11 +50,12 @@ _MARK = "jump mark-for-masquerade"
 def tables(topology: Topology, node: str) -> tuple[Table, ...]:
     """The node's table of each family that a Service has a cluster IP of; ip comes before ip6."""
     made: list[Table] = []
+    primary = topology.primary_addresses()
     for family, version in VERSIONS.items():
         seen = tuple(portals(topology, node, version))
         if seen:
             cluster = cluster_networks(topology.kube_proxy, version)
-            layout = _Layout(family, cluster, topology.primary_address(node, version))
+            layout = _Layout(family, cluster, primary.get((node, version)))
             made.append(layout.table(seen, topology.drops_invalid(node)))
     return tuple(made)
 

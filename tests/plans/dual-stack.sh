@@ -445,10 +445,10 @@ RULES
 hosts=$(cat <<'HOSTS'
 127.0.0.1 localhost
 ::1 localhost ip6-localhost ip6-loopback
-10.1.1.1 node-1
-fd00:1:1::1 node-1
-10.1.2.1 node-2
-fd00:1:2::1 node-2
+192.168.1.1 node-1
+fd00:10:255::1 node-1
+192.168.1.2 node-2
+fd00:10:255::2 node-2
 10.1.1.2 client
 fd00:1:1::2 client
 10.1.2.2 server
