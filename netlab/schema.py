@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from netlab.experiments.language import CONDITION, EXPERIMENT, STEP
 from netlab.topology.language import QDISC, TOPOLOGY
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -18,8 +19,6 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 def schema(of: str = "topology") -> dict[str, Any]:
     """The schema as data: of a "topology" or of an "experiment"."""
     if of == "experiment":
-        from netlab.experiments.language import EXPERIMENT
-
         title, description, fields = "netlab experiment", "A claim about the kernel, and how it is shown", EXPERIMENT
     else:
         title, fields = "netlab topology", TOPOLOGY
@@ -34,7 +33,7 @@ def schema(of: str = "topology") -> dict[str, Any]:
                 "type": "string",
                 "pattern": r"\$\{[^{}]*\}",
             },
-            QDISC.definition: QDISC.body(),
+            **{shape.definition: shape.body() for shape in (QDISC, STEP, CONDITION)},
         },
         **fields.schema(),
     }

@@ -61,6 +61,7 @@ class Verb(NamedTuple):
     """
 
     what: str
+    definition: str
     beside: Mapping[str, Key] = {}
     without: str = ""
 
@@ -108,7 +109,15 @@ class Verb(NamedTuple):
         fields["verb"] = Item((name, arguments), node, path)
         return Item(fields, node, path)
 
+    def parts(self) -> dict[str, object]:
+        """The shapes of the keys that may stand there, for `--set`."""
+        return {**{name: key.shape for name, key in self.beside.items()}, **_vocabulary(self.what)}
+
     def schema(self) -> JsonSchema:
+        return {"$ref": f"#/definitions/{self.definition}"}
+
+    def body(self) -> JsonSchema:
+        """What stands under definitions."""
         beside = {name: {"description": key.doc, **key.shape.schema()} for name, key in self.beside.items()}
         verbs: Mapping[str, Any] = stimuli() if self.what == "a stimulus" else conditions()
         alone = [name for name, verb in verbs.items() if not verb.ARGUMENTS.required]
@@ -133,9 +142,10 @@ class Verb(NamedTuple):
         return {"anyOf": [{"enum": alone}, *each]}
 
 
-CONDITION = Verb("a condition")
+CONDITION = Verb("a condition", "condition")
 STEP = Verb(
     "a stimulus",
+    "step",
     {
         "observe": Key(ListOf(CONDITION, 1, single=True), "what must then be observed"),
         "within_s": Key(Seconds(), f"how long to wait for it (default {WITHIN_S:g})"),

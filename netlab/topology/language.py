@@ -321,6 +321,12 @@ class _Document(NamedTuple):
 
         return EXPERIMENT.read(reader, node, path)
 
+    def parts(self) -> dict[str, object]:
+        """The shapes of a document's keys, for `--set`."""
+        from netlab.experiments.language import EXPERIMENT
+
+        return {name: key.shape for name, key in EXPERIMENT.keys.items()}
+
     def schema(self) -> JsonSchema:
         from netlab.experiments.language import EXPERIMENT
 

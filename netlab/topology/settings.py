@@ -89,6 +89,8 @@ def _put_key(reader: Reader, node: MappingNode, shape: object, rest: str, value:
         shapes = {name: key.shape for fields in shape.kinds.values() for name, key in fields.keys.items()}
     elif isinstance(shape, MapOf):
         shapes = dict.fromkeys(there, shape.item)
+    elif (parts := getattr(shape, "parts", None)) is not None:  # a shape whose keys are known elsewhere
+        shapes = parts()
     found = _first(rest, [*there, *shapes])
     if found is None and isinstance(shape, MapOf) and shape.may_add:
         found = rest, ""
