@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from netlab.capabilities import probe
 from netlab.errors import LabError, NetlabError
 from netlab.events import Event
 from netlab.flow import Flow, flows_in
@@ -30,6 +31,7 @@ from netlab.observe.sockets import samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
 from netlab.recording import Recording, Tap
+from netlab.window import DECIDING
 
 SLOTS_IN_ALL = 1 << 18
 """How many packets may wait to be read, over all interfaces together: 64 MiB of rings, each of 256 slots or more."""
@@ -195,6 +197,7 @@ class Recorder:
             events=events,
             lost=tuple(self._lost.items()),
             blind=tuple(dict.fromkeys((*self._blind, *dead))),
+            capabilities=tuple((name, found.there) for name, found in probe(DECIDING).items()),
         )
 
 

@@ -30,7 +30,9 @@ class Recording:
     lost names each observer and how many events it could not deliver: it is there for every observer that was open,
     with 0 where nothing was lost. blind names what was not observed at all, with the reason ("the rules' traces: …").
     flows are those under study, the first one first. topology is the lab's YAML, settings and fixes what was asked
-    beside it; experiment is the text of the experiment's own file, empty where there is none.
+    beside it; experiment is the text of the experiment's own file, empty where there is none. capabilities are those
+    that conntrack's arithmetic depends on (`window.DECIDING`), and whether the kernel was found to have them; empty in
+    a recording from before they were noted.
     """
 
     lab: str
@@ -46,6 +48,7 @@ class Recording:
     lost: tuple[tuple[str, int], ...] = ()
     blind: tuple[str, ...] = ()
     experiment: str = ""
+    capabilities: tuple[tuple[str, bool], ...] = ()
 
 
 _TYPES: dict[str, type] = {

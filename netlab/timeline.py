@@ -636,6 +636,7 @@ def _rules(recording: Recording, topology: Topology | None, netns: str) -> Rules
             values = {key.replace("/", ".").rpartition(".")[2]: value for key, value in candidate.sysctls}
     return window.rules(
         recording.kernel,
+        recording.capabilities,
         be_liberal=values.get("nf_conntrack_tcp_be_liberal", "0") != "0",
         loose=values.get("nf_conntrack_tcp_loose", "1") != "0",
         ignore_invalid_rst=values.get("nf_conntrack_tcp_ignore_invalid_rst", "0") != "0",

@@ -259,15 +259,30 @@ class Rules:
     ignore_invalid_rst: bool = False
 
 
-def rules(release: str, *, be_liberal: bool = False, loose: bool = True, ignore_invalid_rst: bool = False) -> Rules:
-    """The rules of the kernel with that release ("6.18.44-cloud", as of `uname -r`) and these sysctls.
+DECIDING = ("forgives-late-segments", "keeps-window-scale")
+"""The capabilities (`capability.py`) that decide in `rules` where it is known whether the kernel has them."""
 
-    A release that has no number is taken for a new one. A distribution may have brought a change to an older release:
-    then what the kernel logs differs from what is computed, and `disagreements` says so.
+
+def rules(
+    release: str,
+    capabilities: Iterable[tuple[str, bool]] = (),
+    *,
+    be_liberal: bool = False,
+    loose: bool = True,
+    ignore_invalid_rst: bool = False,
+) -> Rules:
+    """The rules of a kernel with these sysctls.
+
+    capabilities are those of DECIDING that the kernel was found to have or to lack. What they leave open its release
+    decides ("6.18.44-cloud", as of `uname -r`); one that has no number is taken for a new one. A distribution may have
+    brought a change to an older release: then what the kernel logs differs from what is computed, and `disagreements`
+    says so.
     """
     found = re.match(r"(\d+)\.(\d+)", release)
     version = (int(found[1]), int(found[2])) if found else (99, 0)
-    forgiving = version >= (6, 1)
+    known = dict(capabilities)
+    forgiving = known.get("forgives-late-segments", version >= (6, 1))
+    keeps_scale = known.get("keeps-window-scale", not (5, 18) <= version < (6, 8))
     return Rules(
         fates=SINCE_6_1 if forgiving else UNTIL_6_0,
         ignored_text=Rules().ignored_text if version >= (5, 18) else "invalid packet ignored in state {state}",
@@ -277,7 +292,7 @@ def rules(release: str, *, be_liberal: bool = False, loose: bool = True, ignore_
         # Read in v5.10, which checks them, and in v5.18, which doesn't.
         rst_unchecked=version >= (5, 18),
         reinit_by_syn_only=version >= (5, 18),
-        syn_loses_scale=(5, 18) <= version < (6, 8),
+        syn_loses_scale=not keeps_scale,
         be_liberal=be_liberal,
         loose=loose,
         ignore_invalid_rst=ignore_invalid_rst,

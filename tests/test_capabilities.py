@@ -297,18 +297,43 @@ def test_deleted_is_an_entry_that_conntrack_lists_no_more(userns: None) -> None:
     assert probed("ctnetlink-delete")
 
 
+def scales() -> list[int]:
+    """The window scales of the one entry, as pyroute2 decodes it; in the calling thread's network namespace."""
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
+    with NFCTSocket() as sock:
+        [entry] = sock.dump()
+        tcp = entry.get_attr("CTA_PROTOINFO").get_attr("CTA_PROTOINFO_TCP")
+        return [tcp.get_attr(f"CTA_PROTOINFO_TCP_WSCALE_{side}") for side in ("ORIGINAL", "REPLY")]
+
+
+@pytest.mark.kernel
+def test_window_scales_are_kept_where_pyroute2_decodes_those_of_the_second_syn(userns: None) -> None:
+    for program in ("ip", "nft"):
+        skips.skip_unless_program(program)
+
+    def body() -> list[int]:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        track = "table ip t { chain c { type filter hook output priority 0; ct state established accept; }; }"
+        subprocess.run(["nft", "-f", "-"], input=track, text=True, check=True)
+        scale = bytes([1, 3, 3, 9])
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+            for sport, dport, seq, ack, flags in (
+                (5000, 6000, 10, 0, SYN),
+                (5000, 6000, 20, 0, SYN),
+                (6000, 5000, 70, 21, SYN | ACK),
+            ):
+                header = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 6 << 4, flags, 500, 0, 0)
+                raw.sendto(header + scale, ("127.0.0.1", 0))
+        return scales()
+
+    assert probed("keeps-window-scale") == (in_scratch(body) == [9, 9])
+
+
 @pytest.mark.kernel
 def test_window_scales_are_those_that_pyroute2_decodes(userns: None) -> None:
     for program in ("ip", "nft"):
         skips.skip_unless_program(program)
-
-    def scales() -> list[int]:
-        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
-
-        with NFCTSocket() as sock:
-            [entry] = sock.dump()
-            tcp = entry.get_attr("CTA_PROTOINFO").get_attr("CTA_PROTOINFO_TCP")
-            return [tcp.get_attr(f"CTA_PROTOINFO_TCP_WSCALE_{side}") for side in ("ORIGINAL", "REPLY")]
 
     def body() -> list[object]:
         with connected(receive_buffer_bytes=1 << 20) as connection:

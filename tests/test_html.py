@@ -193,9 +193,11 @@ def test_the_window_chart_says_what_it_shows(name: str, sentence: str) -> None:
     assert chart["aria-label"] == f"Window chart. {sentence}"
 
 
-def test_without_forgiveness_there_is_no_line_for_it() -> None:
+@pytest.mark.parametrize(("kernel", "capabilities"), [("5.10.0", ()), ("6.18.0", (("forgives-late-segments", False),))])
+def test_without_forgiveness_there_is_no_line_for_it(kernel: str, capabilities: tuple[tuple[str, bool], ...]) -> None:
     result, recording = run("reset")
-    old = Document(html.render(replace(result, kernel="5.10.0"), replace(recording, kernel="5.10.0")))
+    recording = replace(recording, kernel=kernel, capabilities=capabilities)
+    old = Document(html.render(replace(result, kernel=kernel), recording))
     assert "#8 ends 4,767 bytes past what the client allowed: INVALID." in old.section("window")
     assert [attrs for attrs, _ in old.all("path") if attrs.get("class") == "limit"] == []
 

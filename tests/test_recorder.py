@@ -20,6 +20,7 @@ from flagship import FLAGSHIP, part
 from private_lab import PrivateLab
 
 from netlab import recorder
+from netlab.capabilities import probe
 from netlab.events import (
     ConntrackEvent,
     CounterChange,
@@ -41,6 +42,7 @@ from netlab.recorder import Source, record
 from netlab.recording import from_json, to_json
 from netlab.report.live import line
 from netlab.topology import load
+from netlab.window import DECIDING
 
 NODES = ("client-node", "server-node")
 
@@ -87,6 +89,8 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
     packets = [event for event in recording.events if isinstance(event, Packet)]
     assert all(54 <= len(packet.frame) <= packet.wire_bytes for packet in packets)
     assert from_json(json.loads(json.dumps(to_json(recording)))) == recording
+    known = {name: capability.there for name, capability in probe(DECIDING).items()}
+    assert dict(recording.capabilities) == known
 
 
 @pytest.mark.kernel

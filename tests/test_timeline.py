@@ -249,6 +249,14 @@ def test_where_model_and_kernel_differ_the_timeline_says_so() -> None:
     assert str(found[1]) == f'the model expects "{OVER}", and the kernel logged nothing'
 
 
+def test_what_the_kernel_was_found_to_do_decides_before_its_release() -> None:
+    crossings = Crossings().filled()
+    crossings.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
+    recording = replace(crossings.recording(), capabilities=(("forgives-late-segments", False),))
+    ((_, found),) = build(recording).disagreements
+    assert found.predicted == "SEQ is over the upper bound (over the window of the receiver)"
+
+
 def test_silence_is_no_evidence_where_nobody_listened() -> None:
     crossings = Crossings().filled()
     crossings.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)

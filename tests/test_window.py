@@ -391,6 +391,14 @@ def test_the_fates_of_a_release(release: str, forgiving: bool) -> None:
     assert rules(release).fates is (SINCE_6_1 if forgiving else UNTIL_6_0)
 
 
+def test_what_was_tried_decides_before_the_release() -> None:
+    assert rules("5.14.0-570.el9", [("forgives-late-segments", True)]).fates is SINCE_6_1
+    assert rules("6.18.0", [("forgives-late-segments", False)]).fates is UNTIL_6_0
+    assert [rules(release).syn_loses_scale for release in ("5.17", "5.18", "6.7", "6.8")] == [False, True, True, False]
+    assert not rules("6.1.170", [("keeps-window-scale", True)]).syn_loses_scale
+    assert rules("6.18.0", [("keeps-window-scale", False)]).syn_loses_scale
+
+
 def reason(about: Packet, text: str) -> InvalidReason:
     return InvalidReason(about.time_ns, "client-node", "eth0", text, about.segment)
 

@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 from ipaddress import ip_address
+from typing import Self
 
 from netlab import ctnetlink
 from netlab.capabilities.scratch import set_loopback_up
@@ -63,14 +64,19 @@ table ip probe {{
 
 
 class _Connection:
-    """An established TCP connection that only conntrack believes in; both ends offer a window of _WINDOW_BYTES."""
+    """A TCP connection that only conntrack believes in; both ends offer a window of _WINDOW_BYTES, before scaling."""
 
-    def __init__(self, server_port: int = _SERVER_PORT, *, options: bytes = b"") -> None:
+    def __init__(self, server_port: int = _SERVER_PORT) -> None:
         self._server_port = server_port
         self._raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+
+    def establish(self, options: bytes = b"") -> Self:
+        """The handshake, both of whose SYNs have these options."""
+        server_port = self._server_port
         self.send(_CLIENT_PORT, server_port, _CLIENT_ISN, 0, SYN, options=options)
         self.send(server_port, _CLIENT_PORT, _SERVER_ISN, _CLIENT_ISN + 1, SYN | ACK, options=options)
         self.send(_CLIENT_PORT, server_port, _CLIENT_ISN + 1, _SERVER_ISN + 1, ACK)
+        return self
 
     @property
     def tuple_orig(self) -> Tuple:
@@ -108,7 +114,7 @@ def _count(name: str) -> int:
 def _controlled() -> _Connection:
     """A connection on which conntrack has just found a byte INVALID that is over the window on every kernel."""
     _track()
-    connection = _Connection()
+    connection = _Connection().establish()
     if _count("invalid"):
         raise UnsupportedError("conntrack finds a crafted handshake INVALID")
     if not connection.finds_invalid(4 * _WINDOW_BYTES):
@@ -140,13 +146,27 @@ def ignores_invalid_rst() -> str:
     return f"{key} can be set"
 
 
+def keeps_window_scale() -> str:
+    """A SYN, another with a higher number, and their answer: all offer a scale. UnsupportedError where it is lost."""
+    _track()
+    connection = _Connection()
+    connection.send(_CLIENT_PORT, _SERVER_PORT, _CLIENT_ISN - 1, 0, SYN, options=_WSCALE_OPTION)
+    connection.establish(_WSCALE_OPTION)
+    window_bytes = _WINDOW_BYTES << _WSCALE
+    if not connection.finds_invalid(4 * window_bytes):
+        raise UnsupportedError("conntrack finds no segment INVALID, not even one far over the window")
+    if connection.finds_invalid(window_bytes - 1):
+        raise UnsupportedError("after a second SYN conntrack doesn't scale the windows any more")
+    return "after a second SYN conntrack still scales the windows"
+
+
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 
 def sets_window_scale() -> str:
     """An entry's window scales are set to 0 through ctnetlink, and read back. UnsupportedError where they stay."""
     _track()
-    header = _Connection(options=_WSCALE_OPTION).tuple_orig
+    header = _Connection().establish(_WSCALE_OPTION).tuple_orig
     if ctnetlink.window_scales(header) != (_WSCALE, _WSCALE):
         raise UnsupportedError("ctnetlink doesn't tell an entry's window scales")
     ctnetlink.set_window_scales(header, 0, 0)
@@ -158,7 +178,7 @@ def sets_window_scale() -> str:
 def deletes_entries() -> str:
     """An entry is deleted through ctnetlink, and gone. UnsupportedError where it stays."""
     _track()
-    header = _Connection().tuple_orig
+    header = _Connection().establish().tuple_orig
     if not ctnetlink.delete(header) or ctnetlink.entry(header) is not None:
         raise UnsupportedError("an entry can't be deleted")
     return "an entry can be deleted"
@@ -170,7 +190,7 @@ def deletes_entries() -> str:
 def ftp_helper() -> str:
     """A connection that an FTP client announced is RELATED. UnsupportedError where it isn't."""
     _track(_FTP)
-    connection = _Connection(server_port=21)
+    connection = _Connection(server_port=21).establish()
     # The helper reads a command only after it has seen the end of the line before it (find_nl_seq, nf_conntrack_ftp.c).
     seq = _CLIENT_ISN + 1
     for line in (b"USER probe\r\n", b"PORT 127,0,0,1,156,65\r\n"):

@@ -271,7 +271,7 @@ class _Page:
         )
 
     def _window(self, ladder: Ladder) -> Markup:
-        points = list(_points(ladder, self._recording.kernel))
+        points = list(_points(ladder, self._recording))
         if not points:
             return _section(
                 "window", "The window", tag("p", f"No chart: the connection was not seen whole on {ladder.flow.node}.")
@@ -415,11 +415,11 @@ def _trace(arrow: Arrow) -> Markup:
     )
 
 
-def _points(ladder: Ladder, kernel: str) -> Iterator[chart.Point]:
+def _points(ladder: Ladder, recording: Recording) -> Iterator[chart.Point]:
     """The server's data as the node's conntrack met it; none where the window model could not follow it."""
     if ladder.server_isn is None:
         return
-    forgives = rules(kernel).fates is SINCE_6_1
+    forgives = rules(recording.kernel, recording.capabilities).fates is SINCE_6_1
     for arrow in ladder.arrows():
         journey = arrow.journey
         checked = next((check.checked for check in journey.checks if check.netns == ladder.flow.node), None)
