@@ -5,14 +5,17 @@ What the rules do to packets is `test_kubeproxy_kernel.py`'s.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
-from netlab.kubeproxy import Ruleset, ruleset
+from netlab.kubeproxy import Family, Ruleset, ruleset
 from netlab.kubeproxy.names import endpoint_chain, service_chain, service_port_name
 from netlab.model import (
     BE_LIBERAL,
@@ -26,6 +29,7 @@ from netlab.model import (
     ServicePort,
     Topology,
 )
+from netlab.topology import read
 
 WEB = Service(
     "web", (ip_address("192.168.0.2"),), (ServicePort(80, 8080),), (Endpoint("a", (ip_address("10.0.1.2"),)),)
@@ -40,11 +44,20 @@ DNS = Service(
     namespace="kube-system",
 )
 CIDRS = ("10.0.0.0/16",)
+RULES = Path(__file__).parent / "rules"
 
 
 def rules(*services: Service, cidrs: tuple[str, ...] = CIDRS, drop_invalid: DropInvalid = DropInvalid.NEVER) -> Ruleset:
     kube_proxy = KubeProxy(("node",), tuple(ip_network(cidr) for cidr in cidrs), drop_invalid)
     made = ruleset(Topology("lab", (Netns("node", Role.NODE),), services=services, kube_proxy=kube_proxy), "node")
+    assert made is not None
+    return made
+
+
+def rules_of(node: str) -> Ruleset:
+    """What a node of tests/services.yaml gets in the iptables mode: a Service of each kind."""
+    topology = read(str(RULES.parent / "services.yaml"), [("kube_proxy.mode", "iptables")])[1]
+    made = ruleset(topology, node)
     assert made is not None
     return made
 
@@ -76,6 +89,46 @@ def test_unnamed_port_is_the_service_alone() -> None:
 
 
 NFT_ONE_ENDPOINT = """\
+table ip filter
+delete table ip filter
+table ip filter {
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		counter jump KUBE-FIREWALL
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-NODEPORTS comment "kubernetes health check service ports"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
+	chain FORWARD {
+		type filter hook forward priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
+	chain OUTPUT {
+		type filter hook output priority 0; policy accept;
+		counter jump KUBE-FIREWALL
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+	}
+	chain KUBE-SERVICES {
+	}
+	chain KUBE-EXTERNAL-SERVICES {
+	}
+	chain KUBE-FORWARD {
+		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
+		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
+	}
+	chain KUBE-NODEPORTS {
+	}
+	chain KUBE-PROXY-FIREWALL {
+	}
+	chain KUBE-FIREWALL {
+		ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state != { related, established } ct status & dnat == 0 \
+counter drop comment "block incoming localnet connections"
+	}
+}
 table ip nat
 delete table ip nat
 table ip nat {
@@ -98,13 +151,13 @@ comment "kubernetes service nodeports; NOTE: this must be the last rule in this 
 	}
 	chain KUBE-NODEPORTS {
 	}
-	chain KUBE-MARK-MASQ {
-		counter meta mark set meta mark | 0x4000
-	}
 	chain KUBE-POSTROUTING {
 		meta mark & 0x4000 != 0x4000 counter return
 		counter meta mark set meta mark ^ 0x4000
 		counter masquerade fully-random comment "kubernetes service traffic requiring SNAT"
+	}
+	chain KUBE-MARK-MASQ {
+		counter meta mark set meta mark | 0x4000
 	}
 	chain KUBE-SVC-LOLE4ISW44XBNF3G {
 		ip saddr != 10.0.0.0/16 ip daddr 192.168.0.2 tcp dport 80 counter jump KUBE-MARK-MASQ \
@@ -116,25 +169,6 @@ comment "default/web cluster IP"
 		meta l4proto tcp counter dnat to 10.0.1.2:8080 comment "default/web"
 	}
 }
-table ip filter
-delete table ip filter
-table ip filter {
-	chain FORWARD {
-		type filter hook forward priority 0; policy accept;
-		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
-		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
-	}
-	chain OUTPUT {
-		type filter hook output priority 0; policy accept;
-		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
-	}
-	chain KUBE-SERVICES {
-	}
-	chain KUBE-FORWARD {
-		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
-		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
-	}
-}
 """
 
 
@@ -143,42 +177,53 @@ def test_nft_text_of_one_endpoint() -> None:
 
 
 SAVE_NO_ENDPOINTS_IPV6 = """\
-# ip6tables-restore
-*nat
-:PREROUTING ACCEPT [0:0]
-:OUTPUT ACCEPT [0:0]
-:POSTROUTING ACCEPT [0:0]
-:KUBE-SERVICES - [0:0]
-:KUBE-NODEPORTS - [0:0]
-:KUBE-MARK-MASQ - [0:0]
-:KUBE-POSTROUTING - [0:0]
--A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
--A KUBE-SERVICES -m comment \
---comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" \
--m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
--A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
--A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
--A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0
--A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
-COMMIT
+# ip6tables-restore --noflush --counters
 *filter
-:FORWARD ACCEPT [0:0]
-:OUTPUT ACCEPT [0:0]
 :KUBE-SERVICES - [0:0]
+:KUBE-EXTERNAL-SERVICES - [0:0]
 :KUBE-FORWARD - [0:0]
--A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
--A FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A KUBE-SERVICES -d fd00:1::10/128 -p udp -m comment --comment "kube-system/dns:dns has no endpoints" \
--m udp --dport 53 -j REJECT --reject-with icmp6-port-unreachable
--A KUBE-SERVICES -d fd00:1::10/128 -p tcp -m comment --comment "kube-system/dns:dns-tcp has no endpoints" \
--m tcp --dport 53 -j REJECT --reject-with icmp6-port-unreachable
+:KUBE-NODEPORTS - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+-A KUBE-SERVICES -m comment --comment "kube-system/dns:dns has no endpoints" \
+-m udp -p udp -d fd00:1::10 --dport 53 -j REJECT
+-A KUBE-SERVICES -m comment --comment "kube-system/dns:dns-tcp has no endpoints" \
+-m tcp -p tcp -d fd00:1::10 --dport 53 -j REJECT
 -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
--A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x00004000/0x00004000 -j ACCEPT
 -A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack \
 --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+-A KUBE-POSTROUTING -m mark ! --mark 0x00004000/0x00004000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x00004000
+-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
+-A KUBE-MARK-MASQ -j MARK --or-mark 0x00004000
+-A KUBE-SERVICES -m comment \
+--comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" \
+-m addrtype --dst-type LOCAL ! -d ::1/128 -j KUBE-NODEPORTS
+COMMIT
+# ip6tables-restore --noflush: the jumps, which kube-proxy inserts one by one
+*filter
+-I INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" \
+-j KUBE-EXTERNAL-SERVICES
+-I INPUT -m comment --comment "kubernetes health check service ports" -j KUBE-NODEPORTS
+-I INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-I FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" \
+-j KUBE-EXTERNAL-SERVICES
+-I FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-I FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-I FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-I OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-I OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+COMMIT
+*nat
+-I PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-I OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-I POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
 COMMIT
 """
 
@@ -189,22 +234,66 @@ def test_iptables_text_of_an_ipv6_service_without_endpoints_and_with_the_fix() -
     assert rules(only_ipv6, drop_invalid=DropInvalid.ALWAYS).iptables_save() == SAVE_NO_ENDPOINTS_IPV6
 
 
+@pytest.mark.parametrize("node", ["node-a", "node-b"])
+def test_one_of_each_kind(node: str) -> None:
+    """`tests/rules/` has what `netlab rules NODE tests/services.yaml --set kube_proxy.mode=iptables` prints."""
+    made = rules_of(node)
+    assert made.nft() == (RULES / f"services.{node}.iptables.nft").read_text()
+    assert made.iptables_save() == (RULES / f"services.{node}.iptables-save").read_text()
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """The lines of an iptables text by table."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("*"):
+            lines = found.setdefault(line, [])
+        elif line != "COMMIT":
+            lines.append(line)
+    return found
+
+
+def test_the_whole_tables_have_the_same_rules_and_the_jumps_in_their_final_order() -> None:
+    made = rules_of("node-a")
+    parts = re.split("^# .*\n", made.iptables_save(), flags=re.MULTILINE)[1:]
+    for whole, loaded, inserted in (
+        (made.iptables_restore("ip"), parts[0], parts[1]),
+        (made.iptables_restore("ip6"), parts[2], parts[3]),
+    ):
+        for table, lines in sections(whole).items():
+            rules_here = [line for line in lines if line.startswith("-")]
+            jumps = [line for line in rules_here if not line.startswith("-A KUBE-")]
+            assert [line for line in lines if "KUBE-" in line and line not in jumps] == sections(loaded)[table]
+            assert rules_here[: len(jumps)] == jumps
+            for chain in ("INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"):
+                final = [line.replace("-A", "-I", 1) for line in jumps if line.split()[1] == chain]
+                assert final[::-1] == [line for line in sections(inserted)[table] if line.split()[1] == chain]
+
+
 def test_iptables_text_of_three_endpoints() -> None:
     """Each endpoint i of n is taken with probability 1/(n-i): 1/3, 1/2, always."""
     web = "KUBE-SVC-LOLE4ISW44XBNF3G"
     assert lines_of(rules(THREE), f"-A {web} ") == [
-        '! -s 10.0.0.0/16 -d 192.168.0.2/32 -p tcp -m comment --comment "default/web cluster IP" '
-        "-m tcp --dport 80 -j KUBE-MARK-MASQ",
+        '-m comment --comment "default/web cluster IP" '
+        "-m tcp -p tcp -d 192.168.0.2 --dport 80 ! -s 10.0.0.0/16 -j KUBE-MARK-MASQ",
         '-m comment --comment "default/web -> 10.0.1.2:8080" '
-        "-m statistic --mode random --probability 0.33333333349 -j KUBE-SEP-CLJD2HVAOG7NX5JI",
+        "-m statistic --mode random --probability 0.3333333333 -j KUBE-SEP-CLJD2HVAOG7NX5JI",
         '-m comment --comment "default/web -> 10.0.1.3:8080" '
-        "-m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-YGS3AUK5IK65MQTP",
+        "-m statistic --mode random --probability 0.5000000000 -j KUBE-SEP-YGS3AUK5IK65MQTP",
         '-m comment --comment "default/web -> 10.0.1.4:8080" -j KUBE-SEP-5YGYVO734NTPKY4I',
     ]
     assert lines_of(rules(THREE), "-A KUBE-SEP-YGS3AUK5IK65MQTP ") == [
-        '-s 10.0.1.3/32 -m comment --comment "default/web" -j KUBE-MARK-MASQ',
-        '-p tcp -m comment --comment "default/web" -m tcp -j DNAT --to-destination 10.0.1.3:8080',
+        "-m comment --comment default/web -s 10.0.1.3 -j KUBE-MARK-MASQ",
+        "-m comment --comment default/web -m tcp -p tcp -j DNAT --to-destination 10.0.1.3:8080",
     ]
+
+
+def test_endpoints_come_in_the_order_of_their_texts() -> None:
+    """As kube-proxy sorts them, where "10.0.1.10:8080" comes before "10.0.1.2:8080"."""
+    hosts = (2, 30, 10)
+    many = WEB._replace(endpoints=tuple(Endpoint(f"e{i}", (ip_address(f"10.0.1.{i}"),)) for i in hosts))
+    found = re.findall(r"-> (\S+):8080", rules(many).iptables_save())
+    assert found == ["10.0.1.10", "10.0.1.2", "10.0.1.30"]
 
 
 def test_nft_text_of_three_endpoints() -> None:
@@ -218,15 +307,15 @@ def test_nft_text_of_three_endpoints() -> None:
 def test_dual_stack_udp_has_one_table_pair_a_family_and_the_same_service_chain_in_both() -> None:
     made = rules(DNS)
     assert [(table.family, table.name) for table in made.tables] == [
-        ("ip", "nat"),
         ("ip", "filter"),
-        ("ip6", "nat"),
+        ("ip", "nat"),
         ("ip6", "filter"),
+        ("ip6", "nat"),
     ]
     dns = service_chain("kube-system/dns:dns", Protocol.UDP)
-    for table in made.tables[::2]:
+    for table in made.tables[1::2]:
         assert dns in [chain.name for chain in table.chains]
-    nft = [line.strip() for line in made.nft().splitlines() if "dnat" in line]
+    nft = [line.strip() for line in made.nft().splitlines() if "dnat to" in line]
     assert nft == [
         f'meta l4proto {protocol} counter dnat to {address}:5353 comment "kube-system/dns:{port}"'
         for addresses in (("10.0.1.2", "10.0.1.3"), ("[fd00::2]", "[fd00::3]"))
@@ -235,11 +324,8 @@ def test_dual_stack_udp_has_one_table_pair_a_family_and_the_same_service_chain_i
     ]
 
 
-def test_families_load_apart() -> None:
-    made = rules(DNS)
-    assert made.iptables_save() == made.iptables_save("ip") + made.iptables_save("ip6")
-    assert made.iptables_save("ip6").startswith("# ip6tables-restore\n*nat\n")
-    assert rules(WEB).iptables_save("ip6") == ""
+def test_a_family_without_rules_has_nothing_to_load() -> None:
+    assert rules(WEB).iptables_restore("ip6") == ""
 
 
 def test_only_what_is_outside_every_cluster_network_is_marked() -> None:
@@ -251,9 +337,9 @@ def test_only_what_is_outside_every_cluster_network_is_marked() -> None:
         "-j KUBE-MARK-MASQ",
     ]
     assert lines_of(made, f"-A {service_chain('default/web', Protocol.TCP)} ")[0] == (
-        '-d 192.168.0.2/32 -p tcp -m comment --comment "default/web cluster IP" -m tcp --dport 80 -j KUBE-OFF-CLUSTER'
+        '-m comment --comment "default/web cluster IP" -m tcp -p tcp -d 192.168.0.2 --dport 80 -j KUBE-OFF-CLUSTER'
     )
-    assert "! -s" not in made.iptables_save()
+    assert "! -s 1" not in made.iptables_save().replace("! -s 127.0.0.0/8", "")
 
 
 @pytest.mark.parametrize("cidrs", [(), ("fd00::/48",), ("10.0.0.0/8", "0.0.0.0/0")])
@@ -262,8 +348,8 @@ def test_without_a_cluster_network_of_the_family_no_source_is_off_cluster(cidrs:
     marking = [line for line in rules(WEB, cidrs=cidrs).iptables_save().splitlines() if "KUBE-MARK-MASQ" in line]
     assert marking == [
         ":KUBE-MARK-MASQ - [0:0]",
-        "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000",
-        '-A KUBE-SEP-CLJD2HVAOG7NX5JI -s 10.0.1.2/32 -m comment --comment "default/web" -j KUBE-MARK-MASQ',
+        "-A KUBE-MARK-MASQ -j MARK --or-mark 0x00004000",
+        "-A KUBE-SEP-CLJD2HVAOG7NX5JI -m comment --comment default/web -s 10.0.1.2 -j KUBE-MARK-MASQ",
     ]
 
 
@@ -317,6 +403,8 @@ SETS = {
     "drop invalid, two networks": rules(
         THREE, DNS, cidrs=("10.0.0.0/16", "172.16.0.0/12"), drop_invalid=DropInvalid.ALWAYS
     ),
+    "one of each kind, no endpoints of its own": rules_of("node-a"),
+    "one of each kind, endpoints of its own": rules_of("node-b"),
     "longest names": rules(
         THREE._replace(namespace="n" * 63, name="s" * 63, ports=(ServicePort(1, 2, name="p" * 15),))
     ),
@@ -367,12 +455,22 @@ def by_table(text: str) -> dict[str, list[str]]:
 @pytest.mark.kernel
 @pytest.mark.parametrize("family", ["ip", "ip6"])
 @pytest.mark.parametrize("made", SETS.values(), ids=SETS.keys())
-def test_iptables_prints_it_back_unchanged(made: Ruleset, family: str) -> None:
-    """Each rule that iptables-restore read is the same line when iptables-save prints it."""
+def test_iptables_reads_both_texts_and_makes_the_same_of_them(made: Ruleset, family: Family) -> None:
+    """What kube-proxy loads, with its jumps, and the whole tables, twice; each line is one rule."""
     iptables = {"ip": "iptables-nft", "ip6": "ip6tables-nft"}[family]
     if shutil.which(f"{iptables}-restore") is None:
         pytest.skip(f"no {iptables}-restore program (Debian's package iptables)")
-    text = made.iptables_save("ip" if family == "ip" else "ip6")
-    printed = privately(["sh", "-c", f"{iptables}-restore && {iptables}-save"], text)
-    assert (printed.stderr, printed.returncode) == ("", 0)
-    assert by_table(printed.stdout) == by_table(text)
+    whole = made.iptables_restore(family)
+    once = f"{iptables}-restore --noflush && {iptables}-save"
+    twice = f"cat >$0; {iptables}-restore <$0 && {iptables}-restore <$0 && {iptables}-save"
+    _, _, given = made.iptables_save().partition("# ip6tables" if family == "ip6" else "# iptables")
+    if family == "ip":
+        given, _, _ = given.partition("# ip6tables")
+    as_kube_proxy = privately(["sh", "-c", once], f"# {given}" if given else "")
+    assert (as_kube_proxy.stderr, as_kube_proxy.returncode) == ("", 0)
+    with tempfile.NamedTemporaryFile() as file:
+        at_once = privately(["sh", "-c", twice, file.name], whole)
+    assert (at_once.stderr, at_once.returncode) == ("", 0)
+    found = by_table(at_once.stdout)
+    assert by_table(as_kube_proxy.stdout) == found
+    assert sum(map(len, found.values())) == whole.count("\n-A ")

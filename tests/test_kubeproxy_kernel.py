@@ -143,8 +143,8 @@ class Lab:
         if self.loader == "nft":
             self.python("node", LOAD, text=made.nft())
         else:
-            self.run("node", "iptables-nft-restore", text=made.iptables_save("ip"))
-            self.run("node", "ip6tables-nft-restore", text=made.iptables_save("ip6"))
+            self.run("node", "iptables-nft-restore", text=made.iptables_restore("ip"))
+            self.run("node", "ip6tables-nft-restore", text=made.iptables_restore("ip6"))
 
     def greetings(self, netns: str, address: str, port: int = 80, kind: str = "TCP", times: int = 1) -> list[list[str]]:
         """[name, peer's address as the server saw it] of each connection made, or [errno's name]."""

@@ -35,11 +35,9 @@ class Ruleset(NamedTuple):
     def memories(self) -> tuple[Memory, ...]:
         """The sets that remember clients."""
         return tuple(
-            Memory(table.family, table.name, each.name, each.timeout_s)
+            Memory(table.family, table.name, name, timeout_s)
             for table in self.tables
-            if isinstance(table, objects.Table)
-            for each in table.sets
-            if each.timeout_s is not None
+            for name, timeout_s in table.timeouts_s
         )
 
     def nft(self, *, replace: bool = True, gone: Iterable[tuple[str, str]] = ()) -> str:
@@ -51,15 +49,22 @@ class Ruleset(NamedTuple):
         """
         return nft.tables_text(self.tables, replace=replace, gone=gone)
 
-    def iptables_save(self, family: Family | None = None) -> str:
-        """The same rules as iptables-save prints them; with a family, only what its iptables-restore can load.
+    def iptables_save(self) -> str:
+        """The same rules as kube-proxy gives them to iptables-restore, and the jumps to them; UsageError as below."""
+        return iptables_save.kube_proxy_text(self._in_iptables_words())
+
+    def iptables_restore(self, family: Family) -> str:
+        """What the family's iptables-restore makes its tables of, in the place of what they held; "" for none.
 
         UsageError for those of the nftables mode: iptables has no sets and no maps.
         """
+        return iptables_save.whole_tables(self._in_iptables_words(), family)
+
+    def _in_iptables_words(self) -> list[Table]:
         tables = [table for table in self.tables if isinstance(table, Table)]
         if len(tables) < len(self.tables):
             raise UsageError("the rules of kube-proxy's nftables mode can't be said in iptables' words", "--format nft")
-        return iptables_save.save_text(table for table in tables if family in (None, table.family))
+        return tables
 
 
 def ruleset(topology: Topology, node: str) -> Ruleset | None:

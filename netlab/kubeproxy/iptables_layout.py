@@ -1,22 +1,26 @@
 """kube-proxy's iptables mode: which chains a node gets for the Services of a lab, and which rules stand in them.
 
-The decisions and their order are those of kube-proxy's pkg/proxy/iptables/proxier.go, for cluster IPs: node ports,
-load balancers, external IPs and session affinity are not here (KUBE-NODEPORTS stands, empty). It is the layout of a
-current kube-proxy with one difference, the one the labs are about: KUBE-FORWARD drops INVALID packets only where
-`KubeProxy.drop_invalid` asks for it, as if the cluster were older than v1.15.
+The decisions, names, comments and the order of rules are those of kube-proxy v1.33 (pkg/proxy/iptables/proxier.go of
+Kubernetes' release-1.33) as it starts without options, on a kernel without nfnetlink_acct, whose counters it would put
+into two more matches. Services come in the topology's order; kube-proxy's own is any. Three things differ:
 
-As with kube-proxy, a node needs a route towards the cluster IPs (its default route will do): the packet is rejected
-in the forward hook, and translated in the output hook, only after routing has found it a way.
+- KUBE-FORWARD drops INVALID packets only where the topology's `drop_invalid` asks for it, as if the cluster were older
+  than v1.15: that is what the labs are about.
+- Where the pods have several networks of a family, all of them are the cluster's, while kube-proxy knows one.
+- What is kubelet's is left out: its canary chains, and KUBE-FIREWALL in IPv6, where it is empty.
+
+As with kube-proxy, a node needs a route towards the Services' addresses (its default route will do): the packet is
+rejected in the forward hook, and translated in the output hook, only after routing has found it a way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import NamedTuple
+from ipaddress import IPv4Network, IPv6Network
 
-from netlab.kubeproxy.names import endpoint_chain, service_chain, service_port_name, socket_address
+from netlab.kubeproxy.names import Prefix, endpoint_chain, service_chain, socket_address
+from netlab.kubeproxy.portals import MASQUERADE_BIT, VERSIONS, Portal, cluster_networks, portals
 from netlab.kubeproxy.rules import (
+    ANY,
     Chain,
     CtState,
     Dnat,
@@ -25,158 +29,276 @@ from netlab.kubeproxy.rules import (
     Hook,
     Jump,
     Match,
+    Recent,
     Rule,
     SetMark,
+    Statement,
     Table,
     Verdict,
 )
-from netlab.model import Address, Network, Service, ServicePort, Topology
+from netlab.model import Address, Network, Topology
 
-MASQUERADE_BIT = 0x4000
-"""The bit of the packet's mark that asks for masquerading: kube-proxy's `--iptables-masquerade-bit` is 14."""
+_LOCALNET = IPv4Network("127.0.0.0/8")
+_LOCALHOST6 = IPv6Network("::1/128")
+_NEW = Match(ct_state=(CtState.NEW,))
 
-_VERSIONS: dict[Family, int] = {"ip": 4, "ip6": 6}
-
-
-class _Portal(NamedTuple):
-    """One service port in one family, with everything about it that a rule says."""
-
-    name: str
-    cluster_ip: Address
-    port: ServicePort
-    endpoints: tuple[Address, ...]
-
-    @property
-    def match(self) -> Match:
-        return Match(destination=self.cluster_ip, protocol=self.port.protocol, port=self.port.port)
-
-    @property
-    def chain(self) -> str:
-        return service_chain(self.name, self.port.protocol)
-
-    def endpoint_chain(self, endpoint: Address) -> str:
-        return endpoint_chain(self.name, self.port.protocol, endpoint, self.port.target_port)
+# kube-proxy puts each of its jumps before what is in the chain: the last one of its list stands first.
+_TO_LOCALNET_FIREWALL = Rule(Jump("KUBE-FIREWALL"))
+_TO_FIREWALL = Rule(Jump("KUBE-PROXY-FIREWALL"), _NEW, "kubernetes load balancer firewall")
+_TO_HEALTH_CHECKS = Rule(Jump("KUBE-NODEPORTS"), comment="kubernetes health check service ports")
+_TO_EXTERNAL = Rule(Jump("KUBE-EXTERNAL-SERVICES"), _NEW, "kubernetes externally-visible service portals")
+_TO_FORWARD = Rule(Jump("KUBE-FORWARD"), comment="kubernetes forwarding rules")
+_TO_FILTER = Rule(Jump("KUBE-SERVICES"), _NEW, "kubernetes service portals")
+_TO_NAT = Rule(Jump("KUBE-SERVICES"), comment="kubernetes service portals")
+_TO_POSTROUTING = Rule(Jump("KUBE-POSTROUTING"), comment="kubernetes postrouting rules")
 
 
 def tables(topology: Topology, node: str) -> tuple[Table, ...]:
-    """The node's tables nat and filter of each family that a Service has a cluster IP of; ip comes before ip6."""
-    drop_invalid = topology.drops_invalid(node)
+    """The node's tables filter and nat of each family that a Service has a cluster IP of; ip comes before ip6."""
     made: list[Table] = []
-    for family, version in _VERSIONS.items():
-        portals = tuple(_portals(topology.services, version))
-        if portals:
-            cluster = _networks(topology.kube_proxy.cluster_cidrs, version)
-            made.append(Table(family, "nat", tuple(_nat_chains(portals, cluster))))
-            made.append(Table(family, "filter", tuple(_filter_chains(portals, drop_invalid))))
+    primary = topology.primary_addresses()
+    for family, version in VERSIONS.items():
+        seen = tuple(portals(topology, node, version))
+        if seen:
+            made.append(_filter(family, seen, topology.drops_invalid(node)))
+            cluster = cluster_networks(topology.kube_proxy, version)
+            made.append(_Nat(family, cluster, primary.get((node, version))).table(seen))
     return tuple(made)
 
 
-def _portals(services: Iterable[Service], version: int) -> Iterator[_Portal]:
-    for service in services:
-        addresses = (address for endpoint in service.endpoints for address in endpoint.addresses)
-        endpoints = tuple(address for address in addresses if address.version == version)
-        for cluster_ip in service.cluster_ips:
-            if cluster_ip.version == version:
-                for port in service.ports:
-                    yield _Portal(service_port_name(service, port), cluster_ip, port, endpoints)
+class _Writer:
+    """Takes down a table as kube-proxy does: rules of many chains in turn, each at the end of its chain."""
+
+    def __init__(self) -> None:
+        self.declared: list[str] = []
+        self.rules: dict[str, list[Rule]] = {}
+        self.written: list[str] = []
+
+    def declare(self, *chains: str) -> None:
+        self.declared += chains
+
+    def write(self, chain: str, statement: Statement, match: Match = ANY, comment: str = "") -> None:
+        self.rules.setdefault(chain, []).append(Rule(statement, match, comment))
+        self.written.append(chain)
+
+    def made(self) -> tuple[Chain, ...]:
+        return tuple(Chain(name, tuple(self.rules.get(name, ()))) for name in self.declared)
 
 
-def _networks(cidrs: Iterable[Network], version: int) -> tuple[Network, ...]:
-    # Adjacent and nested networks become one; where all the world is in the cluster nothing comes from outside.
-    if version == 4:
-        networks: tuple[Network, ...] = tuple(collapse_addresses(n for n in cidrs if isinstance(n, IPv4Network)))
-    else:
-        networks = tuple(collapse_addresses(n for n in cidrs if isinstance(n, IPv6Network)))
-    return () if any(network.prefixlen == 0 for network in networks) else networks
+# --- filter -----------------------------------------------------------------------------------------------------------
 
 
-def _nat_chains(portals: tuple[_Portal, ...], cluster: tuple[Network, ...]) -> Iterator[Chain]:
-    to_services = Rule(Jump("KUBE-SERVICES"), comment="kubernetes service portals")
-    to_postrouting = Rule(Jump("KUBE-POSTROUTING"), comment="kubernetes postrouting rules")
-    yield Chain("PREROUTING", (to_services,), Hook("nat", "prerouting", -100))
-    yield Chain("OUTPUT", (to_services,), Hook("nat", "output", -100))
-    yield Chain("POSTROUTING", (to_postrouting,), Hook("nat", "postrouting", 100))
-
-    served = tuple(portal for portal in portals if portal.endpoints)
-    to_node_ports = Rule(
-        Jump("KUBE-NODEPORTS"),
-        Match(destination_is_local=True),
-        "kubernetes service nodeports; NOTE: this must be the last rule in this chain",
+def _filter(family: Family, seen: tuple[Portal, ...], drop_invalid: bool) -> Table:
+    writer = _Writer()
+    writer.declare("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL")
+    local: tuple[Rule, ...] = ()
+    if family == "ip":
+        # Node ports are open at 127.0.0.1 too, and the sysctl for that would let others reach it from outside.
+        local = (_TO_LOCALNET_FIREWALL,)
+        writer.declare("KUBE-FIREWALL")
+        known = (CtState.RELATED, CtState.ESTABLISHED, CtState.DNAT)
+        coming = Match(destination=_LOCALNET, source_outside=_LOCALNET, ct_state_not=known)
+        writer.write("KUBE-FIREWALL", Verdict.DROP, coming, "block incoming localnet connections")
+    for portal in seen:
+        _refuse(writer, portal)
+    if drop_invalid:
+        writer.write("KUBE-FORWARD", Verdict.DROP, Match(ct_state=(CtState.INVALID,)))
+    writer.write("KUBE-FORWARD", Verdict.ACCEPT, Match(marked=MASQUERADE_BIT), "kubernetes forwarding rules")
+    tracked = (CtState.RELATED, CtState.ESTABLISHED)
+    writer.write("KUBE-FORWARD", Verdict.ACCEPT, Match(ct_state=tracked), "kubernetes forwarding conntrack rule")
+    base = (
+        Chain("INPUT", (*local, _TO_FIREWALL, _TO_HEALTH_CHECKS, _TO_EXTERNAL), Hook("filter", "input", 0)),
+        Chain("FORWARD", (_TO_FIREWALL, _TO_FORWARD, _TO_FILTER, _TO_EXTERNAL), Hook("filter", "forward", 0)),
+        Chain("OUTPUT", (*local, _TO_FIREWALL, _TO_FILTER), Hook("filter", "output", 0)),
     )
-    yield Chain(
-        "KUBE-SERVICES",
-        (*(Rule(Jump(portal.chain), portal.match, f"{portal.name} cluster IP") for portal in served), to_node_ports),
-    )
-    yield Chain("KUBE-NODEPORTS")
-    yield Chain("KUBE-MARK-MASQ", (Rule(SetMark(MASQUERADE_BIT)),))
-    yield Chain(
-        "KUBE-POSTROUTING",
-        (
-            Rule(Verdict.RETURN, Match(unmarked=MASQUERADE_BIT)),
-            # Cleared, so that the packet isn't masqueraded again when it comes by a second time.
-            Rule(FlipMark(MASQUERADE_BIT)),
-            Rule(Verdict.MASQUERADE, comment="kubernetes service traffic requiring SNAT"),
-        ),
-    )
-
-    if len(cluster) > 1:
-        yield Chain("KUBE-OFF-CLUSTER", tuple(_off_cluster(cluster)))
-    for portal in served:
-        yield Chain(portal.chain, tuple(_balance(portal, cluster)))
-        for endpoint in portal.endpoints:
-            yield Chain(portal.endpoint_chain(endpoint), tuple(_translate(portal, endpoint)))
+    return Table(family, "filter", (*base, *writer.made()), tuple(writer.written))
 
 
-def _off_cluster(cluster: tuple[Network, ...]) -> Iterator[Rule]:
-    # kube-proxy knows one network a family; iptables can't say "in none of these" in one rule, and the kernel follows
-    # no more than 16 jumps into one another (NFT_JUMP_STACK_SIZE): so this is a chain of its own, to return from.
-    for network in cluster:
-        yield Rule(Verdict.RETURN, Match(source=network))
-    yield Rule(Jump("KUBE-MARK-MASQ"))
+def _refuse(writer: _Writer, portal: Portal) -> None:
+    # With endpoints on other nodes only, it is the sender's load balancer that chose the wrong node: silence.
+    target = Verdict.DROP if portal.endpoints else Verdict.REJECT
+    comment = f"{portal.name} has no {'local ' if portal.endpoints else ''}endpoints"
+    if not portal.for_internal:
+        writer.write("KUBE-SERVICES", target, _at(portal, portal.cluster_ip), comment)
+    if not portal.for_external:
+        for address in portal.external_ips:
+            writer.write("KUBE-EXTERNAL-SERVICES", target, _at(portal, address), comment)
+    if _is_walled(portal):
+        firewall = f"{portal.name} traffic not accepted by {_chain(portal, Prefix.FIREWALL)}"
+        for address in portal.load_balancer_ips:
+            writer.write("KUBE-PROXY-FIREWALL", Verdict.DROP, _at(portal, address), firewall)
+    if not portal.for_external:
+        for address in portal.load_balancer_ips:
+            writer.write("KUBE-EXTERNAL-SERVICES", target, _at(portal, address), comment)
+        if portal.port.node_port is not None:
+            at = Match(destination_is_local=True, protocol=portal.port.protocol, port=portal.port.node_port)
+            writer.write("KUBE-EXTERNAL-SERVICES", target, at, comment)
 
 
-def _balance(portal: _Portal, cluster: tuple[Network, ...]) -> Iterator[Rule]:
-    comment = f"{portal.name} cluster IP"
-    if len(cluster) > 1:
-        yield Rule(Jump("KUBE-OFF-CLUSTER"), portal.match, comment)
-    elif cluster:
-        yield Rule(Jump("KUBE-MARK-MASQ"), portal.match._replace(source_outside=cluster[0]), comment)
-    for index, endpoint in enumerate(portal.endpoints):
-        left = len(portal.endpoints) - index
-        yield Rule(
-            Jump(portal.endpoint_chain(endpoint)),
-            Match(one_in=left) if left > 1 else Match(),
-            f"{portal.name} -> {socket_address(endpoint, portal.port.target_port)}",
+# --- nat --------------------------------------------------------------------------------------------------------------
+
+
+class _Nat:
+    """The table nat of one family. cluster are the pods' networks, node_ip is the node's primary address."""
+
+    def __init__(self, family: Family, cluster: tuple[Network, ...], node_ip: Address | None) -> None:
+        self.family = family
+        self.everywhere = any(network.prefixlen == 0 for network in cluster)
+        self.cluster = cluster
+        self.node_ip = node_ip
+        self.writer = _Writer()
+        self.timeouts_s: dict[str, int] = {}
+
+    def table(self, seen: tuple[Portal, ...]) -> Table:
+        """The whole table for these portals."""
+        writer = self.writer
+        writer.declare("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ")
+        writer.write("KUBE-POSTROUTING", Verdict.RETURN, Match(unmarked=MASQUERADE_BIT))
+        # Cleared, so that the packet isn't masqueraded again when it comes by a second time.
+        writer.write("KUBE-POSTROUTING", FlipMark(MASQUERADE_BIT))
+        requiring = "kubernetes service traffic requiring SNAT"
+        writer.write("KUBE-POSTROUTING", Verdict.MASQUERADE, comment=requiring)
+        writer.write("KUBE-MARK-MASQ", SetMark(MASQUERADE_BIT))
+        if len(self.cluster) > 1 and not self.everywhere:
+            self._off_cluster()
+        for portal in seen:
+            self._capture(portal)
+            self._chains(portal)
+        # At ::1 no node port ever works, at 127.0.0.1 with the sysctl route_localnet.
+        not_here = _LOCALHOST6 if self.family == "ip6" else None
+        writer.write(
+            "KUBE-SERVICES",
+            Jump("KUBE-NODEPORTS"),
+            Match(destination_is_local=True, destination_outside=not_here),
+            "kubernetes service nodeports; NOTE: this must be the last rule in this chain",
         )
+        base = (
+            Chain("PREROUTING", (_TO_NAT,), Hook("nat", "prerouting", -100)),
+            Chain("OUTPUT", (_TO_NAT,), Hook("nat", "output", -100)),
+            Chain("POSTROUTING", (_TO_POSTROUTING,), Hook("nat", "postrouting", 100)),
+        )
+        chains = (*base, *writer.made())
+        return Table(self.family, "nat", chains, tuple(writer.written), tuple(self.timeouts_s.items()))
+
+    def _off_cluster(self) -> None:
+        # iptables can't say "in none of these" in one rule, and the kernel follows no more than 16 jumps into one
+        # another (NFT_JUMP_STACK_SIZE): so this is a chain of its own, to return from.
+        self.writer.declare("KUBE-OFF-CLUSTER")
+        for network in self.cluster:
+            self.writer.write("KUBE-OFF-CLUSTER", Verdict.RETURN, Match(source=network))
+        self.writer.write("KUBE-OFF-CLUSTER", Jump("KUBE-MARK-MASQ"))
+
+    def _capture(self, portal: Portal) -> None:
+        """Which destinations lead to the portal's chains."""
+        write, external = self.writer.write, Jump(_chain(portal, Prefix.EXTERNAL))
+        if portal.for_internal:
+            internal = Jump(_chain(portal, Prefix.LOCAL if portal.internal_local else Prefix.CLUSTER))
+            write("KUBE-SERVICES", internal, _at(portal, portal.cluster_ip), f"{portal.name} cluster IP")
+        if not portal.endpoints:
+            return
+        for address in portal.external_ips:
+            write("KUBE-SERVICES", external, _at(portal, address), f"{portal.name} external IP")
+        load_balancer = Jump(_chain(portal, Prefix.FIREWALL)) if _is_walled(portal) else external
+        for address in portal.load_balancer_ips:
+            write("KUBE-SERVICES", load_balancer, _at(portal, address), f"{portal.name} loadbalancer IP")
+        if portal.port.node_port is not None:
+            at = Match(protocol=portal.port.protocol, port=portal.port.node_port)
+            write("KUBE-NODEPORTS", external, at, portal.name)
+
+    def _chains(self, portal: Portal) -> None:
+        """The portal's own chains."""
+        if portal.for_internal:
+            self._mark_off_cluster(portal)
+        if portal.endpoints and portal.external:
+            self._from_outside(portal)
+        if _is_walled(portal):
+            self._firewall(portal)
+        if portal.by_cluster_policy:
+            self._balance(portal, Prefix.CLUSTER, portal.by_cluster_policy)
+        if portal.by_local_policy:
+            self._balance(portal, Prefix.LOCAL, portal.by_local_policy)
+        for endpoint in portal.reachable:
+            self._translate(portal, endpoint)
+
+    def _mark_off_cluster(self, portal: Portal) -> None:
+        # Whatever node such a client's packet was routed to, the answer must come back to it.
+        chain = _chain(portal, Prefix.LOCAL if portal.internal_local else Prefix.CLUSTER)
+        at, comment = _at(portal, portal.cluster_ip), f"{portal.name} cluster IP"
+        if not self.cluster or self.everywhere:
+            return
+        if len(self.cluster) > 1:
+            self.writer.write(chain, Jump("KUBE-OFF-CLUSTER"), at, comment)
+        else:
+            self.writer.write(chain, Jump("KUBE-MARK-MASQ"), at._replace(source_outside=self.cluster[0]), comment)
+
+    def _from_outside(self, portal: Portal) -> None:
+        chain = _chain(portal, Prefix.EXTERNAL)
+        to, any_endpoint = f"{portal.name} external destinations", Jump(_chain(portal, Prefix.CLUSTER))
+        self.writer.declare(chain)
+        if not portal.external_local:
+            # The endpoint may be on another node, and its answer must come back to this one.
+            self.writer.write(chain, Jump("KUBE-MARK-MASQ"), comment=f"masquerade traffic for {to}")
+        else:
+            # What the cluster itself sends may use any endpoint, as if it had gone out to the load balancer and back.
+            for network in (None,) if self.everywhere else self.cluster:
+                self.writer.write(chain, any_endpoint, Match(source=network), f"pod traffic for {to}")
+            own = Match(source_is_local=True)
+            self.writer.write(chain, Jump("KUBE-MARK-MASQ"), own, f"masquerade LOCAL traffic for {to}")
+            self.writer.write(chain, any_endpoint, own, f"route LOCAL traffic for {to}")
+        if portal.for_external:
+            policy = Prefix.LOCAL if portal.external_local else Prefix.CLUSTER
+            self.writer.write(chain, Jump(_chain(portal, policy)))
+
+    def _firewall(self, portal: Portal) -> None:
+        # Who gets to its end is not translated, so that the rule in the filter table knows him.
+        chain, external = _chain(portal, Prefix.FIREWALL), Jump(_chain(portal, Prefix.EXTERNAL))
+        comment = f"{portal.name} loadbalancer IP"
+        self.writer.declare(chain)
+        for network in portal.source_ranges:
+            self.writer.write(chain, external, Match(source=network), comment)
+        # A node in the ranges may reach the load balancer from the very address, where that is one of the node's own.
+        if self.node_ip is not None and any(self.node_ip in network for network in portal.source_ranges):
+            for address in portal.load_balancer_ips:
+                self.writer.write(chain, external, Match(source=address), comment)
+        others = f"other traffic to {portal.name} will be dropped by KUBE-PROXY-FIREWALL"
+        self.writer.write(chain, Verdict.COUNT, comment=others)
+
+    def _balance(self, portal: Portal, prefix: Prefix, endpoints: tuple[Address, ...]) -> None:
+        chain = _chain(portal, prefix)
+        self.writer.declare(chain)
+        comments = [f"{portal.name} -> {socket_address(e, portal.port.target_port)}" for e in endpoints]
+        chains = [_endpoint_chain(portal, endpoint) for endpoint in endpoints]
+        timeout_s = portal.service.session_affinity_s
+        if timeout_s is not None:
+            for to, comment in zip(chains, comments, strict=True):
+                self.writer.write(chain, Jump(to), Match(recent=Recent(to, timeout_s)), comment)
+                self.timeouts_s[to] = timeout_s
+        for index, (to, comment) in enumerate(zip(chains, comments, strict=True)):
+            left = len(endpoints) - index
+            self.writer.write(chain, Jump(to), Match(one_in=left) if left > 1 else ANY, comment)
+
+    def _translate(self, portal: Portal, endpoint: Address) -> None:
+        chain = _endpoint_chain(portal, endpoint)
+        self.writer.declare(chain)
+        # A pod that reaches itself through the Service must see another address than its own, or the reply never
+        # leaves it.
+        self.writer.write(chain, Jump("KUBE-MARK-MASQ"), Match(source=endpoint), portal.name)
+        seen = Recent(chain) if portal.service.session_affinity_s is not None else None
+        to = Dnat(endpoint, portal.port.target_port)
+        self.writer.write(chain, to, Match(protocol=portal.port.protocol, recent=seen), portal.name)
 
 
-def _translate(portal: _Portal, endpoint: Address) -> Iterator[Rule]:
-    # A pod that reaches itself through the Service must see another address than its own, or the reply never
-    # leaves it.
-    yield Rule(Jump("KUBE-MARK-MASQ"), Match(source=endpoint), portal.name)
-    yield Rule(Dnat(endpoint, portal.port.target_port), Match(protocol=portal.port.protocol), portal.name)
+def _at(portal: Portal, address: Address) -> Match:
+    return Match(destination=address, protocol=portal.port.protocol, port=portal.port.port)
 
 
-def _filter_chains(portals: tuple[_Portal, ...], drop_invalid: bool) -> Iterator[Chain]:
-    to_forward = Rule(Jump("KUBE-FORWARD"), comment="kubernetes forwarding rules")
-    to_services = Rule(Jump("KUBE-SERVICES"), Match(ct_state=(CtState.NEW,)), "kubernetes service portals")
-    yield Chain("FORWARD", (to_forward, to_services), Hook("filter", "forward", 0))
-    yield Chain("OUTPUT", (to_services,), Hook("filter", "output", 0))
-    yield Chain(
-        "KUBE-SERVICES",
-        tuple(
-            Rule(Verdict.REJECT, portal.match, f"{portal.name} has no endpoints")
-            for portal in portals
-            if not portal.endpoints
-        ),
-    )
-    drop = (Rule(Verdict.DROP, Match(ct_state=(CtState.INVALID,))),) if drop_invalid else ()
-    tracked = Match(ct_state=(CtState.RELATED, CtState.ESTABLISHED))
-    yield Chain(
-        "KUBE-FORWARD",
-        (
-            *drop,
-            Rule(Verdict.ACCEPT, Match(marked=MASQUERADE_BIT), "kubernetes forwarding rules"),
-            Rule(Verdict.ACCEPT, tracked, "kubernetes forwarding conntrack rule"),
-        ),
-    )
+def _chain(portal: Portal, prefix: Prefix) -> str:
+    return service_chain(portal.name, portal.port.protocol, prefix)
+
+
+def _endpoint_chain(portal: Portal, endpoint: Address) -> str:
+    return endpoint_chain(portal.name, portal.port.protocol, endpoint, portal.port.target_port)
+
+
+def _is_walled(portal: Portal) -> bool:
+    return bool(portal.endpoints and portal.load_balancer_ips and portal.source_ranges)

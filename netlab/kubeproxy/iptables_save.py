@@ -1,103 +1,132 @@
-"""Rules as iptables-save prints them: the same rules in the words that most people read them in.
+"""Rules in iptables' words: what kube-proxy gives to iptables-restore, and what that must be given to make a node's
+tables in one go.
 
-The text is canonical: loaded by iptables-restore (ip6tables-restore for the family ip6) and printed again by
-iptables-save, each rule is the same line.
+Owns iptables' syntax, in the order in which kube-proxy v1.33 writes the words of a rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
 from itertools import groupby
 
 from netlab.kubeproxy.names import socket_address
-from netlab.kubeproxy.rules import Dnat, Family, FlipMark, Jump, Match, Rule, SetMark, Table, Verdict
+from netlab.kubeproxy.rules import CtState, Dnat, Family, FlipMark, Jump, Match, Rule, SetMark, Table, Verdict
 
-_PROGRAMS: dict[Family, str] = {"ip": "iptables-restore", "ip6": "ip6tables-restore"}
+PROGRAMS: dict[Family, str] = {"ip": "iptables", "ip6": "ip6tables"}
+"""How the programs of a family are called; theirs are `-restore` and `-save` too."""
 
 
-def save_text(tables: Iterable[Table]) -> str:
-    """Each table as iptables-save prints it, and before each family the name of the program that loads it."""
+def kube_proxy_text(tables: Iterable[Table]) -> str:
+    """For each family what kube-proxy loads, to the byte, and after it the jumps that it puts into the built-in chains.
+
+    Before each stands the program that reads it, as a comment. All of it may be loaded together into a namespace
+    without rules: `iptables-restore --noflush`, of each family its own part.
+    """
     lines: list[str] = []
-    for family, tables_of_family in groupby(tables, key=lambda table: table.family):
-        lines.append(f"# {_PROGRAMS[family]}")
-        for table in tables_of_family:
-            lines += _table(table)
+    for family, of_family in groupby(tables, key=lambda table: table.family):
+        found = list(of_family)
+        lines.append(f"# {PROGRAMS[family]}-restore --noflush --counters")
+        for table in found:
+            own = [chain for chain in table.chains if chain.hook is None]
+            lines += [f"*{table.name}", *(f":{chain.name} - [0:0]" for chain in own), *_written(table), "COMMIT"]
+        lines.append(f"# {PROGRAMS[family]}-restore --noflush: the jumps, which kube-proxy inserts one by one")
+        for table in found:
+            lines += [f"*{table.name}", *_jumps(table, "-I"), "COMMIT"]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _table(table: Table) -> Iterator[str]:
-    yield f"*{table.name}"
-    for chain in table.chains:
-        yield f":{chain.name} {'ACCEPT' if chain.hook else '-'} [0:0]"
-    for chain in table.chains:
-        for rule in chain.rules:
-            yield _rule(rule, chain.name, table.family)
-    yield "COMMIT"
+def whole_tables(tables: Iterable[Table], family: Family) -> str:
+    """What `iptables-restore` makes the family's tables of, all in one: whatever they held before is gone."""
+    lines: list[str] = []
+    for table in tables:
+        if table.family == family:
+            lines.append(f"*{table.name}")
+            lines += (f":{chain.name} {'ACCEPT' if chain.hook else '-'} [0:0]" for chain in table.chains)
+            lines += [*_jumps(table, "-A"), *_written(table), "COMMIT"]
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _rule(rule: Rule, chain: str, family: Family) -> str:
-    words = [f"-A {chain}", *_header(rule.match)]
-    # iptables-save prints the matches in the order they were given in, and kube-proxy gives its comments first, but
-    # for the state in its jumps to KUBE-SERVICES.
-    if rule.match.ct_state and isinstance(rule.statement, Jump):
-        words += [*_modules(rule.match), *_comment(rule)]
+def _jumps(table: Table, command: str) -> Iterator[str]:
+    """The rules of the built-in chains. The last that is inserted (-I) is the first in the chain."""
+    for chain in table.chains:
+        if chain.hook is not None:
+            for rule in chain.rules if command == "-A" else reversed(chain.rules):
+                yield _rule(f"{command} {chain.name}", rule)
+
+
+def _written(table: Table) -> Iterator[str]:
+    left = {chain.name: iter(chain.rules) for chain in table.chains}
+    for name in table.written:
+        yield _rule(f"-A {name}", next(left[name]))
+
+
+def _rule(command: str, rule: Rule) -> str:
+    # Comments come first, but for the state in the jumps from built-in chains.
+    words = [command]
+    if rule.match.ct_state == (CtState.NEW,):
+        words += [*_match(rule.match), *_comment(rule)]
     else:
-        words += [*_comment(rule), *_modules(rule.match)]
-    return " ".join([*words, f"-j {_target(rule, family)}"])
-
-
-def _header(match: Match) -> Iterator[str]:
-    if match.source is not None:
-        yield f"-s {ip_network(match.source)}"
-    if match.source_outside is not None:
-        yield f"! -s {match.source_outside}"
-    if match.destination is not None:
-        yield f"-d {ip_network(match.destination)}"
-    if match.protocol is not None:
-        yield f"-p {match.protocol.lower()}"
+        words += [*_comment(rule), *_match(rule.match)]
+    return " ".join([*words, *_target(rule)])
 
 
 def _comment(rule: Rule) -> Iterator[str]:
     if rule.comment:
-        yield f'-m comment --comment "{rule.comment}"'
+        quoted = f'"{rule.comment}"' if " " in rule.comment else rule.comment
+        yield f"-m comment --comment {quoted}"
 
 
-def _modules(match: Match) -> Iterator[str]:
-    if match.protocol is not None:
-        yield f"-m {match.protocol.lower()}"
-    if match.port is not None:
-        yield f"--dport {match.port}"
+def _match(match: Match) -> Iterator[str]:
     if match.destination_is_local:
         yield "-m addrtype --dst-type LOCAL"
+    if match.recent is not None:
+        within_s = match.recent.within_s
+        how = "--set" if within_s is None else f"--rcheck --seconds {within_s} --reap"
+        yield f"-m recent --name {match.recent.name} {how}"
+    if match.protocol is not None:
+        protocol = match.protocol.lower()
+        yield f"-m {protocol} -p {protocol}"
+    if match.destination is not None:
+        yield f"-d {match.destination}"
+    if match.destination_outside is not None:
+        yield f"! -d {match.destination_outside}"
+    if match.port is not None:
+        yield f"--dport {match.port}"
+    if match.source is not None:
+        yield f"-s {match.source}"
+    if match.source_outside is not None:
+        yield f"! -s {match.source_outside}"
+    if match.source_is_local:
+        yield "-m addrtype --src-type LOCAL"
     if match.ct_state:
         yield "-m conntrack --ctstate " + ",".join(match.ct_state).upper()
+    if match.ct_state_not:
+        yield "-m conntrack ! --ctstate " + ",".join(match.ct_state_not).upper()
     if match.marked is not None:
-        yield f"-m mark --mark {match.marked:#x}/{match.marked:#x}"
+        yield f"-m mark --mark {_bits(match.marked)}/{_bits(match.marked)}"
     if match.unmarked is not None:
-        yield f"-m mark ! --mark {match.unmarked:#x}/{match.unmarked:#x}"
+        yield f"-m mark ! --mark {_bits(match.unmarked)}/{_bits(match.unmarked)}"
     if match.one_in is not None:
-        yield f"-m statistic --mode random --probability {_probability(match.one_in):.11f}"
+        yield f"-m statistic --mode random --probability {1 / match.one_in:.10f}"
 
 
-def _probability(one_in: int) -> float:
-    # xt_statistic compares 31 random bits with a whole number, and iptables-save prints that number back.
-    return round((1 << 31) / one_in) / (1 << 31)
-
-
-def _target(rule: Rule, family: Family) -> str:
+def _target(rule: Rule) -> Iterator[str]:
     match rule.statement:
         case Jump(chain):
-            return chain
+            yield f"-j {chain}"
         case Dnat(address, port):
-            return f"DNAT --to-destination {socket_address(address, port)}"
+            yield f"-j DNAT --to-destination {socket_address(address, port)}"
         case SetMark(bits):
-            return f"MARK --set-xmark {bits:#x}/{bits:#x}"
+            yield f"-j MARK --or-mark {_bits(bits)}"
         case FlipMark(bits):
-            return f"MARK --set-xmark {bits:#x}/0x0"
-        case Verdict.REJECT:
-            return f"REJECT --reject-with {'icmp' if family == 'ip' else 'icmp6'}-port-unreachable"
+            yield f"-j MARK --xor-mark {_bits(bits)}"
         case Verdict.MASQUERADE:
-            return "MASQUERADE --random-fully"
+            yield "-j MASQUERADE --random-fully"
+        case Verdict.COUNT:
+            return
         case Verdict() as verdict:
-            return verdict.value.upper()
+            yield f"-j {verdict.value.upper()}"
+
+
+def _bits(bits: int) -> str:
+    return f"0x{bits:08x}"

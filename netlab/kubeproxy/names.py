@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b32encode
+from enum import StrEnum
 
 from netlab.model import Address, Protocol, Service, ServicePort
 
 HASH_LENGTH = 16
 """Characters of base32(sha256(...)) that a chain's name keeps: 80 bits."""
+
+
+class Prefix(StrEnum):
+    """What the chains of a service port are for: choosing among all endpoints, among the node's own, what comes from
+    outside, and source ranges."""
+
+    CLUSTER = "KUBE-SVC-"
+    LOCAL = "KUBE-SVL-"
+    EXTERNAL = "KUBE-EXT-"
+    FIREWALL = "KUBE-FW-"
 
 
 def service_port_name(service: Service, port: ServicePort) -> str:
@@ -21,9 +32,9 @@ def service_port_name(service: Service, port: ServicePort) -> str:
     return f"{name}:{port.name}" if port.name else name
 
 
-def service_chain(port_name: str, protocol: Protocol) -> str:
-    """The chain that balances a service port's load: "KUBE-SVC-4SW47YFZTEDKD3PK"; one name for both families."""
-    return "KUBE-SVC-" + _hash(port_name + protocol.lower())
+def service_chain(port_name: str, protocol: Protocol, prefix: Prefix = Prefix.CLUSTER) -> str:
+    """A chain of a service port: "KUBE-SVC-4SW47YFZTEDKD3PK"; one name for both families."""
+    return prefix + _hash(port_name + protocol.lower())
 
 
 def endpoint_chain(port_name: str, protocol: Protocol, address: Address, port: int) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from netlab.kubeproxy import objects
 from netlab.kubeproxy.names import socket_address
-from netlab.kubeproxy.rules import Dnat, Family, FlipMark, Hook, Jump, Match, Rule, SetMark, Table, Verdict
+from netlab.kubeproxy.portals import VERSIONS
+from netlab.kubeproxy.rules import CtState, Dnat, Family, FlipMark, Hook, Jump, Match, Rule, SetMark, Table, Verdict
 
 COMMENT_MAXLEN = 128
 """Longest comment of a rule in characters (libnftnl's NFTNL_UDATA_COMMENT_MAXLEN)."""
@@ -39,6 +40,8 @@ def _deletion(family: str, name: str) -> list[str]:
 
 def _objects(table: Table | objects.Table) -> Iterator[str]:
     if isinstance(table, Table):
+        for name, timeout_s in table.timeouts_s:
+            yield from _set(objects.Set(name, f"ipv{VERSIONS[table.family]}_addr", timeout_s=timeout_s))
         for chain in table.chains:
             yield from _chain(chain.name, chain.hook, [_rule(rule, table.family) for rule in chain.rules])
         return
@@ -89,7 +92,8 @@ def _with_comment(words: str, comment: str) -> str:
 
 def _rule(rule: Rule, family: Family) -> str:
     # A counter in each, as iptables has it: which way packets went is read from `nft list ruleset`.
-    return _with_comment(" ".join([*_match(rule.match, family), "counter", _statement(rule, family)]), rule.comment)
+    words = [*_match(rule.match, family), "counter", _statement(rule, family)]
+    return _with_comment(" ".join(word for word in words if word), rule.comment)
 
 
 def _match(match: Match, family: Family) -> Iterator[str]:
@@ -97,8 +101,12 @@ def _match(match: Match, family: Family) -> Iterator[str]:
         yield f"{family} saddr {match.source}"
     if match.source_outside is not None:
         yield f"{family} saddr != {match.source_outside}"
+    if match.source_is_local:
+        yield "fib saddr type local"
     if match.destination is not None:
         yield f"{family} daddr {match.destination}"
+    if match.destination_outside is not None:
+        yield f"{family} daddr != {match.destination_outside}"
     if match.destination_is_local:
         yield "fib daddr type local"
     if match.protocol is not None:
@@ -106,6 +114,11 @@ def _match(match: Match, family: Family) -> Iterator[str]:
         yield f"meta l4proto {protocol}" if match.port is None else f"{protocol} dport {match.port}"
     if match.ct_state:
         yield "ct state " + ",".join(match.ct_state)
+    if match.ct_state_not:
+        states = [state for state in match.ct_state_not if state is not CtState.DNAT]
+        yield f"ct state != {{ {', '.join(states)} }}"
+        if CtState.DNAT in match.ct_state_not:
+            yield "ct status & dnat == 0"
     if match.marked is not None:
         yield f"meta mark & {match.marked:#x} == {match.marked:#x}"
     if match.unmarked is not None:
@@ -114,6 +127,10 @@ def _match(match: Match, family: Family) -> Iterator[str]:
         # The kernel scales 32 random bits to 0 ... one_in-1, so each number has its equal share to within 2**-32;
         # a comparison with a scaled probability would only add a rounding of its own, and read worse.
         yield f"numgen random mod {match.one_in} == 0"
+    if match.recent is not None:
+        source = f"{family} saddr"
+        name = match.recent.name
+        yield f"update @{name} {{ {source} }}" if match.recent.within_s is None else f"{source} @{name}"
 
 
 def _statement(rule: Rule, family: Family) -> str:
@@ -130,5 +147,7 @@ def _statement(rule: Rule, family: Family) -> str:
             return f"reject with {'icmp' if family == 'ip' else 'icmpv6'} port-unreachable"
         case Verdict.MASQUERADE:
             return "masquerade fully-random"
+        case Verdict.COUNT:
+            return ""
         case Verdict() as verdict:
             return verdict.value

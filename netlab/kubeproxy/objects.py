@@ -57,3 +57,8 @@ class Table(NamedTuple):
     comment: str
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
+
+    @property
+    def timeouts_s(self) -> tuple[tuple[str, int], ...]:
+        """How long the sets that packets fill remember, by name."""
+        return tuple((each.name, each.timeout_s) for each in self.sets if each.timeout_s is not None)

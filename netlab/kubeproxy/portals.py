@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import NamedTuple
 
+from netlab.kubeproxy.names import service_port_name, socket_address
 from netlab.kubeproxy.rules import Family
 from netlab.model import Address, KubeProxy, Network, Service, ServicePort, Topology, TrafficPolicy
 
@@ -36,8 +37,7 @@ class Portal(NamedTuple):
     @property
     def name(self) -> str:
         """What kube-proxy calls it: "default/web:http", or "default/web" for an unnamed port."""
-        name = f"{self.service.namespace}/{self.service.name}"
-        return f"{name}:{self.port.name}" if self.port.name else name
+        return service_port_name(self.service, self.port)
 
     @property
     def external(self) -> bool:
@@ -83,10 +83,10 @@ class Portal(NamedTuple):
 def portals(topology: Topology, node: str, version: int) -> Iterator[Portal]:
     """Every port of every Service with a cluster IP of that family, in the topology's order."""
     for service in topology.services:
-        endpoints = [(address, e.node == node) for e in service.endpoints for address in e.addresses]
         for cluster_ip in service.cluster_ips:
             if cluster_ip.version == version:
                 for port in service.ports:
+                    endpoints = _endpoints(service, port, version)
                     yield Portal(
                         service,
                         port,
@@ -94,9 +94,15 @@ def portals(topology: Topology, node: str, version: int) -> Iterator[Portal]:
                         tuple(ip for ip in service.external_ips if ip.version == version),
                         tuple(ip for ip in service.load_balancer_ips if ip.version == version),
                         tuple(cidr for cidr in service.load_balancer_source_ranges if cidr.version == version),
-                        tuple(address for address, _ in endpoints if address.version == version),
-                        tuple(address for address, local in endpoints if local and address.version == version),
+                        tuple(endpoints),
+                        tuple(address for address, on in endpoints.items() if on == node),
                     )
+
+
+def _endpoints(service: Service, port: ServicePort, version: int) -> dict[Address, str | None]:
+    """Each endpoint's address and node, in kube-proxy's order: as texts, with their ports."""
+    found = {a: e.node for e in service.endpoints for a in e.addresses if a.version == version}
+    return dict(sorted(found.items(), key=lambda item: socket_address(item[0], port.target_port)))
 
 
 def cluster_networks(kube_proxy: KubeProxy, version: int) -> tuple[Network, ...]:

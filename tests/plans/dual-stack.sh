@@ -167,6 +167,43 @@ ip -6 -n dual-stack-server route add default via fd00:1:2::1
 
 # node-1: kube-proxy's rules
 ip netns exec dual-stack-node-1 nft -f - <<'RULES'
+table ip filter {
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		counter jump KUBE-FIREWALL
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-NODEPORTS comment "kubernetes health check service ports"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
+	chain FORWARD {
+		type filter hook forward priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
+	chain OUTPUT {
+		type filter hook output priority 0; policy accept;
+		counter jump KUBE-FIREWALL
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+	}
+	chain KUBE-SERVICES {
+	}
+	chain KUBE-EXTERNAL-SERVICES {
+	}
+	chain KUBE-FORWARD {
+		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
+		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
+	}
+	chain KUBE-NODEPORTS {
+	}
+	chain KUBE-PROXY-FIREWALL {
+	}
+	chain KUBE-FIREWALL {
+		ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state != { related, established } ct status & dnat == 0 counter drop comment "block incoming localnet connections"
+	}
+}
 table ip nat {
 	chain PREROUTING {
 		type nat hook prerouting priority -100; policy accept;
@@ -187,13 +224,13 @@ table ip nat {
 	}
 	chain KUBE-NODEPORTS {
 	}
-	chain KUBE-MARK-MASQ {
-		counter meta mark set meta mark | 0x4000
-	}
 	chain KUBE-POSTROUTING {
 		meta mark & 0x4000 != 0x4000 counter return
 		counter meta mark set meta mark ^ 0x4000
 		counter masquerade fully-random comment "kubernetes service traffic requiring SNAT"
+	}
+	chain KUBE-MARK-MASQ {
+		counter meta mark set meta mark | 0x4000
 	}
 	chain KUBE-OFF-CLUSTER {
 		ip saddr 10.1.1.0/24 counter return
@@ -217,21 +254,36 @@ table ip nat {
 		meta l4proto udp counter dnat to 10.1.2.2:7 comment "default/web:echo"
 	}
 }
-table ip filter {
+table ip6 filter {
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-NODEPORTS comment "kubernetes health check service ports"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
 	chain FORWARD {
 		type filter hook forward priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
 		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
 	}
 	chain OUTPUT {
 		type filter hook output priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
 	}
 	chain KUBE-SERVICES {
 	}
+	chain KUBE-EXTERNAL-SERVICES {
+	}
 	chain KUBE-FORWARD {
 		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
 		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
+	}
+	chain KUBE-NODEPORTS {
+	}
+	chain KUBE-PROXY-FIREWALL {
 	}
 }
 table ip6 nat {
@@ -250,17 +302,17 @@ table ip6 nat {
 	chain KUBE-SERVICES {
 		ip6 daddr fd00:10:96::10 tcp dport 80 counter jump KUBE-SVC-CDGGSHYLG3RE2FKL comment "default/web:http cluster IP"
 		ip6 daddr fd00:10:96::10 udp dport 7 counter jump KUBE-SVC-J2WSFT5GOQDV4646 comment "default/web:echo cluster IP"
-		fib daddr type local counter jump KUBE-NODEPORTS comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
+		ip6 daddr != ::1/128 fib daddr type local counter jump KUBE-NODEPORTS comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 	}
 	chain KUBE-NODEPORTS {
-	}
-	chain KUBE-MARK-MASQ {
-		counter meta mark set meta mark | 0x4000
 	}
 	chain KUBE-POSTROUTING {
 		meta mark & 0x4000 != 0x4000 counter return
 		counter meta mark set meta mark ^ 0x4000
 		counter masquerade fully-random comment "kubernetes service traffic requiring SNAT"
+	}
+	chain KUBE-MARK-MASQ {
+		counter meta mark set meta mark | 0x4000
 	}
 	chain KUBE-OFF-CLUSTER {
 		ip6 saddr fd00:1:1::/64 counter return
@@ -282,29 +334,49 @@ table ip6 nat {
 	chain KUBE-SEP-C4YUEXRVIDN6GXDW {
 		ip6 saddr fd00:1:2::2 counter jump KUBE-MARK-MASQ comment "default/web:echo"
 		meta l4proto udp counter dnat to [fd00:1:2::2]:7 comment "default/web:echo"
-	}
-}
-table ip6 filter {
-	chain FORWARD {
-		type filter hook forward priority 0; policy accept;
-		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
-		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
-	}
-	chain OUTPUT {
-		type filter hook output priority 0; policy accept;
-		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
-	}
-	chain KUBE-SERVICES {
-	}
-	chain KUBE-FORWARD {
-		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
-		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
 	}
 }
 RULES
 
 # node-2: kube-proxy's rules
 ip netns exec dual-stack-node-2 nft -f - <<'RULES'
+table ip filter {
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		counter jump KUBE-FIREWALL
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-NODEPORTS comment "kubernetes health check service ports"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
+	chain FORWARD {
+		type filter hook forward priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
+	chain OUTPUT {
+		type filter hook output priority 0; policy accept;
+		counter jump KUBE-FIREWALL
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+	}
+	chain KUBE-SERVICES {
+	}
+	chain KUBE-EXTERNAL-SERVICES {
+	}
+	chain KUBE-FORWARD {
+		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
+		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
+	}
+	chain KUBE-NODEPORTS {
+	}
+	chain KUBE-PROXY-FIREWALL {
+	}
+	chain KUBE-FIREWALL {
+		ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state != { related, established } ct status & dnat == 0 counter drop comment "block incoming localnet connections"
+	}
+}
 table ip nat {
 	chain PREROUTING {
 		type nat hook prerouting priority -100; policy accept;
@@ -325,13 +397,13 @@ table ip nat {
 	}
 	chain KUBE-NODEPORTS {
 	}
-	chain KUBE-MARK-MASQ {
-		counter meta mark set meta mark | 0x4000
-	}
 	chain KUBE-POSTROUTING {
 		meta mark & 0x4000 != 0x4000 counter return
 		counter meta mark set meta mark ^ 0x4000
 		counter masquerade fully-random comment "kubernetes service traffic requiring SNAT"
+	}
+	chain KUBE-MARK-MASQ {
+		counter meta mark set meta mark | 0x4000
 	}
 	chain KUBE-OFF-CLUSTER {
 		ip saddr 10.1.1.0/24 counter return
@@ -355,21 +427,36 @@ table ip nat {
 		meta l4proto udp counter dnat to 10.1.2.2:7 comment "default/web:echo"
 	}
 }
-table ip filter {
+table ip6 filter {
+	chain INPUT {
+		type filter hook input priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
+		counter jump KUBE-NODEPORTS comment "kubernetes health check service ports"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
+	}
 	chain FORWARD {
 		type filter hook forward priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
 		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
+		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
 	}
 	chain OUTPUT {
 		type filter hook output priority 0; policy accept;
+		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
 	}
 	chain KUBE-SERVICES {
 	}
+	chain KUBE-EXTERNAL-SERVICES {
+	}
 	chain KUBE-FORWARD {
 		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
 		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
+	}
+	chain KUBE-NODEPORTS {
+	}
+	chain KUBE-PROXY-FIREWALL {
 	}
 }
 table ip6 nat {
@@ -388,17 +475,17 @@ table ip6 nat {
 	chain KUBE-SERVICES {
 		ip6 daddr fd00:10:96::10 tcp dport 80 counter jump KUBE-SVC-CDGGSHYLG3RE2FKL comment "default/web:http cluster IP"
 		ip6 daddr fd00:10:96::10 udp dport 7 counter jump KUBE-SVC-J2WSFT5GOQDV4646 comment "default/web:echo cluster IP"
-		fib daddr type local counter jump KUBE-NODEPORTS comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
+		ip6 daddr != ::1/128 fib daddr type local counter jump KUBE-NODEPORTS comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 	}
 	chain KUBE-NODEPORTS {
-	}
-	chain KUBE-MARK-MASQ {
-		counter meta mark set meta mark | 0x4000
 	}
 	chain KUBE-POSTROUTING {
 		meta mark & 0x4000 != 0x4000 counter return
 		counter meta mark set meta mark ^ 0x4000
 		counter masquerade fully-random comment "kubernetes service traffic requiring SNAT"
+	}
+	chain KUBE-MARK-MASQ {
+		counter meta mark set meta mark | 0x4000
 	}
 	chain KUBE-OFF-CLUSTER {
 		ip6 saddr fd00:1:1::/64 counter return
@@ -420,23 +507,6 @@ table ip6 nat {
 	chain KUBE-SEP-C4YUEXRVIDN6GXDW {
 		ip6 saddr fd00:1:2::2 counter jump KUBE-MARK-MASQ comment "default/web:echo"
 		meta l4proto udp counter dnat to [fd00:1:2::2]:7 comment "default/web:echo"
-	}
-}
-table ip6 filter {
-	chain FORWARD {
-		type filter hook forward priority 0; policy accept;
-		counter jump KUBE-FORWARD comment "kubernetes forwarding rules"
-		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
-	}
-	chain OUTPUT {
-		type filter hook output priority 0; policy accept;
-		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
-	}
-	chain KUBE-SERVICES {
-	}
-	chain KUBE-FORWARD {
-		meta mark & 0x4000 == 0x4000 counter accept comment "kubernetes forwarding rules"
-		ct state related,established counter accept comment "kubernetes forwarding conntrack rule"
 	}
 }
 RULES
