@@ -15,6 +15,8 @@ from enum import StrEnum
 from netlab.events import (
     ACK,
     SYN,
+    TRACE_INVALID_CHAIN,
+    TRACE_TABLE,
     ConntrackEvent,
     Direction,
     EntryChange,
@@ -83,6 +85,8 @@ class FlowEvents:
         self.sockets: list[SocketEvent] = []
         self._packets: dict[tuple[str, Direction, Leg], list[Packet]] = defaultdict(list)
         self._reasons: dict[tuple[str, Leg], list[InvalidReason]] = defaultdict(list)
+        self._verdicts: dict[str, list[TraceStep]] = defaultdict(list)
+        self._adopted: dict[str, list[ConntrackEvent]] = defaultdict(list)
         self._entry_made = self._syn_traced = False
         legs = flow.legs()
         in_order = sorted(events, key=lambda event: event.time_ns)
@@ -91,14 +95,20 @@ class FlowEvents:
             if isinstance(event, SocketEvent):
                 self.sockets.append(event)
             elif isinstance(event, ConntrackEvent):
-                new = event.change is EntryChange.NEW and event.netns == flow.node
-                self._entry_made = self._entry_made or (new and self._begins(event.tuple_orig))
-            elif isinstance(event, TraceStep) and event.segment is not None and event.netns == flow.node:
-                self._syn_traced = self._syn_traced or bool(event.segment.flags & SYN and self._begins(event.segment))
+                new = event.change is EntryChange.NEW
+                if new and _leg(legs, event.tuple_orig) is Leg.ENDPOINT_TO_CLIENT:
+                    self._adopted[event.netns].append(event)
+                made = new and event.netns == flow.node and self._begins(event.tuple_orig)
+                self._entry_made = self._entry_made or made
+            elif isinstance(event, TraceStep) and event.segment is not None:
+                if (event.table, event.chain) == (TRACE_TABLE, TRACE_INVALID_CHAIN):
+                    self._verdicts[event.netns].append(event)
+                syn = event.netns == flow.node and event.segment.flags & SYN and self._begins(event.segment)
+                self._syn_traced = self._syn_traced or bool(syn)
             if not isinstance(event, Packet | InvalidReason):
                 continue
             segment = event.segment
-            leg = legs.get((segment.src, segment.sport, segment.dst, segment.dport))
+            leg = _leg(legs, segment)
             if leg is None:
                 continue
             if isinstance(event, Packet):
@@ -128,6 +138,14 @@ class FlowEvents:
         """What the namespace's conntrack logged about packets on that leg."""
         return self._reasons.get((netns, leg), [])
 
+    def verdicts(self, netns: str) -> list[TraceStep]:
+        """The packets, of any connection, that a rule of the namespace found to be `ct state invalid`."""
+        return self._verdicts.get(netns, [])
+
+    def adopted(self, netns: str) -> list[ConntrackEvent]:
+        """The entries that the namespace's conntrack made anew for a packet of the endpoint's, as if it began there."""
+        return self._adopted.get(netns, [])
+
     def syn(self) -> Segment | None:
         """The client's SYN as it left the client."""
         for packet in self.packets(self.flow.client, Direction.OUT, Leg.CLIENT_TO_VIP):
@@ -141,6 +159,10 @@ class FlowEvents:
             if packet.segment.flags & SYN:
                 return packet
         return None
+
+
+def _leg(legs: dict[tuple[Address, int, Address, int], Leg], header: Tuple | Segment) -> Leg | None:
+    return legs.get((header.src, header.sport, header.dst, header.dport))
 
 
 def flows_in(topology: Topology, events: Iterable[Event]) -> tuple[Flow, ...]:

@@ -2,9 +2,11 @@
 
 A trial is `reset` only if every link of the chain was seen, in order, in the kernel:
 
-    the client's request reaches the node and is translated; a reply leaves the server, conntrack logs why it is
-    INVALID, it reaches the client with the endpoint's own address as source; the client answers with a RST whose
-    sequence number is that reply's ack; the RST reaches the server; the server's socket has ECONNRESET.
+    the client's request reaches the node and is translated; a reply leaves the server, conntrack says why NAT has no
+    translation for it (its log has the reason why it is INVALID, or a rule found it INVALID, or it was taken for the
+    beginning of another connection), it reaches the client with the endpoint's own address as source; the client
+    answers with a RST whose sequence number is that reply's ack; the RST reaches the server; the server's socket has
+    ECONNRESET.
 
 It is `completed` only if nothing of that was seen, the experiment proves that its stimulus took place, and the client
 got every byte, and the right ones. It is `stalled` if the same holds but the deadline passed first. Everything else is
@@ -37,6 +39,9 @@ from netlab.events import (
 )
 from netlab.flow import CANARY_PORT, Flow, FlowEvents, Leg
 
+_ADOPTION_NS = 100_000_000
+"""How much later than its packet an entry's event may be stamped where the kernel doesn't stamp it."""
+
 _Z_95 = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
 
@@ -66,6 +71,7 @@ class Link(StrEnum):
     STALE_WINDOW = "stale-window"
     REPLY = "reply"
     INVALID = "invalid"
+    ADOPTED = "adopted"
     REPLY_UNTRANSLATED = "reply-untranslated"
     REPLY_TRANSLATED = "reply-translated"
     RST = "rst"
@@ -353,12 +359,12 @@ def _chain_of(events: FlowEvents, arrival: Packet) -> tuple[tuple[Evidence, ...]
         return (), f"the un-NATed reply leaving {flow.server}, before it reached {flow.client}"
     departure = departures[-1]
     links = [Evidence(Link.REPLY, departure)]
-    reason = _reason(events, flow.node, reply, departure.time_ns, arrival.time_ns)
-    if reason is None:
+    why = _why_untranslated(events, departure, arrival)
+    if why is None:
         return tuple(
             links
         ), f"conntrack's reason on {flow.node} for the un-NATed reply, before it reached {flow.client}"
-    links += [Evidence(Link.INVALID, reason), Evidence(Link.REPLY_UNTRANSLATED, arrival)]
+    links += [why, Evidence(Link.REPLY_UNTRANSLATED, arrival)]
     rst = next(
         (
             packet
@@ -383,6 +389,27 @@ def _chain_of(events: FlowEvents, arrival: Packet) -> tuple[tuple[Evidence, ...]
     if client_reset is not None:
         links.append(Evidence(Link.CLIENT_RESET, client_reset))
     return tuple(links), ""
+
+
+def _why_untranslated(events: FlowEvents, departure: Packet, arrival: Packet) -> Evidence | None:
+    """Why NAT had no translation for a reply: conntrack's log, a rule's verdict, or an entry made for the reply itself.
+
+    Conntrack logs nothing where `nf_conntrack_tcp_loose=0` keeps it from adopting a connection (tcp_new() in
+    net/netfilter/nf_conntrack_proto_tcp.c). Verdicts and entries may be stamped when they were read, which is later.
+    """
+    node, reply = events.flow.node, arrival.segment
+    reason = _reason(events, node, reply, departure.time_ns, arrival.time_ns)
+    if reason is not None:
+        return Evidence(Link.INVALID, reason)
+    for verdict in events.verdicts(node):
+        same = verdict.segment is not None and verdict.segment.same_data(reply)
+        if same and verdict.time_ns >= departure.time_ns:
+            return Evidence(Link.INVALID, verdict, "a rule found it INVALID; conntrack logged no reason")
+    for entry in events.adopted(node):
+        if entry.time_ns <= departure.time_ns + _ADOPTION_NS:
+            note = "conntrack had no entry, and made one for it: a connection that the server began, without NAT"
+            return Evidence(Link.ADOPTED, entry, note)
+    return None
 
 
 def _reason(

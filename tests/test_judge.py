@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 import story
 
-from netlab.events import ACK, RST, Event, Packet, SocketEvent
+from netlab.events import (
+    ACK,
+    PSH,
+    RST,
+    TRACE_INVALID_CHAIN,
+    TRACE_TABLE,
+    ConntrackEvent,
+    EntryChange,
+    Event,
+    Packet,
+    SocketEvent,
+    TraceStep,
+    Tuple,
+)
 from netlab.flow import FlowEvents, Leg
 from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult, judge_trial, wilson_interval
 from netlab.window import Reach, reach
@@ -152,6 +165,35 @@ def test_a_reason_of_another_node_is_no_link() -> None:
     events = story.reset()
     events["invalid"] = replace(events["invalid"], netns="server-node")
     assert judge(events).outcome is Outcome.INCONCLUSIVE
+
+
+def _verdict(at_us: int, netns: str = "client-node") -> TraceStep:
+    """A rule found the reply to be `ct state invalid`."""
+    bad = story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
+    time_ns = story.START_NS + at_us * 1000
+    return TraceStep(time_ns, netns, 7, "inet", TRACE_TABLE, TRACE_INVALID_CHAIN, "", "continue", segment=bad)
+
+
+def _adoption(at_us: int, netns: str = "client-node") -> ConntrackEvent:
+    """Conntrack made an entry that the server's packet begins."""
+    flow = story.FLOW
+    orig = Tuple(flow.endpoint, flow.target_port, flow.client_address, flow.client_port, 6)
+    reply = Tuple(flow.client_address, flow.client_port, flow.endpoint, flow.target_port, 6)
+    return ConntrackEvent(story.START_NS + at_us * 1000, netns, EntryChange.NEW, orig, reply, ())
+
+
+@pytest.mark.parametrize(("event", "link"), [(_verdict(70), "invalid"), (_adoption(70), "adopted")])
+def test_nat_skips_a_reply_for_other_reasons_than_the_log_has(event: Event, link: str) -> None:
+    whole = {**story.without(story.reset(), "invalid"), "why": event}
+    trial = judge(whole)
+    assert trial.outcome is Outcome.RESET
+    assert [piece.link.value for piece in trial.evidence if piece.event is event] == [link]
+
+
+@pytest.mark.parametrize("event", [_verdict(60), _verdict(70, "server-node"), _adoption(70, "server-node")])
+def test_what_came_too_early_or_elsewhere_is_no_reason(event: Event) -> None:
+    trial = judge({**story.without(story.reset(), "invalid"), "why": event})
+    assert trial.outcome is Outcome.INCONCLUSIVE
 
 
 def test_of_several_untranslated_replies_the_one_with_the_whole_chain_counts() -> None:

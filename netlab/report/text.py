@@ -155,11 +155,12 @@ class _Picture:
         dropped = not arrived and self._trial.outcome in (Outcome.COMPLETED, Outcome.STALLED)
         self._arrow(right=self._to_left("(3)", reply, self._right, tip="x" if dropped else "<"))
         verdict: list[str] = []
-        for piece in self._seen.get(Link.INVALID, []):
-            assert isinstance(piece.event, InvalidReason)
-            verdict.append(f"conntrack on {piece.event.netns}: {piece.event.text}")
+        for piece in (*self._seen.get(Link.INVALID, []), *self._seen.get(Link.ADOPTED, [])):
+            words = piece.event.text if isinstance(piece.event, InvalidReason) else piece.note
+            verdict.append(f"conntrack on {piece.event.netns}: {words}")
         if Link.REPLY_UNTRANSLATED in self._seen:
-            verdict.append("INVALID: NAT skips it, its source stays")
+            invalid = "INVALID: NAT skips it" if Link.INVALID in self._seen else "NAT has nothing to translate"
+            verdict.append(f"{invalid}, its source stays")
         elif dropped:
             verdict.append("dropped: this packet never reached the client")
         self._row(left=verdict, right=[*self._packet(reply), *([reply.note] if reply.note else [])])
