@@ -18,7 +18,7 @@ from typing import Any
 
 from netlab import codec, plan
 from netlab.errors import UsageError
-from netlab.events import Packet
+from netlab.events import DatagramPacket, Packet
 from netlab.files import write_whole
 from netlab.judge import Result
 from netlab.kubeproxy import ruleset
@@ -167,7 +167,8 @@ def _rules(topology: Topology, facts: Facts) -> dict[str, str]:
 
 def _without_frames(recording: Recording) -> Recording:
     events = tuple(
-        replace(event, frame=b"") if isinstance(event, Packet) and event.frame else event for event in recording.events
+        replace(event, frame=b"") if isinstance(event, Packet | DatagramPacket) and event.frame else event
+        for event in recording.events
     )
     return replace(recording, events=events)
 

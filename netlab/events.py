@@ -100,6 +100,50 @@ class Packet:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuple:
+    """A packet's header, as one direction of a conntrack entry has it; proto is the IP protocol's number.
+
+    The ports are 0 for a protocol that has none.
+    """
+
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+    proto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A packet that is no TCP segment, as its headers have it: UDP, SCTP, or an ICMP message.
+
+    icmp_type and icmp_code are those of an ICMP or ICMPv6 message, None of anything else. about is the header of the
+    packet that an ICMP error answers, as the error quotes it. payload_bytes comes from the IP header, and counts what
+    follows it. ip_id is IPv4's identification, 0 for IPv6.
+    """
+
+    header: Tuple
+    payload_bytes: int
+    ip_id: int = 0
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    about: Tuple | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramPacket:
+    """A datagram crossing one interface. wire_bytes and frame are as a Packet's."""
+
+    time_ns: int
+    netns: str
+    ifname: str
+    direction: Direction
+    datagram: Datagram
+    wire_bytes: int = 0
+    frame: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class InvalidReason:
     """What conntrack logged about a packet, and the packet as it was then, before any translation.
 
@@ -154,24 +198,14 @@ class EntryChange(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tuple:
-    """One direction of a conntrack entry: the packet header it matches. proto is the IP protocol's number."""
-
-    src: Address
-    sport: int
-    dst: Address
-    dport: int
-    proto: int
-
-
-@dataclass(frozen=True, slots=True)
 class ConntrackEvent:
     """A conntrack entry found, made, changed or destroyed, as ctnetlink told it.
 
     status are the names of the IPS_* bits that are set, without the prefix: ("SEEN_REPLY", "ASSURED", "DST_NAT").
     tcp_state is conntrack's own ("SYN_RECV", "ESTABLISHED"), None for other protocols and for events without it.
     time_ns is the kernel's own stamp where it is stamped, otherwise the moment the event was read, which can only be
-    late. A tuple's ports are 0 for a protocol that has none.
+    late. tuple_master is the tuple_orig of the connection that made conntrack expect this one, as an FTP helper does
+    with the data connection that it finds announced; None for any other.
     """
 
     time_ns: int
@@ -183,6 +217,7 @@ class ConntrackEvent:
     tcp_state: str | None = None
     zone: int = 0
     stamped: bool = False
+    tuple_master: Tuple | None = None
 
 
 TRACE_TABLE, TRACE_INVALID_CHAIN = "netlab_trace", "invalid"
@@ -195,7 +230,8 @@ class TraceStep:
 
     trace_id is one packet's way through one hook's chains and on. rule is the rule's text as nft prints it, empty for
     a chain's policy or end; verdict is nftables' word ("accept", "drop", "continue", "jump KUBE-SERVICES"). segment is
-    the packet's, None where the kernel sends none (it comes with a chain's first step). time_ns is when it was read.
+    the packet's, None where the kernel sends none (it comes with a chain's first step); a packet that is no TCP segment
+    has datagram instead. time_ns is when it was read.
     """
 
     time_ns: int
@@ -209,6 +245,7 @@ class TraceStep:
     ifname_in: str = ""
     ifname_out: str = ""
     segment: Segment | None = None
+    datagram: Datagram | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +275,7 @@ class CounterChange:
     by: int
 
 
-Witness: TypeAlias = Packet | InvalidReason | SocketEvent | ConntrackEvent | TraceStep
+Witness: TypeAlias = Packet | DatagramPacket | InvalidReason | SocketEvent | ConntrackEvent | TraceStep
 """What can be evidence for a link of the chain that ends in a reset."""
 
 Event: TypeAlias = Witness | SocketSample | CounterChange

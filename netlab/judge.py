@@ -28,6 +28,7 @@ from netlab.events import (
     RST,
     ConntrackEvent,
     CounterChange,
+    DatagramPacket,
     Direction,
     Event,
     InvalidReason,
@@ -510,7 +511,7 @@ def _merge(chain: tuple[Evidence, ...], proof: tuple[Evidence, ...]) -> tuple[Ev
 
 def _relative(events: FlowEvents, piece: Evidence) -> Evidence:
     syn, syn_ack = events.syn(), events.syn_ack()
-    if isinstance(piece.event, SocketEvent | ConntrackEvent) or piece.event.segment is None:
+    if isinstance(piece.event, SocketEvent | ConntrackEvent | DatagramPacket) or piece.event.segment is None:
         return piece
     if syn is None or syn_ack is None:
         return piece

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from netlab.events import Direction, Packet
+from netlab.events import DatagramPacket, Direction, Packet
 from netlab.recording import Recording, Tap
 
 LINKTYPE_ETHERNET = 1
@@ -94,7 +94,7 @@ def write(recording: Recording, comments: Comments, *, comment: str = "") -> byt
 
     Every tap is in it, with what it lost. A packet whose frame was not kept is not.
     """
-    kept = [event for event in recording.events if isinstance(event, Packet) and event.frame]
+    kept = [event for event in recording.events if isinstance(event, Packet | DatagramPacket) and event.frame]
     packets = sorted(kept, key=lambda packet: packet.time_ns)
     taps = {(tap.netns, tap.ifname): tap for tap in recording.taps}
     for packet in packets:
@@ -113,7 +113,7 @@ def write(recording: Recording, comments: Comments, *, comment: str = "") -> byt
                 packet.direction,
                 packet.wire_bytes,
                 packet.frame,
-                comments.get(packet, ()),
+                comments.get(packet, ()) if isinstance(packet, Packet) else (),
             )
         )
     lost = dict(recording.lost)

@@ -54,10 +54,10 @@ class Source:
 class Recorder:
     """Observers over the given namespaces of a lab, open inside a `with`; what they bring is kept for the Recording.
 
-    Packets are TCP from or to one of `ports` (all TCP without). needs_reasons: where conntrack's reasons can't be
-    observed, entering fails instead of naming it in `blind`. Entering raises LabError where an interface is missing,
-    UnsupportedError where packets can't be observed. With keep_events=False only the losses are kept: for an
-    observation without end.
+    Packets are TCP, UDP and SCTP from or to one of `ports` (any without), and ICMP's errors. needs_reasons: where
+    conntrack's reasons can't be observed, entering fails instead of naming it in `blind`. Entering raises LabError
+    where an interface is missing, UnsupportedError where packets can't be observed. With keep_events=False only the
+    losses are kept: for an observation without end.
     """
 
     def __init__(
@@ -110,7 +110,10 @@ class Recorder:
             rules = self._rules(netns)
             if rules or self._topology.netns(netns).role is Role.NODE:
                 self._open_node(netns, rules)
-        self._counters = [Counters(self._namespaces, netns) for netns in self._netns]
+        self._counters = [
+            Counters(self._namespaces, netns, nftables=bool(self._topology.netns(netns).tables))
+            for netns in self._netns
+        ]
 
     def _open_tap(self, tap: Tap, slots: int) -> None:
         try:
@@ -215,10 +218,10 @@ def record(
 ) -> Recording:
     """Observe a lab that is up until `stop()` or for some seconds, whichever comes first; None is without end.
 
-    netns names the namespaces to observe, None all of them. Packets are those of the Services' ports, or all TCP in a
-    lab without Services. on_events gets what came, several times a second and once at the end, sorted by time; it is
-    called with nothing as soon as every observer is ready. keep_frames and keep_events are the Recorder's. Raises what
-    entering a Recorder raises.
+    netns names the namespaces to observe, None all of them. Packets are those of the Services' ports, or of
+    all ports in a lab without Services. on_events gets what came, several times a second and once at the end, sorted
+    by time; it is called with nothing as soon as every observer is ready. keep_frames and keep_events are the
+    Recorder's. Raises what entering a Recorder raises.
     """
     names = [each.name for each in topology.namespaces] if netns is None else netns
     ports = {

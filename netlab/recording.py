@@ -59,6 +59,8 @@ _TYPES: dict[str, type] = {
         Flow,
         events.Packet,
         events.Segment,
+        events.DatagramPacket,
+        events.Datagram,
         events.InvalidReason,
         events.SocketEvent,
         events.ConntrackEvent,

@@ -14,10 +14,11 @@ import bisect
 import gc
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
+from typing import TypeVar
 
 from netlab import window
 from netlab.errors import NetlabError
@@ -27,6 +28,7 @@ from netlab.events import (
     TRACE_INVALID_CHAIN,
     TRACE_TABLE,
     ConntrackEvent,
+    DatagramPacket,
     Direction,
     Event,
     InvalidReason,
@@ -38,6 +40,7 @@ from netlab.events import (
 )
 from netlab.flow import CANARY_PORT, Flow, flows_in
 from netlab.model import Address, Topology
+from netlab.passages import Passage, follow
 from netlab.recording import Recording
 from netlab.window import Checked, CtOutcome, Differs, Disagreement, Rules
 
@@ -166,8 +169,10 @@ class Journey:
 class Timeline:
     """A recording in order. flows are the recording's, and those that its conntrack events show besides.
 
-    events are all of its events by time. loose are reasons about packets of these flows that no interface saw.
-    unheld says of which namespaces the kernel's log was not compared with the model, and why.
+    passages are the packets without TCP. events are all of its events by time. loose are reasons about packets of these
+    flows that no interface saw.
+    unheld says of which namespaces the kernel's log was not compared with the model, and why. own_tables are those of
+    the topology's own, by namespace, family and name.
     """
 
     recording: Recording
@@ -177,6 +182,8 @@ class Timeline:
     loose: tuple[InvalidReason, ...] = ()
     disagreements: tuple[tuple[int, Disagreement], ...] = ()
     unheld: tuple[str, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    own_tables: frozenset[tuple[str, str, str]] = frozenset()
 
     @cached_property
     def _of(self) -> dict[Flow, list[Journey]]:
@@ -188,6 +195,16 @@ class Timeline:
     def of(self, flow: Flow) -> Sequence[Journey]:
         """The packets of one flow, in the order in which they were first seen."""
         return self._of.get(flow, [])
+
+    def expected_by(self, flow: Flow) -> list[Flow]:
+        """The flows that conntrack expected because of this one: RELATED ones, by their entries' own word."""
+        legs = flow.legs()
+        headers = {
+            ends(event.tuple_orig)
+            for event in self.events
+            if isinstance(event, ConntrackEvent) and event.tuple_master and ends(event.tuple_master) in legs
+        }
+        return [other for other in self.flows if headers & other.legs().keys()]
 
 
 def ends(packet: Segment | Tuple) -> Ends:
@@ -217,11 +234,16 @@ def _build(recording: Recording) -> Timeline:
     flows = tuple(dict.fromkeys((*recording.flows, *found)))
     tracks = _Tracks(flows, events)
     merge = _Merge(flows, tracks)
-    for packet in _in_order(events, _bridges(topology)):
+    for packet in _in_order((event for event in events if isinstance(event, Packet)), _bridges(topology)):
         merge.packet(packet)
     drafts = sorted(merge.drafts, key=lambda draft: draft.time_ns)
-    for number, draft in enumerate(drafts, 1):
-        draft.number = number
+    everything: list[_Draft | Passage] = [*drafts, *_passages(events, topology)]
+    passages = []
+    for number, each in enumerate(sorted(everything, key=lambda each: each.time_ns), 1):
+        if isinstance(each, _Draft):
+            each.number = number
+        else:
+            passages.append(replace(each, number=number))
     _tell_ambiguous(drafts)
     loose = _attach_reasons(drafts, events, tracks)
     _attach_traces(drafts, events, tracks)
@@ -235,7 +257,24 @@ def _build(recording: Recording) -> Timeline:
         tuple(loose),
         tuple(disagreements),
         tuple(unheld),
+        tuple(passages),
+        _own_tables(topology),
     )
+
+
+def _passages(events: Sequence[Event], topology: Topology | None) -> list[Passage]:
+    datagrams = [event for event in events if isinstance(event, DatagramPacket)]
+    if not datagrams:
+        return []
+    interfaces = topology.interfaces() if topology else ()
+    homes = {address.ip: end.netns for end in interfaces for address in end.addresses}
+    return follow(events, _in_order(datagrams, _bridges(topology)), homes)
+
+
+def _own_tables(topology: Topology | None) -> frozenset[tuple[str, str, str]]:
+    """The nftables tables that the topology itself gives its namespaces: (netns, family, name)."""
+    namespaces = topology.namespaces if topology else ()
+    return frozenset((netns.name, table.family, table.name) for netns in namespaces for table in netns.tables)
 
 
 def _topology(recording: Recording) -> Topology | None:
@@ -253,14 +292,17 @@ def _bridges(topology: Topology | None) -> set[tuple[str, str]]:
     return {(b.interface.netns, b.interface.ifname) for b in topology.bridges} if topology else set()
 
 
-def _in_order(events: Iterable[Event], bridges: set[tuple[str, str]]) -> list[Packet]:
+_AnyPacket = TypeVar("_AnyPacket", Packet, DatagramPacket)
+
+
+def _in_order(packets: Iterable[_AnyPacket], bridges: set[tuple[str, str]]) -> list[_AnyPacket]:
     """The packets by time. A packet has one stamp for a bridge and its port: the port is first in, and last out."""
 
-    def place(packet: Packet) -> tuple[int, bool]:
+    def place(packet: _AnyPacket) -> tuple[int, bool]:
         is_bridge = (packet.netns, packet.ifname) in bridges
         return packet.time_ns, is_bridge is (packet.direction is Direction.IN)
 
-    return sorted((event for event in events if isinstance(event, Packet)), key=place)
+    return sorted(packets, key=place)
 
 
 # --- packets to journeys ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Bytes of a packet to a Segment: Ethernet, IPv4 or IPv6, TCP. Pure; what is no TCP segment gives None.
+"""Bytes of a packet to a Segment, or to a Datagram: Ethernet, IPv4 or IPv6, TCP or something else. Pure.
 
 Checksums are not looked at: on a veth they are usually not computed yet.
 """
@@ -10,16 +10,25 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from netlab.events import SYN, Segment, seq_diff
+from netlab.events import SYN, Datagram, Segment, Tuple, seq_diff
 from netlab.model import Address
 
 ETH_HEADER_BYTES = 14
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 """Ethernet's protocol numbers (include/uapi/linux/if_ether.h)."""
 
-IPPROTO_TCP = 6
+IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6, IPPROTO_SCTP = 1, 6, 17, 58, 132
+WITH_PORTS = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP)
+"""Protocols whose headers begin with the source port and the destination port."""
+
+ICMP_ERRORS = (3, 11, 12)
+"""Destination unreachable, time exceeded, parameter problem (RFC 792): they quote the packet that they answer."""
+ICMPV6_FIRST_INFORMATIONAL = 128
+"""ICMPv6 messages of a lower type are errors, and quote the packet that they answer (RFC 4443, section 2.1)."""
+
 _FRAGMENT_OFFSET = 0x1FFF
-_IPV6_HEADER_BYTES = 40
+_IPV4_HEADER_BYTES, _IPV6_HEADER_BYTES, _ICMP_HEADER_BYTES = 20, 40, 8
+_PORTS = struct.Struct("!HH")
 _TCP = struct.Struct("!HHIIBBH")
 _TCP_HEADER_BYTES = 20
 _OPTION_END, _OPTION_NOP, _OPTION_WSCALE, _OPTION_SACK_PERMITTED, _OPTION_SACK, _OPTION_TIMESTAMP = 0, 1, 3, 4, 5, 8
@@ -46,9 +55,54 @@ def decode_ip(packet: bytes) -> Segment | None:
     return _decode_ipv6(packet) if packet[0] >> 4 == 6 else None
 
 
+def decode_datagram(packet: bytes) -> Datagram | None:
+    """The datagram in an IP packet, which may be cut off; None for TCP, and for what decode_ip gives None otherwise."""
+    read = _ip_header(packet)
+    if read is None or read.header.proto == IPPROTO_TCP or read.is_later_fragment:
+        return None
+    rest = packet[read.header_bytes :]
+    proto = read.header.proto
+    if proto not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+        return Datagram(read.header, read.payload_bytes, read.ip_id)
+    if len(rest) < _ICMP_HEADER_BYTES:
+        return None
+    kind, code = rest[0], rest[1]
+    is_error = kind in ICMP_ERRORS if proto == IPPROTO_ICMP else kind < ICMPV6_FIRST_INFORMATIONAL
+    quoted = _ip_header(rest[_ICMP_HEADER_BYTES:]) if is_error else None
+    return Datagram(read.header, read.payload_bytes, read.ip_id, kind, code, quoted.header if quoted else None)
+
+
+class _IpHeader(NamedTuple):
+    header: Tuple
+    header_bytes: int
+    payload_bytes: int
+    ip_id: int
+    is_later_fragment: bool
+
+
+def _ip_header(packet: bytes) -> _IpHeader | None:
+    """An IP packet's header, and the ports behind it; None where it is cut off before them."""
+    if len(packet) >= _IPV6_HEADER_BYTES and packet[0] >> 4 == 6:
+        proto, src, dst, header_bytes = packet[6], packet[8:24], packet[24:40], _IPV6_HEADER_BYTES
+        ((payload_bytes,), ip_id, fragment) = struct.unpack_from("!H", packet, 4), 0, 0
+    elif len(packet) >= _IPV4_HEADER_BYTES and packet[0] >> 4 == 4:
+        proto, src, dst, header_bytes = packet[9], packet[12:16], packet[16:20], (packet[0] & 0xF) * 4
+        total_bytes, ip_id, fragment = struct.unpack_from("!HHH", packet, 2)
+        payload_bytes = total_bytes - header_bytes
+    else:
+        return None
+    later, sport, dport = bool(fragment & _FRAGMENT_OFFSET), 0, 0
+    if proto in WITH_PORTS and not later:
+        if len(packet) < header_bytes + _PORTS.size:
+            return None
+        sport, dport = _PORTS.unpack_from(packet, header_bytes)
+    header = Tuple(_address(src), sport, _address(dst), dport, proto)
+    return _IpHeader(header, header_bytes, payload_bytes, ip_id, later)
+
+
 def _decode_ipv4(packet: bytes) -> Segment | None:
     header_bytes = (packet[0] & 0xF) * 4
-    if len(packet) < max(header_bytes, 20) or packet[9] != IPPROTO_TCP:
+    if len(packet) < max(header_bytes, _IPV4_HEADER_BYTES) or packet[9] != IPPROTO_TCP:
         return None
     total_bytes, ip_id, fragment = struct.unpack_from("!HHH", packet, 2)
     if fragment & _FRAGMENT_OFFSET:

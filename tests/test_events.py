@@ -9,9 +9,9 @@ from ipaddress import IPv6Address, ip_address
 import pytest
 import story
 
-from netlab.events import ACK, FIN, PSH, SYN, Direction, Segment, flag_names, seq_diff
+from netlab.events import ACK, FIN, PSH, SYN, Datagram, Direction, Segment, Tuple, flag_names, seq_diff
 from netlab.flow import FlowEvents, Leg
-from netlab.wire import decode_frame, decode_ip
+from netlab.wire import decode_datagram, decode_frame, decode_ip
 
 CLIENT, SERVER = ip_address("10.0.0.2"), ip_address("10.0.1.2")
 CLIENT6, SERVER6 = ip_address("fd00::2"), ip_address("fd00:1::2")
@@ -153,6 +153,63 @@ def test_a_frame_that_is_cut_off_after_the_headers_keeps_its_length() -> None:
 )
 def test_what_is_no_whole_tcp_header_is_nothing(packet: bytes) -> None:
     assert decode_ip(packet) is None
+
+
+def udp(payload: bytes = b"") -> bytes:
+    return struct.pack("!HHHH", 40000, 53, 8 + len(payload), 0) + payload
+
+
+def icmp(kind: int, code: int, rest: bytes = b"") -> bytes:
+    return struct.pack("!BBHI", kind, code, 0xBEEF, 0) + rest
+
+
+TO_DNS = Tuple(CLIENT, 40000, SERVER, 53, 17)
+
+
+def test_a_datagram_is_read() -> None:
+    assert decode_datagram(ipv4(udp(b"hello"), protocol=17)) == Datagram(TO_DNS, 13, 1)
+    read = decode_datagram(ipv6(udp(b"hello"), next_header=17))
+    assert read == Datagram(Tuple(CLIENT6, 40000, SERVER6, 53, 17), 13)
+
+
+def test_an_icmp_error_has_the_header_that_it_quotes() -> None:
+    quoted = ipv4(udp(b"hello"), protocol=17)
+    error = Datagram(Tuple(CLIENT, 0, SERVER, 0, 1), 8 + len(quoted), 1, 3, 3, TO_DNS)
+    assert decode_datagram(ipv4(icmp(3, 3, quoted), protocol=1)) == error
+    # Eight bytes behind the quoted header are all that RFC 792 asks for.
+    assert decode_datagram(ipv4(icmp(11, 0, quoted[:28]), protocol=1)) == replace(
+        error, payload_bytes=36, icmp_type=11, icmp_code=0
+    )
+    quoted6 = ipv6(tcp(SYN))
+    assert decode_datagram(ipv6(icmp(1, 4, quoted6), next_header=58)) == Datagram(
+        Tuple(CLIENT6, 0, SERVER6, 0, 58), 8 + len(quoted6), 0, 1, 4, Tuple(CLIENT6, 40000, SERVER6, 80, 6)
+    )
+
+
+def test_an_icmp_message_that_is_no_error_quotes_nothing() -> None:
+    packet = ipv4(icmp(8, 0, ipv4(udp(), protocol=17)), protocol=1)
+    assert decode_datagram(packet) == Datagram(Tuple(CLIENT, 0, SERVER, 0, 1), 36, 1, 8, 0)
+
+
+def test_what_an_error_quotes_in_part_is_left_out() -> None:
+    read = decode_datagram(ipv4(icmp(3, 3, ipv4(udp(), protocol=17)[:20]), protocol=1))
+    assert read == Datagram(Tuple(CLIENT, 0, SERVER, 0, 1), 28, 1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        b"\x45",
+        b"\x60" * 39,
+        ipv4(tcp(ACK)),
+        ipv4(udp(b"hello"), protocol=17, fragment=1),
+        ipv4(udp(), protocol=17)[:23],
+        ipv4(icmp(3, 3), protocol=1)[:27],
+    ],
+)
+def test_what_is_tcp_or_not_whole_is_no_datagram(packet: bytes) -> None:
+    assert decode_datagram(packet) is None
 
 
 def test_the_same_segment_is_known_on_both_sides_of_nat() -> None:

@@ -17,6 +17,7 @@ from netlab.flow import Leg
 from netlab.judge import Evidence, Link
 from netlab.report import ladder, sequence
 from netlab.report.sequence import Arrow, Fold, Ladder
+from netlab.timeline import Journey
 
 
 def drawn(events: Iterable[Event], **changes: Any) -> Ladder:
@@ -310,7 +311,9 @@ def test_a_fold_counts_what_it_hides_and_evidence_is_never_hidden() -> None:
     assert [each.number for each in shown if each.evidence] == [4, 8]
 
     result, recording = pictures.run(pictures.dropped(), fixes=("drop-invalid",))
-    late = arrow(picture, 20).journey.crossings[0].parts[0]
+    journey = arrow(picture, 20).journey
+    assert isinstance(journey, Journey)
+    late = journey.crossings[0].parts[0]
     trial = replace(result.trials[0], evidence=(Evidence(Link.REPLY, late, "late, but evidence"),))
     again = sequence.build(timeline.build(recording), trial.flow, trial)
     assert [(row.number, row.notes) for row in again.rows if isinstance(row, Arrow) and row.evidence] == [

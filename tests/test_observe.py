@@ -7,19 +7,31 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
 from private_lab import PrivateLab
-from test_events import ipv4, ipv6, segment, tcp
+from test_events import icmp, ipv4, ipv6, segment, tcp, udp
 
 from netlab.errors import LabError, UnsupportedError
-from netlab.events import ACK, SYN, Direction, InvalidReason, Packet, SocketEvent
+from netlab.events import (
+    ACK,
+    SYN,
+    Datagram,
+    DatagramPacket,
+    Direction,
+    Event,
+    InvalidReason,
+    Packet,
+    SocketEvent,
+    Tuple,
+)
 from netlab.model import Interface, Netns, Role, Topology, Veth
 from netlab.observe import invalid, packets
 from netlab.observe.canary import send_canary
 from netlab.observe.invalid import InvalidObserver, decode_reason
-from netlab.observe.packets import SNAPLEN_BYTES, PacketObserver, tcp_ports_filter
+from netlab.observe.packets import SNAPLEN_BYTES, PacketObserver, ports_filter
 from netlab.observe.sockets import socket_error, tcp_info
 from netlab.observe.watch import Watch
 
@@ -65,7 +77,7 @@ def filtered(frame: bytes, *ports: int) -> int | None:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with left, right:
         right.setblocking(False)
-        packets.attach_filter(right, tcp_ports_filter(ports))
+        packets.attach_filter(right, ports_filter(ports))
         try:
             left.send(frame)
             return len(right.recv(65536))
@@ -89,13 +101,26 @@ def ethernet(packet: bytes) -> bytes:
         (ethernet(ipv4(tcp(ACK, payload=b"x" * 1000))), (80,), SNAPLEN_BYTES),
         (ethernet(ipv4(tcp(ACK))), (81,), None),
         (ethernet(ipv6(tcp(ACK))), (81,), None),
-        (ethernet(ipv4(tcp(ACK), protocol=17)), (80,), None),
         (ethernet(ipv4(tcp(ACK), fragment=1)), (80,), None),
-        (ethernet(ipv6(tcp(ACK), next_header=17)), (80,), None),
+        (ethernet(ipv6(tcp(ACK), next_header=44)), (80,), None),
+        (ethernet(ipv4(udp(b"hello"), protocol=17)), (53,), 47),
+        (ethernet(ipv4(udp(b"hello"), protocol=17)), (80,), None),
+        (ethernet(ipv4(udp(b"hello"), protocol=17)), (), 47),
+        (ethernet(ipv6(udp(b"hello"), next_header=17)), (40000,), 67),
+        (ethernet(ipv4(udp(b"hello"), protocol=132)), (53,), 47),
+        (ethernet(ipv4(udp(b"hello"), protocol=47)), (), None),
+        (ethernet(ipv4(icmp(3, 3, udp()), protocol=1)), (80,), 50),
+        (ethernet(ipv4(icmp(11, 0, udp()), options=b"\1\1\1\0", protocol=1)), (80,), 54),
+        (ethernet(ipv4(icmp(12, 0), protocol=1)), (80,), 42),
+        (ethernet(ipv4(icmp(8, 0), protocol=1)), (), None),
+        (ethernet(ipv6(icmp(2, 0), next_header=58)), (80,), 62),
+        (ethernet(ipv6(icmp(128, 0), next_header=58)), (), None),
         (b"\2" * 12 + b"\x08\x06" + ipv4(tcp(ACK)), (80,), None),
     ],
 )
-def test_the_filter_takes_tcp_of_the_ports_alone(frame: bytes, ports: tuple[int, ...], length: int | None) -> None:
+def test_the_filter_takes_the_ports_and_icmp_errors_alone(
+    frame: bytes, ports: tuple[int, ...], length: int | None
+) -> None:
     assert filtered(frame, *ports) == length
 
 
@@ -173,6 +198,27 @@ def test_both_ends_of_a_veth_pair_see_a_handshake_in_order(pair: PrivateLab) -> 
 
 
 @pytest.mark.kernel
+def test_a_datagram_to_a_closed_port_and_the_error_that_answers_it_are_seen(pair: PrivateLab) -> None:
+    def came_back(event: Event) -> bool:
+        return isinstance(event, DatagramPacket) and event.direction is Direction.IN
+
+    with Watch() as watch:
+        watch.add(PacketObserver(pair, "left", "eth0", {53}))
+        with pair.socket("left", socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect((str(RIGHT), 53))
+            client.send(b"hello")
+            port = client.getsockname()[1]
+            assert watch.until(lambda: watch.saw(came_back), 5)
+        events, _ = watch.take()
+    asked = Tuple(LEFT, port, RIGHT, 53, 17)
+    seen = [event for event in events if isinstance(event, DatagramPacket)]
+    assert [(event.direction, replace(event.datagram, ip_id=0)) for event in seen] == [
+        (Direction.OUT, Datagram(asked, 13)),
+        (Direction.IN, Datagram(Tuple(RIGHT, 0, LEFT, 0, 1), 41, 0, 3, 3, asked)),
+    ]
+
+
+@pytest.mark.kernel
 def test_other_ports_are_not_seen(pair: PrivateLab) -> None:
     with Watch() as watch:
         watch.add(PacketObserver(pair, "left", "eth0", {80}))
@@ -203,7 +249,7 @@ def test_the_ring_goes_round(pair: PrivateLab) -> None:
     seen = []
     for seq in range(50):
         send_canary(pair, "left", RIGHT, 80, seq)
-        seen += [packet.segment.seq for packet in observer.read()]
+        seen += [packet.segment.seq for packet in observer.read() if isinstance(packet, Packet)]
     assert seen == list(range(50))
     assert observer.lost() == 0
     observer.close()

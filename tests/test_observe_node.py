@@ -28,14 +28,19 @@ from netlab.events import (
 from netlab.observe import conntrack
 from netlab.observe.canary import send_canary
 from netlab.observe.conntrack import ConntrackObserver, decode_entry
-from netlab.observe.counters import Counters, parse_proc
+from netlab.observe.counters import Counters, parse_nft, parse_proc
 from netlab.observe.netlink import attribute
 from netlab.observe.packets import FrameObserver
 from netlab.observe.sockets import samples
 from netlab.observe.trace import TraceObserver, marking_table, rules_by_handle
 from netlab.observe.watch import Watch
 
-TRACKED = "table ip t { chain c { type filter hook input priority 0; ct state invalid counter; }; }"
+TRACKED = """\
+table ip t {
+  chain c { type filter hook input priority 0; ct state invalid counter; }
+  chain sent { type filter hook output priority 0; }
+}
+"""
 
 
 @pytest.fixture
@@ -222,7 +227,8 @@ def test_rules_are_found_by_family_table_and_handle() -> None:
 
 def test_a_namespace_that_tracks_nothing_is_not_made_to() -> None:
     assert "ct state" not in marking_table({80}, conntrack=False)
-    assert marking_table({80, 8080}, conntrack=True).count("ct state invalid tcp dport { 80, 8080 }") == 2
+    invalid = "ct state invalid meta l4proto { tcp, udp, sctp } th dport { 80, 8080 }"
+    assert marking_table({80, 8080}, conntrack=True).count(invalid) == 2
 
 
 @pytest.mark.kernel
@@ -245,13 +251,28 @@ def test_the_path_of_a_packet_is_told_and_the_table_goes(pair: PrivateLab) -> No
     assert (syn.ifname_in, syn.ifname_out) == ("eth0", "")
     assert syn.segment is not None
     assert (syn.segment.src, syn.segment.sport, syn.segment.dport) == (LEFT, port, 80)
+    invalid_rule = "ct state invalid meta l4proto { tcp, udp, sctp } th dport 80 meta nftrace set 1"
     invalid = [(step.table, step.chain, step.rule, step.verdict) for step in steps if "invalid" in step.rule]
     assert invalid == [
-        (TRACE_TABLE, TRACE_INVALID_CHAIN, "ct state invalid tcp dport 80 meta nftrace set 1", "continue"),
+        (TRACE_TABLE, TRACE_INVALID_CHAIN, invalid_rule, "continue"),
         ("t", "c", "ct state invalid counter", "continue"),
     ]
     assert lost == (("the rules' traces on right", 0),)
     assert pair.run("right", "nft", "list", "tables") == "table ip t\n"
+
+
+@pytest.mark.kernel
+def test_the_path_of_a_datagram_and_of_the_error_that_answers_it_is_told(pair: PrivateLab) -> None:
+    with Watch() as watch:
+        watch.add(TraceObserver(pair, "right", {53}, conntrack=True))
+        with pair.socket("left", socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect((str(RIGHT), 53))
+            client.send(b"hello")
+            port = client.getsockname()[1]
+            assert watch.until(lambda: watch.saw(lambda e: isinstance(e, TraceStep) and e.chain == "sent"), 5)
+        events, _ = watch.take()
+    shown = [(step.chain, step.datagram.header) for step in events if isinstance(step, TraceStep) and step.datagram]
+    assert shown == [("c", Tuple(LEFT, port, RIGHT, 53, 17)), ("sent", Tuple(RIGHT, 0, LEFT, 0, 1))]
 
 
 @pytest.mark.kernel
@@ -278,6 +299,25 @@ def test_steps_that_found_no_room_are_counted(pair: PrivateLab) -> None:
 def test_counters_are_read_from_both_kinds_of_files_without_gauges() -> None:
     text = "Tcp: RtoMin MaxConn InSegs\nTcp: 200 -1 7\nIp6InReceives 12\nTcpExt: A\nTcpExt: 3\n"
     assert parse_proc(text) == {"Tcp.MaxConn": -1, "Tcp.InSegs": 7, "Ip6InReceives": 12, "TcpExt.A": 3}
+
+
+def test_nftables_counters_are_read_by_table_and_name() -> None:
+    text = (
+        'table inet tour {\n\tcounter new {\n\t\tpackets 2 bytes 84\n\t}\n\tcounter related {\n\t\tcomment "x"\n'
+        "\t\tpackets 1 bytes 56\n\t}\n}\ntable ip other {\n\tcounter new {\n\t\tpackets 0 bytes 0\n\t}\n}\n"
+    )
+    assert parse_nft(text) == {"tour.new": 2, "tour.related": 1, "other.new": 0}
+
+
+@pytest.mark.kernel
+def test_a_counter_of_nftables_that_changed_is_told(pair: PrivateLab) -> None:
+    pair.run(
+        "right", "nft", "table ip u { counter a { }; chain c { type filter hook input priority 1; counter name a; }; }"
+    )
+    counters = Counters(pair, "right", nftables=True)
+    send_canary(pair, "left", RIGHT, 80, 1)
+    assert counters.grown("u.a") == 1
+    assert ("u.a", 1) in {(change.name, change.by) for change in counters.changes()}
 
 
 @pytest.mark.kernel

@@ -24,6 +24,9 @@ from netlab.capabilities import probe
 from netlab.events import (
     ConntrackEvent,
     CounterChange,
+    Datagram,
+    DatagramPacket,
+    Direction,
     EntryChange,
     Event,
     InvalidReason,
@@ -211,6 +214,10 @@ def test_each_event_is_a_line() -> None:
     entry = ConntrackEvent(at, "node", EntryChange.UPDATE, orig, reply, ("SEEN_REPLY", "DST_NAT"), "ESTABLISHED", 3)
     rst = story.segment(Leg.CLIENT_TO_ENDPOINT, 4, 7, 0, window=0)
     step = TraceStep(at, "node", 0xAB, "ip", "nat", "PREROUTING", "counter", "jump X", "eth0", "", rst)
+    to_dns = Tuple(story.FLOW.client_address, 40000, story.FLOW.endpoint, 53, 17)
+    error = Tuple(story.FLOW.endpoint, 0, story.FLOW.client_address, 0, 1)
+    port_unreachable = Datagram(error, 41, 7, 3, 3, to_dns)
+    expected = ConntrackEvent(at, "node", EntryChange.NEW, orig, reply, ("EXPECTED",), "SYN_SENT", tuple_master=orig)
     sample = SocketSample(at, "server", story.FLOW.endpoint, 8080, "ESTABLISHED", 2304, 65535, 3, 0, 1, 4096)
     events = [
         named["syn"],
@@ -223,6 +230,9 @@ def test_each_event_is_a_line() -> None:
         TraceStep(at, "node", 0xAB, "ip", "nat", "X", "", "continue"),
         sample,
         CounterChange(at, "client", "Tcp.OutRsts", 1),
+        DatagramPacket(at, "client", "eth0", Direction.IN, port_unreachable),
+        TraceStep(at, "node", 0xAC, "inet", "tour", "states", "counter", "continue", datagram=Datagram(to_dns, 13)),
+        expected,
     ]
     assert "\n".join(line(event, story.START_NS) for event in events) == (
         "    0.000010  client/eth0 out  10.0.0.2:40000 > 192.168.0.2:80 SYN seq 1000 ack 0 win 2304 len 0\n"
@@ -238,7 +248,13 @@ def test_each_event_is_a_line() -> None:
         "    1.500000  node  rules: 000000ab ip nat X: end of chain -> continue\n"
         "    1.500000  server  socket 10.0.1.2:8080 ESTABLISHED: send window 2,304, receive window 65,535, "
         "3 segments unacknowledged, 4,096 bytes not sent, 1 retransmissions\n"
-        "    1.500000  client  counter Tcp.OutRsts: +1"
+        "    1.500000  client  counter Tcp.OutRsts: +1\n"
+        "    1.500000  client/eth0 in  10.0.1.2 > 10.0.0.2 ICMP port unreachable len 41, "
+        "about udp 10.0.0.2:40000 > 10.0.1.2:53\n"
+        "    1.500000  node  rules: 000000ac inet tour states: counter -> continue "
+        "[10.0.0.2:40000 > 10.0.1.2:53 UDP len 13]\n"
+        "    1.500000  node  conntrack entry new: tcp SYN_SENT 10.0.0.2:40000 > 192.168.0.2:80, "
+        "replies 10.0.1.2:8080 > 10.0.0.2:40000 [EXPECTED], expected by 10.0.0.2:40000 > 192.168.0.2:80"
     )
 
 

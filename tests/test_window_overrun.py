@@ -15,7 +15,7 @@ from private_lab import PrivateLab
 
 from netlab import experiments, recorder
 from netlab.errors import LabError
-from netlab.events import InvalidReason, Packet, SocketEvent, SocketEventKind
+from netlab.events import DatagramPacket, InvalidReason, Packet, SocketEvent, SocketEventKind
 from netlab.flow import FlowEvents
 from netlab.judge import Conclusion, Link, Observed, Outcome, Result, StimulusProof, TrialResult, judge_trial
 from netlab.observe import packets
@@ -158,7 +158,7 @@ def test_a_burst_too_small_to_matter_is_inconclusive() -> None:
 
 
 def test_blind_packet_observers_make_it_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packets, "tcp_ports_filter", lambda *_: BLIND)
+    monkeypatch.setattr(packets, "ports_filter", lambda *_: BLIND)
     result = run(part(), 1)
     assert of_all(result) == (
         Conclusion.INCONCLUSIVE,
@@ -177,7 +177,7 @@ def test_blind_packet_observers_make_it_inconclusive(monkeypatch: pytest.MonkeyP
 
 def test_one_blind_packet_observer_at_the_server_makes_it_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     class Blind(PacketObserver):
-        def read(self) -> list[Packet]:
+        def read(self) -> list[Packet | DatagramPacket]:
             return [] if self.name == "the packets on server/eth0" else super().read()
 
     monkeypatch.setattr(recorder, "PacketObserver", Blind)

@@ -11,11 +11,15 @@ from netlab.judge import Proof
 from netlab.topology.shapes import Fields, Key, Text
 
 LIVE = True
-DOC = "a counter of a namespace has grown since the trial began (names as `netlab watch` and nstat show them)"
+DOC = "a counter of a namespace has grown since the trial began (named as `netlab watch` shows it)"
 ARGUMENTS = Fields(
     {
         "in": Key(NETNS, "the namespace", required=True),
-        "name": Key(Text("a counter's name"), "TcpExt.TCPTimeouts, conntrack.invalid, …", required=True),
+        "name": Key(
+            Text("a counter's name"),
+            "TcpExt.TCPTimeouts, conntrack.invalid, TABLE.COUNTER of nftables, …",
+            required=True,
+        ),
         "at_least": Key(COUNT, "by how much at least (default 1)"),
     }
 )

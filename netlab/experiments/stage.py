@@ -126,7 +126,9 @@ class Stage:
 
     def count(self, netns: str) -> None:
         """Begin to count in a namespace."""
-        self._counters.setdefault(netns, Counters(self.namespaces, netns))
+        if netns not in self._counters:
+            tables = self.topology.netns(netns).tables
+            self._counters[netns] = Counters(self.namespaces, netns, nftables=bool(tables))
 
     def counted(self, netns: str, name: str) -> int:
         """How far a counter of a namespace has gone since `count`; KeyError without it."""

@@ -26,7 +26,7 @@ _NFNL_SUBSYS_CTNETLINK = 1
 _NEW, _GET, _DELETE = (_NFNL_SUBSYS_CTNETLINK << 8 | message for message in (0, 1, 2))
 _NLM_F_CREATE = 0x400
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_ZONE, _CTA_TIMESTAMP = 1, 2, 3, 4, 18, 20
-_CTA_TIMESTAMP_EVENT = 27
+_CTA_TUPLE_MASTER, _CTA_TIMESTAMP_EVENT = 14, 27
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
 _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 1, 1
@@ -145,6 +145,7 @@ def decode_entry(body: bytes, netns: str, change: EntryChange) -> ConntrackEvent
         tcp_state=_TCP_STATES[tcp_state[0]] if tcp_state and tcp_state[0] < len(_TCP_STATES) else None,
         zone=int.from_bytes(told.get(_CTA_ZONE, b""), "big"),
         stamped=bool(stamp),
+        tuple_master=_tuple(told[_CTA_TUPLE_MASTER]) if _CTA_TUPLE_MASTER in told else None,
     )
 
 

@@ -1,16 +1,19 @@
-"""A namespace's counters before and after: SNMP's as `nstat` shows them, conntrack's as `conntrack -S` does.
+"""A namespace's counters before and after: SNMP's as `nstat` shows them, conntrack's as `conntrack -S` does, nftables'.
 
-Reading them changes nothing. They count for the whole namespace, not for one flow.
+Of nftables' those that have a name: `nft list counters`. Reading them changes nothing. They count for the whole
+namespace, not for one flow.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 from netlab.events import CounterChange
+from netlab.kernel import nft
 from netlab.observe import Namespaces
 from netlab.observe.netlink import attributes, dump
 
@@ -30,30 +33,40 @@ _CONNTRACK = {
 }
 """enum ctattr_stats_cpu of nfnetlink_conntrack.h, but for those that are no longer used."""
 
+_NFT_LINE = re.compile(r"\t?(?:(table) \S+|counter) (\S+) \{")
+_NFT_PACKETS = re.compile(r"\s+packets (\d+) bytes \d+")
+
 _GAUGES = ("Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.CurrEstab")
 """What stands among the counters without counting."""
 
 
 class Counters:
-    """A namespace's counters as they are when this is made."""
+    """A namespace's counters as they are when this is made; those of nftables where it is said to have some."""
 
-    def __init__(self, namespaces: Namespaces, netns: str) -> None:
-        self._namespaces, self._netns = namespaces, netns
-        self._before = _read(namespaces, netns)
+    def __init__(self, namespaces: Namespaces, netns: str, *, nftables: bool = False) -> None:
+        self._namespaces, self._netns, self._nftables = namespaces, netns, nftables
+        self._before = self._read()
 
     def grown(self, name: str) -> int:
         """How far one counter has gone since; 0 for a name that there is none of."""
-        return _read(self._namespaces, self._netns)[name] - self._before[name]
+        return self._read()[name] - self._before[name]
 
     def changes(self) -> list[CounterChange]:
         """What has changed since, by name; from now on, since now."""
-        before, self._before = self._before, _read(self._namespaces, self._netns)
+        before, self._before = self._before, self._read()
         now_ns = time.time_ns()
         return [
             CounterChange(now_ns, self._netns, name, by)
             for name, value in sorted(self._before.items())
             if (by := value - before[name])
         ]
+
+    def _read(self) -> Counter[str]:
+        counters = _read(self._namespaces, self._netns)
+        if self._nftables:
+            with self._namespaces.inside(self._netns):
+                counters.update(parse_nft(nft("list counters")))
+        return counters
 
 
 def _read(namespaces: Namespaces, netns: str) -> Counter[str]:
@@ -72,6 +85,19 @@ def _read(namespaces: Namespaces, netns: str) -> Counter[str]:
         counters.update(
             {f"conntrack.{name}": int.from_bytes(told.get(k, b""), "big") for k, name in _CONNTRACK.items()}
         )
+    return counters
+
+
+def parse_nft(text: str) -> dict[str, int]:
+    """The packets in what `nft list counters` prints, by table and counter: "tour.related"."""
+    counters: dict[str, int] = {}
+    table = counter = ""
+    for line in text.splitlines():
+        if found := _NFT_LINE.match(line):
+            kind, name = found.groups()
+            table, counter = (name, "") if kind == "table" else (table, name)
+        elif counter and (found := _NFT_PACKETS.match(line)):
+            counters[f"{table}.{counter}"] = int(found[1])
     return counters
 
 

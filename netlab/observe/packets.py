@@ -1,8 +1,8 @@
 """Packets on one interface: an AF_PACKET socket with a ring in shared memory, the kernel's stamps, and a filter in it.
 
 A FrameObserver brings the frames that its filter takes, cut off where it is told to. A PacketObserver is one whose
-frames are TCP of the wanted ports, decoded. The kernel counts what the ring had no room for. An open AF_PACKET socket
-makes the kernel clone each packet of its interface: that is all it changes there.
+frames are those of the wanted ports and ICMP's errors, decoded. The kernel counts what the ring had no room for. An
+open AF_PACKET socket makes the kernel clone each packet of its interface: that is all it changes there.
 """
 
 from __future__ import annotations
@@ -15,9 +15,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from netlab.errors import UnsupportedError
-from netlab.events import Direction, Packet
+from netlab.events import DatagramPacket, Direction, Packet
 from netlab.observe import Namespaces
-from netlab.wire import ETH_P_IP, ETH_P_IPV6, IPPROTO_TCP, decode_frame
+from netlab.wire import (
+    ETH_HEADER_BYTES,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    ICMP_ERRORS,
+    ICMPV6_FIRST_INFORMATIONAL,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    WITH_PORTS,
+    decode_datagram,
+    decode_frame,
+)
 
 SNAPLEN_BYTES = 160
 """Enough for Ethernet, IPv4 with options or IPv6, and TCP with all its options: 14 + 60 + 60 bytes at most."""
@@ -136,10 +147,10 @@ def _ring_geometry(snaplen_bytes: int) -> tuple[int, int]:
 
 
 class PacketObserver(FrameObserver):
-    """The TCP packets that cross one interface and have one of `ports` as source or destination port; all without.
+    """The packets that cross one interface: TCP, UDP and SCTP with one of `ports` (any without), and ICMP's errors.
 
     keep_frames keeps each one's bytes, up to snaplen_bytes of them, and its length on the wire. Ring and errors are
-    FrameObserver's. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME 'tcp and port PORT'`.
+    FrameObserver's. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME 'port PORT or icmp[0] == 3 or …'`.
     """
 
     def __init__(
@@ -154,28 +165,30 @@ class PacketObserver(FrameObserver):
         snaplen_bytes: int = SNAPLEN_BYTES,
     ) -> None:
         self._keep_frames = keep_frames
-        program = tcp_ports_filter(ports, snaplen_bytes)
+        program = ports_filter(ports, snaplen_bytes)
         super().__init__(namespaces, netns, ifname, program, snaplen_bytes, slots)
 
-    def read(self) -> list[Packet]:
+    def read(self) -> list[Packet | DatagramPacket]:
         """The packets that wait, in the order they crossed the interface."""
-        packets = []
+        packets: list[Packet | DatagramPacket] = []
         for frame in self.frames():
-            segment = decode_frame(frame.data)
-            if segment is None:
-                continue
             kept = (frame.wire_bytes, frame.data) if self._keep_frames else (0, b"")
-            packets.append(Packet(frame.time_ns, frame.netns, frame.ifname, frame.direction, segment, *kept))
+            where = (frame.time_ns, frame.netns, frame.ifname, frame.direction)
+            segment = decode_frame(frame.data)
+            if segment is not None:
+                packets.append(Packet(*where, segment, *kept))
+            elif datagram := decode_datagram(frame.data[ETH_HEADER_BYTES:]):
+                packets.append(DatagramPacket(*where, datagram, *kept))
         return packets
 
 
 # Classic BPF, of include/uapi/linux/bpf_common.h: operation codes by the names `bpf_asm` has for them.
-_LDH, _LDB, _LDH_X, _LDXB_MSH, _JEQ, _JGE, _JSET, _RET = 0x28, 0x30, 0x48, 0xB1, 0x15, 0x35, 0x45, 0x06
+_LDH, _LDB, _LDH_X, _LDB_X, _LDXB_MSH, _JEQ, _JGE, _JSET, _RET = 0x28, 0x30, 0x48, 0x50, 0xB1, 0x15, 0x35, 0x45, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 
 
-def tcp_ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> bytes:
-    """A classic BPF program for Ethernet frames: TCP over IPv4 or IPv6, from or to one of the ports (any without).
+def ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> bytes:
+    """A classic BPF program for Ethernet frames: what a PacketObserver takes.
 
     It returns snaplen_bytes for those and 0 for the rest. Later fragments and IPv6 extension headers don't match.
     """
@@ -185,11 +198,16 @@ def tcp_ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -
         (_LDH, 12, "", ""),
         (_JEQ, ETH_P_IPV6, "ipv6", ""),
         (_JEQ, ETH_P_IP, "", "no"),
-        (_LDB, 14 + 9, "", ""),
-        (_JEQ, IPPROTO_TCP, "", "no"),
         (_LDH, 14 + 6, "", ""),
         (_JSET, 0x1FFF, "no", ""),
         (_LDXB_MSH, 14, "", ""),
+        (_LDB, 14 + 9, "", ""),
+        *((_JEQ, protocol, "ports", "") for protocol in WITH_PORTS),
+        (_JEQ, IPPROTO_ICMP, "", "no"),
+        (_LDB_X, 14, "", ""),
+        *((_JEQ, kind, "yes", "") for kind in ICMP_ERRORS),
+        (_RET, 0, "", ""),
+        "ports",
         (_LDH_X, 14, "", ""),
         *wanted,
         (_LDH_X, 14 + 2, "", ""),
@@ -197,7 +215,11 @@ def tcp_ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -
         (_RET, 0, "", ""),
         "ipv6",
         (_LDB, 14 + 6, "", ""),
-        (_JEQ, IPPROTO_TCP, "", "no"),
+        *((_JEQ, protocol, "ports6", "") for protocol in WITH_PORTS),
+        (_JEQ, IPPROTO_ICMPV6, "", "no"),
+        (_LDB, 14 + 40, "", ""),
+        (_JGE, ICMPV6_FIRST_INFORMATIONAL, "no", "yes"),
+        "ports6",
         (_LDH, 14 + 40, "", ""),
         *wanted,
         (_LDH, 14 + 42, "", ""),

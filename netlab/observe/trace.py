@@ -20,7 +20,7 @@ from netlab.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
 from netlab.kernel import nft, nftables
 from netlab.observe import Namespaces
 from netlab.observe.netlink import Subscription, attributes
-from netlab.wire import decode_ip
+from netlab.wire import decode_datagram, decode_ip
 
 LIMIT = "limit rate 100/second burst 100 packets"
 """How many packets are traced that are of no special kind."""
@@ -54,7 +54,7 @@ _RULE_END = re.compile(r" # handle (\d+)$")
 
 
 class TraceObserver:
-    """The path of TCP packets from or to one of `ports` (of all without), and of ICMP errors, in one namespace.
+    """The path of packets of TCP, UDP and SCTP from or to one of `ports` (any without), and of ICMP's errors.
 
     conntrack says whether the namespace tracks connections: a rule that asks conntrack would make it begin to.
     UnsupportedError or LabError where the kernel can't trace or refuses the table.
@@ -120,7 +120,8 @@ class TraceObserver:
 def marking_table(ports: Collection[int], *, conntrack: bool) -> str:
     """The commands that make the marking table anew: before conntrack (priority -200) one chain, after it another."""
     wanted = ", ".join(str(port) for port in sorted(ports))
-    ours = [f"tcp {end} {{ {wanted} }}" for end in ("dport", "sport")] if ports else ["meta l4proto tcp"]
+    with_ports = "meta l4proto { tcp, udp, sctp }"
+    ours = [f"{with_ports} th {end} {{ {wanted} }}" for end in ("dport", "sport")] if ports else [with_ports]
     lines = [
         f"add table inet {TRACE_TABLE}",
         f"delete table inet {TRACE_TABLE}",
@@ -183,7 +184,7 @@ def decode_step(body: bytes, netns: str, rules: dict[tuple[str, str, int], str],
         verdict = _VERDICTS.get(_number(told, _POLICY), "")
     else:
         verdict = _verdict(attributes(told.get(_VERDICT, b"")))
-    header = told.get(_NETWORK_HEADER, b"")
+    packet = told.get(_NETWORK_HEADER, b"") and told[_NETWORK_HEADER] + told.get(_TRANSPORT_HEADER, b"")
     return TraceStep(
         time_ns=time.time_ns(),
         netns=netns,
@@ -195,7 +196,8 @@ def decode_step(body: bytes, netns: str, rules: dict[tuple[str, str, int], str],
         verdict=verdict,
         ifname_in=ifnames.get(_number(told, _IIF), ""),
         ifname_out=ifnames.get(_number(told, _OIF), ""),
-        segment=decode_ip(header + told.get(_TRANSPORT_HEADER, b"")) if header else None,
+        segment=decode_ip(packet),
+        datagram=decode_datagram(packet),
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from netlab.model import Netns, Protocol, Role, Service, ServicePort, Topology
+from netlab.report.datagrams import endpoint
 from netlab.report.markup import Markup, join, tag, wrap_text
 from netlab.report.markup import path as draw
-from netlab.report.sequence import endpoint
 
 BOX_WIDTH = 190
 """Every box's, in the user units that are CSS pixels when the picture is drawn at its own width."""

@@ -23,6 +23,7 @@ from netlab.errors import NetlabError
 from netlab.events import (
     ConntrackEvent,
     CounterChange,
+    DatagramPacket,
     InvalidReason,
     Packet,
     SocketEvent,
@@ -35,11 +36,13 @@ from netlab.explain import Explanation, Step, explain
 from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.kubeproxy import ruleset
 from netlab.model import Topology
+from netlab.passages import Passage
 from netlab.recording import Recording
 from netlab.report import chart, graph, ladder_svg, text
+from netlab.report.datagrams import describe, endpoint, ends
 from netlab.report.markup import Markup, join, tag
-from netlab.report.sequence import Arrow, Ladder, build, endpoint, moment, seen
-from netlab.timeline import Timeline
+from netlab.report.sequence import Arrow, Ladder, build, moment, seen
+from netlab.timeline import Crossing, Journey, Timeline
 from netlab.window import SINCE_6_1, CtOutcome, rules
 
 _LINKS = {
@@ -248,14 +251,10 @@ class _Page:
                 crossing.netns,
                 crossing.ifname,
                 crossing.direction,
-                f"{endpoint(*crossing.ends[:2])} → {endpoint(*crossing.ends[2:])}",
+                _ends(crossing),
             )
             for crossing in arrow.journey.crossings
         ]
-        segment = arrow.journey.segment
-        absolute = (
-            f"Absolute: seq {segment.seq}, ack {segment.ack}, window field {segment.window}, IP id {segment.ip_id}."
-        )
         marks = [
             tag("span", f", {mark.word} at {ladder.columns[mark.column].netns}", class_=mark.word.lower())
             for mark in arrow.marks
@@ -265,7 +264,7 @@ class _Page:
             tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words), *marks),
             *(tag("p", note) for note in arrow.notes),
             _grid(("ms", "Namespace", "Interface", "Way", "Addresses"), hops),
-            tag("p", absolute, class_="quiet"),
+            tag("p", _absolute(arrow.journey), class_="quiet"),
             id=f"packet-{arrow.number}",
             class_="packet-detail",
         )
@@ -320,7 +319,7 @@ class _Page:
         rows = []
         for piece in trial.evidence:
             event = piece.event
-            interface = event.ifname if isinstance(event, Packet | InvalidReason) else ""
+            interface = event.ifname if isinstance(event, Packet | DatagramPacket | InvalidReason) else ""
             rows.append(
                 (
                     _LINKS[piece.link],
@@ -415,6 +414,19 @@ def _trace(arrow: Arrow) -> Markup:
     )
 
 
+def _ends(crossing: Crossing | DatagramPacket) -> str:
+    if isinstance(crossing, DatagramPacket):
+        return ends(crossing.datagram.header).replace(">", "→")
+    return f"{endpoint(*crossing.ends[:2])} → {endpoint(*crossing.ends[2:])}"
+
+
+def _absolute(packet: Journey | Passage) -> str:
+    if isinstance(packet, Passage):
+        return f"As it was first seen: {describe(packet.datagram)}, IP id {packet.datagram.ip_id}."
+    segment = packet.segment
+    return f"Absolute: seq {segment.seq}, ack {segment.ack}, window field {segment.window}, IP id {segment.ip_id}."
+
+
 def _points(ladder: Ladder, recording: Recording) -> Iterator[chart.Point]:
     """The server's data as the node's conntrack met it; none where the window model could not follow it."""
     if ladder.server_isn is None:
@@ -422,6 +434,8 @@ def _points(ladder: Ladder, recording: Recording) -> Iterator[chart.Point]:
     forgives = rules(recording.kernel, recording.capabilities).fates is SINCE_6_1
     for arrow in ladder.arrows():
         journey = arrow.journey
+        if isinstance(journey, Passage):
+            continue
         checked = next((check.checked for check in journey.checks if check.netns == ladder.flow.node), None)
         if journey.to_server or not journey.segment.payload_bytes or checked is None or checked.state_before is None:
             continue
@@ -471,6 +485,8 @@ def _evidence_words(piece: Evidence) -> str:
         return f"conntrack entry of {endpoint(event.tuple_orig.src, event.tuple_orig.sport)}: {event.change}{state}"
     if isinstance(event, TraceStep):
         return f"{event.table} {event.chain}: {event.verdict}"
+    if isinstance(event, DatagramPacket):
+        return describe(event.datagram)
     segment = event.segment
     words = [
         f"{endpoint(segment.src, segment.sport)} → {endpoint(segment.dst, segment.dport)}",

@@ -7,8 +7,18 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from netlab.events import ConntrackEvent, InvalidReason, Packet, Segment, SocketEventKind, TraceStep, flag_names
+from netlab.events import (
+    ConntrackEvent,
+    DatagramPacket,
+    InvalidReason,
+    Packet,
+    Segment,
+    SocketEventKind,
+    TraceStep,
+    flag_names,
+)
 from netlab.judge import Evidence, Outcome, Result, TrialResult
+from netlab.report.datagrams import describe
 
 FORMAT = 1
 """Grows when a member goes or changes its meaning; new members may come without."""
@@ -74,6 +84,8 @@ def _evidence(piece: Evidence, started_ns: int) -> dict[str, Any]:
     }
     if isinstance(event, Packet):
         members |= {"interface": event.ifname, "direction": event.direction, "packet": _packet(event.segment, piece)}
+    elif isinstance(event, DatagramPacket):
+        members |= {"interface": event.ifname, "direction": event.direction, "datagram": describe(event.datagram)}
     elif isinstance(event, InvalidReason):
         members |= {"interface": event.ifname or None, "reason": event.text, "packet": _packet(event.segment, piece)}
     elif isinstance(event, ConntrackEvent):

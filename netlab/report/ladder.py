@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from textwrap import wrap
 
-from netlab.report.sequence import Arrow, Column, Fold, Ladder, endpoint
+from netlab.report.datagrams import endpoint
+from netlab.report.sequence import Arrow, Column, Fold, Ladder
 
 _TIME, _NUMBER = 10, 5
 _WORDS = 20

@@ -7,6 +7,7 @@ import errno
 from netlab.events import (
     ConntrackEvent,
     CounterChange,
+    DatagramPacket,
     Event,
     InvalidReason,
     Packet,
@@ -18,10 +19,8 @@ from netlab.events import (
     Tuple,
     flag_names,
 )
-from netlab.model import Address
-
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-"""IANA's protocol numbers, those that conntrack knows."""
+from netlab.report import datagrams
+from netlab.report.datagrams import endpoint
 
 
 def line(event: Event, started_ns: int) -> str:
@@ -34,6 +33,8 @@ def _where_and_what(event: Event) -> tuple[str, str]:
     match event:
         case Packet():
             return f"{event.netns}/{event.ifname} {event.direction}", _segment(event.segment)
+        case DatagramPacket():
+            return f"{event.netns}/{event.ifname} {event.direction}", datagrams.describe(event.datagram)
         case InvalidReason():
             return event.netns, f"conntrack logs: {event.text} [{_segment(event.segment)}]"
         case ConntrackEvent():
@@ -51,37 +52,34 @@ def _where_and_what(event: Event) -> tuple[str, str]:
 
 
 def _segment(segment: Segment) -> str:
-    ends = f"{_end(segment.src, segment.sport)} > {_end(segment.dst, segment.dport)}"
+    ends = f"{endpoint(segment.src, segment.sport)} > {endpoint(segment.dst, segment.dport)}"
     flags = ",".join(flag_names(segment.flags)) or "no flags"
     return f"{ends} {flags} seq {segment.seq} ack {segment.ack} win {segment.window} len {segment.payload_bytes}"
 
 
 def _entry(event: ConntrackEvent) -> str:
-    protocol = event.tuple_orig.proto
-    words = [_PROTOCOLS.get(protocol, f"protocol {protocol}"), *([event.tcp_state] if event.tcp_state else [])]
+    words = [datagrams.protocol(event.tuple_orig.proto), *([event.tcp_state] if event.tcp_state else [])]
     zone = f" zone {event.zone}" if event.zone else ""
     status = f" [{' '.join(event.status)}]" if event.status else ""
-    return f"{' '.join(words)} {_tuple(event.tuple_orig)}, replies {_tuple(event.tuple_reply)}{zone}{status}"
+    master = f", expected by {_tuple(event.tuple_master)}" if event.tuple_master else ""
+    return f"{' '.join(words)} {_tuple(event.tuple_orig)}, replies {_tuple(event.tuple_reply)}{zone}{status}{master}"
 
 
 def _step(step: TraceStep) -> str:
     path = f"rules: {step.trace_id:08x} {step.family} {step.table} {step.chain}"
-    segment = f" [{_segment(step.segment)}]" if step.segment else ""
+    packet = f" [{_segment(step.segment)}]" if step.segment else ""
+    packet = f" [{datagrams.describe(step.datagram)}]" if step.datagram else packet
     # Only a base chain ends in a verdict, by its policy.
     ending = "policy" if step.verdict in ("accept", "drop") else "end of chain"
-    return f"{path}: {step.rule or ending} -> {step.verdict}{segment}"
+    return f"{path}: {step.rule or ending} -> {step.verdict}{packet}"
 
 
 def _sample(sample: SocketSample) -> str:
     windows = f"send window {sample.snd_wnd_bytes:,}, receive window {sample.rcv_wnd_bytes:,}"
     sending = f"{sample.unacked} segments unacknowledged, {sample.notsent_bytes:,} bytes not sent"
     again = f"{sample.total_retrans} retransmissions"
-    return f"socket {_end(sample.local, sample.local_port)} {sample.tcp_state}: {windows}, {sending}, {again}"
+    return f"socket {endpoint(sample.local, sample.local_port)} {sample.tcp_state}: {windows}, {sending}, {again}"
 
 
 def _tuple(header: Tuple) -> str:
-    return f"{_end(header.src, header.sport)} > {_end(header.dst, header.dport)}"
-
-
-def _end(address: Address, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return f"{endpoint(header.src, header.sport)} > {endpoint(header.dst, header.dport)}"

@@ -4,7 +4,11 @@ A packet is one arrow from the namespace that sent it to the last one that saw i
 crossed; `timeline.py` has followed it. What is said of it comes from what was seen: "NAT" where it was sent on with
 other addresses; "INVALID" where conntrack gave a reason, and NAT left the packet alone or it went no further; "DROP"
 where it was last seen although its destination was watched and no event was lost; "LOGGED" where conntrack gave a
-reason and let it pass. Runs of like packets are folded into one row that counts them.
+reason and let it pass; "NEW", "ESTABLISHED", "RELATED", "UNTRACKED" where it matched a rule for that state alone, in a
+table of the topology's own. Runs of like packets are folded into one row that counts them.
+
+Beside the connection's own packets the diagram has what conntrack calls RELATED to it: the connections that it made
+conntrack expect, and ICMP's errors about it; of a trial, also all UDP, SCTP and ICMP that was seen while it lasted.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from netlab.events import (
     FIN,
     RST,
     SYN,
+    DatagramPacket,
     Direction,
     InvalidReason,
     Packet,
@@ -33,11 +38,17 @@ from netlab.events import (
 )
 from netlab.flow import Flow
 from netlab.judge import Evidence, TrialResult
-from netlab.model import Address
-from netlab.timeline import Journey, Rewrite, Timeline
+from netlab.passages import Passage
+from netlab.report import datagrams
+from netlab.report.datagrams import endpoint
+from netlab.timeline import Journey, Rewrite, Timeline, ends
+from netlab.wire import IPPROTO_TCP
 
 SHOWN_OF_A_KIND = 2
 """So many packets of each kind are shown one by one; the rest of them may be folded."""
+
+_ONE_STATE = re.compile(r"\bct state (new|established|related|invalid|untracked)(?!,)\b")
+"""What a rule says that asks for one state of conntrack's."""
 
 SHORTEST_FOLD = 3
 """Fewer packets in a row than this are shown: the row that counts them would save nothing."""
@@ -53,7 +64,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word at a namespace on a packet's way: NAT, INVALID, LOGGED or DROP."""
+    """A word at a namespace on a packet's way: NAT, a state of conntrack's, INVALID, LOGGED or DROP."""
 
     column: int
     word: str
@@ -68,7 +79,7 @@ class Arrow:
     evidence: the Result rests on it.
     """
 
-    journey: Journey
+    journey: Journey | Passage
     start: int
     end: int
     words: tuple[str, ...]
@@ -86,6 +97,11 @@ class Arrow:
     def time_ns(self) -> int:
         """When it was first seen."""
         return self.journey.time_ns
+
+    @property
+    def payload_bytes(self) -> int:
+        """How much it carries."""
+        return self.journey.segment.payload_bytes if isinstance(self.journey, Journey) else 0
 
     def marked(self, word: str) -> bool:
         """Whether it has that mark anywhere."""
@@ -149,11 +165,6 @@ def build(timeline: Timeline, flow: Flow, trial: TrialResult | None = None) -> L
     return _Builder(timeline, flow, trial).ladder()
 
 
-def endpoint(address: Address, port: int) -> str:
-    """An address and its port as one word: 10.0.0.2:80, [fd00::2]:80."""
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
-
-
 @dataclass(slots=True)
 class _Fate:
     """What is told of one packet."""
@@ -164,11 +175,18 @@ class _Fate:
 
 
 class _Builder:
-    def __init__(self, timeline: Timeline, flow: Flow, trial: TrialResult | None) -> None:
+    """columns are given where the diagram is another connection's, in which this one is drawn."""
+
+    def __init__(
+        self, timeline: Timeline, flow: Flow, trial: TrialResult | None, columns: Sequence[str] | None = None
+    ) -> None:
         self._flow, self._trial = flow, trial
         self._recording = timeline.recording
+        self._timeline = timeline
         self._journeys = timeline.of(flow)
-        self._netns = _order(flow, self._journeys)
+        self._passages = list(self._told_of()) if columns is None else []
+        self._others = timeline.expected_by(flow) if columns is None else []
+        self._netns = list(columns) if columns is not None else self._columns()
         self._at = {netns: column for column, netns in enumerate(self._netns)}
         self._lost = any(count for _, count in self._recording.lost)
         self._watched = {tap.netns for tap in self._recording.taps}
@@ -179,8 +197,27 @@ class _Builder:
         self._client_syn = next((syn.segment for syn in syns if syn.to_server), None)
         self._server_syn = next((syn.segment for syn in syns if not syn.to_server), None)
 
+    def _columns(self) -> list[str]:
+        journeys = [*self._journeys, *(journey for other in self._others for journey in self._timeline.of(other))]
+        order = _order(self._flow, journeys)
+        for packet in (packet for passage in self._passages for packet in passage.crossings):
+            if packet.netns not in order:
+                order.insert(-1, packet.netns)
+        return order
+
+    def _told_of(self) -> Iterator[Passage]:
+        """The packets without TCP that belong here: a trial's all, otherwise those about this connection."""
+        legs = self._flow.legs()
+        for passage in self._timeline.passages:
+            about = passage.datagram.about
+            of_trial = self._trial and self._trial.started_ns <= passage.time_ns <= _until_ns(self._trial)
+            if of_trial or (about and about.proto == IPPROTO_TCP and ends(about) in legs):
+                yield passage
+
     def ladder(self) -> Ladder:
         arrows = [self._arrow(journey) for journey in self._journeys]
+        arrows += [arrow for other in self._others for arrow in self._of_other(other)]
+        arrows += [self._datagram(passage) for passage in self._passages]
         rows: list[Arrow | Remark] = [*arrows, *self._remarks()]
         rows.sort(key=lambda row: row.time_ns)
         labels = {
@@ -207,6 +244,58 @@ class _Builder:
             notes=(*(piece.note for piece in pieces if piece.note), *fate.notes),
             evidence=bool(pieces),
         )
+
+    def _of_other(self, other: Flow) -> Iterator[Arrow]:
+        """The packets of a connection that this one made conntrack expect, its numbers relative to its own."""
+        builder = _Builder(self._timeline, other, self._trial, self._netns)
+        whose = endpoint(other.client_address, other.client_port), endpoint(other.vip, other.port)
+        told = f"a connection of its own, {whose[0]} to {whose[1]}, which conntrack expected: RELATED"
+        for index, journey in enumerate(self._timeline.of(other)):
+            arrow = builder._arrow(journey)
+            notes = (told, *arrow.notes) if index == 0 else arrow.notes
+            yield replace(arrow, words=(*arrow.words, f"(:{other.port})"), notes=notes)
+
+    def _datagram(self, passage: Passage) -> Arrow:
+        datagram, last = passage.datagram, passage.last
+        header, about = datagram.header, datagram.about
+        ports = (f":{header.sport} > :{header.dport}",) if header.sport or header.dport else ()
+        marks: list[Mark] = []
+        notes: list[str] = []
+        if about is not None:
+            notes.append(f"about the packet {datagrams.ends(about)} ({datagrams.protocol(about.proto)})")
+        for before, after in pairwise(passage.crossings):
+            one, other = before.datagram.header, after.datagram.header
+            if one != other and before.netns == after.netns:
+                marks.append(Mark(self._at[before.netns], "NAT"))
+                too = ", and the packet that it quotes, too" if about is not None else ""
+                notes += self._once(_translation(Rewrite(before.netns, ends(one), ends(other))) + too)
+        marks += self._states(passage)
+        drop = next((step for step in passage.trace if step.verdict == "drop"), None)
+        if drop is not None:
+            marks.append(Mark(self._at[drop.netns], "DROP"))
+            notes.append(f"DROP: {drop.netns}, chain {drop.chain}: {drop.rule or 'policy'}")
+        elif not passage.delivered:
+            notes.append(f"not seen after {last.netns}/{last.ifname}")
+        pieces = [self._evidence[moment(packet)] for packet in passage.crossings if moment(packet) in self._evidence]
+        return Arrow(
+            journey=passage,
+            start=self._at[passage.crossings[0].netns],
+            end=self._at[last.netns],
+            words=(*datagrams.kind(datagram).split(), *ports, f"len {datagram.payload_bytes}"),
+            kind=(f"{datagrams.kind(datagram)} packet", "dropped" if drop else ""),
+            marks=tuple(sorted(marks, key=lambda mark: mark.column)),
+            notes=(*(piece.note for piece in pieces if piece.note), *notes),
+            evidence=bool(pieces),
+        )
+
+    def _states(self, packet: Journey | Passage) -> list[Mark]:
+        """The states of conntrack's that rules of the topology's own tables found it in, where they ask for one."""
+        found: dict[Mark, None] = {}
+        for step in packet.trace:
+            own = (step.netns, step.family, step.table) in self._timeline.own_tables
+            if own and (asked := _ONE_STATE.search(step.rule)):
+                found[Mark(self._at[step.netns], asked[1].upper())] = None
+        return list(found)
 
     def _pieces(self, journey: Journey) -> Iterator[Evidence]:
         """The evidence that the packet, or conntrack's reason for it, is."""
@@ -240,6 +329,7 @@ class _Builder:
                 rewritten = any(rewrite.netns == reason.netns for rewrite in journey.rewrites)
                 fate.marks += [] if rewritten else [Mark(self._at[reason.netns], "LOGGED")]
                 fate.notes.append(f"{said}: logged, but let pass")
+        fate.marks += [mark for mark in self._states(journey) if mark not in fate.marks]
         if journey.untranslated:
             self._bare[segment.ack] = journey.number
             fate.notes.append(f"NAT skipped it: it reaches {flow.client} with {own} as its source")
@@ -321,7 +411,7 @@ class _Builder:
         """What happened to the sockets while the trial lasted."""
         if self._trial is None:
             return
-        until_ns = self._trial.started_ns + round(self._trial.duration_s * 1e9)
+        until_ns = _until_ns(self._trial)
         for event in self._recording.events:
             if not isinstance(event, SocketEvent) or event.netns not in self._at:
                 continue
@@ -340,7 +430,13 @@ def moment(event: Witness) -> tuple[object, ...]:
     """What tells an event from all others of a recording, whether or not a packet's frame was kept."""
     if isinstance(event, Packet):
         return event.time_ns, event.netns, event.ifname, event.direction, event.segment
+    if isinstance(event, DatagramPacket):
+        return event.time_ns, event.netns, event.ifname, event.direction, event.datagram
     return event.time_ns, event.netns, type(event), getattr(event, "text", "")
+
+
+def _until_ns(trial: TrialResult) -> int:
+    return trial.started_ns + round(trial.duration_s * 1e9)
 
 
 def _order(flow: Flow, journeys: Sequence[Journey]) -> list[str]:
@@ -413,7 +509,7 @@ def _count(arrows: Sequence[Arrow]) -> str:
     counts = Counter(arrow.kind for arrow in arrows)
     parts = []
     for (noun, qualifier), count in counts.items():
-        sized = sum(arrow.journey.segment.payload_bytes for arrow in arrows if arrow.kind == (noun, qualifier))
+        sized = sum(arrow.payload_bytes for arrow in arrows if arrow.kind == (noun, qualifier))
         plural = noun if count == 1 else f"{noun}s"
         what = f"{count:,} more {plural}" + (f" with {sized:,} bytes" if sized else "")
         parts.append(f"{what} ({qualifier})" if qualifier else what)
