@@ -5,16 +5,15 @@ The packets that follow are the kernel's own: only the number that bounds them w
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from netlab.errors import UnsupportedError
 from netlab.events import SocketEvent, SocketEventKind
 from netlab.experiments.words import BYTES, CONNECTION, END
+from netlab.repair import repairing
 from netlab.topology.shapes import Fields, Key
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ ARGUMENTS = Fields(
 )
 
 # include/uapi/linux/tcp.h; struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
-_TCP_REPAIR, _TCP_REPAIR_WINDOW = 19, 29
-_TCP_REPAIR_ON, _TCP_REPAIR_OFF_NO_WP = 1, -1
+_TCP_REPAIR_WINDOW = 29
 _REPAIR_WINDOW = struct.Struct("=5I")
 
 
@@ -50,21 +48,13 @@ def set_stale_window(sock: socket.socket, netns: str, window_bytes: int = WINDOW
 
     UnsupportedError without TCP_REPAIR_WINDOW (v4.8) or CAP_NET_ADMIN over the namespace.
     """
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _TCP_REPAIR_ON)
+    with repairing(sock):
         snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup = _repair_window(sock)
         stale = max(window_bytes, 2 * snd_wnd)
         window = _REPAIR_WINDOW.pack(snd_wl1, stale, max(max_window, stale), rcv_wnd, rcv_wup)
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, window)
         now_wnd = _repair_window(sock)[1]
         time_ns = time.time_ns()
-        # Leaving the repair mode like this sends no window probe of its own.
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _TCP_REPAIR_OFF_NO_WP)
-        # It also clears SO_REUSEADDR, without which the next trial could not listen while this socket lingers.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "unknown error")
-        raise UnsupportedError(f"can't set a socket's send window (TCP_REPAIR_WINDOW): {name}") from error
     return SocketEvent(
         time_ns,
         netns,

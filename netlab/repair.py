@@ -1,0 +1,46 @@
+"""TCP_REPAIR: what the kernel tells of a socket's state, takes for it, and forgets without a word to the peer.
+
+It was made to move connections between hosts (Linux kernel commit ee9952831cfd ("tcp: Initial repair mode") (in v3.5));
+here it stands for what a crash or a race does. It takes CAP_NET_ADMIN over the socket's network namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from netlab.errors import UnsupportedError
+
+# include/uapi/linux/tcp.h
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
+_ON, _OFF_WITHOUT_PROBE = 1, -1
+_RECEIVE_QUEUE, _SEND_QUEUE = 1, 2
+_SEQ = struct.Struct("=I")
+
+
+@contextmanager
+def repairing(sock: socket.socket) -> Iterator[None]:
+    """The socket is in repair mode meanwhile. UnsupportedError where a socket option is refused."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _ON)
+        yield
+        # Leaving the repair mode like this sends no window probe of its own.
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _OFF_WITHOUT_PROBE)
+        # It also clears SO_REUSEADDR, without which the next trial could not listen while this socket lingers.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "unknown error")
+        raise UnsupportedError(f"can't repair a socket (TCP_REPAIR): {name}") from error
+
+
+def next_numbers(sock: socket.socket) -> tuple[int, int]:
+    """The sequence numbers of the next byte to send and of the next one to receive; UnsupportedError."""
+    found = []
+    with repairing(sock):
+        for queue in (_SEND_QUEUE, _RECEIVE_QUEUE):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, queue)
+            found.append(_SEQ.unpack(sock.getsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ, _SEQ.size))[0])
+    return found[0], found[1]
