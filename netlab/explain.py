@@ -30,7 +30,7 @@ from netlab.events import (
 from netlab.flow import Flow
 from netlab.model import Address
 from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline, ends
-from netlab.window import CheckName, CtOutcome, Failure
+from netlab.window import BAD_CHECKSUM, CheckName, CtOutcome, Failure
 
 
 class Ending(StrEnum):
@@ -440,6 +440,12 @@ class _Story:
             drop = next(step for step in journey.trace if step.verdict == "drop")
             rule = f"rule `{drop.rule}`" if drop.rule else "the policy"
             text = f"dropped on {drop.netns} by {rule} of chain {drop.chain} ({drop.family} {drop.table})"
+            return Step(text, number, journey.last.time_ns)
+        if journey.untranslated and any(BAD_CHECKSUM in reason.text for reason in journey.reasons):
+            client = self.flow.client
+            text = (
+                f"#{number} reaches {client}, whose kernel throws away what has a wrong checksum, and answers nothing"
+            )
             return Step(text, number, journey.last.time_ns)
         return Step(f"#{number} {_whither(journey)}", number, journey.last.time_ns)
 

@@ -240,7 +240,10 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         outcome, missing, evidence = Outcome.COMPLETED, "", _merge(_request(events), proof.evidence)
     else:
         outcome, missing = _transfer(observed, events)
-        evidence = _merge(_request(events), proof.evidence) + _fate(events, proof.evidence)
+        fate = _fate(events, proof.evidence)
+        told = [piece.event for piece in fate]
+        seen = tuple(piece for piece in proof.evidence if piece.event not in told)
+        evidence = _merge(_request(events), seen) + fate
     if doubts:
         outcome = Outcome.INCONCLUSIVE
     return TrialResult(
@@ -444,9 +447,18 @@ def _sign_of_reset(events: FlowEvents) -> str:
         return f"yet the socket in {flow.client} was reset"
     if _packets_with(events, flow.client, Direction.OUT, Leg.CLIENT_TO_ENDPOINT, RST):
         return f"yet {flow.client} sent a RST to the endpoint"
-    if _data(events.packets(flow.client, Direction.IN, Leg.ENDPOINT_TO_CLIENT)):
+    bare = _data(events.packets(flow.client, Direction.IN, Leg.ENDPOINT_TO_CLIENT))
+    if any(not _has_bad_checksum(events, reply) for reply in bare):
         return f"yet an un-NATed reply reached {flow.client}"
     return ""
+
+
+def _has_bad_checksum(events: FlowEvents, reply: Packet) -> bool:
+    """Whether conntrack found the reply's checksum wrong: then no host answers it (tcp_v4_rcv, net/ipv4/tcp_ipv4.c)."""
+    return any(
+        "bad checksum" in reason.text and reason.segment.same_data(reply.segment)
+        for reason in events.reasons(events.flow.node, Leg.ENDPOINT_TO_CLIENT)
+    )
 
 
 def _transfer(observed: Observed, events: FlowEvents) -> tuple[Outcome, str]:
@@ -470,13 +482,9 @@ def _transfer(observed: Observed, events: FlowEvents) -> tuple[Outcome, str]:
 
 
 def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-    """What became of the reply in the evidence: conntrack's reason, and its arrival at the client, if there was one."""
-    flow = events.flow
-    for piece in evidence:
-        if piece.link is Link.REPLY and isinstance(piece.event, Packet):
-            departure = piece.event
-            break
-    else:
+    """What became of a reply in the evidence: conntrack's reason, and its arrival at the client, if there was one."""
+    flow, departure = events.flow, _departure(events, evidence)
+    if departure is None:
         return ()
     sent = events.packets(flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
     # Sent again, the same bytes may well arrive: only what arrives before that is this packet.
@@ -490,12 +498,32 @@ def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence,
     until_ns = again[0] if again else events.last_ns
     nodes = [node for node in dict.fromkeys((flow.server_node, flow.node)) if node is not None]
     reasons = [_reason(events, node, departure.segment, departure.time_ns, until_ns) for node in nodes]
-    fate = [Evidence(Link.INVALID, reason) for reason in reasons if reason is not None]
-    arrivals = events.packets(flow.client, Direction.IN, Leg.VIP_TO_CLIENT)
-    arrival = _first_same(arrivals, departure.segment, departure.time_ns)
-    if arrival is not None and arrival.time_ns <= until_ns:
-        fate.append(Evidence(Link.REPLY_TRANSLATED, arrival))
+    fate = [] if any(piece.link is Link.REPLY for piece in evidence) else [Evidence(Link.REPLY, departure)]
+    fate += [Evidence(Link.INVALID, reason) for reason in reasons if reason is not None]
+    ways = ((Leg.VIP_TO_CLIENT, Link.REPLY_TRANSLATED), (Leg.ENDPOINT_TO_CLIENT, Link.REPLY_UNTRANSLATED))
+    for leg, link in ways:
+        arrivals = events.packets(flow.client, Direction.IN, leg)
+        arrival = _first_same(arrivals, departure.segment, departure.time_ns)
+        if arrival is not None and arrival.time_ns <= until_ns:
+            wrong = link is Link.REPLY_UNTRANSLATED and _has_bad_checksum(events, arrival)
+            note = "the client's kernel throws it away: its checksum is wrong" if wrong else ""
+            fate.append(Evidence(link, arrival, note))
     return tuple(fate)
+
+
+def _departure(events: FlowEvents, evidence: tuple[Evidence, ...]) -> Packet | None:
+    """The reply in the evidence as it left the server: the evidence itself, or what a reason in it speaks of."""
+    for piece in evidence:
+        if piece.link is Link.REPLY and isinstance(piece.event, Packet):
+            return piece.event
+    sent = events.packets(events.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
+    for piece in evidence:
+        if isinstance(piece.event, InvalidReason):
+            before_ns = piece.event.time_ns + REASON_ACCURACY_NS
+            same = [p for p in sent if p.time_ns < before_ns and p.segment.same_data(piece.event.segment)]
+            if same:
+                return same[-1]
+    return None
 
 
 def _merge(chain: tuple[Evidence, ...], proof: tuple[Evidence, ...]) -> tuple[Evidence, ...]:

@@ -486,21 +486,36 @@ def _tell_ambiguous(drafts: Iterable[_Draft]) -> None:
 
 def _find_copies(drafts: Iterable[_Draft]) -> None:
     """Mark what carries data that was sent before, with the packet that carried its first byte."""
-    starts: dict[tuple[int, bool], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    bases: dict[tuple[int, bool], int] = {}
-    highest: dict[tuple[int, bool], int] = {}
+    sent: dict[tuple[int, bool], _Sent] = {}
     for draft in drafts:
         segment, track = draft.segment, (draft.index, draft.to_server)
-        if segment.end == segment.seq:
-            continue
-        start = seq_diff(segment.seq, bases.setdefault(track, segment.seq))
-        offsets, numbers = starts[track]
-        if not offsets or start >= highest[track]:
-            offsets.append(start)
-            numbers.append(draft.number)
-            highest[track] = start + seq_diff(segment.end, segment.seq)
-        else:
-            draft.copy_of = numbers[max(bisect.bisect_right(offsets, start) - 1, 0)]
+        if segment.end != segment.seq:
+            draft.copy_of = sent.setdefault(track, _Sent(segment.seq)).copy_of(draft.number, segment)
+
+
+class _Sent:
+    """The data that one end has sent: pieces in order, each with the packet that carried it first."""
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._numbers: list[int] = []
+
+    def copy_of(self, number: int, segment: Segment) -> int | None:
+        """The packet that carried the segment's first byte before, None if none did; its data counts as sent."""
+        start = seq_diff(segment.seq, self._base)
+        end = start + seq_diff(segment.end, segment.seq)
+        place = bisect.bisect_right(self._starts, start) - 1
+        before = None
+        if place >= 0 and start < self._ends[place]:
+            before, start = self._numbers[place], self._ends[place]
+        following = self._starts[place + 1] if place + 1 < len(self._starts) else end
+        if start < min(end, following):
+            self._starts.insert(place + 1, start)
+            self._ends.insert(place + 1, min(end, following))
+            self._numbers.insert(place + 1, number)
+        return before
 
 
 # --- reasons and traces to their packets -----------------------------------------------------------------------------
@@ -661,13 +676,23 @@ def _follow(
                 break
     arrivals.sort(key=lambda arrival: arrival[0].time_ns)
     whole = bool(arrivals) and bool(arrivals[0][0].segment.flags & SYN)
-    checked = window.follow(flow, [packet for packet, _ in arrivals], rules, entries, whole=whole)
+    heard = [
+        (packet, draft, tuple(r for r in draft.reasons if r.netns == netns and r.segment.seq == packet.segment.seq))
+        for packet, draft in arrivals
+    ]
+    sound = [packet for packet, _, here in heard if not any(map(_tells_bad_checksum, here))]
+    checked = iter(window.follow(flow, sound, rules, entries, whole=whole))
     pairs: list[tuple[_Draft, Checked, Sequence[InvalidReason]]] = []
-    for (packet, draft), check in zip(arrivals, checked, strict=True):
-        here = tuple(r for r in draft.reasons if r.netns == netns and r.segment.seq == packet.segment.seq)
+    for packet, draft, here in heard:
+        bad = next(filter(_tells_bad_checksum, here), None)
+        check = window.unsound(flow, packet, bad.text) if bad is not None else next(checked)
         draft.checks.append(NodeCheck(netns, check, here))
         pairs.append((draft, check, here))
     return pairs
+
+
+def _tells_bad_checksum(reason: InvalidReason) -> bool:
+    return window.BAD_CHECKSUM in reason.text
 
 
 def _rules(recording: Recording, topology: Topology | None, netns: str) -> Rules:

@@ -39,6 +39,9 @@ MAXACKWINCONST = 66000
 TCP_MAX_WSCALE = 14
 """The largest window scale (RFC 7323, section 2.3)."""
 
+BAD_CHECKSUM = "checksum"
+"""What the kernel's line has of a packet that it found INVALID before it looked for its entry."""
+
 _MASK = 0xFFFFFFFF
 
 
@@ -373,6 +376,13 @@ def follow(
     """
     tracker = _Tracker(flow, rules, [event for event in entries if event.tuple_orig.proto == 6], whole)
     return [tracker.packet(packet) for packet in packets]
+
+
+def unsound(flow: Flow, packet: Packet, log: str) -> Checked:
+    """A packet that conntrack logged with a wrong checksum: it is INVALID, and moves nothing (nf_conntrack_in)."""
+    own = packet.segment.src == flow.client_address
+    direction = CtDirection.ORIGINAL if own else CtDirection.REPLY
+    return Checked(packet, direction, CtOutcome.INVALID, log=log, note="its checksum is wrong")
 
 
 class _Tracker:
@@ -823,7 +833,7 @@ def disagreements(pairs: Iterable[tuple[Checked, Sequence[InvalidReason]]], rule
         if checked.outcome is CtOutcome.UNMODELLED:
             continue
         texts = [reason.text for reason in reasons if not _unseen_by_model(reason.text)]
-        if len(texts) < len(reasons) and not texts and "checksum" in reasons[0].text:
+        if len(texts) < len(reasons) and not texts and BAD_CHECKSUM in reasons[0].text:
             continue
         logged = texts[0] if texts else ""
         if logged == checked.log:
@@ -836,7 +846,7 @@ def disagreements(pairs: Iterable[tuple[Checked, Sequence[InvalidReason]]], rule
 
 
 def _unseen_by_model(text: str) -> bool:
-    return "checksum" in text or "lower timeout to" in text
+    return BAD_CHECKSUM in text or "lower timeout to" in text
 
 
 # --- from the ends ---------------------------------------------------------------------------------------------------

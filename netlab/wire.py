@@ -1,4 +1,5 @@
-"""Bytes of a packet to a Segment, or to a Datagram: Ethernet, IPv4 or IPv6, TCP or something else. Pure.
+"""Bytes of a packet to a Segment, or to a Datagram: Ethernet, IPv4 or IPv6, TCP or something else; and a Segment's
+TCP header to bytes. Pure.
 
 Checksums are not looked at: on a veth they are usually not computed yet.
 """
@@ -98,6 +99,25 @@ def _ip_header(packet: bytes) -> _IpHeader | None:
         sport, dport = _PORTS.unpack_from(packet, header_bytes)
     header = Tuple(_address(src), sport, _address(dst), dport, proto)
     return _IpHeader(header, header_bytes, payload_bytes, ip_id, later)
+
+
+def encode_tcp(segment: Segment, payload: bytes = b"") -> bytes:
+    """A segment's TCP header, without options, its payload, and the right checksum (RFC 9293, section 3.1)."""
+    ports, numbers = (segment.sport, segment.dport), (segment.seq, segment.ack)
+    header = _TCP.pack(*ports, *numbers, _TCP_HEADER_BYTES // 4 << 4, segment.flags, segment.window)
+    addresses = segment.src.packed + segment.dst.packed
+    pseudo = addresses + struct.pack("!IxxxB", _TCP_HEADER_BYTES + len(payload), IPPROTO_TCP)
+    checksum = internet_checksum(pseudo + header + payload)
+    return header + struct.pack("!Hxx", checksum) + payload
+
+
+def internet_checksum(data: bytes) -> int:
+    """The ones' complement of the ones' complement sum of 16-bit words (RFC 1071); an odd byte is padded with 0."""
+    padded = data + b"\0" * (len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
 
 
 def _decode_ipv4(packet: bytes) -> Segment | None:

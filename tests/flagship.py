@@ -15,6 +15,7 @@ from netlab.judge import Result
 from netlab.model import Topology
 from netlab.recorder import Source
 from netlab.recording import Recording
+from netlab.topology import load
 
 FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
 DOCUMENT = FLAGSHIP.parent / "experiments" / "window-overrun.yaml"
@@ -57,6 +58,29 @@ def part(settings: Sequence[tuple[str, str]] = (), fix: str | None = None, text:
     """The flagship's window-overrun, with `--set` pairs and a fix; text is another topology's."""
     play = plays(text or FLAGSHIP.read_text(), str(FLAGSHIP), tuple(settings))[0]
     return Part(fixes.apply(play.topology, (fix,) if fix else ()), play.experiment)
+
+
+def document(name: str, fix: str | None = None, text: str | None = None) -> Part:
+    """A shipped experiment in its lab, or in that of the text, with a fix."""
+    file = FLAGSHIP.parent / "experiments" / f"{name}.yaml"
+    (play,) = plays(file.read_text(), str(file))
+    topology = play.topology if text is None else load(text, str(FLAGSHIP), play.settings)
+    return Part(fixes.apply(topology, (fix,) if fix else ()), play.experiment)
+
+
+def over_ipv6() -> str:
+    """The flagship's text with IPv6 addresses for all of its own."""
+    text = FLAGSHIP.read_text()
+    for ipv4, ipv6 in (
+        ("192.168.0.2", '"fd00:ffff::2"'),
+        ("10.0.0.1/24", '"fd00:a::1/64"'),
+        ("10.0.0.2/24", '"fd00:a::2/64"'),
+        ("10.0.1.1/24", '"fd00:b::1/64"'),
+        ("10.0.1.2/24", '"fd00:b::2/64"'),
+        ("10.1.0.0/24", '"fd00:c::/64"'),
+    ):
+        text = text.replace(ipv4, ipv6)
+    return text
 
 
 def with_timeout(given: Part, timeout_s: float) -> Part:

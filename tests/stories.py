@@ -119,6 +119,37 @@ def expired() -> Recording:
     return crossings.recording()
 
 
+def corrupted() -> Recording:
+    """#9's checksum is wrong: NAT skips it, and the client's kernel throws it away. Its data is sent again."""
+    crossings = Crossings().filled()
+    crossings.to_server(650, ACK, 5, 2305, window=9000)
+    bad = crossings.to_client(700, PSH | ACK, 2305, 5, 1000, nat=False)
+    crossings.reason(712, "bad checksum", bad)
+    crossings.to_client(200_100, PSH | ACK, 2305, 5, 1000)
+    crossings.to_server(200_300, ACK, 5, 3305, window=9000)
+    return crossings.closed(201_000, 3305).recording()
+
+
+def forged() -> Recording:
+    """#8 comes far too late, #9 far too early, both written by hand; what the server sends then is no copy of #9's."""
+    crossings = Crossings().opened()
+    crossings.to_client(500, ACK, 1, 5, 1000)
+    crossings.to_server(600, ACK, 5, 1001)
+    crossings.reason(
+        712,
+        "SEQ is under lower bound 3696 (already ACKed data retransmitted)",
+        crossings.to_client(700, PSH | ACK, -100_000 + 1001, 5, 4),
+    )
+    crossings.reason(
+        812,
+        "SEQ is over upper bound 8306 (over the window of the receiver)",
+        crossings.to_client(800, PSH | ACK, 1_001_001, 5, 4, hops=2),
+    )
+    crossings.to_client(1000, PSH | ACK, 1001, 5, 1000)
+    crossings.to_server(1100, ACK, 5, 2001)
+    return crossings.closed(1200, 2001).recording(fixes=("drop-invalid",))
+
+
 def crowd() -> Recording:
     """Three flows; the second is reset, then the third; the first completes."""
     first, second, third = FLOW, other_flow(), other_flow(40002)

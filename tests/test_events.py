@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 
@@ -11,7 +12,7 @@ import story
 
 from netlab.events import ACK, FIN, PSH, SYN, Datagram, Direction, Segment, Tuple, flag_names, seq_diff
 from netlab.flow import FlowEvents, Leg
-from netlab.wire import decode_datagram, decode_frame, decode_ip
+from netlab.wire import decode_datagram, decode_frame, decode_ip, encode_tcp, internet_checksum
 
 CLIENT, SERVER = ip_address("10.0.0.2"), ip_address("10.0.1.2")
 CLIENT6, SERVER6 = ip_address("fd00::2"), ip_address("fd00:1::2")
@@ -240,3 +241,22 @@ def test_another_connections_packets_are_left_out() -> None:
     events = FlowEvents(story.FLOW, [story.packet(1, "client", "out", other)])
     assert events.packets("client", Direction.OUT, Leg.CLIENT_TO_VIP) == []
     assert events.syn() is None
+
+
+@pytest.mark.parametrize(("wrap", "protocol"), [(ipv4, 4), (ipv6, 6)])
+def test_an_encoded_segment_is_read_back(wrap: Callable[[bytes], bytes], protocol: int) -> None:
+    addresses = ("10.0.0.2", "192.168.0.2") if protocol == 4 else ("fd00::2", "fd00:ffff::2")
+    src, dst = map(ip_address, addresses)
+    made = Segment(src, 40000, dst, 80, 4_000_000_000, 7, PSH | ACK, 512, 5)
+    data = encode_tcp(made, b"hello")
+    read = decode_ip(wrap(data))
+    assert read is not None
+    assert replace(read, src=src, dst=dst, sport=40000, dport=80, ip_id=0) == made
+    assert data[20:] == b"hello"
+    pseudo = src.packed + dst.packed + struct.pack("!IHH", len(data), 0, 6)
+    assert internet_checksum(pseudo + data) == 0
+
+
+def test_the_checksum_of_rfc_1071s_example() -> None:
+    assert internet_checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xFFFF - 0xDDF2
+    assert internet_checksum(b"\1") == 0xFEFF

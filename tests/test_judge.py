@@ -25,7 +25,7 @@ from netlab.events import (
     Tuple,
 )
 from netlab.flow import FlowEvents, Leg
-from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult, judge_trial, wilson_interval
+from netlab.judge import Conclusion, Evidence, Link, Outcome, Proof, Result, TrialResult, judge_trial, wilson_interval
 from netlab.window import Reach, reach
 
 
@@ -194,6 +194,27 @@ def test_nat_skips_a_reply_for_other_reasons_than_the_log_has(event: Event, link
 def test_what_came_too_early_or_elsewhere_is_no_reason(event: Event) -> None:
     trial = judge({**story.without(story.reset(), "invalid"), "why": event})
     assert trial.outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_reply_with_a_wrong_checksum_is_no_sign_of_a_reset() -> None:
+    events = story.dropped()
+    bad = story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
+    events["invalid"] = story.reason(62, "client-node", "bad checksum", bad)
+    events["reply untranslated"] = story.packet(64, "client", "in", bad)
+    trial = judge(events)
+    assert (trial.outcome, trial.missing) == (Outcome.COMPLETED, ())
+    assert links(trial)[-3:] == ["reply", "invalid", "reply-untranslated"]
+    assert trial.evidence[-1].note == "the client's kernel throws it away: its checksum is wrong"
+    events["invalid"] = story.reason(62, "client-node", story.UPPER_BOUND, bad)
+    assert judge(events).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_reply_is_found_by_what_conntrack_logged_of_it() -> None:
+    events = story.dropped()
+    reason = events["invalid"]
+    trial = judge_trial(story.observed(events), lambda _: Proof((Evidence(Link.OBSERVED, reason),)))
+    assert links(trial) == ["request", "request-translated", "reply", "invalid"]
+    assert trial.evidence[2].event == events["reply"]
 
 
 def test_of_several_untranslated_replies_the_one_with_the_whole_chain_counts() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flagship import FLAGSHIP, LARGE, Part, part, with_timeout
+from flagship import LARGE, Part, over_ipv6, part, with_timeout
 from private_lab import PrivateLab
 
 from netlab import experiments, recorder
@@ -106,17 +106,7 @@ def test_with_a_large_window_none_is_reset() -> None:
 
 
 def test_it_works_over_ipv6() -> None:
-    text = FLAGSHIP.read_text()
-    for ipv4, ipv6 in (
-        ("192.168.0.2", '"fd00:ffff::2"'),
-        ("10.0.0.1/24", '"fd00:a::1/64"'),
-        ("10.0.0.2/24", '"fd00:a::2/64"'),
-        ("10.0.1.1/24", '"fd00:b::1/64"'),
-        ("10.0.1.2/24", '"fd00:b::2/64"'),
-        ("10.1.0.0/24", '"fd00:c::/64"'),
-    ):
-        text = text.replace(ipv4, ipv6)
-    result = run(part(text=text), 3)
+    result = run(part(text=over_ipv6()), 3)
     assert of_all(result) == (Conclusion.REPRODUCED, {"reset": 3}, set(), 0)
 
 

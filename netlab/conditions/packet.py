@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netlab.conditions import Moment
-from netlab.events import ACK, FIN, PSH, RST, SYN, Direction, Packet
-from netlab.experiments.words import COUNT, NETNS
-from netlab.flow import Leg
+from netlab.events import Direction, Packet, seq_diff
+from netlab.experiments.words import COUNT, FLAGS, NETNS, OFFSET, flag_bits
+from netlab.flow import Flow, Leg
 from netlab.judge import Evidence, Link, Proof
-from netlab.topology.shapes import Boolean, Choice, Fields, Key, ListOf
+from netlab.topology.shapes import Boolean, Choice, Fields, Key
 
 DOC = "a segment of the connection reached a namespace, or left it"
-_FLAGS = {"SYN": SYN, "ACK": ACK, "FIN": FIN, "RST": RST, "PSH": PSH}
 _LEGS = tuple(leg.value for leg in Leg if leg is not Leg.CANARY)
 ARGUMENTS = Fields(
     {
         "in": Key(NETNS, "whose interface saw it", required=True),
         "direction": Key(Choice("a direction", ("in", "out")), "whether it was received or sent (default either)"),
         "leg": Key(Choice("a leg of the translation", _LEGS), "its addresses: whether NAT has touched it"),
-        "flags": Key(ListOf(Choice("a TCP flag", tuple(_FLAGS)), single=True), "flags that are all set"),
+        "flags": Key(FLAGS, "flags that are all set"),
         "payload": Key(Boolean(), "whether it has payload"),
+        "offset": Key(OFFSET, "how far its first byte is from the end of what had crossed there before the step"),
         "count": Key(COUNT, "at least so many of them (default 1); 0: none at all"),
     }
 )
@@ -34,20 +34,22 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
         return Proof((), "a connection whose packets can be told")
     legs = [Leg(arguments["leg"])] if "leg" in arguments else [leg for leg in Leg if leg is not Leg.CANARY]
     directions = [Direction(arguments["direction"])] if "direction" in arguments else list(Direction)
-    flags = sum(_FLAGS[name] for name in arguments.get("flags", ()))
+    flags = flag_bits(arguments.get("flags", ()))
 
-    def wanted(packet: Packet) -> bool:
+    def wanted(packet: Packet, before: int | None) -> bool:
         segment = packet.segment
         as_payload = "payload" not in arguments or arguments["payload"] == bool(segment.payload_bytes)
-        return packet.time_ns >= moment.since_ns and segment.flags & flags == flags and as_payload
+        there = "offset" not in arguments or (
+            before is not None and seq_diff(segment.seq, before) == arguments["offset"]
+        )
+        return packet.time_ns >= moment.since_ns and segment.flags & flags == flags and as_payload and there
 
-    found = [
-        packet
-        for leg in legs
-        for direction in directions
-        for packet in events.packets(arguments["in"], direction, leg)
-        if wanted(packet)
-    ]
+    found = []
+    for leg in legs:
+        for direction in directions:
+            crossed = events.packets(arguments["in"], direction, leg)
+            before = _end(crossed, moment.since_ns)
+            found += [packet for packet in crossed if wanted(packet, before)]
     found.sort(key=lambda packet: packet.time_ns)
     count = arguments.get("count", 1)
     if count == 0:
@@ -55,7 +57,26 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     if len(found) < count:
         number = f"{count} times " if count > 1 else ""
         return Proof((), f"{number}{_words(arguments)}{f' ({len(found)} seen)' if found else ''}")
-    return Proof((Evidence(Link.OBSERVED, found[0]),))
+    return Proof((_evidence(events.flow, found[0], arguments),))
+
+
+def _end(crossed: Sequence[Packet], before_ns: int) -> int | None:
+    """The highest sequence number that had crossed before; None where nothing had."""
+    end: int | None = None
+    for packet in crossed:
+        if packet.time_ns < before_ns and (end is None or seq_diff(packet.segment.end, end) > 0):
+            end = packet.segment.end
+    return end
+
+
+def _evidence(flow: Flow, packet: Packet, arguments: Mapping[str, Any]) -> Evidence:
+    """The packet; a reply that is where no reply of the socket's would be is followed to its end by the judge."""
+    if "offset" not in arguments:
+        return Evidence(Link.OBSERVED, packet)
+    reply = packet.netns == flow.server and packet.direction is Direction.OUT
+    side = "past" if arguments["offset"] >= 0 else "before"
+    note = f"begins {abs(arguments['offset']):,} bytes {side} the end of what had been sent"
+    return Evidence(Link.REPLY if reply else Link.OBSERVED, packet, note)
 
 
 def _words(arguments: Mapping[str, Any]) -> str:
@@ -64,6 +85,8 @@ def _words(arguments: Mapping[str, Any]) -> str:
         words.append(f"with {','.join(arguments['flags'])}")
     if "payload" in arguments:
         words.append("with payload" if arguments["payload"] else "without payload")
+    if "offset" in arguments:
+        words.append(f"{arguments['offset']:+,} bytes from the end of what was sent")
     if "leg" in arguments:
         words.append(f"({arguments['leg']})")
     verb = {"in": "reaching", "out": "leaving"}.get(arguments.get("direction", ""), "on the interfaces of")

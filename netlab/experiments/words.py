@@ -5,8 +5,11 @@ What is read with NETNS or LINK is looked up in the topology too, so that a docu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from netlab.events import ACK, FIN, PSH, RST, SYN
 from netlab.topology import words
-from netlab.topology.shapes import Choice, Fields, Integer, InvalidError, Key, Text
+from netlab.topology.shapes import Choice, Fields, Integer, InvalidError, Key, ListOf, Text
 
 END = Choice("an end of the connection", ("client", "server"))
 """Who does it: the program at that end."""
@@ -29,6 +32,18 @@ CONNECTION = Text("a connection's name", words.port_name, words.LABEL)
 BYTES = Integer(1, 2**40)
 
 COUNT = Integer(0, 2**31)
+
+OFFSET = Integer(-(2**31) + 1, 2**31 - 1)
+"""How far one sequence number is from another, in bytes."""
+
+_FLAGS = {"SYN": SYN, "ACK": ACK, "FIN": FIN, "RST": RST, "PSH": PSH}
+FLAGS = ListOf(Choice("a TCP flag", tuple(_FLAGS)), single=True)
+
+
+def flag_bits(names: Iterable[str]) -> int:
+    """The bits of the flags of these names."""
+    return sum({_FLAGS[name] for name in names})
+
 
 END_ARGUMENTS = Fields(
     {

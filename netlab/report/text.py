@@ -168,7 +168,7 @@ class _Picture:
     def _arrival(self) -> None:
         if untranslated := self._one(Link.REPLY_UNTRANSLATED):
             self._arrow(left=self._to_left("(4)", untranslated, self._left))
-            self._row(left=self._packet(untranslated))
+            self._row(left=[*self._packet(untranslated), *([untranslated.note] if untranslated.note else [])])
         elif translated := self._one(Link.REPLY_TRANSLATED):
             self._arrow(left=self._to_left("(4)", translated, self._left))
             self._row(left=[*self._packet(translated), "NAT gave it the VIP as source"])

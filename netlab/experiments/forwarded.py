@@ -1,0 +1,42 @@
+"""What a node forwards of the connection under study, picked by a rule: for stimuli that do something to some of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from netlab.errors import LabError
+
+if TYPE_CHECKING:
+    from netlab.experiments.stage import Stage
+
+_HEADERS_BYTES = 120
+"""No segment without payload is longer: 40 bytes of IPv6, 60 of TCP with all its options."""
+
+
+def pick(stage: Stage, netns: str, end: str, table: str, statement: str) -> None:
+    """Have nftables do something to the segments with payload of one end, where netns forwards them, until the trial
+    is over. LabError where it refuses.
+
+    table is the name of a table for this alone; statement is in nft's words, and comes after the match.
+    """
+    from netlab.kernel import nft
+
+    scene = stage.scene
+    family, own = "ip" if scene.endpoint.version == 4 else "ip6", end == "server"
+    match = (
+        f"{family} {'saddr' if own else 'daddr'} {scene.endpoint} tcp {'sport' if own else 'dport'} {scene.target_port}"
+    )
+    chain = [
+        f"add table inet {table}",
+        f"add chain inet {table} forward {{ type filter hook forward priority filter; }}",
+        f"add rule inet {table} forward {match} meta length > {_HEADERS_BYTES} {statement}",
+    ]
+
+    def remove() -> None:
+        with stage.namespaces.inside(netns), suppress(LabError):  # it may have been flushed
+            nft(f"delete table inet {table}")
+
+    with stage.namespaces.inside(netns):
+        nft("\n".join(chain))
+    stage.undo(remove)

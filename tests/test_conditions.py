@@ -1,0 +1,48 @@
+"""What conditions make of hand-made events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import story
+from crossings import CLIENT, Crossings
+
+from netlab.conditions import Moment, conditions
+from netlab.events import ACK, PSH, Packet
+from netlab.flow import FlowEvents
+from netlab.judge import Link, Proof
+
+
+def look(name: str, crossings: Crossings, since_us: int, arguments: Mapping[str, Any]) -> Proof:
+    events = tuple(sorted(crossings.events, key=lambda event: event.time_ns))
+    moment = Moment(events, FlowEvents(story.FLOW, events), story.START_NS + since_us * 1000, None)
+    return conditions()[name].look(moment, arguments)
+
+
+LEAVING = {"in": "server", "direction": "out", "leg": "endpoint-to-client"}
+
+
+def test_a_packet_that_begins_elsewhere_than_where_the_last_one_ended() -> None:
+    crossings = Crossings().opened()
+    crossings.to_client(500, PSH | ACK, 1, 5, 1000)
+    crossings.to_client(700, PSH | ACK, 1001, 5, 500)
+    forged = crossings.to_client(800, PSH | ACK, -98_999, 5, 4)
+    proof = look("packet", crossings, 600, {**LEAVING, "offset": -100_000})
+    assert proof.missing == ""
+    (piece,) = proof.evidence
+    assert isinstance(piece.event, Packet)
+    assert (piece.link, piece.event.segment) == (Link.REPLY, forged)
+    assert piece.note == "begins 100,000 bytes before the end of what had been sent"
+    assert look("packet", crossings, 600, {**LEAVING, "offset": -99_999}).missing == (
+        "a segment -99,999 bytes from the end of what was sent (endpoint-to-client) leaving server"
+    )
+
+
+def test_an_offset_counts_in_the_direction_of_the_packet_alone() -> None:
+    crossings = Crossings().opened()
+    crossings.to_server(700, ACK, 15, 1)
+    proof = look("packet", crossings, 600, {"in": "client", "direction": "out", "offset": 10})
+    (piece,) = proof.evidence
+    assert isinstance(piece.event, Packet)
+    assert (piece.link, piece.event.segment.seq) == (Link.OBSERVED, CLIENT + 15)

@@ -1,0 +1,93 @@
+"""Segments that no socket sent so: written by hand, or changed on the way. On the real kernel."""
+
+from __future__ import annotations
+
+import pytest
+import skips
+from conftest import Netlab
+from flagship import FLAGSHIP, document, over_ipv6
+from private_lab import PrivateLab
+
+from netlab.capabilities import probe
+from netlab.ethtool import computes_checksums, set_computes_checksums
+from netlab.judge import Outcome, Result, TrialResult
+from netlab.recording import Recording
+
+pytestmark = pytest.mark.kernel
+
+NAMES = ("crafted", "crafted-ahead", "bad-checksum")
+FIXES = (None, "drop-invalid", "be-liberal")
+TRIALS = 2
+
+
+def play(name: str, fix: str | None = None, text: str | None = None) -> tuple[Result, Recording, Outcome | None]:
+    """The trials, and what the document expects of them."""
+    part = document(name, fix, text)
+    for capability in part.experiment.needs:
+        skips.skip_unless_capability(capability)
+    there = [each.name for each in probe(part.experiment.capabilities()).values() if each.there]
+    with PrivateLab(part.topology) as namespaces:
+        result, recording = part.play(namespaces, TRIALS, fix)
+    return result, recording, part.experiment.expected((fix,) if fix else (), there)
+
+
+def fate(trial: TrialResult) -> list[str]:
+    """What the evidence has beyond the request."""
+    return [piece.link.value for piece in trial.evidence][2:]
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("fix", FIXES)
+@pytest.mark.parametrize("name", NAMES)
+def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
+    result, _, expected = play(name, fix)
+    assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * TRIALS
+
+
+@pytest.mark.usefixtures("as_root")
+def test_what_is_far_below_the_window_is_translated_where_it_is_forgiven() -> None:
+    skips.skip_unless_capability("forgives-late-segments")
+    result, _, _ = play("crafted")
+    assert [fate(trial) for trial in result.trials] == [["reply", "invalid", "reply-translated"]] * TRIALS
+    assert [trial.invalid for trial in result.trials] == [0] * TRIALS
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("fix", FIXES)
+def test_what_is_corrupt_is_invalid_with_any_fix_and_never_answered(fix: str | None) -> None:
+    result, recording, _ = play("bad-checksum", fix)
+    arrives = [] if fix == "drop-invalid" else ["reply-untranslated"]
+    assert [fate(trial) for trial in result.trials] == [["reply", "invalid", *arrives]] * TRIALS
+    assert all(trial.invalid > 1 for trial in result.trials)
+    found = {event.netns for event in recording.events if getattr(event, "name", "") == "Tcp.InCsumErrors"}
+    assert ("client" in found) is bool(arrives)
+
+
+@pytest.mark.usefixtures("as_root")
+def test_corruption_ends_with_the_trial() -> None:
+    part = document("bad-checksum")
+    with PrivateLab(part.topology) as namespaces:
+        part.play(namespaces, 1)
+        assert "netlab" not in namespaces.run("server-node", "nft", "list", "tables")
+        with namespaces.inside("server"):
+            assert computes_checksums("eth0")
+            set_computes_checksums("eth0", False)
+            assert not computes_checksums("eth0")
+            with pytest.raises(OSError, match="No such device"):
+                computes_checksums("eth9")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_as_an_ordinary_user(name: str, netlab: Netlab, lab_name: str, rootless: None) -> None:
+    file = FLAGSHIP.parent / "experiments" / f"{name}.yaml"
+    for capability in document(name).experiment.needs:
+        skips.skip_unless_capability(capability)
+    done = netlab("run", file, "--name", lab_name, "--rootless", "--trials", "1")
+    assert done.returncode == 0, done.stdout + done.stderr  # as the document expects
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("name", ["crafted-ahead", "bad-checksum"])
+def test_over_ipv6(name: str) -> None:
+    result, _, expected = play(name, text=over_ipv6())
+    assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * TRIALS
