@@ -45,7 +45,8 @@ class Actual:
     """All that a topology can speak of, in the namespaces that the lab owns and that are there.
 
     unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). tables are
-    the lab's own beside kube-proxy's, by (netns, family, name).
+    the lab's own beside kube-proxy's, by (netns, family, name). former are the values of sysctls, by (netns, key), from
+    before the lab set them, where they are known.
     """
 
     namespaces: frozenset[str] = frozenset()
@@ -54,6 +55,7 @@ class Actual:
     unrouted: set[tuple[str, str, InterfaceAddress]] = field(default_factory=set)
     routes: dict[str, frozenset[Route]] = field(default_factory=dict)
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
+    former: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, Compared] = field(default_factory=dict)
     tables: dict[tuple[str, str, str], Compared] = field(default_factory=dict)
     qdiscs: dict[LinkKey, Compared] = field(default_factory=dict)

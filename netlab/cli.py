@@ -113,10 +113,27 @@ def _namespaces(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
-def _fixes(incomplete: str) -> list[str]:
-    from netlab.fixes import FIXES
+def _fixes(context: typer.Context, incomplete: str) -> list[str]:
+    """The built-in fixes, and those of the topology on the command line or, for `fix`, of the labs that are up."""
+    from contextlib import suppress
 
-    return [name for name in FIXES if name.startswith(incomplete)]
+    from netlab import lab, topology
+    from netlab.fixes import FIXES
+    from netlab.state import labs, run_directory
+
+    found = dict.fromkeys(FIXES)
+    with suppress(NetlabError):
+        if "topology" in context.params:
+            # Where an option lacks its value, as here, click leaves the arguments unsorted.
+            file = _file(context.params["topology"] or next(iter(context.args), None))
+            found |= dict.fromkeys(fix.name for fix in topology.read(file)[1].fixes)
+        else:
+            for name in labs(run_directory()):
+                state = _directory(name).read()
+                if state is not None:
+                    wanted = lab.as_it_is(_directory(name), state)
+                    found |= dict.fromkeys(fix.name for fix in wanted.topology.fixes)
+    return [name for name in found if name.startswith(incomplete)]
 
 
 TopologyArgument = Annotated[
@@ -140,7 +157,9 @@ SetOption = Annotated[
 ]
 FixOption = Annotated[
     list[str] | None,
-    typer.Option("--fix", metavar="NAME", help="With a mitigation: drop-invalid, be-liberal.", autocompletion=_fixes),
+    typer.Option(
+        "--fix", metavar="NAME", help="With a mitigation: be-liberal; `fix list` has them all.", autocompletion=_fixes
+    ),
 ]
 NameOption = Annotated[
     str | None,
@@ -182,12 +201,12 @@ def _wanted(
 ) -> "Wanted":
     from netlab import fixes as mitigations
     from netlab.lab import Wanted
-    from netlab.topology import read
+    from netlab.topology import read_text
 
     file = _file(topology)
-    text, plain = read(file, settings, name)
+    text = read_text(file)
     names = tuple(dict.fromkeys(fixes or []))
-    return Wanted(mitigations.apply(plain, names), text, _absolute(file), settings, names)
+    return Wanted(mitigations.load(text, file, settings, name, names), text, _absolute(file), settings, names)
 
 
 def _absolute(file: str) -> str | None:
@@ -436,9 +455,10 @@ def plan(
 
 @app.command()
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
-    """Check a topology and its experiments, or an experiment's file: every problem, each with its place and a hint."""
+    """Check a topology with its experiments and fixes, or an experiment: each problem, with its place and a hint."""
     from netlab import tables
-    from netlab.topology import load, read_text
+    from netlab.lab import Wanted
+    from netlab.topology import read_text, with_each_fix
 
     file = _file(topology)
     text, pairs = read_text(file), _settings(settings)
@@ -449,14 +469,17 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
         _say(f"{file}: the experiment {found[0].experiment.name} is sound")
         return
     own = tuple((path, value) for path, value in pairs if not path.startswith(catalogue.OWN))
-    sound = load(text, file, own, name)
+    sound = with_each_fix(text, file, own, name)
     unsaid = ""
     try:
-        tables.check(sound, text, file, own)
+        for fix, made in sound.items():
+            tables.check(Wanted(made, text, file, own, (fix,)))
     except UnsupportedError as error:
         unsaid = f"; its tables were not checked: {error.message}"
-    experiments = f", with {_count(len(found), 'experiment')}" if found else ""
-    _say(f"{file}: lab {sound.name} is sound{experiments}{unsaid}")
+    counts = [_count(len(found), "experiment")] if found else []
+    counts += [f"{len(sound) - 1} fix{'es' if len(sound) > 2 else ''} of its own"] if len(sound) > 1 else []
+    more = f", with {' and '.join(counts)}" if counts else ""
+    _say(f"{file}: lab {sound[''].name} is sound{more}{unsaid}")
 
 
 class Document(StrEnum):
@@ -536,9 +559,9 @@ def run(
     _check_report_options(output, ladder=ladder)
     _check_places(html, pcapng, bundle)
     play = _play(topology, experiment, _settings(settings), name)
-    wanted = lab.Wanted(
-        mitigations.apply(play.topology, fix or ()), play.text, _absolute(play.file), play.settings, tuple(fix or ())
-    )
+    fixes = tuple(dict.fromkeys(fix or ()))
+    fixed = mitigations.load(play.text, play.file, play.settings, play.topology.name, fixes)
+    wanted = lab.Wanted(fixed, play.text, _absolute(play.file), play.settings, fixes)
     capabilities = _capabilities(play.experiment)
     directory = _directory(wanted.topology.name)
     state = directory.read()
@@ -918,16 +941,34 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
 
 
 @fix_app.command("list")
-def fix_list() -> None:
-    """The mitigations by name, and whether a lab that is up has them."""
+def fix_list(
+    topology: Annotated[
+        str | None,
+        typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: all labs."),
+    ] = None,
+) -> None:
+    """The mitigations by name, the built-in ones and a topology's own, and whether a lab that is up has them."""
     from netlab.fixes import FIXES
+    from netlab.lab import as_it_is
     from netlab.state import labs, run_directory
 
-    root = run_directory()
-    states = [state for lab in labs(root) if (state := _directory(lab).read()) is not None]
-    for name, fix in FIXES.items():
-        applied = [state.lab for state in states if name in state.fixes]
-        print(f"{name:14} {fix.summary}{f'  [applied: {chr(44).join(applied)}]' if applied else ''}")
+    there = labs(run_directory())
+    if topology is None or (topology in there and not Path(topology).exists()):
+        found = [_lab(name) for name in there if topology in (None, name)]
+        wanted = [as_it_is(directory, state) for directory, state in found]
+    else:
+        wanted = [_wanted(topology, (), None, None)]
+    rows = [(fix.name, fix.summary, wanted) for fix in FIXES.values()]
+    rows += [(*fix, [one]) for one in wanted for fix in one.topology.fixes]
+    width = max(len(name) for name, _, _ in rows)
+    for name, summary, known in rows:
+        notes = [] if name in FIXES or topology is not None else [f"of {known[0].topology.name}"]
+        applied = [one.topology.name for one in known if name in one.fixes]
+        notes += [f"applied: {','.join(applied)}"] if applied else []
+        if topology is not None and name in FIXES and (why := FIXES[name].lacks(known[0].topology)) is not None:
+            notes.append(f"not here: {why[0]}")
+        noted = f"  [{'; '.join(notes)}]" if notes else ""
+        print(f"{name:{width}} {summary}{noted}")
 
 
 @fix_app.command("apply")
@@ -939,7 +980,7 @@ def fix_apply(
     lab: LabOption = None,
 ) -> None:
     """Put mitigations into a lab that is up."""
-    _change_fixes(lab, lambda fixes: (*fixes, *(name for name in names if name not in fixes)))
+    _change_fixes(lab, names, lambda fixes: (*fixes, *(name for name in names if name not in fixes)))
 
 
 @fix_app.command("revert")
@@ -951,18 +992,20 @@ def fix_revert(
     lab: LabOption = None,
 ) -> None:
     """Take mitigations out of a lab that is up."""
-    from netlab.fixes import named
-
-    for name in names or []:
-        named(name)
-    _change_fixes(lab, lambda fixes: tuple(name for name in fixes if names and name not in names))
+    _change_fixes(lab, names or [], lambda fixes: tuple(name for name in fixes if names and name not in names))
 
 
-def _change_fixes(lab_name: str | None, change: "Callable[[tuple[str, ...]], tuple[str, ...]]") -> None:
+def _change_fixes(
+    lab_name: str | None, names: "Sequence[str]", change: "Callable[[tuple[str, ...]], tuple[str, ...]]"
+) -> None:
     from netlab import lab
+    from netlab.fixes import check_name
 
     directory, state = _lab(lab_name)
-    wanted = lab.with_only_fixes(lab.as_it_is(directory, state), change(state.fixes))
+    as_was = lab.as_it_is(directory, state)
+    for name in names:
+        check_name(as_was.topology, name)
+    wanted = lab.with_only_fixes(as_was, change(state.fixes))
     interrupts.stop_on_signals()
     outcome = lab.up(directory, wanted, rootless=None)
     _say(_summary(wanted, outcome, verbose=False))

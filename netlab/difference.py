@@ -212,6 +212,7 @@ def _without(
             for (netns, key), value in actual.sysctls.items()
             if not any(netns == dead_netns and f".{ifname}." in key for dead_netns, ifname in dead)
         },
+        former=actual.former,
         rules=actual.rules,
         tables=actual.tables,
         qdiscs={key: pair for key, pair in actual.qdiscs.items() if key not in dead},
@@ -284,7 +285,7 @@ def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
             ) is not None:
                 yield DeleteRoute(netns, found)
             case SetSysctl(netns, key) if (netns, key) in left.sysctls:
-                yield ResetSysctl(netns, key)
+                yield ResetSysctl(netns, key, left.former.get((netns, key)))
             case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
                 yield DeleteQdisc(netns, ifname)
             case LoadRules(netns, rules):

@@ -1,52 +1,82 @@
-"""Mitigations against the reset, each as a change of a Topology: what `--fix` and `netlab fix` know by name.
+"""Mitigations against the reset: what `--fix` and `netlab fix` know by name.
 
-A fix changes the description only; plan and kernel then make the lab follow, as they do for any other difference.
+A fix changes the description only; plan and kernel then make the lab follow, as they do for any other difference. The
+built-in ones change a Topology. Those that a topology's file defines change the file's values before they are read, as
+`--set` does: so they come first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from netlab.errors import UsageError
 from netlab.model import BE_LIBERAL, DropInvalid, Netns, Topology
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
-    """One mitigation. summary is one line for a list; apply gives the changed topology, and may be repeated."""
+class Fix(NamedTuple):
+    """A built-in fix. summary is one line for a list; apply gives the changed topology, and may be repeated.
+
+    lacks says why it has nothing to work on in a topology, and what to do about it; None where it has.
+    """
 
     name: str
     summary: str
     apply: Callable[[Topology], Topology]
+    lacks: Callable[[Topology], tuple[str, str] | None]
+
+
+def load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None, names: Sequence[str]) -> Topology:
+    """The lab that a topology's text describes (as `topology.load` has it), with the named fixes.
+
+    First those that the file defines, then the built-in ones, each kind in the order given. TopologyError or
+    UsageError, as `topology.load` and `apply` have them.
+    """
+    from netlab import topology
+
+    made = topology.load(text, file, settings, name, names)
+    own = {fix.name for fix in made.fixes}
+    return apply(made, [each for each in names if each not in own])
 
 
 def apply(topology: Topology, names: Iterable[str]) -> Topology:
-    """The topology with the named fixes, in the order given.
+    """The topology with the named built-in fixes, in the order given.
 
-    UsageError for a name that is none, and for a lab without a kube-proxy node: a fix there would change nothing, and
-    a result would be told as if it had.
+    UsageError for a name that is none, and where a fix would change nothing: a result would be told as if it had.
     """
     for name in names:
-        fix = named(name)
-        if not topology.kube_proxy.nodes:
-            raise UsageError(
-                f"the fix {name!r} has nothing to work on: no node of lab {topology.name!r} runs kube-proxy",
-                hint="name the nodes that get the rules in the topology's kube_proxy",
-            )
-        topology = fix.apply(topology)
+        check_name(topology, name)
+        missing = FIXES[name].lacks(topology)
+        if missing is not None:
+            raise UsageError(f"the fix {name!r} has nothing to work on: {missing[0]}", missing[1])
+        topology = FIXES[name].apply(topology)
     return topology
 
 
-def named(name: str) -> Fix:
-    """The fix of that name; UsageError with what there is, and what may have been meant."""
-    if name in FIXES:
-        return FIXES[name]
-    from difflib import get_close_matches
+def names(topology: Topology) -> tuple[str, ...]:
+    """The fixes that can be applied to a topology: the built-in ones first, then those that its file defines."""
+    return (
+        *(fix.name for fix in FIXES.values() if fix.lacks(topology) is None),
+        *(fix.name for fix in topology.fixes),
+    )
 
-    close = get_close_matches(name, FIXES, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    raise UsageError(f"there is no fix {name!r}", hint=f"{meant}the fixes are: {', '.join(FIXES)}")
+
+def check_name(topology: Topology, name: str) -> None:
+    """UsageError where there is no fix of that name, built-in or the topology's own: what there is, what was meant."""
+    known = (*FIXES, *(fix.name for fix in topology.fixes))
+    if name not in known:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, known, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise UsageError(f"there is no fix {name!r}", hint=f"{meant}the fixes are: {', '.join(known)}")
+
+
+def _no_node(topology: Topology) -> tuple[str, str] | None:
+    if topology.kube_proxy.nodes:
+        return None
+    hint = "name the nodes that get the rules in the topology's kube_proxy"
+    return f"no node of lab {topology.name!r} runs kube-proxy", hint
 
 
 def _drop_invalid(topology: Topology) -> Topology:
@@ -70,12 +100,14 @@ FIXES: dict[str, Fix] = {
             "drop-invalid",
             "drop packets that conntrack calls INVALID, first of all in KUBE-FORWARD (kube-proxy since v1.15)",
             _drop_invalid,
+            _no_node,
         ),
         Fix(
             "be-liberal",
             f"{BE_LIBERAL}=1 on each kube-proxy node: out-of-window packets are no longer INVALID",
             _be_liberal,
+            _no_node,
         ),
     )
 }
-"""The fixes by name, in the order they are listed in."""
+"""The built-in fixes by name, in the order they are listed in."""

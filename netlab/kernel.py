@@ -161,11 +161,12 @@ class Kernel:
                     with self._namespaces.inside(netns):
                         if not if_there or sysctl_path(key).exists():
                             write_sysctl(key, value)
-                case ResetSysctl(netns, key):
-                    with self._namespaces.scratch():
-                        default = read_sysctl(step.default_key)
+                case ResetSysctl(netns, key, value):
+                    if value is None:
+                        with self._namespaces.scratch():
+                            value = read_sysctl(step.default_key)
                     with self._namespaces.inside(netns):
-                        write_sysctl(key, default)
+                        write_sysctl(key, value)
                 case LoadRules(netns, ruleset, replace, gone):
                     with self._namespaces.inside(netns):
                         keep = reminders(nft("list ruleset"), ruleset.memories) if replace and ruleset.memories else ""

@@ -17,7 +17,7 @@ from netlab import fixes as mitigations
 from netlab import interrupts, plan, programs
 from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
 from netlab.holder import HOST_NAMES, become_rootless, hold, share_host_names, unshare_host_names
-from netlab.kernel import Kernel
+from netlab.kernel import Kernel, read_sysctl
 from netlab.model import Topology
 from netlab.netns import Namespaces, enter, release_name, strays
 from netlab.state import LabDirectory, LabState, StartedProgram, boot_id, labs, write_text
@@ -26,7 +26,9 @@ from netlab.steps import (
     DeleteAddress,
     DeleteLink,
     DeleteNetns,
+    ResetSysctl,
     SetLink,
+    SetSysctl,
     SetUp,
     StartProgram,
     Step,
@@ -93,7 +95,7 @@ def _check_tables(wanted: Wanted) -> None:
         from netlab import tables
 
         with suppress(UnsupportedError):  # then no lab can be made either, which is told better there
-            tables.check(wanted.topology, wanted.text, wanted.file or "-", wanted.settings)
+            tables.check(wanted)
 
 
 def pending(directory: LabDirectory, wanted: Wanted) -> list[Step]:
@@ -137,10 +139,7 @@ def with_only_fixes(wanted: Wanted, fixes: tuple[str, ...]) -> Wanted:
 def _derive(
     text: str, file: str | None, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...], name: str
 ) -> Wanted:
-    from netlab.topology import load
-
-    topology = mitigations.apply(load(text, file or "-", settings, name), fixes)
-    return Wanted(topology, text, file, settings, fixes)
+    return Wanted(mitigations.load(text, file or "-", settings, name, fixes), text, file, settings, fixes)
 
 
 # --- building --------------------------------------------------------------------------------------------------------
@@ -245,6 +244,27 @@ class _Work:
     def apply(self, steps: Sequence[Step], done: Done) -> None:
         self.kernel.apply(steps, done)
 
+    def remember(self, steps: Sequence[Step], old: Topology) -> None:
+        """Write down the sysctls that these steps set and that nothing of the lab has set before."""
+        known = {(netns, key) for netns, key, _ in self.state.former}
+        known |= {(n.name, key) for n in old.namespaces for key, _ in (*n.sysctls, *n.sysctls_if_there)}
+        found = []
+        for step in steps:
+            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known:
+                # A namespace, or an interface, that is still to come has nothing to remember.
+                with suppress(LabError, OSError), self.namespaces.inside(step.netns):
+                    found.append((step.netns, step.key, read_sysctl(step.key)))
+        if found:
+            self._write(replace(self.state, former=(*self.state.former, *found)))
+
+    def forget(self, steps: Sequence[Step]) -> None:
+        """Strike out the sysctls that have their former values again, or are gone."""
+        back = {(step.netns, step.key) for step in steps if isinstance(step, ResetSysctl)}
+        gone = {step.netns for step in steps if isinstance(step, DeleteNetns | CreateNetns)}
+        former = tuple(one for one in self.state.former if one[:2] not in back and one[0] not in gone)
+        if former != self.state.former:
+            self._write(replace(self.state, former=former))
+
     def _write(self, state: LabState) -> None:
         self.state = state
         self.directory.write(state)
@@ -323,7 +343,9 @@ def _follow(work: _Work, old: Topology, new: Topology, done: Done) -> list[Step]
         more = [step for step in differing if (type(step), step) not in known]
         if more:
             work.kernel = Kernel(work.namespaces, indexes(work.namespaces, work.state))
+            work.remember(more, old)
             work.carry_out(more, done)
+            work.forget(more)
             steps += more
         if not any(isinstance(step, _TAKES_ALONG) for step in more):
             return steps

@@ -251,6 +251,13 @@ class KubeProxy(NamedTuple):
     mode: Mode = Mode.IPTABLES
 
 
+class UserFix(NamedTuple):
+    """A fix that the topology's file defines; what it sets is put into the file before this model is made of it."""
+
+    name: str
+    summary: str
+
+
 class Topology(NamedTuple):
     """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too.
 
@@ -265,6 +272,7 @@ class Topology(NamedTuple):
     kube_proxy: KubeProxy = KubeProxy()
     experiments: tuple[Experiment | str, ...] = ()
     description: str = ""
+    fixes: tuple[UserFix, ...] = ()
 
     def netns(self, name: str) -> Netns:
         """The namespace of that name; KeyError if there is none."""

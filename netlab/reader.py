@@ -50,6 +50,7 @@ def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, 
     there = _there(namespaces, state)
     actual = Actual(
         namespaces=frozenset(there),
+        former={(netns, key): value for netns, key, value in state.former},
         hosts=hosts,
         programs=frozenset((p.netns, p.name) for p in state.programs if programs.running(namespaces, p)),
     )

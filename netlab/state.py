@@ -41,8 +41,9 @@ class LabState:
     """What a lab owns, and what it was made from.
 
     namespaces are (name, inode of the network namespace); names is the directory in which their names stand, each with
-    prefix before it. file is the topology's path or None for standard input, settings the `--set` pairs. complete
-    is false from before the first step until after the last. boot_id tells a state from before a reboot.
+    prefix before it. file is the topology's path or None for standard input, settings the `--set` pairs. former are
+    sysctls (netns, key, value) as they were before a change of the lab that stands first set them. complete is false
+    from before the first step until after the last. boot_id tells a state from before a reboot.
     """
 
     lab: str
@@ -56,6 +57,7 @@ class LabState:
     holder: Holder | None = None
     namespaces: tuple[tuple[str, int], ...] = ()
     programs: tuple[StartedProgram, ...] = ()
+    former: tuple[tuple[str, str, str], ...] = ()
     complete: bool = False
 
     def standing(self) -> bool:
@@ -135,6 +137,7 @@ class LabDirectory:
                     "holder": raw["holder"] and Holder(**raw["holder"]),
                     "namespaces": tuple((name, inode) for name, inode in raw["namespaces"]),
                     "programs": tuple(StartedProgram(**program) for program in raw["programs"]),
+                    "former": tuple((netns, key, value) for netns, key, value in raw.get("former", ())),
                 }
             )
         except (FileNotFoundError, NotADirectoryError):

@@ -352,10 +352,11 @@ class DeleteRoute(NamedTuple):
 
 
 class ResetSysctl(NamedTuple):
-    """Give a sysctl the value that a new namespace has."""
+    """Give a sysctl back the value that it had; where nobody knows that one (None), what a new namespace has."""
 
     netns: str
     key: str
+    value: str | None = None
 
     @property
     def default_key(self) -> str:
@@ -363,10 +364,10 @@ class ResetSysctl(NamedTuple):
         return re.sub(r"^(net\.ipv[46]\.(?:conf|neigh))\.(?!all\.)[^.]+\.", r"\1.default.", self.key)
 
     def describe(self) -> str:
-        return f"{self.netns}: sysctl {self.key} back to its default"
+        return f"{self.netns}: sysctl {self.key} back to {'its default' if self.value is None else self.value}"
 
     def twin(self, prefix: str) -> str:
-        value = f'"$(unshare -n sysctl -n {self.default_key})"'
+        value = f'"$(unshare -n sysctl -n {self.default_key})"' if self.value is None else shlex.quote(self.value)
         return f"ip netns exec {prefix}{self.netns} sysctl -qw {self.key}={value}"
 
 

@@ -9,8 +9,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from netlab import interrupts, rtnl
 from netlab.errors import NetlabError, TopologyError, UnsupportedError
@@ -18,6 +18,10 @@ from netlab.holder import become_rootless
 from netlab.kernel import nftables
 from netlab.model import LinkAttributes, NftTable, Topology
 from netlab.syscalls import CLONE_NEWNET, unshare
+from netlab.topology.words import OWN_TABLES
+
+if TYPE_CHECKING:
+    from netlab.lab import Wanted
 
 
 class Refusal(NamedTuple):
@@ -57,38 +61,30 @@ def pretend(ifnames: Iterable[str]) -> None:
                     raise OSError(code, words or os.strerror(code), ifname)
 
 
-def check(topology: Topology, text: str, file: str, settings: Sequence[tuple[str, str]]) -> None:
-    """Ask nft about the tables of a topology, which came from this text; TopologyError with the place of each problem.
+def check(wanted: Wanted) -> None:
+    """Ask nft about the tables of a topology; TopologyError with the place of each problem in its file.
 
     UnsupportedError where this user can make no namespaces to ask in.
     """
-    found = refusals(topology)
+    found = refusals(wanted.topology)
     if found:
         from netlab.topology import problem
 
-        raise TopologyError(
-            file,
-            [
-                problem(
-                    text,
-                    file,
-                    settings,
-                    ("namespaces", one.netns, "tables", f"{one.table.family} {one.table.name}"),
-                    one.line,
-                    one.column,
-                    f"nft: {one.message}",
-                )
-                for one in found
-            ],
-        )
+        file = wanted.file or "-"
+        problems = []
+        for one in found:
+            path = ("namespaces", one.netns, "tables", f"{one.table.family} {one.table.name}")
+            source = (wanted.text, file, wanted.settings, wanted.fixes)
+            problems.append(problem(*source, path, one.line, one.column, f"nft: {one.message}"))
+        raise TopologyError(file, problems)
 
 
 def refusals(topology: Topology) -> list[Refusal]:
     """What nft has against the tables of a topology, found by loading each into namespaces that end with this call.
 
-    UnsupportedError where this user can make none.
+    Those that netlab itself writes aren't asked about. UnsupportedError where this user can make none.
     """
-    asked = list(interfaces_named(topology))
+    asked = [one for one in interfaces_named(topology) if not one[1].name.startswith(OWN_TABLES)]
     if not asked:
         return []
     answer, told = os.pipe()

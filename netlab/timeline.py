@@ -280,10 +280,9 @@ def _own_tables(topology: Topology | None) -> frozenset[tuple[str, str, str]]:
 def _topology(recording: Recording) -> Topology | None:
     """The lab's topology with what was set and fixed; None where the recording has none that can be read."""
     from netlab import fixes
-    from netlab.topology import load
 
     try:
-        return fixes.apply(load(recording.topology, "recording", recording.settings), recording.fixes)
+        return fixes.load(recording.topology, "recording", recording.settings, None, recording.fixes)
     except NetlabError:
         return None
 

@@ -23,6 +23,7 @@ from typer.main import get_command
 
 from netlab import plan
 from netlab.cli import app
+from netlab.fixes import FIXES
 from netlab.kubeproxy import ruleset
 from netlab.schema import schema
 from netlab.topology import read
@@ -32,6 +33,9 @@ CLUSTER = TOPOLOGIES / "cluster.yaml"
 FLAGSHIP = TOPOLOGIES / "kube-proxy-reset.yaml"
 
 Said = tuple[int, str, str]
+
+
+OWN_FIX = "namespaces: {a: {}}\nfixes: {best: {summary: no SACK, set: {namespaces.a.sysctls.net.ipv4.tcp_sack: 0}}}\n"
 
 
 def said(done: subprocess.CompletedProcess[str]) -> Said:
@@ -92,8 +96,8 @@ def test_help_of_a_command(netlab: Netlab) -> None:
         dedent("""\
             Usage: netlab lint [OPTIONS] [TOPOLOGY]
 
-              Check a topology and its experiments, or an experiment's file: every
-              problem, each with its place and a hint.
+              Check a topology with its experiments and fixes, or an experiment: each
+              problem, with its place and a hint.
 
             Arguments:
               [TOPOLOGY]  A YAML file, or - for stdin; left out: topology.yaml here.
@@ -135,7 +139,10 @@ def test_completion_is_a_script_that_asks_netlab(netlab: Netlab, shell: str) -> 
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("netlab fix apply d", "drop-invalid\n"),
+        ("netlab fix apply be", "be-liberal\n"),
+        ("netlab up own.yaml --fix be", "be-liberal\nbest\n"),
+        ("netlab run own.yaml --fix be", "be-liberal\nbest\n"),
+        ("netlab up --fix bes", "\n"),
         ("netlab li", "lint\n"),
         ("netlab down ", "one\ntwo\n"),
         ("netlab exec cl", "\n"),
@@ -143,9 +150,10 @@ def test_completion_is_a_script_that_asks_netlab(netlab: Netlab, shell: str) -> 
 )
 def test_completion_offers_what_there_is(netlab: Netlab, words: str, offered: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+        (tmp_path / "labs" / name).mkdir(parents=True)
+    (tmp_path / "own.yaml").write_text(OWN_FIX)
     env = {"_NETLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-    code, stdout, _ = said(netlab(env={**env, "NETLAB_LAB_RUNDIR": str(tmp_path)}))
+    code, stdout, _ = said(netlab(env={**env, "NETLAB_LAB_RUNDIR": str(tmp_path / "labs")}, cwd=tmp_path))
     assert (code, stdout) == (0, offered)
 
 
@@ -236,8 +244,7 @@ def test_plan_with_a_fix(netlab: Netlab) -> None:
     assert said(netlab("plan", FLAGSHIP, "--fix", "be-librel")) == (
         2,
         "",
-        "netlab: there is no fix 'be-librel'\n"
-        "  hint: did you mean 'be-liberal'? the fixes are: drop-invalid, be-liberal\n",
+        f"netlab: there is no fix 'be-librel'\n  hint: did you mean 'be-liberal'? the fixes are: {', '.join(FIXES)}\n",
     )
 
 
@@ -266,7 +273,37 @@ def test_rules_of_what_gets_none(netlab: Netlab, lab: Path) -> None:
 def test_the_fixes_are_listed(netlab: Netlab) -> None:
     code, stdout, stderr = said(netlab("fix", "list"))
     assert (code, stderr) == (0, "")
-    assert [line.split()[0] for line in stdout.splitlines()] == ["drop-invalid", "be-liberal"]
+    assert [line.split()[0] for line in stdout.splitlines()] == list(FIXES)
+
+
+def test_a_topologys_own_fixes_are_listed_with_what_it_has_nothing_for(netlab: Netlab, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(OWN_FIX)
+    code, stdout, stderr = said(netlab("fix", "list", "own.yaml", cwd=tmp_path))
+    assert (code, stderr) == (0, "")
+    *builtin, own = stdout.splitlines()
+    width = max(map(len, FIXES))
+    assert own == f"{'best':{width}} no SACK"
+    assert builtin == [
+        f"{fix.name:{width}} {fix.summary}  [not here: no node of lab 'own' runs kube-proxy]" for fix in FIXES.values()
+    ]
+
+
+def test_a_plan_with_a_topologys_own_fix(netlab: Netlab, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(OWN_FIX)
+    code, stdout, stderr = said(netlab("plan", "own.yaml", "--fix", "best", cwd=tmp_path))
+    assert (code, stderr) == (0, "")
+    assert "a: sysctl net.ipv4.tcp_sack = 0\n" in stdout
+    assert said(netlab("lint", "own.yaml", cwd=tmp_path)) == (
+        0,
+        "",
+        "own.yaml: lab own is sound, with 1 fix of its own\n",
+    )
+    assert said(netlab("plan", "own.yaml", "--fix", "be-liberal", cwd=tmp_path)) == (
+        2,
+        "",
+        "netlab: the fix 'be-liberal' has nothing to work on: no node of lab 'own' runs kube-proxy\n"
+        "  hint: name the nodes that get the rules in the topology's kube_proxy\n",
+    )
 
 
 # --- no lab ----------------------------------------------------------------------------------------------------------
@@ -309,8 +346,8 @@ NO_SUCH_LAB = "netlab: no lab is called x\n  hint: no lab is up: `netlab up` bui
         (["fix", "apply", "drop-invalid"], (2, "", NO_LAB)),
         (["fix", "revert"], (2, "", NO_LAB)),
         (
-            ["fix", "revert", "nope"],
-            (2, "", "netlab: there is no fix 'nope'\n  hint: the fixes are: drop-invalid, be-liberal\n"),
+            ["fix", "list", "x"],
+            (2, "", "netlab: x: there is no such file\n  hint: name a topology file, or - for stdin\n"),
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

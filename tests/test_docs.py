@@ -25,6 +25,7 @@ from netlab.topology.language import (
     ADDRESSING,
     BRIDGE,
     BRIDGE_PORT,
+    FIX,
     KUBE_PROXY,
     LINK,
     NAMESPACE,
@@ -57,6 +58,7 @@ TABLES = {
     "Session affinity": SESSION_AFFINITY,
     "kube-proxy": KUBE_PROXY,
     "Addressing": ADDRESSING,
+    "Fix": FIX,
 }
 """Each table of keys by its heading, and the description that it must agree with."""
 

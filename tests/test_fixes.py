@@ -6,10 +6,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from netlab import fixes
+from netlab import fixes, topology
 from netlab.errors import UsageError
 from netlab.kubeproxy import ruleset
-from netlab.model import DropInvalid, Endpoint, KubeProxy, Netns, Role, Service, ServicePort, Topology
+from netlab.model import DropInvalid, Endpoint, KubeProxy, Netns, Role, Service, ServicePort, Topology, UserFix
 
 LIBERAL = ("net.netfilter.nf_conntrack_tcp_be_liberal", "1")
 
@@ -76,11 +76,11 @@ def test_an_unknown_name_is_an_error_that_names_them_all() -> None:
     with pytest.raises(UsageError) as raised:
         fixes.apply(LAB, ["drop-invalid", "drop-invlid"])
     assert str(raised.value) == (
-        "there is no fix 'drop-invlid'\n  hint: did you mean 'drop-invalid'? the fixes are: drop-invalid, be-liberal"
+        f"there is no fix 'drop-invlid'\n  hint: did you mean 'drop-invalid'? the fixes are: {', '.join(fixes.FIXES)}"
     )
     with pytest.raises(UsageError) as raised:
-        fixes.apply(LAB, ["xyz"])
-    assert str(raised.value) == "there is no fix 'xyz'\n  hint: the fixes are: drop-invalid, be-liberal"
+        fixes.check_name(LAB._replace(fixes=(UserFix("mine", "a summary"),)), "xyz")
+    assert str(raised.value) == "there is no fix 'xyz'\n  hint: the fixes are: " + ", ".join([*fixes.FIXES, "mine"])
 
 
 def test_a_lab_without_kube_proxy_has_nothing_to_fix() -> None:
@@ -90,3 +90,39 @@ def test_a_lab_without_kube_proxy_has_nothing_to_fix() -> None:
         "the fix 'be-liberal' has nothing to work on: no node of lab 'lab' runs kube-proxy\n"
         "  hint: name the nodes that get the rules in the topology's kube_proxy"
     )
+
+
+OWN = """
+namespaces:
+  client: {role: pod}
+  node: {role: node, sysctls: {net.netfilter.nf_conntrack_tcp_be_liberal: 0}}
+bridges:
+  - {name: br0, netns: node, ports: [client]}
+services:
+  web: {port: 80, endpoints: [client]}
+fixes:
+  small: {summary: another port, set: {services.web.port: 81}}
+  strict:
+    summary: sets what be-liberal sets
+    set: {namespaces.node.sysctls.net.netfilter.nf_conntrack_tcp_be_liberal: 5}
+"""
+
+
+def test_a_topologys_own_fixes_come_first_whatever_the_order() -> None:
+    plain = topology.load(OWN, "lab.yaml")
+    assert fixes.names(plain) == (*fixes.FIXES, "small", "strict")
+    for order in (["be-liberal", "small", "strict"], ["strict", "be-liberal", "small"]):
+        fixed = fixes.load(OWN, "lab.yaml", [("services.web.port", "79")], "other", order)
+        assert fixed.name == "other"
+        assert fixed.services[0].ports[0].port == 81
+        assert dict(fixed.netns("node").sysctls)[LIBERAL[0]] == "1"
+    with pytest.raises(UsageError, match="there is no fix 'nope'"):
+        fixes.load(OWN, "lab.yaml", [], None, ["small", "nope"])
+
+
+def test_a_lab_without_kube_proxy_has_its_own_fixes_alone() -> None:
+    text = OWN.replace("services:\n  web: {port: 80, endpoints: [client]}\n", "")
+    text = text.replace("  small: {summary: another port, set: {services.web.port: 81}}\n", "")
+    assert fixes.names(topology.load(text, "lab.yaml")) == ("strict",)
+    fixed = fixes.load(text, "lab.yaml", [], None, ["strict"])
+    assert dict(fixed.netns("node").sysctls)[LIBERAL[0]] == "5"

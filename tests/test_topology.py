@@ -19,7 +19,7 @@ import yaml
 
 from netlab.errors import TopologyError, UsageError
 from netlab.model import Topology
-from netlab.topology import load, read
+from netlab.topology import load, read, with_each_fix
 
 HERE = Path(__file__).parent
 TOPOLOGIES = HERE.parent / "topologies"
@@ -76,7 +76,7 @@ def test_a_shipped_topology_means_this(name: str) -> None:
 @pytest.mark.parametrize("name", MALFORMED)
 def test_every_problem_of_a_malformed_topology_is_told(name: str) -> None:
     with pytest.raises(TopologyError) as caught:
-        load((HERE / "malformed" / f"{name}.yaml").read_text(), f"{name}.yaml")
+        with_each_fix((HERE / "malformed" / f"{name}.yaml").read_text(), f"{name}.yaml")
     assert f"{caught.value}\n" == (HERE / "malformed" / f"{name}.txt").read_text()
 
 
@@ -155,6 +155,15 @@ FLAGSHIP = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text()
         ("services.web.endpoints", "[]", "endpoints=[])"),
         ("services.web.endpoints", "", "endpoints=[])"),
         ("description", "'a: b'", "description: a: b"),
+        (
+            "namespaces.client.tables.inet tour",
+            "'set x { type mark; }'",
+            "[NftTable(family=inet name=tour body=set x {",
+        ),
+        ("namespaces.client.routes[+]", "{to: 198.51.100.0/24, kind: prohibit}", "Route(dst=198.51.100.0/24 kind=pro"),
+        ("services.web.endpoints[+]", "client-node", "Endpoint(netns=client-node"),
+        ("services.dns", "{port: 53, protocol: UDP, endpoints: [server]}", "Service(name=dns"),
+        ("namespaces.more", "{role: host, sysctls: {net.ipv4.tcp_sack: 0}}", "Netns(name=more role=host sysctls="),
     ],
 )
 def test_set_changes_the_document(path: str, value: str, expected: str) -> None:
@@ -180,6 +189,58 @@ def test_set_takes_the_longest_key_that_fits() -> None:
     assert topology.netns("a").sysctls == (("net.ipv4.tcp", "1"), ("net.ipv4.tcp.rmem", "3"))
 
 
+def test_set_makes_the_list_or_the_mapping_that_an_item_more_needs() -> None:
+    text = "namespaces: {a: {routes: , loopback: 10.9.9.9/32}}"
+    topology = lab(
+        text,
+        ("namespaces.a.routes[+].to", "198.51.100.0/24"),
+        ("namespaces.a.routes[0].kind", "blackhole"),
+        ("namespaces.a.programs.+", "{name: one, command: sleep 1}"),
+        ("namespaces.a.programs.one.env.LANG", "C"),
+        ("namespaces.a.loopback[+]", "10.9.9.8/32"),
+    )
+    assert render(topology.netns("a")) == (
+        "Netns(name=a role=host loopback=[10.9.9.9/32, 10.9.9.8/32] routes=[Route(dst=198.51.100.0/24 kind=blackhole)]"
+        " programs=[Program(name=one argv=[sleep, 1] env=[[LANG, C]])])"
+    )
+
+
+FIXES = """
+    vars: {window: 4096}
+    namespaces:
+      a: {sysctls: &sysctls {net.ipv4.tcp_rmem: "4096 ${window} ${window}"}}
+      b: {sysctls: *sysctls}
+    links: [{ends: [a, b]}]
+    fixes:
+      large-window: {summary: room for all, set: {vars.window: 1048576}}
+      one-route:
+        summary: a blackhole in a
+        set:
+          namespaces.a.routes[+]: &route {to: 198.51.100.0/24, kind: blackhole}
+          namespaces.a.sysctls.net.ipv4.tcp_sack: 0
+    """
+
+
+def test_a_fix_of_the_files_own_sets_what_set_would_and_after_it() -> None:
+    plain = lab(FIXES)
+    assert render(plain.fixes) == (
+        "[UserFix(name=large-window summary=room for all), UserFix(name=one-route summary=a blackhole in a)]"
+    )
+    settings = (("vars.window", "1"), ("fixes.one-route.set.namespaces.a.sysctls.net.ipv4.tcp_sack", "2"))
+    text = dedent(FIXES)
+    both = load(text, "lab.yaml", settings, fixes=["one-route", "unknown", "large-window"])
+    assert [render(netns) for netns in both.namespaces] == [
+        "Netns(name=a role=host sysctls=[[net.ipv4.tcp_rmem, 4096 1048576 1048576], [net.ipv4.tcp_sack, 2]]"
+        " routes=[Route(dst=198.51.100.0/24 kind=blackhole)])",
+        "Netns(name=b role=host sysctls=[[net.ipv4.tcp_rmem, 4096 1048576 1048576]])",
+    ]
+    assert with_each_fix(text, "lab.yaml") == {
+        "": plain,
+        "large-window": load(text, "lab.yaml", [("vars.window", "1048576")]),
+        "one-route": load(text, "lab.yaml", fixes=["one-route"]),
+    }
+
+
 def test_a_later_set_wins() -> None:
     topology = load(FLAGSHIP, "lab.yaml", [("vars.client_window", "1"), ("vars.client_window", "2")])
     assert topology.netns("client").sysctls == (("net.ipv4.tcp_rmem", "4096 2 2"),)
@@ -199,17 +260,17 @@ def test_set_is_checked_like_the_file_and_reported_together_with_it() -> None:
         (" ", "1"),
     ]
     assert problems(FLAGSHIP, *settings) == dedent("""\
-        --set: no path for the value '1'
-          hint: --set vars.client_window=4096
+        --set: no path for the value
+          hint: for instance vars.client_window
         --set: bridges.cni1.mtu: there is no item 'cni1'
           hint: did you mean 'cni0'?
         --set: bridges[0].mtu: expected a whole number from 68 to 65535, found the text 'big'
         --set: kube_prox.drop_invalid: there is no 'kube_prox'
           hint: did you mean 'kube_proxy'?
         --set: links.first.subnet: there is no item 'first'
-          hint: items are counted from 0: [0]
+          hint: items are counted from 0: [0]; [+] is one more
         --set: links[1].subnet: there is no item 1
-          hint: the list has 1, counted from 0
+          hint: the list has 1, counted from 0; [+] is one more
         --set: namespaces.clinet.role: there is no 'clinet'
           hint: did you mean 'client'?
         --set: services.web.port: the value '[80' is not YAML: did not find expected ',' or ']'

@@ -207,9 +207,10 @@ def experiment(reader: Reader, item: Item, topology: Topology, default_name: str
     _check_names(reader, item, topology)
     for name in item["expect"].value if "expect" in item else ():
         for fix in (part for part in name.split("+") if part != PLAIN):
-            if fix not in fixes.FIXES:
-                hint = get_close_matches(fix, (PLAIN, *fixes.FIXES), n=1)
-                known = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join((PLAIN, *fixes.FIXES))}"
+            names = (PLAIN, *fixes.FIXES, *(own.name for own in topology.fixes))
+            if fix not in names:
+                hint = get_close_matches(fix, names, n=1)
+                known = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join(names)}"
                 reader.at(item["expect"][name], f"there is no fix {fix!r}", known)
     if not all(key in item for key in EXPERIMENT.required) or item.broken:
         return None

@@ -18,7 +18,6 @@ from importlib.resources import files
 
 from netlab import fixes as mitigations
 from netlab import timeline
-from netlab import topology as topologies
 from netlab.errors import NetlabError
 from netlab.events import (
     ConntrackEvent,
@@ -457,8 +456,8 @@ def _points(ladder: Ladder, recording: Recording) -> Iterator[chart.Point]:
 def _topology(recording: Recording) -> tuple[Topology | None, str]:
     """The lab as it was built; None, and why, where this netlab can't read it."""
     try:
-        plain = topologies.load(recording.topology, f"{recording.lab}.yaml", recording.settings, recording.lab)
-        return mitigations.apply(plain, recording.fixes), ""
+        text, file = recording.topology, f"{recording.lab}.yaml"
+        return mitigations.load(text, file, recording.settings, recording.lab, recording.fixes), ""
     except NetlabError as error:
         return None, str(error)
 

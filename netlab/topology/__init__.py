@@ -11,19 +11,20 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from yaml.nodes import MappingNode, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.model import Topology
 from netlab.topology import resolve, words
 from netlab.topology.document import MAX_ITEMS, Reader, TooLargeError, compose
 from netlab.topology.language import TOPOLOGY
-from netlab.topology.settings import apply
+from netlab.topology.settings import apply, apply_fixes
 from netlab.topology.shapes import InvalidError
 
-__all__ = ["default_name", "load", "read", "read_text"]
+__all__ = ["default_name", "load", "problem", "read", "read_text", "with_each_fix"]
 
 MAX_BYTES = 1 << 24
 """The largest file read as a topology, about a hundred thousand pods; /dev/zero has no end."""
@@ -58,10 +59,17 @@ def read_text(path: str) -> str:
         raise UsageError(f"{path} is not UTF-8 text (line {line})", "save it as UTF-8") from None
 
 
-def load(text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> Topology:
+def load(
+    text: str,
+    file: str,
+    settings: Sequence[tuple[str, str]] = (),
+    name: str | None = None,
+    fixes: Sequence[str] = (),
+) -> Topology:
     """The lab that a topology's text describes. file names it in messages; its stem is the lab's default name.
 
-    settings are `--set`'s (path, YAML value) pairs; name, if given, is the lab's name instead of the file's own.
+    settings are `--set`'s (path, YAML value) pairs; name, if given, is the lab's name instead of the file's own. fixes
+    are names: what those of them that the file defines set comes after the settings; other names mean nothing here.
     TopologyError holds all problems of the text together; UsageError says that name can't be a lab's.
     """
     if name is not None:
@@ -69,15 +77,15 @@ def load(text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: s
             words.lab_name(name)
         except InvalidError as invalid:
             raise UsageError(invalid.message, invalid.hint) from None
-    return _load(text, file, settings, name)
+    return _load(text, file, settings, name, fixes)
 
 
-def _load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None) -> Topology:
-    root = compose(text, file)
+def _load(
+    text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None, fixes: Sequence[str]
+) -> Topology:
     reader = Reader()
     try:
-        for path, value in settings:
-            root = apply(reader, root, TOPOLOGY, path, value)
+        root = _document(reader, text, file, settings, fixes)
         reader.read_variables(root)
         item = TOPOLOGY.read(reader, root, "")
         topology = None
@@ -93,10 +101,38 @@ def _load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str |
     return topology
 
 
+def _document(reader: Reader, text: str, file: str, settings: Sequence[tuple[str, str]], fixes: Sequence[str]) -> Node:
+    root = compose(text, file)
+    for path, value in settings:
+        root = apply(reader, root, TOPOLOGY, path, value)
+    return apply_fixes(reader, root, TOPOLOGY, fixes)
+
+
+def with_each_fix(
+    text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None
+) -> dict[str, Topology]:
+    """The lab without a fix (under "") and with each of those that the file defines, as `load` makes it.
+
+    TopologyError has the problems of all of them, and says with which fix they come.
+    """
+    plain = load(text, file, settings, name)
+    found = {"": plain}
+    problems: list[Problem] = []
+    for fix in plain.fixes:
+        try:
+            found[fix.name] = load(text, file, settings, name, [fix.name])
+        except TopologyError as error:
+            problems += [replace(one, message=f"with the fix {fix.name}: {one.message}") for one in error.problems]
+    if problems:
+        raise TopologyError(file, problems)
+    return found
+
+
 def problem(
     text: str,
     file: str,
     settings: Sequence[tuple[str, str]],
+    fixes: Sequence[str],
     path: Sequence[str],
     line: int,
     column: int,
@@ -108,9 +144,7 @@ def problem(
     which YAML takes the indentation away; otherwise, and with line 0, the place is where the text begins.
     """
     reader = Reader()
-    node = compose(text, file)
-    for setting, value in settings:
-        node = apply(reader, node, TOPOLOGY, setting, value)
+    node = _document(reader, text, file, settings, fixes)
     for name in path:
         if isinstance(node, MappingNode):
             node = next(value for key, value in reader.pairs(node, "") if key.value == name)

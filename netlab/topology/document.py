@@ -256,7 +256,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     near = nearest(word.lower(), words)
     if near:
         return f"did you mean {near!r}?"
-    return f"known: {', '.join(words)}" if 0 < len(words) <= 12 else ""
+    return f"known: {', '.join(words)}" if 0 < len(words) <= 15 else ""
 
 
 def kind_of(node: Node, text: str | None = None, plain: bool = False) -> str:

@@ -17,6 +17,7 @@ from netlab.model import Protocol as TransportProtocol
 from netlab.topology import words
 from netlab.topology.document import Item, Reader
 from netlab.topology.shapes import (
+    Anything,
     Boolean,
     Choice,
     Command,
@@ -333,6 +334,15 @@ class _Document(NamedTuple):
         return {"anyOf": [{"type": "string", "description": "the file of an experiment"}, EXPERIMENT.schema()]}
 
 
+FIX = Fields(
+    {
+        "summary": Key(Text("a line of text", words.one_line), "what it does, for `netlab fix list`", required=True),
+        "set": Key(
+            MapOf(Anything(), minimum=1), "values of this file that the fix changes, by their paths as in --set", True
+        ),
+    }
+)
+
 _VARIABLE = Text("a number, true, false or text", numbers=True)
 
 
@@ -358,6 +368,7 @@ TOPOLOGY = Fields(
         "links": Key(ListOf(LINK), "veth pairs from one namespace to another"),
         "services": Key(_named(SERVICE, words.service_name, words.LABEL), "kube-proxy Services by name"),
         "kube_proxy": Key(KUBE_PROXY, "how the nodes' NAT rules are laid out"),
+        "fixes": Key(_named(FIX, words.fix_name, words.LABEL), "fixes beside the built-in ones, by name"),
         "experiments": Key(ListOf(_Document()), "what `netlab run` and `netlab matrix` do with this lab"),
     }
 )

@@ -27,6 +27,7 @@ from netlab.model import (
     Role,
     Route,
     Topology,
+    UserFix,
     Veth,
 )
 from netlab.routing import Detour
@@ -72,6 +73,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         services=tuple(services),
         kube_proxy=kube_proxy,
         description=root.get("description", ""),
+        fixes=tuple(UserFix(name, item.get("summary", "")) for name, item in root.get("fixes", {}).items()),
     )
     return lab_as_is._replace(experiments=lab.experiments(lab_as_is)) if "experiments" in root else lab_as_is
 

@@ -183,6 +183,16 @@ class Choice(NamedTuple):
         return {"anyOf": [{"enum": list(self.words)}, USES_VARIABLE]}
 
 
+class Anything(NamedTuple):
+    """Whatever YAML can say, to be read where it is put; the value is its node."""
+
+    def read(self, reader: Reader, node: Node, path: str) -> Item | None:  # noqa: ARG002
+        return Item(node, node, path)
+
+    def schema(self) -> JsonSchema:
+        return {}
+
+
 class ListOf(NamedTuple):
     """A list of items of one shape; single: one item may stand there without brackets. The value is list[Item]."""
 

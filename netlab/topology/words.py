@@ -20,6 +20,7 @@ from ipaddress import (
 )
 from typing import TypeAlias
 
+from netlab.fixes import FIXES
 from netlab.model import IFNAMSIZ, Address, InterfaceAddress, Network
 from netlab.topology.shapes import InvalidError
 
@@ -83,12 +84,33 @@ def _host_name(text: str, what: str) -> str:
     return _label(text, LABEL_MAX, what)
 
 
-def _label(text: str, longest: int, what: str) -> str:
+def _label(
+    text: str,
+    longest: int,
+    what: str,
+    hint: str = "a-z, 0-9 and -, not first or last; it is a host name and part of a file name",
+) -> str:
     if len(text) > longest:
         raise InvalidError(f"{text!r} has {len(text)} characters, {what} at most {longest}")
     if not _LABEL.match(text) or text.endswith("\n"):
-        hint = "a-z, 0-9 and -, not first or last; it is a host name and part of a file name"
         raise InvalidError(f"{text!r} can't be {what}", hint)
+    return text
+
+
+def fix_name(text: str) -> str:
+    """The name of a fix that a topology defines; the built-in ones keep theirs."""
+    from netlab.experiment import PLAIN  # it needs more than most topologies do
+
+    if text in (*FIXES, PLAIN):
+        whose = "that of a trial without a fix" if text == PLAIN else "a built-in fix's"
+        raise InvalidError(f"the name {text!r} is {whose}", "call yours differently")
+    return _label(text, LABEL_MAX, "a fix's name", "a-z, 0-9 and -, not first or last")
+
+
+def one_line(text: str) -> str:
+    """A line of text, with something in it."""
+    if not text.strip() or not text.isprintable():
+        raise InvalidError(f"{text!r} is not a line of text", "one line that says what it does")
     return text
 
 
