@@ -209,9 +209,9 @@ def test_the_evidence_has_namespace_interface_time_and_packet() -> None:
         for path, attrs, texts in document.elements
         if path[-1] == "td" and (text := "".join(texts)) is not None
     ]
-    start = cells.index(("What it shows", "Conntrack's own reason"))
+    start = cells.index(("What it shows", "Conntrack finds it INVALID"))
     assert cells[start : start + 6] == [
-        ("What it shows", "Conntrack's own reason"),
+        ("What it shows", "Conntrack finds it INVALID"),
         ("Namespace", "client-node"),
         ("Interface", "eth0"),
         ("Time", "+0.063 ms"),

@@ -107,6 +107,7 @@ class _Trial:
                 stage.count(arguments["in"])
             failed = self._play_steps(stage)
             flow = self._flow(stage)
+            stage.restore()
             _canary(cast, self._namespaces, self._watch, self._canaries[1])
             duration_s = time.monotonic() - started
             self._recorder.note_counters()

@@ -43,6 +43,7 @@ class Stage:
         self._counters: dict[str, Counters] = {}
         self._listener: socket.socket | None = None
         self._closing = ExitStack()
+        self._changes = self._closing.enter_context(ExitStack())
 
     def __enter__(self) -> Self:
         return self
@@ -53,8 +54,12 @@ class Stage:
         self._closing.close()
 
     def undo(self, change: Callable[[], object]) -> None:
-        """Have something called when the trial is over, whatever happens."""
-        self._closing.callback(change)
+        """Have something called when the steps are over, whatever happens."""
+        self._changes.callback(change)
+
+    def restore(self) -> None:
+        """Undo what the stimuli changed, the last change first; the connections stay."""
+        self._changes.close()
 
     def note(self, event: Event) -> None:
         """Add an event to the trial's."""
@@ -80,7 +85,7 @@ class Stage:
         if name in self.connections:
             raise NotApplied(f"a name for the second connection: {name!r} is taken")
         connection = Connection(self.scene, self.namespaces, self.watch, self.listen())
-        self.undo(connection.close)
+        self._closing.callback(connection.close)
         self.connections[name] = connection
         return connection
 

@@ -49,13 +49,15 @@ _LINKS = {
     Link.REQUEST_TRANSLATED: "NAT: the request goes on to the server pod",
     Link.STALE_WINDOW: "The server's kernel believes in a window that the client did not offer",
     Link.REPLY: "The reply leaves the server",
-    Link.INVALID: "Conntrack's own reason",
+    Link.INVALID: "Conntrack finds it INVALID",
+    Link.ADOPTED: "Conntrack takes it for the beginning of another connection",
     Link.REPLY_UNTRANSLATED: "The reply reaches the client without NAT",
     Link.REPLY_TRANSLATED: "The reply reaches the client with the VIP as its source",
     Link.RST: "The client answers with a RST",
     Link.RST_AT_SERVER: "The RST reaches the server",
     Link.SERVER_RESET: "The server's socket dies",
     Link.CLIENT_RESET: "The client learns of it",
+    Link.OBSERVED: "What a step was to bring about",
 }
 
 _MEANING = {
@@ -157,7 +159,7 @@ class _Page:
         return tag(
             "section",
             tag("h1", text.headline(result), id="result", class_=result.result, tabindex=-1),
-            tag("p", _MEANING[result.result] if result.trials else "No trial was run.", class_="meaning"),
+            tag("p", _meaning(result), class_="meaning"),
             *([tag("ul", *missing, class_="missing")] if missing else []),
             tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)),
             aria_labelledby="result",
@@ -460,6 +462,16 @@ def _topology(recording: Recording) -> tuple[Topology | None, str]:
         return mitigations.load(text, file, recording.settings, recording.lab, recording.fixes), ""
     except NetlabError as error:
         return None, str(error)
+
+
+def _meaning(result: Result) -> str:
+    if not result.trials:
+        return "No trial was run."
+    if result.result is Conclusion.NOT_REPRODUCED and result.count(Outcome.STALLED):
+        return (
+            "The stimulus was seen to take place in every trial and no connection was reset, but they came to no end."
+        )
+    return _MEANING[result.result]
 
 
 def _is_of(event: ConntrackEvent, ladder: Ladder) -> bool:

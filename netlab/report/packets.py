@@ -85,10 +85,9 @@ def _words(piece: Evidence, trial: TrialResult) -> Iterator[str]:
         case Link.REQUEST_TRANSLATED:
             yield f"NAT: destination {_end(flow.vip, flow.port)} became {_end(flow.endpoint, flow.target_port)}"
         case Link.INVALID:
-            assert isinstance(piece.event, InvalidReason)
             # Conntrack logs what it ignores too: only the rest of the chain proves that this one became INVALID.
             verdict = "INVALID" if trial.outcome is Outcome.RESET else f"conntrack on {piece.event.netns} logged"
-            yield f"{verdict}: {piece.event.text}"
+            yield f"{verdict}: {piece.event.text}" if isinstance(piece.event, InvalidReason) else verdict
         case Link.REPLY_UNTRANSLATED:
             yield f"NAT skipped: source stays {flow.endpoint}"
         case Link.REPLY_TRANSLATED:

@@ -42,7 +42,8 @@ def headline(result: Result) -> str:
     if result.result is Conclusion.REPRODUCED:
         return f"REPRODUCED {result.count(Outcome.RESET)}/{total}"
     if result.result is Conclusion.NOT_REPRODUCED:
-        return f"NOT REPRODUCED {result.count(Outcome.RESET)}/{total} reset"
+        stalled = f", {result.count(Outcome.STALLED)}/{total} stalled" if result.count(Outcome.STALLED) else ""
+        return f"NOT REPRODUCED {result.count(Outcome.RESET)}/{total} reset{stalled}"
     unclear = result.count(Outcome.INCONCLUSIVE) + result.count(Outcome.STALLED)
     return f"INCONCLUSIVE {unclear}/{total} without proof"
 
@@ -97,7 +98,7 @@ def shown(result: Result) -> tuple[int, TrialResult]:
     """The trial to draw, with its number from 1: one that shows what the Result says. There must be trials."""
     preference = {
         Conclusion.REPRODUCED: (Outcome.RESET,),
-        Conclusion.NOT_REPRODUCED: (Outcome.COMPLETED,),
+        Conclusion.NOT_REPRODUCED: (Outcome.STALLED, Outcome.COMPLETED),
         Conclusion.INCONCLUSIVE: (Outcome.INCONCLUSIVE, Outcome.STALLED),
     }[result.result]
     return next((number, trial) for number, trial in enumerate(result.trials, 1) if trial.outcome in preference)
