@@ -347,7 +347,7 @@ def _touches(corners: list[tuple[float, float]], box: Box) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", ["cluster", "dual-stack", "host-router", "kube-proxy-reset"])
+@pytest.mark.parametrize("name", ["cluster", "dual-stack", "host-router", "kube-proxy-reset", "pod-to-external"])
 def test_every_namespace_address_and_service_is_in_the_picture(name: str) -> None:
     _, topology = read(str(Path(__file__).parent.parent / "topologies" / f"{name}.yaml"))
     told = "".join(text for _, text in Document(graph.svg(topology, ())).all("text"))

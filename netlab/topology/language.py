@@ -303,6 +303,9 @@ KUBE_PROXY = Fields(
         "cluster_cidrs": Key(
             ListOf(Text("a subnet", words.network)), "the pods' networks (default: the subnets with pods in them)"
         ),
+        "masquerade_pods": Key(
+            Boolean(), "what pods send out of the cluster leaves with their node's address (default false)"
+        ),
         "mode": Key(_one_of("a mode", Mode), "whose chains and rules the nodes get (default iptables)"),
         "drop_invalid": Key(
             Boolean((DropInvalid.UNLESS_LIBERAL.value,)),

@@ -19,6 +19,8 @@ from netlab.model import (
     Address,
     Interface,
     InterfaceAddress,
+    KubeProxy,
+    Mode,
     Netns,
     Network,
     NftTable,
@@ -26,6 +28,7 @@ from netlab.model import (
     Readiness,
     Role,
     Route,
+    Service,
     Topology,
     UserFix,
     Veth,
@@ -36,7 +39,7 @@ from netlab.topology.document import Item, Reader, suggest
 from netlab.topology.language import TOPOLOGY
 from netlab.topology.sections import Sections
 from netlab.topology.segments import Wiring, wire
-from netlab.topology.services import Services, kube_proxy_of
+from netlab.topology.services import Services, kube_proxy_of, pod_masquerade
 from netlab.topology.shapes import InvalidError
 
 if TYPE_CHECKING:
@@ -65,6 +68,13 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
             of[detour.node].append(detour)
         namespaces = [_detoured(netns, of[netns.name]) for netns in _with_routes(namespaces, to_services)]
         namespaces = [_without_redirects(netns, to_services, of[netns.name]) for netns in namespaces]
+    extra = pod_masquerade(lab, kube_proxy)
+    localhost = _open_at_localhost(services, kube_proxy)
+    for index, netns in enumerate(namespaces):
+        if netns.name in kube_proxy.nodes:
+            given = {key for key, _ in netns.sysctls}
+            sysctls = (*netns.sysctls, *((key, value) for key, value in localhost if key not in given))
+            namespaces[index] = netns._replace(sysctls=sysctls, tables=(*netns.tables, *extra))
     lab_as_is = Topology(
         name=name,
         namespaces=tuple(namespaces),
@@ -76,6 +86,18 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         fixes=tuple(UserFix(name, item.get("summary", "")) for name, item in root.get("fixes", {}).items()),
     )
     return lab_as_is._replace(experiments=lab.experiments(lab_as_is)) if "experiments" in root else lab_as_is
+
+
+def _open_at_localhost(services: Sequence[Service], kube_proxy: KubeProxy) -> tuple[tuple[str, str], ...]:
+    """The sysctl with which a node port is open at 127.0.0.1 too, as kube-proxy sets it in the iptables mode."""
+    ports = (
+        port.node_port
+        for service in services
+        for port in service.ports
+        if any(address.version == 4 for address in service.cluster_ips)
+    )
+    wanted = kube_proxy.mode is Mode.IPTABLES and any(port is not None for port in ports)
+    return (("net.ipv4.conf.all.route_localnet", "1"),) if wanted else ()
 
 
 def _with_routes(namespaces: list[Netns], derived: dict[str, list[Route]]) -> list[Netns]:

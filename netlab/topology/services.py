@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from netlab import addressing
+from netlab.kubeproxy.portals import cluster_networks
 from netlab.model import (
     Address,
     DropInvalid,
@@ -18,6 +19,7 @@ from netlab.model import (
     Mode,
     Netns,
     Network,
+    NftTable,
     Protocol,
     Role,
     Service,
@@ -31,6 +33,8 @@ from netlab.topology.segments import Wiring
 
 KUBE_PROXY_TABLES = tuple(f"{family} {name}" for family in ("ip", "ip6") for name in ("nat", "filter", "kube-proxy"))
 """The tables that kube-proxy's rules stand in, in either mode."""
+
+_POD_MASQUERADE = "pod-masquerade"
 
 
 class Services:
@@ -236,6 +240,7 @@ class Services:
 def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
     """Where rules go and which networks are the pods', with the defaults that follow from the rest."""
     fields: dict[str, Item] = sections.root.get("kube_proxy", {})
+    busy = bool(sections.service_items) or _masquerades_pods(sections)
     if "nodes" in fields:
         nodes = []
         for item in fields["nodes"].value:
@@ -248,7 +253,7 @@ def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
                 sections.reader.at(item, f"{item.value!r} is there twice")
             nodes.append(item.value)
     else:
-        nodes = [name for name, role in sections.roles.items() if role is Role.NODE] if sections.service_items else []
+        nodes = [name for name, role in sections.roles.items() if role is Role.NODE] if busy else []
         read = "namespaces" in sections.root and not sections.root["namespaces"].broken
         if sections.service_items and not nodes and read:
             hint = "give the namespace that forwards the clients' packets role: node"
@@ -259,6 +264,8 @@ def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
         for name, table in sections.items[node].get("tables", {}).items():
             if name in KUBE_PROXY_TABLES:
                 sections.reader.at(table, f"{name} is kube-proxy's table on {node}", "call yours differently")
+            elif name.split()[-1] == _POD_MASQUERADE and _masquerades_pods(sections):
+                sections.reader.at(table, f"{name} is masquerade_pods' table on {node}", "call yours differently")
     if "cluster_cidrs" in fields:
         cidrs = [item.value for item in fields["cluster_cidrs"].value]
     else:
@@ -273,7 +280,33 @@ def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
     given = fields["drop_invalid"].value if "drop_invalid" in fields else False
     drop_invalid = {True: DropInvalid.ALWAYS, False: DropInvalid.NEVER}.get(given, DropInvalid.UNLESS_LIBERAL)
     mode = Mode(fields["mode"].value) if "mode" in fields else Mode.IPTABLES
-    return KubeProxy(tuple(nodes), tuple(cidrs) if sections.service_items else (), drop_invalid, mode)
+    return KubeProxy(tuple(nodes), tuple(cidrs) if busy else (), drop_invalid, mode)
+
+
+def _masquerades_pods(sections: Sections) -> bool:
+    fields: dict[str, Item] = sections.root.get("kube_proxy", {})
+    return "masquerade_pods" in fields and bool(fields["masquerade_pods"].value)
+
+
+def pod_masquerade(sections: Sections, kube_proxy: KubeProxy) -> tuple[NftTable, ...]:
+    """The tables that give what pods send out of the cluster its node's address, where that is asked for.
+
+    kube-proxy has no part in it: in a cluster it is the network plugin's (`ipMasq` of the CNI plugins, in
+    pkg/ip/ipmasq_linux.go) or ip-masq-agent's, who leave multicast alone too. So the tables are apart from its own.
+    """
+    if not _masquerades_pods(sections):
+        return ()
+    made = []
+    for family, version, multicast in (("ip", 4, "224.0.0.0/4"), ("ip6", 6, "ff00::/8")):
+        networks = [str(network) for network in cluster_networks(kube_proxy, version)]
+        if networks:
+            inside = ", ".join(networks)
+            body = f"""chain postrouting {{
+\ttype nat hook postrouting priority 100; policy accept;
+\t{family} saddr {{ {inside} }} {family} daddr != {{ {inside}, {multicast} }} counter masquerade
+}}"""
+            made.append(NftTable(family, _POD_MASQUERADE, body))
+    return tuple(made)
 
 
 def _ip(address: Address | InterfaceAddress) -> Address:
