@@ -1,20 +1,15 @@
 """A Result and its Recording as one HTML file: the lab, the packets, the window, the rules, the evidence. Pure.
 
-The file needs nothing but itself: styles and the few lines of script are in it, and its Content-Security-Policy names
-them by their hashes and forbids everything else. All of it can be read without the script, which only shows a packet's
-details where the packet is. The pictures come from `ladder_svg.py`, `chart.py` and `graph.py`; the style is
-`report.css`, the script `report.js`.
+All of it can be read without the script, which only shows a packet's details where the packet is. The pictures come
+from `ladder_svg.py`, `chart.py` and `graph.py`, the page around them from `page.py`; the script is `report.js`.
 """
 
 from __future__ import annotations
 
-import base64
 import errno
-import hashlib
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from importlib.resources import files
 
 from netlab import fixes as mitigations
 from netlab import timeline
@@ -40,11 +35,12 @@ from netlab.recording import Recording
 from netlab.report import chart, graph, ladder_svg, text
 from netlab.report.datagrams import describe, endpoint, ends
 from netlab.report.markup import Markup, join, tag
+from netlab.report.page import bullets, code, document, facts, figure, section, table
 from netlab.report.sequence import Arrow, Ladder, build, moment, seen
 from netlab.timeline import Crossing, Journey, Timeline
 from netlab.window import SINCE_6_1, CtOutcome, rules
 
-_LINKS = {
+LINKS = {
     Link.REQUEST: "The client's request to the VIP",
     Link.REQUEST_TRANSLATED: "NAT: the request goes on to the server pod",
     Link.STALE_WINDOW: "The server's kernel believes in a window that the client did not offer",
@@ -97,29 +93,9 @@ class _Page:
         self._shown = {row.number for row in self._ladder.rows if isinstance(row, Arrow)} if self._ladder else set()
 
     def markup(self) -> str:
-        style, script = _resource("report.css"), _resource("report.js")
-        allowed = f"style-src {_hash(style)}; script-src {_hash(script)}"
-        policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
         title = f"{text.headline(self._result)}: {self._result.experiment} in {self._result.lab}"
-        head = tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", title),
-            tag("style", Markup(style)),
-        )
-        sections = [section for section in self._sections() if section]
-        body = tag(
-            "body",
-            tag("a", "Skip to the result", class_="skip", href="#result"),
-            tag("header", tag("p", "netlab: what the kernel did", class_="kicker")),
-            tag("main", self._summary(), *sections),
-            tag("footer", tag("p", "Made by netlab. This file loads nothing from anywhere.")),
-            tag("script", Markup(script)),
-        )
-        return f'<!doctype html>\n<html lang="en">{head}\n{body}</html>\n'
+        sections = [each for each in self._sections() if each]
+        return document(title, "netlab: what the kernel did", [self._summary(), *sections], script="report.js")
 
     def _sections(self) -> Iterator[Markup]:
         yield self._lab()
@@ -138,7 +114,7 @@ class _Page:
     def _summary(self) -> Markup:
         result = self._result
         fixes = ", ".join(result.fixes) or "none"
-        facts = [
+        about = [
             ("Experiment", result.experiment),
             ("Claim", result.claim),
             ("Lab", result.lab),
@@ -147,11 +123,11 @@ class _Page:
             ("Trials", "; ".join([text.account(result), *text.rate(result)])),
         ]
         if result.expected is not None:
-            facts.append(("Expected", text.expectation(result)))
+            about.append(("Expected", text.expectation(result)))
         if result.explanation:
-            facts.insert(2, ("Explanation", " ".join(result.explanation.split())))
+            about.insert(2, ("Explanation", " ".join(result.explanation.split())))
         if self._topology and self._topology.description:
-            facts.insert(3, ("About the lab", self._topology.description))
+            about.insert(3, ("About the lab", self._topology.description))
         missing = [
             tag("li", f"{piece} (in {count} of {len(result.trials)} trials)")
             for piece, count in text.missing(result).items()
@@ -161,15 +137,15 @@ class _Page:
             tag("h1", text.headline(result), id="result", class_=result.result, tabindex=-1),
             tag("p", _meaning(result), class_="meaning"),
             *([tag("ul", *missing, class_="missing")] if missing else []),
-            tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)),
+            facts(about),
             aria_labelledby="result",
         )
 
     def _lab(self) -> Markup:
         if self._topology is None:
-            return _section("lab", "The lab", tag("p", f"No picture: {self._unreadable}"))
+            return section("lab", "The lab", tag("p", f"No picture: {self._unreadable}"))
         path = [column.netns for column in self._ladder.columns] if self._ladder else []
-        return _section("lab", "The lab", _figure("The lab's namespaces", [graph.svg(self._topology, path)]))
+        return section("lab", "The lab", figure("The lab's namespaces", [graph.svg(self._topology, path)]))
 
     # --- one trial ---------------------------------------------------------------------------------------------------
 
@@ -182,10 +158,8 @@ class _Page:
         items.append(tag("li", tag("strong", f"{trial.outcome}: "), f"the client got {received}."))
         ends = f"{endpoint(flow.client_address, flow.client_port)} to {endpoint(flow.vip, flow.port)}"
         lead = f"Trial {self._number} of {len(self._result.trials)}, {ends}."
-        also = [tag("h3", "Also"), _list(story.notes)] if story.notes else []
-        return _section(
-            "chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"), *also
-        )
+        also = [tag("h3", "Also"), bullets(story.notes)] if story.notes else []
+        return section("chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"), *also)
 
     def _at(self, step: Step) -> Iterator[Markup]:
         """When a step was, and the way to its packet."""
@@ -220,13 +194,13 @@ class _Page:
             "went no further. LOGGED: conntrack complained, and let it pass. Dashed line: a RST."
         )
         pictures = ladder_svg.figures(ladder)
-        return _section(
+        return section(
             "packets",
             "The packets, across the namespaces",
             tag("p", lead),
             tag("p", legend, class_="legend"),
             *(
-                _figure(f"Sequence diagram, part {index} of {len(pictures)}", [picture])
+                figure(f"Sequence diagram, part {index} of {len(pictures)}", [picture])
                 for index, picture in enumerate(pictures, 1)
             ),
             tag(
@@ -264,7 +238,7 @@ class _Page:
             "details",
             tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words), *marks),
             *(tag("p", note) for note in arrow.notes),
-            _grid(("ms", "Namespace", "Interface", "Way", "Addresses"), hops),
+            table(("ms", "Namespace", "Interface", "Way", "Addresses"), hops),
             tag("p", _absolute(arrow.journey), class_="quiet"),
             id=f"packet-{arrow.number}",
             class_="packet-detail",
@@ -273,16 +247,16 @@ class _Page:
     def _window(self, ladder: Ladder) -> Markup:
         points = list(_points(ladder, self._recording))
         if not points:
-            return _section(
+            return section(
                 "window", "The window", tag("p", f"No chart: the connection was not seen whole on {ladder.flow.node}.")
             )
         about = chart.culprit(points)
         assert about is not None
-        return _section(
+        return section(
             "window",
             "The window",
             tag("p", chart.sentence(about)),
-            _figure("Window chart", [chart.svg(points)]),
+            figure("Window chart", [chart.svg(points)]),
         )
 
     def _rules(self, ladder: Ladder) -> Markup:
@@ -305,16 +279,16 @@ class _Page:
         if entries:
             shown += [
                 tag("h3", "Conntrack's entry"),
-                _grid(("ms", "Namespace", "Change", "TCP state", "Status"), entries),
+                table(("ms", "Namespace", "Change", "TCP state", "Status"), entries),
             ]
-        return _section("rules", "The way through the rules", *shown)
+        return section("rules", "The way through the rules", *shown)
 
     def _ruleset(self, node: str) -> Iterator[Markup]:
         found = ruleset(self._topology, node) if self._topology else None
         if found is None:
             yield tag("p", f"{node} has no rules of kube-proxy's.")
             return
-        yield tag("details", tag("summary", f"nft rules on {node}"), _code(found.nft(replace=False)))
+        yield tag("details", tag("summary", f"nft rules on {node}"), code(found.nft(replace=False)))
 
     def _table(self, trial: TrialResult) -> Markup:
         rows = []
@@ -323,18 +297,18 @@ class _Page:
             interface = event.ifname if isinstance(event, Packet | DatagramPacket | InvalidReason) else ""
             rows.append(
                 (
-                    _LINKS[piece.link],
+                    LINKS[piece.link],
                     event.netns,
                     interface or "(socket)" if isinstance(event, SocketEvent) else interface,
                     f"{self._ms(event.time_ns)} ms",
-                    join([self._packet_link(event), _evidence_words(piece)]),
+                    join([self._packet_link(event), evidence_words(piece)]),
                     piece.note,
                 )
             )
-        return _section(
+        return section(
             "evidence",
             "Evidence",
-            _grid(("What it shows", "Namespace", "Interface", "Time", "Packet", "In numbers"), rows),
+            table(("What it shows", "Namespace", "Interface", "Time", "Packet", "In numbers"), rows),
         )
 
     # --- the run -----------------------------------------------------------------------------------------------------
@@ -347,23 +321,23 @@ class _Page:
         said = [
             tag("p", f"{len(recording.lost)} observers were open; none lost an event.")
             if not lost
-            else _grid(("Observer", "Events lost"), lost)
+            else table(("Observer", "Events lost"), lost)
         ]
         if self._story:
             unseen, disagreements = self._story.unseen, self._story.disagreements
         if unseen:
-            said += [tag("p", "Not observed, or not told for sure:"), _list(unseen)]
+            said += [tag("p", "Not observed, or not told for sure:"), bullets(unseen)]
         if disagreements:
-            said += [tag("p", "Where the kernel's log is not what the window model computes:"), _list(disagreements)]
+            said += [tag("p", "Where the kernel's log is not what the window model computes:"), bullets(disagreements)]
         counters = [
             (event.netns, event.name, f"{event.by:+,}")
             for event in recording.events
             if isinstance(event, CounterChange) and event.by
         ]
         if counters:
-            grid = _grid(("Namespace", "Counter", "Change"), counters)
+            grid = table(("Namespace", "Counter", "Change"), counters)
             said.append(tag("details", tag("summary", "The kernel's counters, from beginning to end"), grid))
-        return _section("unseen", "What was not seen", *said)
+        return section("unseen", "What was not seen", *said)
 
     def _trials(self) -> Markup:
         rows = [
@@ -377,8 +351,8 @@ class _Page:
             for number, trial in enumerate(self._result.trials, 1)
         ]
         counts = ", ".join(f"{self._result.count(outcome)} {outcome}" for outcome in Outcome)
-        grid = _grid(("Trial", "Outcome", "Took", "Bytes", "Missing"), rows)
-        return _section("trials", "All trials", tag("details", tag("summary", counts), grid))
+        grid = table(("Trial", "Outcome", "Took", "Bytes", "Missing"), rows)
+        return section("trials", "All trials", tag("details", tag("summary", counts), grid))
 
     def _repeat(self) -> Markup:
         result, recording = self._result, self._recording
@@ -386,12 +360,12 @@ class _Page:
         options = [f"--set {shlex.quote(f'{key}={value}')}" for key, value in recording.settings]
         options += [f"--fix {shlex.quote(fix)}" for fix in result.fixes]
         run = " ".join(["netlab", "run", shlex.quote(file), *options, f"--trials {len(result.trials)}"])
-        return _section(
+        return section(
             "repeat",
             "How to repeat it",
             tag("p", f"On Linux {recording.kernel}, with the topology below saved as {file}:"),
-            _code(run),
-            tag("details", tag("summary", "The topology"), _code(recording.topology)),
+            code(run),
+            tag("details", tag("summary", "The topology"), code(recording.topology)),
         )
 
 
@@ -410,7 +384,7 @@ def _trace(arrow: Arrow) -> Markup:
     return tag(
         "details",
         tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words)),
-        _grid(("Namespace", "Chain", "Rule", "Verdict"), rows),
+        table(("Namespace", "Chain", "Rule", "Verdict"), rows),
         open=arrow.evidence,
     )
 
@@ -485,7 +459,7 @@ def _socket(event: SocketEvent) -> str:
     return f"send window {event.window_bytes:,} bytes (was {event.was_bytes:,})"
 
 
-def _evidence_words(piece: Evidence) -> str:
+def evidence_words(piece: Evidence) -> str:
     event = piece.event
     if isinstance(event, SocketEvent):
         return _socket(event)
@@ -509,47 +483,3 @@ def _evidence_words(piece: Evidence) -> str:
     if segment.payload_bytes:
         words.append(f"len {segment.payload_bytes}")
     return " ".join(words)
-
-
-# --- pieces of a page ------------------------------------------------------------------------------------------------
-
-
-def _section(name: str, heading: str, *children: Markup) -> Markup:
-    return tag("section", tag("h2", heading, id=name), *children, aria_labelledby=name)
-
-
-def _figure(label: str, pictures: Sequence[Markup]) -> Markup:
-    """Pictures in a box of their own, which scrolls where they are wider than the page."""
-    return tag("figure", *pictures, class_="figure", tabindex=0, role="group", aria_label=label)
-
-
-def _grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """A table; on a narrow screen each cell says its column's name itself."""
-    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
-    body = [
-        tag(
-            "tr",
-            *(
-                tag("td", cell, data_name=name, class_=None if cell else "empty")
-                for name, cell in zip(names, row, strict=True)
-            ),
-        )
-        for row in rows
-    ]
-    return tag("div", tag("table", head, tag("tbody", *body)), class_="table")
-
-
-def _list(items: Iterable[str]) -> Markup:
-    return tag("ul", *(tag("li", item) for item in items))
-
-
-def _code(source: str) -> Markup:
-    return tag("pre", tag("code", source), tabindex=0)
-
-
-def _resource(name: str) -> str:
-    return files("netlab.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(source: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"

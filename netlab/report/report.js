@@ -24,7 +24,9 @@
   document.addEventListener("focusin", (event) => {
     if (!event.target.closest("svg a.packet, #panel")) hide();
   });
-  // A link to a packet's details opens them, and what they stand in, in browsers that would not.
+})();
+// A link to details opens them, and what they stand in, in browsers that would not.
+(() => {
   const open = () => {
     for (let there = document.querySelector(":target"); there; there = there.parentElement) {
       if ("open" in there) there.open = true;
