@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     from netlab.bundle import Facts
     from netlab.events import Event
-    from netlab.experiment import Experiment
     from netlab.experiments.catalogue import Play
     from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
-    from netlab.netns import Namespaces
+    from netlab.matrix import Column, Matrix
+    from netlab.matrix.grid import Task
+    from netlab.matrix.play import Manner
     from netlab.recording import Recording
     from netlab.state import LabDirectory, LabState
     from netlab.steps import Step
@@ -250,12 +251,12 @@ class _Progress:
 
     def at(self, count: int) -> None:
         self._count = count
-        self._show(f"{self._what}: {count}/{self._total}")
+        self.show(f"{self._what}: {count}/{self._total}")
 
     def waiting(self, what: str) -> None:
-        self._show(f"waiting for {what} …")
+        self.show(f"waiting for {what} …")
 
-    def _show(self, line: str) -> None:
+    def show(self, line: str) -> None:
         if self._shown != float("inf") and time.monotonic() > self._next:
             self._next = time.monotonic() + 0.1
             self._shown = 1.0
@@ -554,7 +555,8 @@ def run(
 ) -> None:
     """Play an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
     from netlab import fixes as mitigations
-    from netlab import lab
+    from netlab import lab, playing
+    from netlab.capabilities import probe
 
     _check_report_options(output, ladder=ladder)
     _check_places(html, pcapng, bundle)
@@ -562,25 +564,13 @@ def run(
     fixes = tuple(dict.fromkeys(fix or ()))
     fixed = mitigations.load(play.text, play.file, play.settings, play.topology.name, fixes)
     wanted = lab.Wanted(fixed, play.text, _absolute(play.file), play.settings, fixes)
-    capabilities = _capabilities(play.experiment)
+    capabilities = playing.there(play, probe(play.experiment.capabilities()))
     directory = _directory(wanted.topology.name)
-    state = directory.read()
-    as_was = lab.as_it_is(directory, state) if state is not None and state.standing() else None
-    if as_was is not None:
-        wanted = lab.with_only_fixes(wanted, tuple(dict.fromkeys((*as_was.fixes, *wanted.fixes))))
-    outcome = _up(directory, wanted, root, quiet=True)
-    try:
-        interrupts.stop_on_signals()
+    with playing.standing(directory, wanted, None if root is None else not root) as wanted:
         keep_frames = pcapng is not None or bundle is not None
         result, recording, facts = _run(
             directory, wanted, play, capabilities, trials, keep_frames=keep_frames, ask=bundle is not None
         )
-    finally:
-        with interrupts.undisturbed():
-            if as_was is None:
-                lab.down(directory)
-            elif outcome.steps:
-                lab.up(directory, as_was, rootless=None)
     _report(result, recording, output, ladder=ladder, html=html)
     if pcapng is not None:
         from netlab.report.packets import render
@@ -592,6 +582,104 @@ def run(
         bundles.write(bundle, wanted.topology, result, recording, facts)
         _say(f"wrote {bundle}")
     sys.exit(result.exit_code(expect))
+
+
+@app.command()
+def matrix(
+    topology: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TOPOLOGY|EXPERIMENT]", help="A topology's file, or an experiment's; else as for `up`."
+        ),
+    ] = None,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option("--experiment", "-e", metavar="NAME", help="Only this experiment, and others named so."),
+    ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option("--fix", metavar="NAME", help="Only plain and this fix, or several: a+b.", autocompletion=_fixes),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to play each cell.")] = 1,
+    settings: SetOption = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="So many cells at a time; left out: what the machine bears."),
+    ] = None,
+    name: NameOption = None,
+    root: RootOption = None,
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    html: HtmlOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a matrix was interrupted.")] = False,
+) -> None:
+    """Play every experiment of a topology with every fix, in labs of their own: one table."""
+    from netlab.experiments import catalogue
+    from netlab.matrix import grid, play
+    from netlab.report import matrix as as_text
+    from netlab.report import matrix_json as as_json
+    from netlab.topology import read_text
+
+    _check_places(html)
+    file, pairs = _file(topology), _settings(settings)
+    found = catalogue.plays(read_text(file), file, pairs, name)
+    plays = grid.chosen(found, experiment or (), file)
+    across = grid.columns(plays, fix or ())
+    manner = play.Manner(trials, jobs or play.default_jobs(), root is False or (root is None and os.geteuid() != 0))
+    made = _play_matrix(plays, across, found[0].topology.name, pairs, manner, resume=resume)
+    sys.stdout.write(as_json.render(made) if output is DataFormat.json else as_text.render(made))
+    if html is not None:
+        from netlab.report import matrix_html as as_html
+
+        _write(html, as_html.render(made).encode())
+    sys.exit(made.exit_code())
+
+
+def _play_matrix(
+    plays: "Sequence[Play]",
+    across: "Sequence[Column]",
+    name: str,
+    settings: tuple[tuple[str, str], ...],
+    manner: "Manner",
+    *,
+    resume: bool,
+) -> "Matrix":
+    """Play the table's cells. Where a signal stops it: what is done is kept, and the process ends with 130."""
+    from netlab.capabilities import probe
+    from netlab.matrix import Matrix, grid, play
+    from netlab.matrix.journal import Journal
+    from netlab.state import run_directory
+
+    capabilities = probe(dict.fromkeys(asked for each in plays for asked in each.experiment.capabilities()))
+    table = grid.grid(plays, across, capabilities)
+    inputs = play.inputs(grid.fingerprint(plays, across), manner)
+    total = len(table.tasks) + len(table.skipped)
+    progress = _Progress(name, total)
+
+    def look(done: int, at_work: "Sequence[Task]") -> None:
+        cells = ", ".join(f"{task.cell.experiment} with {task.cell.fix}" for task in at_work)
+        progress.show(f"{name}: {done}/{total} cells; playing {cells}")
+
+    with Journal(run_directory(), name, inputs, resume=resume) as journal, interrupts.as_news() as stop:
+        try:
+            cells = play.play(table, name, manner, journal, stop, look)
+        finally:
+            progress.end()
+    if cells is None:
+        kept = len(journal.cells)
+        are = f"{_count(kept, 'cell')} of {len(table.tasks)} {'is' if kept == 1 else 'are'} kept"
+        _say(f"netlab: interrupted; {f'{are}: with --resume the others are played' if kept else 'no cell was done'}")
+        sys.exit(130)
+    return Matrix(
+        lab=name,
+        kernel=os.uname().release,
+        rootless=manner.rootless,
+        settings=settings,
+        trials=manner.trials,
+        capabilities=tuple(capabilities.values()),
+        rows=table.rows,
+        columns=table.columns,
+        cells=cells,
+    )
 
 
 def _check_report_options(output: DataFormat, *, ladder: bool) -> None:
@@ -635,18 +723,6 @@ def _play(
     return catalogue.choose(catalogue.plays(text, file, settings, name), experiment, file)
 
 
-def _capabilities(experiment: "Experiment") -> tuple[str, ...]:
-    """What this kernel has of what the experiment asks for; UnsupportedError where it lacks what it needs."""
-    from netlab.capabilities import probe
-    from netlab.errors import UnsupportedError
-
-    found = probe(experiment.capabilities())
-    for name in experiment.needs:
-        if not found[name].there:
-            raise UnsupportedError(f"{experiment.name} needs {name}: {found[name].reason}")
-    return tuple(name for name, capability in found.items() if capability.there)
-
-
 _TOLD = 5
 """How many disagreements are told in full."""
 
@@ -662,25 +738,20 @@ def _run(
     ask: bool,
 ) -> tuple["Result", "Recording", "Facts | None"]:
     """Play the experiment in the lab, which is up; with `ask`, also ask the kernel what a bundle tells of it."""
-    from netlab import experiments, lab
+    from netlab import playing
     from netlab.held import hold
-    from netlab.recorder import Source
 
-    state = directory.read()
-    assert state is not None
-    namespaces: Namespaces = lab.open_lab(state)
+    namespaces = playing.namespaces(directory)
     progress = _Progress(f"{wanted.topology.name}, trials", trials)
     try:
-        result, recording = experiments.observe_run(
-            wanted.topology,
-            play.experiment,
-            wanted.fixes,
+        result, recording = playing.play(
             namespaces,
+            wanted,
+            play,
+            capabilities,
             trials,
             lambda count, _total: progress.at(count),
             keep_frames=keep_frames,
-            source=Source(wanted.text, wanted.settings, wanted.fixes, play.document),
-            capabilities=capabilities,
         )
     finally:
         progress.end()

@@ -104,5 +104,6 @@ def fork() -> int:
         for number in _HEARD:
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)  # of `as_news`: the parent's news, not the child's
     signal.pthread_sigmask(signal.SIG_SETMASK, _MASK)
     return 0

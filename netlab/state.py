@@ -166,7 +166,7 @@ class LabDirectory:
         deadline = time.monotonic() + timeout_s
         while True:
             if create:
-                _make_root(self.root)
+                make_root(self.root)
                 with suppress(FileNotFoundError, FileExistsError):
                     self.path.mkdir(mode=0o755)
             try:
@@ -176,7 +176,7 @@ class LabDirectory:
                     continue  # removed in between by the one who held it
                 yield False
                 return
-            if _lock(fd, deadline, self.lab) and _same(fd, self.path):
+            if lock(fd, deadline, f"another netlab command is at work on the lab {self.lab}") and same(fd, self.path):
                 break
             os.close(fd)
         try:
@@ -195,27 +195,28 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _lock(fd: int, deadline: float, lab: str) -> bool:
+def lock(fd: int, deadline: float, complaint: str) -> bool:
+    """Take the lock on an open file (flock(2)), waiting for it until the deadline; LabError with the complaint then."""
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"another netlab command is at work on the lab {lab}", "wait for it, or end it"
-                ) from None
+                raise LabError(complaint, "wait for it, or end it") from None
             time.sleep(0.02)
 
 
-def _same(fd: int, path: Path) -> bool:
+def same(fd: int, path: Path) -> bool:
+    """Whether the open file still stands there."""
     try:
         return path.stat().st_ino == os.fstat(fd).st_ino
     except FileNotFoundError:
         return False
 
 
-def _make_root(root: Path) -> None:
+def make_root(root: Path) -> None:
+    """Make the labs' directory; LabError where another user may have made it."""
     _check_root(root)
     root.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
     _check_root(root)

@@ -16,6 +16,8 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH = 2
 
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -44,3 +46,8 @@ def mount(source: str, target: str, fstype: str = "none", flags: int = 0, data: 
 def umount(target: str, flags: int = MNT_DETACH) -> None:
     """umount2(2), if not told otherwise equivalent to `umount --lazy TARGET`; OSError naming the target."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def end_with_parent(number: int) -> None:
+    """Have this signal sent to the calling process when its parent ends (prctl(2), PR_SET_PDEATHSIG); OSError."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")

@@ -251,16 +251,16 @@ def test_the_second_command_goes_on_when_the_first_is_done(directory: LabDirecto
 def test_a_lock_on_a_directory_that_was_removed_meanwhile_counts_for_nothing(
     directory: LabDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = states._lock
+    real = states.lock
     calls: list[int] = []
 
-    def slow(fd: int, deadline: float, lab: str) -> bool:
+    def slow(fd: int, deadline: float, complaint: str) -> bool:
         if not calls:  # as if another command had taken the lab down between the opening and the lock
             directory.path.rmdir()
         calls.append(fd)
-        return real(fd, deadline, lab)
+        return real(fd, deadline, complaint)
 
-    monkeypatch.setattr(states, "_lock", slow)
+    monkeypatch.setattr(states, "lock", slow)
     with directory.locked(create=True) as there:
         assert there
         assert directory.path.is_dir()

@@ -37,7 +37,7 @@ def render(result: Result) -> str:
         "expected": result.expected,
         "outcomes": {outcome: result.count(outcome) for outcome in Outcome},
         "reset_rate": _reset_rate(result),
-        "trials": [_trial(number, trial) for number, trial in enumerate(result.trials, 1)],
+        "trials": [trial_members(number, each) for number, each in enumerate(result.trials, 1)],
     }
     return json.dumps(members, indent=2) + "\n"
 
@@ -50,7 +50,8 @@ def _reset_rate(result: Result) -> dict[str, Any] | None:
     return {"confidence": 0.95, "low": round(low, 6), "high": round(high, 6)}
 
 
-def _trial(number: int, trial: TrialResult) -> dict[str, Any]:
+def trial_members(number: int, trial: TrialResult) -> dict[str, Any]:
+    """One trial as it stands among a run's."""
     flow = trial.flow
     return {
         "number": number,

@@ -1,0 +1,116 @@
+"""What of a table is done, written down as it is done: so that `netlab matrix --resume` plays only the rest.
+
+One file in the labs' directory, `<lab>.matrix`: a line with what the table was made from, then a line for each cell.
+It is locked by whoever plays the table, and removed with the last cell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from netlab import codec
+from netlab.errors import UsageError
+from netlab.files import naming
+from netlab.matrix import Cell
+from netlab.state import lock, make_root, remove_if_empty, same
+
+_LOCK_S = 10.0
+"""How long to wait for a former one whose labs are being taken down."""
+
+_ANEW = "leave out --resume to begin anew"
+
+
+class Journal:
+    """The journal of one table, open and locked inside a `with`; the file goes where nothing is left to resume.
+
+    inputs are what the table is made from, by words. With resume it must be there and of the same inputs: UsageError
+    otherwise. Without, a former one is begun anew. LabError where another command plays the table.
+    """
+
+    def __init__(self, root: Path, lab: str, inputs: Mapping[str, str], *, resume: bool) -> None:
+        self.cells: list[Cell] = []
+        self._lab, self._inputs, self._resume = lab, dict(inputs), resume
+        self._root, self._path = root, root / f"{lab}.matrix"
+        self._complete = False
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        self._fd = self._open()
+        try:
+            if self._resume:
+                self.cells = self._read()
+            else:
+                os.ftruncate(self._fd, 0)
+                self._write(self._inputs)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._complete or not self.cells:
+            self._path.unlink(missing_ok=True)
+        self._close()
+
+    def add(self, cell: Cell) -> None:
+        """Write a cell down as done."""
+        self.cells.append(cell)
+        self._write(codec.to_json(cell))
+
+    def complete(self) -> None:
+        """All cells are done: there will be nothing to resume."""
+        self._complete = True
+
+    def _open(self) -> int:
+        deadline = time.monotonic() + _LOCK_S
+        complaint = f"another `netlab matrix` is at work on the lab {self._lab}"
+        while True:
+            make_root(self._root)
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                continue  # the directory was removed in between, with the last lab in it
+            try:
+                if lock(fd, deadline, complaint) and same(fd, self._path):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        remove_if_empty(self._root)
+
+    def _write(self, value: object) -> None:
+        with naming(self._path):
+            os.write(self._fd, json.dumps(value).encode() + b"\n")
+
+    def _read(self) -> list[Cell]:
+        """The cells that are done. A last line that was not written to its end is none."""
+        lines = self._path.read_bytes().split(b"\n")[:-1]
+        if not lines:
+            self._path.unlink()
+            raise UsageError(f"there is no interrupted matrix of the lab {self._lab} to resume", "leave out --resume")
+        try:
+            before = json.loads(lines[0])
+            cells = [codec.from_json(json.loads(line), Cell) for line in lines[1:]]
+            changed = [word for word in self._inputs if before.get(word) != self._inputs[word]]
+        except (ValueError, AttributeError) as error:
+            raise UsageError(
+                f"{self._path} can't be understood: {error}", "leave out --resume to begin anew"
+            ) from error
+        if changed:
+            raise UsageError(
+                f"the interrupted matrix of the lab {self._lab} can't be resumed: not the same {' and '.join(changed)}",
+                f"give the same options, or {_ANEW}",
+            )
+        return cells

@@ -1,0 +1,140 @@
+"""The cells of a table, each played in a lab of its own, several at a time, in forked children.
+
+A child builds its lab, plays, and takes it down, whatever happens; `journal.py` keeps each cell as it is done. Labs are
+called after the table's lab, with a number.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import netlab
+from netlab import codec, lab, playing
+from netlab.errors import LabError, NetlabError, UnsupportedError
+from netlab.judge import Outcome
+from netlab.matrix import Cell
+from netlab.matrix.grid import Grid, Task
+from netlab.matrix.journal import Journal
+from netlab.matrix.pool import Pool
+from netlab.state import LabDirectory, labs, run_directory
+from netlab.topology.words import LAB_NAME_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How cells are played: how often each, how many at a time, and in which kind of lab."""
+
+    trials: int
+    jobs: int
+    rootless: bool
+
+
+def default_jobs() -> int:
+    """As many cells at a time as the machine bears."""
+    return 4
+
+
+def inputs(grid_inputs: dict[str, str], manner: Manner) -> dict[str, str]:
+    """All that a table's outcome depends on, by words: what must be the same for it to be resumed."""
+    return {
+        **grid_inputs,
+        "number of trials": str(manner.trials),
+        "kind of lab": "rootless" if manner.rootless else "root",
+        "kernel": os.uname().release,
+        "netlab": _sources(),
+    }
+
+
+def _sources() -> str:
+    """A digest of netlab's own sources: an edit is another netlab, version or not."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(netlab.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def play(
+    table: Grid,
+    name: str,
+    manner: Manner,
+    journal: Journal,
+    stop: socket.socket,
+    look: Callable[[int, Sequence[Task]], None],
+) -> tuple[Cell, ...] | None:
+    """Play the cells that the journal doesn't have, until `stop` is readable; all cells of the table, or None then.
+
+    name is what the labs are called after. look is called with how many cells are done, and those being played.
+    """
+    done = {(cell.experiment, cell.fix): cell for cell in journal.cells}
+    tasks = [task for task in table.tasks if (task.cell.experiment, task.cell.fix) not in done]
+    # The longest first, so that none is waited for alone at the end.
+    tasks.sort(key=lambda task: task.cell.expected is not Outcome.STALLED)
+    numbers = {task.number: lab_name for task, lab_name in zip(tasks, _names(name, len(tasks)), strict=True)}
+
+    def work(task: Task) -> bytes:
+        return json.dumps(codec.to_json(_play(task, numbers[task.number], manner))).encode()
+
+    def ended(task: Task, answer: bytes, status: int) -> None:
+        if not answer:
+            lab.down(LabDirectory(run_directory(), numbers[task.number]))
+            if pool.stopping:
+                return
+        cell = codec.from_json(json.loads(answer), Cell) if answer else replace(task.cell, failed=_end(status))
+        done[cell.experiment, cell.fix] = cell
+        journal.add(cell)
+
+    gc.collect()
+    gc.freeze()  # the children's collections then leave these pages alone, which stay shared
+    pool = Pool(manner.jobs, work, ended)
+    if not pool.run(tasks, stop, lambda at_work: look(len(done) + len(table.skipped), at_work)):
+        return None
+    journal.complete()
+    cells = {**table.skipped, **{task.number: done[task.cell.experiment, task.cell.fix] for task in table.tasks}}
+    return tuple(cells[number] for number in sorted(cells))
+
+
+def _names(name: str, count: int) -> Iterable[str]:
+    """Names for so many labs, none of which is there."""
+    there = labs(run_directory())
+    names: list[str] = []
+    number = 0
+    while len(names) < count:
+        number += 1
+        suffix = f"-{number}"
+        candidate = name[: LAB_NAME_MAX - len(suffix)].rstrip("-") + suffix
+        if candidate not in there:
+            names.append(candidate)
+    return names
+
+
+def _play(task: Task, name: str, manner: Manner) -> Cell:
+    """Play one cell, in a child; every error that netlab raises on purpose is in the cell."""
+    given = task.play
+    file = None if given.file == "-" else str(Path(given.file).resolve())
+    wanted = lab.Wanted(task.topology._replace(name=name), given.text, file, given.settings, task.fixes)
+    directory = LabDirectory(run_directory(), name)
+    try:
+        if directory.path.exists():
+            raise LabError(f"a lab {name} is there already")
+        with playing.standing(directory, wanted, manner.rootless):
+            result, _ = playing.play(playing.namespaces(directory), wanted, given, task.capabilities, manner.trials)
+        return replace(task.cell, trials=result.trials)
+    except UnsupportedError as error:
+        return replace(task.cell, skipped=error.message)
+    except NetlabError as error:
+        return replace(task.cell, failed=error.message)
+    except OSError as error:
+        return replace(task.cell, failed=f"{error.filename or 'system error'}: {error.strerror or error}")
+
+
+def _end(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"its process {how}"
