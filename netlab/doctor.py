@@ -255,15 +255,16 @@ def invalid_reasons() -> Check:
     """conntrack's own reason why a packet is INVALID, told to NFLOG group 0."""
 
     def body() -> str:
-        sysctls = Path("/proc/sys/net/netfilter")
-        (sysctls / "nf_log/2").write_text("nfnetlink_log")
-        (sysctls / "nf_conntrack_log_invalid").write_text("6")
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as log:
             log.settimeout(TIMEOUT_S)
             log.send(_nflog_bind(group=0))
             # nlmsghdr, then the nlmsgerr that acknowledges: its error is 0 or a negative errno.
             if error := -struct.unpack_from("=i", log.recv(4096), 16)[0]:
                 raise OSError(error, os.strerror(error), "NFLOG group 0")
+        # The logger can only be named once its module is there, which the binding has loaded.
+        sysctls = Path("/proc/sys/net/netfilter")
+        (sysctls / "nf_log/2").write_text("nfnetlink_log")
+        (sysctls / "nf_conntrack_log_invalid").write_text("6")
         return "conntrack tells NFLOG why a packet is INVALID"
 
     return _try("NFLOG", attempt(body))

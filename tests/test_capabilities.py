@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import skips
 from labs import until
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from netlab import capabilities, cgroups, ctnetlink
 from netlab.capabilities import PROBES, scratch
@@ -299,8 +300,6 @@ def test_deleted_is_an_entry_that_conntrack_lists_no_more(userns: None) -> None:
 
 def scales() -> list[int]:
     """The window scales of the one entry, as pyroute2 decodes it; in the calling thread's network namespace."""
-    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
-
     with NFCTSocket() as sock:
         [entry] = sock.dump()
         tcp = entry.get_attr("CTA_PROTOINFO").get_attr("CTA_PROTOINFO_TCP")
