@@ -66,7 +66,10 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         for detour in detours:
             of[detour.netns].append(detour)
             of[detour.node].append(detour)
-        namespaces = [_detoured(netns, of[netns.name]) for netns in _with_routes(namespaces, to_services)]
+        hairpins = _hairpins(wiring, services, kube_proxy)
+        namespaces = [
+            _detoured(netns, of[netns.name], netns.name in hairpins) for netns in _with_routes(namespaces, to_services)
+        ]
         namespaces = [_without_redirects(netns, to_services, of[netns.name]) for netns in namespaces]
     extra = pod_masquerade(lab, kube_proxy)
     localhost = _open_at_localhost(services, kube_proxy)
@@ -112,15 +115,23 @@ def _without_prefix_routes(wiring: Wiring, ends: set[tuple[str, str]]) -> Wiring
     return wiring._replace(veths=tuple(Veth(end(veth.a), end(veth.b)) for veth in wiring.veths))
 
 
-def _detoured(netns: Netns, detours: Sequence[Detour]) -> Netns:
+def _hairpins(wiring: Wiring, services: Iterable[Service], kube_proxy: KubeProxy) -> set[str]:
+    """The nodes with a bridge on which an endpoint may reach itself through a Service."""
+    endpoints = {endpoint.netns for service in services for endpoint in service.endpoints}
+    ports = (veth for veth in wiring.veths if veth.a.master is not None and veth.b.netns in endpoints)
+    return {veth.a.netns for veth in ports} & set(kube_proxy.nodes)
+
+
+def _detoured(netns: Netns, detours: Sequence[Detour], hairpin: bool) -> Netns:
     """A pod with the routes of its own detours; a node with those through it, whose bridges leave frames alone.
 
-    Where br_netfilter is loaded it would hand the node's rules each frame twice: on the bridge, and as a packet.
+    Where br_netfilter is loaded it would hand the node's rules each frame twice: on the bridge, and as a packet. And it
+    would translate a frame for its sender on the bridge, which sends nothing back by the port that it came from.
     """
     first = [route for detour in detours if detour.netns == netns.name for route in detour.routes]
     given = {key for key, _ in netns.sysctls}
     bridge = [f"net.bridge.bridge-nf-call-{name}" for name in ("iptables", "ip6tables")]
-    through = any(detour.node == netns.name for detour in detours)
+    through = hairpin or any(detour.node == netns.name for detour in detours)
     quiet = tuple((key, "0") for key in bridge if key not in given) if through else ()
     return netns._replace(routes=(*first, *netns.routes), sysctls_if_there=quiet)
 

@@ -55,6 +55,12 @@ ip netns exec dual-stack-node-2 sysctl -qw net.ipv4.conf.all.send_redirects=0
 # node-2: sysctl net.ipv4.conf.cni0.send_redirects = 0
 ip netns exec dual-stack-node-2 sysctl -qw net.ipv4.conf.cni0.send_redirects=0
 
+# node-2: sysctl net.bridge.bridge-nf-call-iptables = 0 if it exists
+ip netns exec dual-stack-node-2 sysctl -eqw net.bridge.bridge-nf-call-iptables=0
+
+# node-2: sysctl net.bridge.bridge-nf-call-ip6tables = 0 if it exists
+ip netns exec dual-stack-node-2 sysctl -eqw net.bridge.bridge-nf-call-ip6tables=0
+
 # node-1: lo up
 ip -n dual-stack-node-1 link set lo up
 
