@@ -10,8 +10,9 @@ it, it is the first of filter-forward, so that the fixes can be compared in both
 networks of a family, all of them are the cluster's, while kube-proxy knows one. Nothing is told of the range that
 cluster IPs are given from, so that kube-proxy's rule that drops what is sent to unused ones is not here.
 
-Unlike the iptables mode, node ports are open at the node's primary address only (`--nodeport-addresses` is "primary"
-here), and a cluster IP's other ports are refused.
+Unlike in the iptables mode, node ports are open at the node's primary address only (`--nodeport-addresses` is "primary"
+here), a cluster IP's other ports are refused, and so is what the node itself sends to the load-balancer IPs of a
+Service without endpoints.
 """
 
 from __future__ import annotations
