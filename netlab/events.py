@@ -81,6 +81,10 @@ class Segment:
             other.payload_bytes,
         )
 
+    def same_packet(self, other: Segment) -> bool:
+        """Whether both are one packet, as far as a copy that was sent later can be told from it."""
+        return self.same_data(other) and (self.ip_id, self.ts_val) == (other.ip_id, other.ts_val)
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:

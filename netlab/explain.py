@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from textwrap import wrap
 
 from netlab.errors import LabError, UsageError
@@ -291,7 +292,7 @@ class _Story:
             steps[0] = Step(
                 f"#{cause.number} comes to {origin.netns}: {self._what(cause)}", cause.number, cause.time_ns
             )
-        steps += self._judged(cause)
+        steps += [*self._overtaken(cause), *self._judged(cause)]
         if cause.untranslated:
             node = self.flow.node
             arrived = cause.at(self.flow.client, Direction.IN)
@@ -304,6 +305,21 @@ class _Story:
                 text = f"NAT on {node} left it alone: its source stays {self.flow.endpoint}, and why was not seen"
             steps.append(Step(text, cause.number, arrived.time_ns))
         return steps
+
+    def _overtaken(self, journey: Journey) -> list[Step]:
+        """Where a packet was held up until a copy of its data had come through."""
+        for copy in self.journeys:
+            if copy.copy_of == journey.number and copy.last.time_ns < journey.last.time_ns:
+                before, after = max(pairwise(journey.crossings), key=lambda pair: pair[1].time_ns - pair[0].time_ns)
+                inside = before.netns == after.netns
+                where = f"in {before.netns}" if inside else f"between {before.netns} and {after.netns}"
+                held_ms = (after.time_ns - before.time_ns) / 1e6
+                text = (
+                    f"it is held up {where} for {held_ms:,.1f} ms; meanwhile its data goes out again as "
+                    f"#{copy.number}, which {_whither(copy)}"
+                )
+                return [Step(text, journey.number, after.time_ns)]
+        return []
 
     def _judged(self, journey: Journey) -> list[Step]:
         """What conntrack made of a packet, and by how many bytes."""

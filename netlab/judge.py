@@ -357,7 +357,7 @@ def _chain_of(events: FlowEvents, arrival: Packet) -> tuple[tuple[Evidence, ...]
     departures = [
         packet
         for packet in events.packets(flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
-        if packet.segment.same_data(reply) and packet.time_ns <= arrival.time_ns
+        if packet.segment.same_packet(reply) and packet.time_ns <= arrival.time_ns
     ]
     if not departures:
         return (), f"the un-NATed reply leaving {flow.server}, before it reached {flow.client}"
@@ -421,7 +421,7 @@ def _reason(
 ) -> InvalidReason | None:
     earliest_ns = not_before_ns - REASON_ACCURACY_NS
     for reason in events.reasons(netns, Leg.ENDPOINT_TO_CLIENT):
-        if earliest_ns < reason.time_ns <= not_after_ns and reason.segment.same_data(segment):
+        if earliest_ns < reason.time_ns <= not_after_ns and reason.segment.same_packet(segment):
             return reason
     return None
 
@@ -487,13 +487,13 @@ def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence,
     if departure is None:
         return ()
     sent = events.packets(flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
-    # Sent again, the same bytes may well arrive: only what arrives before that is this packet.
+    # Where a copy can't be told from it, only what arrives before that was sent is this packet.
     again = [
         packet.time_ns
         for packet in sent
         if packet.time_ns > departure.time_ns
         and packet.ifname == departure.ifname
-        and packet.segment.seq == departure.segment.seq
+        and packet.segment.same_packet(departure.segment)
     ]
     until_ns = again[0] if again else events.last_ns
     nodes = [node for node in dict.fromkeys((flow.server_node, flow.node)) if node is not None]
@@ -503,7 +503,8 @@ def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence,
     ways = ((Leg.VIP_TO_CLIENT, Link.REPLY_TRANSLATED), (Leg.ENDPOINT_TO_CLIENT, Link.REPLY_UNTRANSLATED))
     for leg, link in ways:
         arrivals = events.packets(flow.client, Direction.IN, leg)
-        arrival = _first_same(arrivals, departure.segment, departure.time_ns)
+        same = (packet for packet in arrivals if packet.segment.same_packet(departure.segment))
+        arrival = next((packet for packet in same if packet.time_ns >= departure.time_ns), None)
         if arrival is not None and arrival.time_ns <= until_ns:
             wrong = link is Link.REPLY_UNTRANSLATED and _has_bad_checksum(events, arrival)
             note = "the client's kernel throws it away: its checksum is wrong" if wrong else ""
@@ -520,7 +521,7 @@ def _departure(events: FlowEvents, evidence: tuple[Evidence, ...]) -> Packet | N
     for piece in evidence:
         if isinstance(piece.event, InvalidReason):
             before_ns = piece.event.time_ns + REASON_ACCURACY_NS
-            same = [p for p in sent if p.time_ns < before_ns and p.segment.same_data(piece.event.segment)]
+            same = [p for p in sent if p.time_ns < before_ns and p.segment.same_packet(piece.event.segment)]
             if same:
                 return same[-1]
     return None

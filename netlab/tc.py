@@ -102,13 +102,44 @@ def replace_root(index: int, qdisc: Qdisc) -> None:
                 ipr.tc("replace", qdisc.kind, index=index, handle=0x10000, **arguments(qdisc))
         except NetlinkError as error:
             if error.code == errno.ENOENT:  # no such discipline, and no module for it
-                raise UnsupportedError(
-                    f"this kernel has no queueing discipline {qdisc.kind}",
-                    f"it needs CONFIG_NET_SCH_{qdisc.kind.upper()}, or its module sch_{qdisc.kind}",
-                ) from None
+                raise _unknown(qdisc.kind) from None
             raise OSError(error.code, os.strerror(error.code)) from error
         except Exception as error:  # pyroute2 has no class of its own for words that don't go together
             raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {error}") from error
+
+
+SLOW_CLASS, SLOW_PRIORITY = "1:2", 0x10002
+"""The class of `add_slow_class`, as nft's `meta priority set` and SO_PRIORITY name it: htb goes by that first."""
+
+
+def add_slow_class(index: int, bytes_per_s: float) -> None:
+    """Give an interface without a qdisc a class of so few bytes a second, and one that takes all that isn't put there.
+
+    A packet that finds the slow class unused leaves at once, and those after it wait until its bytes are made up for.
+    Equivalent to `tc qdisc add dev IFNAME root handle 1: htb default 1`, and `tc class add dev IFNAME parent 1: classid
+    …` with `1:1 htb rate 10gbit` and `1:2 htb rate RATE burst 1 cburst 1`. UnsupportedError where the kernel lacks htb;
+    OSError for other refusals.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    fast, slow = rate_bytes_per_s("10gbit"), max(int(bytes_per_s), 1)
+    with IPRoute() as ipr:
+        try:
+            ipr.tc("add", "htb", index=index, handle=0x10000, default=1)
+            ipr.tc("add-class", "htb", index=index, handle=0x10001, parent=0x10000, rate=fast, burst=1 << 17)
+            ipr.tc("add-class", "htb", index=index, handle=0x10002, parent=0x10000, rate=slow, burst=1, cburst=1)
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                raise _unknown("htb") from None
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def _unknown(kind: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"this kernel has no queueing discipline {kind}",
+        f"it needs CONFIG_NET_SCH_{kind.upper()}, or its module sch_{kind}",
+    )
 
 
 def delete_root(index: int) -> None:

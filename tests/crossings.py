@@ -103,10 +103,12 @@ class Crossings:
         split_at: int = 5,
         mss: int = 1448,
         nat: bool = True,
+        held: tuple[int, int] = (0, 0),
         **fields: Any,
     ) -> Segment:
-        """hops is how far it comes; nat False: no entry, so nothing is rewritten; from the hop split_at on it is split
-        into segments of mss bytes. Returns the packet as the node's conntrack gets it."""
+        """hops is how far it comes; held is before which hop it waits, and how many us; nat False: no entry, so nothing
+        is rewritten; from the hop split_at on it is split into segments of mss bytes. Returns the packet as the node's
+        conntrack gets it."""
         self._ip_id += 1
         fields.setdefault("ip_id", self._ip_id)
         legs = {leg: ends for ends, leg in flow.legs().items()}
@@ -124,7 +126,8 @@ class Crossings:
             here = replace(whole, src=src, sport=sport, dst=dst, dport=dport)
             parts = _split(here, mss) if place >= split_at else [here]
             for number, part in enumerate(parts):
-                self.events.append(Packet(START_NS + (at_us + place * HOP_US) * 1000 + number, *hop, part))
+                here_us = at_us + place * HOP_US + (held[1] if place >= held[0] else 0)
+                self.events.append(Packet(START_NS + here_us * 1000 + number, *hop, part))
         return whole
 
     def opened(self, flow: Flow = FLOW, at_us: int = 0) -> Crossings:

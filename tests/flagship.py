@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import skips
 from private_lab import PrivateLab
 
 from netlab import experiments, fixes
+from netlab.capabilities import probe
 from netlab.experiment import Experiment
 from netlab.experiments.catalogue import plays
-from netlab.judge import Result
+from netlab.judge import Outcome, Result
 from netlab.model import Topology
 from netlab.recorder import Source
 from netlab.recording import Recording
@@ -66,6 +68,22 @@ def document(name: str, fix: str | None = None, text: str | None = None) -> Part
     (play,) = plays(file.read_text(), str(file))
     topology = play.topology if text is None else load(text, str(FLAGSHIP), play.settings)
     return Part(fixes.apply(topology, (fix,) if fix else ()), play.experiment)
+
+
+def play_document(
+    name: str, trials: int, fix: str | None = None, text: str | None = None
+) -> tuple[Result, Recording, Outcome | None]:
+    """Play a shipped experiment as `document` has it; and what it expects of each trial on this kernel.
+
+    Skips where this kernel or user lacks what the experiment needs.
+    """
+    played = document(name, fix, text)
+    for capability in played.experiment.needs:
+        skips.skip_unless_capability(capability)
+    there = [each.name for each in probe(played.experiment.capabilities()).values() if each.there]
+    with PrivateLab(played.topology) as namespaces:
+        result, recording = played.play(namespaces, trials, fix)
+    return result, recording, played.experiment.expected((fix,) if fix else (), there)
 
 
 def over_ipv6() -> str:

@@ -150,6 +150,22 @@ def forged() -> Recording:
     return crossings.closed(1200, 2001).recording(fixes=("drop-invalid",))
 
 
+def overtaken() -> Recording:
+    """#7 is held up on its way to the node; #8 brings its data, #10 what follows; then it comes."""
+    crossings = Crossings().opened()
+    crossings.to_client(500, ACK, 1, 5, 1000)
+    late = crossings.to_client(600, ACK, 1001, 5, 1000, held=(1, 300_000))
+    crossings.to_client(900, ACK, 1001, 5, 1000)
+    crossings.to_server(1000, ACK, 5, 2001)
+    crossings.to_client(1100, ACK, 2001, 5, 2000)
+    crossings.to_server(1200, ACK, 5, 4001)
+    crossings.to_client(1300, ACK, 4001, 5, 2000)
+    crossings.to_server(1400, ACK, 5, 6001)
+    crossings.reason(300_612, "SEQ is under lower bound 8696 (already ACKed data retransmitted)", late)
+    crossings.to_server(300_700, ACK, 5, 6001)
+    return crossings.closed(301_000, 6001).recording()
+
+
 def crowd() -> Recording:
     """Three flows; the second is reset, then the third; the first completes."""
     first, second, third = FLOW, other_flow(), other_flow(40002)

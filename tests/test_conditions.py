@@ -46,3 +46,24 @@ def test_an_offset_counts_in_the_direction_of_the_packet_alone() -> None:
     (piece,) = proof.evidence
     assert isinstance(piece.event, Packet)
     assert (piece.link, piece.event.segment.seq) == (Link.OBSERVED, CLIENT + 15)
+
+
+def test_a_segment_that_its_copy_has_overtaken() -> None:
+    crossings = Crossings().opened()
+    crossings.to_client(600, PSH | ACK, 1, 5, 1000, held=(1, 300_000))
+    waits = look("late", crossings, 500, {"in": "client-node"})
+    assert waits == Proof((), "a segment that comes to client-node after a copy of its data")
+    crossings.to_client(900, PSH | ACK, 1, 5, 1000)
+    (piece,) = look("late", crossings, 500, {"in": "client-node"}).evidence
+    assert (piece.link, piece.event.time_ns) == (Link.REPLY, story.START_NS + 600_000)
+    assert piece.note == "comes to client-node 300.0 ms after it left, and 299.7 ms after its copy"
+    assert look("late", crossings, 500, {"in": "client"}).missing == ""
+    assert look("late", crossings, 700, {"in": "client-node"}).missing
+    assert look("late", crossings, 500, {"in": "client-node", "by_s": 0.3}).missing
+
+
+def test_a_copy_that_comes_after_its_original_is_not_late() -> None:
+    crossings = Crossings().opened()
+    crossings.to_client(600, PSH | ACK, 1, 5, 1000)
+    crossings.to_client(900, PSH | ACK, 1, 5, 1000)
+    assert look("late", crossings, 500, {"in": "client-node"}).missing

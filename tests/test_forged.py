@@ -5,30 +5,17 @@ from __future__ import annotations
 import pytest
 import skips
 from conftest import Netlab
-from flagship import FLAGSHIP, document, over_ipv6
+from flagship import FLAGSHIP, document, over_ipv6, play_document
 from private_lab import PrivateLab
 
-from netlab.capabilities import probe
 from netlab.ethtool import computes_checksums, set_computes_checksums
-from netlab.judge import Outcome, Result, TrialResult
-from netlab.recording import Recording
+from netlab.judge import TrialResult
 
 pytestmark = pytest.mark.kernel
 
 NAMES = ("crafted", "crafted-ahead", "bad-checksum")
 FIXES = (None, "drop-invalid", "be-liberal")
 TRIALS = 2
-
-
-def play(name: str, fix: str | None = None, text: str | None = None) -> tuple[Result, Recording, Outcome | None]:
-    """The trials, and what the document expects of them."""
-    part = document(name, fix, text)
-    for capability in part.experiment.needs:
-        skips.skip_unless_capability(capability)
-    there = [each.name for each in probe(part.experiment.capabilities()).values() if each.there]
-    with PrivateLab(part.topology) as namespaces:
-        result, recording = part.play(namespaces, TRIALS, fix)
-    return result, recording, part.experiment.expected((fix,) if fix else (), there)
 
 
 def fate(trial: TrialResult) -> list[str]:
@@ -40,14 +27,14 @@ def fate(trial: TrialResult) -> list[str]:
 @pytest.mark.parametrize("fix", FIXES)
 @pytest.mark.parametrize("name", NAMES)
 def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
-    result, _, expected = play(name, fix)
+    result, _, expected = play_document(name, TRIALS, fix)
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * TRIALS
 
 
 @pytest.mark.usefixtures("as_root")
 def test_what_is_far_below_the_window_is_translated_where_it_is_forgiven() -> None:
     skips.skip_unless_capability("forgives-late-segments")
-    result, _, _ = play("crafted")
+    result, _, _ = play_document("crafted", TRIALS)
     assert [fate(trial) for trial in result.trials] == [["reply", "invalid", "reply-translated"]] * TRIALS
     assert [trial.invalid for trial in result.trials] == [0] * TRIALS
 
@@ -55,7 +42,7 @@ def test_what_is_far_below_the_window_is_translated_where_it_is_forgiven() -> No
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("fix", FIXES)
 def test_what_is_corrupt_is_invalid_with_any_fix_and_never_answered(fix: str | None) -> None:
-    result, recording, _ = play("bad-checksum", fix)
+    result, recording, _ = play_document("bad-checksum", TRIALS, fix)
     arrives = [] if fix == "drop-invalid" else ["reply-untranslated"]
     assert [fate(trial) for trial in result.trials] == [["reply", "invalid", *arrives]] * TRIALS
     assert all(trial.invalid > 1 for trial in result.trials)
@@ -89,5 +76,5 @@ def test_as_an_ordinary_user(name: str, netlab: Netlab, lab_name: str, rootless:
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("name", ["crafted-ahead", "bad-checksum"])
 def test_over_ipv6(name: str) -> None:
-    result, _, expected = play(name, text=over_ipv6())
+    result, _, expected = play_document(name, TRIALS, text=over_ipv6())
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * TRIALS

@@ -1,0 +1,61 @@
+"""late: a segment arrived after a copy of its data that was sent after it: what a retransmission makes superfluous."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from netlab.conditions import Moment
+from netlab.events import Direction, Packet
+from netlab.experiments.words import NETNS
+from netlab.flow import FlowEvents, Leg
+from netlab.judge import Evidence, Link, Proof
+from netlab.topology.shapes import Fields, Key, Seconds
+
+DOC = (
+    "a segment of the server's came to a namespace after a copy of its data that was sent later (over IPv6 they can be "
+    "told apart by their timestamps alone)"
+)
+ARGUMENTS = Fields(
+    {
+        "in": Key(NETNS, "where both came to", required=True),
+        "by_s": Key(Seconds(), "how long after the copy at least (default any time)"),
+    }
+)
+
+
+def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
+    """The first such segment that left since the step began, as it left the server."""
+    events, netns = moment.flow_events, arguments["in"]
+    if events is None:
+        return Proof((), "a connection whose packets can be told")
+    by_ns = arguments.get("by_s", 0) * 1e9
+    for sent in _sent(events, moment.since_ns).values():
+        came = [_arrival(events, netns, packet) for packet in sent] if len(sent) > 1 else []
+        for index, arrived in enumerate(came):
+            copies_ns = [copy.time_ns for copy in came[index + 1 :] if copy is not None]
+            if arrived is not None and copies_ns and arrived.time_ns - min(copies_ns) > by_ns:
+                took_ms, after_ms = (
+                    (arrived.time_ns - before_ns) / 1e6 for before_ns in (sent[index].time_ns, min(copies_ns))
+                )
+                note = f"comes to {netns} {took_ms:,.1f} ms after it left, and {after_ms:,.1f} ms after its copy"
+                return Proof((Evidence(Link.REPLY, sent[index], note),))
+    return Proof((), f"a segment that comes to {netns} after a copy of its data")
+
+
+def _sent(events: FlowEvents, since_ns: int) -> dict[int, list[Packet]]:
+    """What left the server with payload, by sequence number, in the order of time."""
+    found: dict[int, list[Packet]] = defaultdict(list)
+    for packet in events.packets(events.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT):
+        if packet.segment.payload_bytes and packet.time_ns >= since_ns:
+            found[packet.segment.seq].append(packet)
+    return found
+
+
+def _arrival(events: FlowEvents, netns: str, sent: Packet) -> Packet | None:
+    for leg in (Leg.ENDPOINT_TO_CLIENT, Leg.VIP_TO_CLIENT):
+        for packet in events.packets(netns, Direction.IN, leg):
+            if packet.time_ns >= sent.time_ns and packet.segment.same_packet(sent.segment):
+                return packet
+    return None
