@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import skips
 import tables
+from chromium import Browser
 from flagship import FLAGSHIP
 from test_html import Document
 
@@ -286,7 +289,7 @@ def page() -> Document:
 
 def test_the_page_says_what_the_text_says() -> None:
     document = page()
-    account = text.account(tables.matrix())
+    account = "3 of 12 cells as expected, 1 unexpected, 1 with nothing expected, 2 inconclusive, 5 skipped"
     assert [(attrs["class"], said) for attrs, said in document.all("h1")] == [("unexpected", account)]
     cells = [(attrs["data-name"], said) for attrs, said in document.all("td")][:12]
     assert cells == [
@@ -329,3 +332,42 @@ def test_each_cause_has_its_claim_and_explanation() -> None:
         "The fixes",
         "What this kernel can do",
     ]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium; skips where there is none, or none can be shut off from the network."""
+    skips.skip_unless_program("chromium")
+    skips.skip_unless_program("unshare")
+    skips.skip_unless_userns()
+    with Browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """The page as a file."""
+    file = tmp_path / "matrix.html"
+    file.write_text(matrix_html.render(tables.matrix()), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_it_shows_and_nothing_is_wider_than_the_page(browser: Browser, written: Path, width: int) -> None:
+    browser.open(written, width)
+    assert browser.complaints() == []
+    assert browser.requests() == [written.as_uri()]
+    assert browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    shown = browser.value(
+        '[...document.querySelectorAll(".matrix .cell")].filter(cell => cell.checkVisibility()).length'
+    )
+    assert shown == 12
+    # On a narrow screen each cell says its column's name itself.
+    heads = browser.value('getComputedStyle(document.querySelector(".matrix thead")).position')
+    assert heads == ("static" if width == 1280 else "absolute")
+
+
+def test_a_cells_link_opens_its_details(browser: Browser, written: Path) -> None:
+    browser.open(written, 1280, fragment="#cell-6")
+    open_ones = 'JSON.stringify([...document.querySelectorAll("details[open]")].map(each => each.id))'
+    assert json.loads(browser.value(open_ones)) == ["cell-6"]

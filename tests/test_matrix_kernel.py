@@ -82,7 +82,7 @@ def test_causes_and_fixes(netlab: Netlab, lab_name: str, privilege: str, tmp_pat
     assert made["cells"][0]["invalid"] == 0
     assert made["cells"][2]["invalid"] > 1
     assert done.stderr == f"wrote {html}\n"
-    assert "4 cells: 4 as expected" in html.read_text(encoding="utf-8")
+    assert "4 of 4 cells as expected" in html.read_text(encoding="utf-8")
     assert host.changes(before, netlab.rundir) == ""
     assert not netlab.rundir.exists()
 
@@ -145,6 +145,11 @@ def test_interrupted_and_resumed(netlab: Netlab, lab_name: str, privilege: str, 
         f"the interrupted matrix of the lab {lab_name} can't be resumed: not the same number of trials"
         in refused.stderr
     )
+    for looks in (["status"], ["down", "--all"]):
+        done = netlab(*looks)
+        assert "no lab is up" in done.stdout + done.stderr, looks
+    checks = {check["name"]: check for check in json.loads(netlab("doctor", "--format", "json").stdout)["checks"]}
+    assert checks["leftovers"]["detail"] == "none; labs that are up: 0"
     journal = (netlab.rundir / f"{lab_name}.matrix").read_text().splitlines()
     first = json.loads(journal[1])["trials"][0]["started_ns"]
     (tmp_path / "go").touch()

@@ -11,13 +11,15 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import netlab
 from netlab import codec, lab, playing
 from netlab.errors import LabError, NetlabError, UnsupportedError
+from netlab.holder import HOST_NAMES
 from netlab.judge import Outcome
 from netlab.matrix import Cell
 from netlab.matrix.grid import Grid, Task
@@ -36,9 +38,18 @@ class Manner:
     rootless: bool
 
 
+_JOBS_A_CPU = 3
+"""A trial mostly waits; more at a time were no faster on two CPUs."""
+
+_CELL_BYTES = 128 << 20
+"""What a cell's process and its observers' rings need, well measured."""
+
+
 def default_jobs() -> int:
-    """As many cells at a time as the machine bears."""
-    return 4
+    """As many cells at a time as this machine bears."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return max(1, min(_JOBS_A_CPU * len(os.sched_getaffinity(0)), available // _CELL_BYTES))
 
 
 def inputs(grid_inputs: dict[str, str], manner: Manner) -> dict[str, str]:
@@ -76,7 +87,7 @@ def play(
     tasks = [task for task in table.tasks if (task.cell.experiment, task.cell.fix) not in done]
     # The longest first, so that none is waited for alone at the end.
     tasks.sort(key=lambda task: task.cell.expected is not Outcome.STALLED)
-    numbers = {task.number: lab_name for task, lab_name in zip(tasks, _names(name, len(tasks)), strict=True)}
+    numbers = {task.number: lab_name for task, lab_name in zip(tasks, _names(name), strict=False)}
 
     def work(task: Task) -> bytes:
         return json.dumps(codec.to_json(_play(task, numbers[task.number], manner))).encode()
@@ -100,18 +111,15 @@ def play(
     return tuple(cells[number] for number in sorted(cells))
 
 
-def _names(name: str, count: int) -> Iterable[str]:
-    """Names for so many labs, none of which is there."""
+def _names(name: str) -> Iterator[str]:
+    """Names for labs, with numbers; none is that of a lab or the beginning of a namespace's name that is there."""
     there = labs(run_directory())
-    names: list[str] = []
-    number = 0
-    while len(names) < count:
-        number += 1
+    namespaces = [path.name for path in HOST_NAMES.iterdir()] if HOST_NAMES.is_dir() else []
+    for number in count(1):
         suffix = f"-{number}"
         candidate = name[: LAB_NAME_MAX - len(suffix)].rstrip("-") + suffix
-        if candidate not in there:
-            names.append(candidate)
-    return names
+        if candidate not in there and not any(each.startswith(f"{candidate}-") for each in namespaces):
+            yield candidate
 
 
 def _play(task: Task, name: str, manner: Manner) -> Cell:

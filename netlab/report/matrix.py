@@ -141,23 +141,28 @@ def _block(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[st
 
 def _remarks(matrix: Matrix, width: int) -> Iterator[str]:
     """What is to be said of the cells that are unexpected, inconclusive or skipped."""
-    for row in matrix.rows:
-        cells = [matrix.cell(row, column) for column in matrix.columns]
-        for cell in cells:
-            if cell.standing is Standing.UNEXPECTED:
-                seen = ", ".join(outcomes(cell))
-                yield from _remark(
-                    f"unexpected: {row.experiment}, {cell.fix}: {seen}; expected: {cell.expected}", width
-                )
-            elif cell.standing is Standing.INCONCLUSIVE:
-                yield from _remark(f"inconclusive: {row.experiment}, {cell.fix}: {'; '.join(why(cell))}", width)
-        reasons: dict[str, list[str]] = {}
-        for cell in cells:
-            if cell.skipped:
-                reasons.setdefault(cell.skipped, []).append(cell.fix)
-        for reason, fixes in reasons.items():
-            which = "all" if len(fixes) == len(cells) else ", ".join(fixes)
-            yield from _remark(f"skipped: {row.experiment}, {which}: {reason}", width)
+    for cell in matrix.cells:
+        if cell.standing is Standing.UNEXPECTED:
+            said = f"{', '.join(outcomes(cell))}; expected: {cell.expected}"
+            yield from _remark(f"unexpected: {cell.experiment}, {cell.fix}: {said}", width)
+        elif cell.standing is Standing.INCONCLUSIVE:
+            yield from _remark(f"inconclusive: {cell.experiment}, {cell.fix}: {'; '.join(why(cell))}", width)
+    for experiments, fixes, reason in _skips(matrix):
+        rows = "all causes" if len(experiments) == len(matrix.rows) > 1 else ", ".join(experiments)
+        columns = "all" if len(fixes) == len(matrix.columns) else ", ".join(fixes)
+        yield from _remark(f"skipped: {rows}, {columns}: {reason}", width)
+
+
+def _skips(matrix: Matrix) -> Iterator[tuple[list[str], tuple[str, ...], str]]:
+    """The skipped cells by their reasons, in rectangles: experiments, fixes, reason."""
+    for reason in dict.fromkeys(cell.skipped for cell in matrix.cells if cell.skipped):
+        rectangles: dict[tuple[str, ...], list[str]] = {}
+        for row in matrix.rows:
+            fixes = tuple(column.fix for column in matrix.columns if matrix.cell(row, column).skipped == reason)
+            if fixes:
+                rectangles.setdefault(fixes, []).append(row.experiment)
+        for fixes, experiments in rectangles.items():
+            yield experiments, fixes, reason
 
 
 def why(cell: Cell) -> list[str]:

@@ -12,7 +12,7 @@ from netlab.judge import Outcome, TrialResult
 from netlab.matrix import Cell, Matrix, Row, Standing
 from netlab.report.html import LINKS, evidence_words
 from netlab.report.markup import Markup, join, tag
-from netlab.report.matrix import account, outcomes, why
+from netlab.report.matrix import outcomes, why
 from netlab.report.page import bullets, document, facts, section, table
 
 _MEANING = {
@@ -49,11 +49,18 @@ def _summary(matrix: Matrix) -> Markup:
     ]
     return tag(
         "section",
-        tag("h1", account(matrix), id="result", class_=kind, tabindex=-1),
+        tag("h1", _headline(matrix), id="result", class_=kind, tabindex=-1),
         tag("p", _MEANING[exit_code], class_="meaning"),
         facts(about),
         aria_labelledby="result",
     )
+
+
+def _headline(matrix: Matrix) -> str:
+    others = [standing for standing in Standing if standing is not Standing.AS_EXPECTED and matrix.count(standing)]
+    words = {**_WORDS, Standing.NOTHING_EXPECTED: "with nothing expected"}
+    counts = "".join(f", {matrix.count(standing)} {words[standing]}" for standing in others)
+    return f"{matrix.count(Standing.AS_EXPECTED)} of {len(matrix.cells)} cells as expected{counts}"
 
 
 def _table(matrix: Matrix) -> Markup:
@@ -84,11 +91,17 @@ def _short(matrix: Matrix, cell: Cell) -> Iterator[Markup]:
     """A cell of the table: what was seen, its mark where it is not as expected, and its side effects."""
     href = f"#cell-{matrix.cells.index(cell) + 1}"
     seen = ", ".join(_seen(cell))
-    yield tag("a", seen, href=href, class_=f"cell {cell.standing}")
+    yield tag("a", seen, href=href, class_=f"cell {_outcome(cell)} {cell.standing}")
     if cell.standing is not Standing.AS_EXPECTED and seen != _WORDS[cell.standing]:
         yield tag("span", f" {_WORDS[cell.standing]}")
     if cell.trials:
-        yield tag("span", ", ".join(_effects(cell)), class_="effects")
+        yield tag("span", join([tag("span", effect) for effect in _effects(cell)], ", "), class_="effects")
+
+
+def _outcome(cell: Cell) -> str:
+    """The one outcome of all of a cell's trials; empty where there is none."""
+    found = {trial.outcome.value for trial in cell.trials}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _seen(cell: Cell) -> list[str]:
@@ -124,7 +137,7 @@ def _details(matrix: Matrix, cell: Cell) -> Markup:
         tag(
             "summary",
             f"{'Without a fix' if cell.fix == PLAIN else f'With {cell.fix}'}: ",
-            tag("b", seen, class_=cell.standing),
+            tag("b", seen, class_=f"{_outcome(cell)} {cell.standing}"),
             "" if seen == standing else f" ({standing})",
         ),
         *_about(cell),

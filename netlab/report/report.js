@@ -33,5 +33,5 @@
     }
   };
   addEventListener("hashchange", open);
-  open();
+  addEventListener("load", open);  // there is no :target before
 })();
