@@ -99,6 +99,12 @@ class Experiment(NamedTuple):
         """The arguments of that condition wherever a step asks for it."""
         return tuple(action.arguments for step in self.steps for action in step.observe if action.name == condition)
 
+    def ports(self) -> frozenset[int]:
+        """The ports that the steps name: `port: 53`, `data_port: 30000`."""
+        actions = [action for step in self.steps for action in (step.stimulus, *step.observe) if action is not None]
+        found = (action.arguments.get(key) for action in actions for key in ("port", "data_port"))
+        return frozenset(port for port in found if port is not None)
+
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces that the steps name, in order, each once: `in: client-node`, `link: server-node:eth0`."""
         found: dict[str, None] = {}

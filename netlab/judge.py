@@ -335,7 +335,8 @@ def _chain(events: FlowEvents) -> tuple[tuple[Evidence, ...], str]:
     if len(request) < 2:
         return request, f"the request translated to the endpoint, leaving {events.flow.node}"
     flow = events.flow
-    replies = _data(events.packets(flow.client, Direction.IN, Leg.ENDPOINT_TO_CLIENT))
+    bare = _data(events.packets(flow.client, Direction.IN, Leg.ENDPOINT_TO_CLIENT))
+    replies = [reply for reply in bare if not _has_bad_checksum(events, reply)]
     best: tuple[Evidence, ...] = ()
     missing = f"a reply with the endpoint's own address, reaching {flow.client}"
     for reply in replies:

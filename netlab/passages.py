@@ -106,11 +106,18 @@ def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event]) -> None:
             draft.trace.append(step)
 
 
+def has_passed(trace: Iterable[TraceStep], step: TraceStep) -> bool:
+    """Whether a packet has been in a step's chain before: then the step is another's that looks like it.
+
+    The kernel may give one packet several numbers: it makes them of what translation, or a bridge, changes.
+    """
+    place = (step.netns, step.family, step.table, step.chain)
+    return any((past.netns, past.family, past.table, past.chain) == place for past in trace)
+
+
 def _begins(draft: _Draft, step: TraceStep, shown: Datagram) -> bool:
     """Whether a trace that begins with this step can be the datagram's: what an ICMP error quotes is cut off there."""
-    if any(other.netns == step.netns for other in draft.trace):
-        return False
-    return any(
+    return not has_passed(draft.trace, step) and any(
         crossing.netns == step.netns
         and crossing.datagram.header == shown.header
         and _likeness(crossing.datagram) == _likeness(shown)

@@ -40,7 +40,7 @@ from netlab.events import (
 )
 from netlab.flow import CANARY_PORT, Flow, flows_in
 from netlab.model import Address, Topology
-from netlab.passages import Passage, follow
+from netlab.passages import Passage, follow, has_passed
 from netlab.recording import Recording
 from netlab.window import Checked, CtOutcome, Differs, Disagreement, Rules
 
@@ -233,7 +233,8 @@ def _build(recording: Recording) -> Timeline:
     found = flows_in(topology, events) if topology is not None else ()
     flows = tuple(dict.fromkeys((*recording.flows, *found)))
     tracks = _Tracks(flows, events)
-    merge = _Merge(flows, tracks)
+    helped = _helped(flows, events)
+    merge = _Merge(flows, tracks, {index for index, _ in helped})
     for packet in _in_order((event for event in events if isinstance(event, Packet)), _bridges(topology)):
         merge.packet(packet)
     drafts = sorted(merge.drafts, key=lambda draft: draft.time_ns)
@@ -247,7 +248,7 @@ def _build(recording: Recording) -> Timeline:
     _tell_ambiguous(drafts)
     loose = _attach_reasons(drafts, events, tracks)
     _attach_traces(drafts, events, tracks)
-    disagreements, unheld = _check(recording, topology, drafts, events, flows)
+    disagreements, unheld = _check(recording, topology, drafts, events, flows, helped)
     _find_copies(drafts)
     return Timeline(
         recording,
@@ -408,9 +409,10 @@ class _Draft:
 class _Merge:
     """Takes packets in order of time, and puts each where it belongs: to a journey, or at the beginning of one."""
 
-    def __init__(self, flows: Sequence[Flow], tracks: _Tracks) -> None:
+    def __init__(self, flows: Sequence[Flow], tracks: _Tracks, helped: Set[int]) -> None:
         self.drafts: list[_Draft] = []
-        self._flows, self._tracks = flows, tracks
+        self._flows, self._tracks, self._helped = flows, tracks, helped
+        self._identified: dict[_Key, _Draft] = {}
         self._alike: dict[_Key, list[_Draft]] = defaultdict(list)
         # The pieces of a super-packet have its ack and its timestamp: those with data, and the largest of them.
         self._senders: dict[_Key, list[_Draft]] = defaultdict(list)
@@ -435,12 +437,26 @@ class _Merge:
                 if whole.takes_part(hop, segment):
                     whole.hops.setdefault(hop, []).append(packet)
                     return
+        if index in self._helped and (rewritten := self._rewritten(index, to_server, hop, packet, born=born)):
+            rewritten.hops[hop] = [packet]
+            self._alike[key].append(rewritten)
+            return
         draft = _Draft(index, to_server, hop, packet, key)
         self.drafts.append(draft)
         self._alike[key].append(draft)
+        if index in self._helped:
+            self._identified[index, to_server, *_identity(segment)] = draft
         if segment.payload_bytes:
             self._senders[group].append(draft)
             self._largest[group] = max(self._largest[group], segment.payload_bytes)
+
+    def _rewritten(self, index: int, to_server: bool, hop: _Hop, packet: Packet, *, born: bool) -> _Draft | None:
+        """The packet as it came into this namespace, where a helper of conntrack's may have given it another length."""
+        draft = self._identified.get((index, to_server, *_identity(packet.segment)))
+        if draft is None or born or packet.direction is Direction.IN or hop in draft.hops or not packet.segment.ip_id:
+            return None
+        netns, _, direction = [*draft.hops][-1]
+        return draft if (netns, direction) == (hop[0], Direction.IN) else None
 
     def _origin(self, index: int, to_server: bool) -> str:
         return self._flows[index].client if to_server else self._flows[index].server
@@ -454,6 +470,21 @@ class _Merge:
             if best is None or len(draft.hops) > len(best.hops):
                 best = draft
         return best
+
+
+def _helped(flows: Sequence[Flow], events: Iterable[Event]) -> set[tuple[int, str]]:
+    """The flows, by index, that a helper of conntrack's reads along in, and where: it may rewrite what they carry."""
+    headers = {
+        (event.netns, ends(event.tuple_orig))
+        for event in events
+        if isinstance(event, ConntrackEvent) and "HELPER" in event.status
+    }
+    return {(index, netns) for netns, header in headers for index, flow in enumerate(flows) if header in flow.legs()}
+
+
+def _identity(segment: Segment) -> tuple[int | None, ...]:
+    """What a helper that gives a packet another length, and the following ones other numbers, leaves as it is."""
+    return (segment.flags, segment.ip_id, segment.ts_val, segment.window)
 
 
 def _likeness(segment: Segment) -> tuple[int | None, ...]:
@@ -574,7 +605,7 @@ def _same_line(one: InvalidReason, other: InvalidReason) -> bool:
 
 
 def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _Tracks) -> None:
-    """Give each traced packet's steps to the first packet with that header that has none there yet."""
+    """Give each traced packet's steps to the first packet with that header that wasn't in that chain yet."""
     steps: list[tuple[TraceStep, _Header | None]] = []
     for event in events:
         if isinstance(event, TraceStep):
@@ -585,15 +616,13 @@ def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _T
     arrivals = _arrivals(drafts, {shown for _, shown in steps if shown is not None})
     way: dict[tuple[str, int], _Draft | None] = {}
     last: dict[tuple[str, int], _Header] = {}
-    taken: set[tuple[str, int]] = set()
     for step, shown in steps:
         trace = (step.netns, step.trace_id)
         # The kernel may give a number again; the same packet shows its header in each of its chains.
         if shown is not None and last.get(trace) != shown and not _goes_on(way.get(trace), step):
             last[trace] = shown
-            found = (draft for _, draft in arrivals.get(shown, ()) if (step.netns, id(draft)) not in taken)
+            found = (draft for _, draft in arrivals.get(shown, ()) if not has_passed(draft.trace, step))
             way[trace] = next(found, None)
-            taken.add((step.netns, id(way[trace])))
         draft = way.get(trace)
         if draft is not None:
             draft.trace.append(step)
@@ -614,6 +643,7 @@ def _check(
     drafts: Sequence[_Draft],
     events: Sequence[Event],
     flows: Sequence[Flow],
+    helped: Set[tuple[int, str]],
 ) -> tuple[list[tuple[int, Disagreement]], list[str]]:
     """Follow each flow with the model on each node that tracks it; and hold it against what the kernel logged."""
     entries: dict[str, list[ConntrackEvent]] = defaultdict(list)
@@ -642,6 +672,9 @@ def _check(
             unheld.append(f"{netns}: {why}")
         mine = _by_flow(entries[netns], flows)
         for index, theirs in by_flow.items():
+            if (index, netns) in helped:
+                unheld.append(f"{netns}: a helper rewrites what {flows[index].client_address} sends and gets there")
+                continue
             pairs = _follow(flows[index], theirs, netns, rules, mine.get(index, []))
             numbers = {id(check.packet): draft.number for draft, check, _ in pairs}
             found += [

@@ -27,6 +27,30 @@ ICMP_ERRORS = (3, 11, 12)
 ICMPV6_FIRST_INFORMATIONAL = 128
 """ICMPv6 messages of a lower type are errors, and quote the packet that they answer (RFC 4443, section 2.1)."""
 
+# RFC 792, RFC 1812 section 5.2.7.1; RFC 4443. By type, and by type and code where there are several worth a name.
+_ICMP = {
+    (3, 0): "net unreachable",
+    (3, 1): "host unreachable",
+    (3, 2): "protocol unreachable",
+    (3, 3): "port unreachable",
+    (3, 4): "fragmentation needed",
+    (3, 13): "administratively prohibited",
+    (11, 0): "time to live exceeded",
+    (11, 1): "fragment reassembly time exceeded",
+    (12, 0): "parameter problem",
+}
+_ICMPV6 = {
+    (1, 0): "no route to destination",
+    (1, 1): "administratively prohibited",
+    (1, 3): "address unreachable",
+    (1, 4): "port unreachable",
+    (2, 0): "packet too big",
+    (3, 0): "hop limit exceeded",
+    (3, 1): "fragment reassembly time exceeded",
+    (4, 0): "parameter problem",
+}
+ICMP_NAMES = tuple(sorted({*_ICMP.values(), *_ICMPV6.values()}))
+
 _FRAGMENT_OFFSET = 0x1FFF
 _IPV4_HEADER_BYTES, _IPV6_HEADER_BYTES, _ICMP_HEADER_BYTES = 20, 40, 8
 _PORTS = struct.Struct("!HH")
@@ -71,6 +95,15 @@ def decode_datagram(packet: bytes) -> Datagram | None:
     is_error = kind in ICMP_ERRORS if proto == IPPROTO_ICMP else kind < ICMPV6_FIRST_INFORMATIONAL
     quoted = _ip_header(rest[_ICMP_HEADER_BYTES:]) if is_error else None
     return Datagram(read.header, read.payload_bytes, read.ip_id, kind, code, quoted.header if quoted else None)
+
+
+def icmp_name(datagram: Datagram) -> str:
+    """The name of an ICMP message, "port unreachable" or "type 8 code 0"; empty for what is none."""
+    if datagram.icmp_type is None or datagram.icmp_code is None:
+        return ""
+    names = _ICMP if datagram.header.proto == IPPROTO_ICMP else _ICMPV6
+    message = (datagram.icmp_type, datagram.icmp_code)
+    return names.get(message, f"type {message[0]} code {message[1]}")
 
 
 class _IpHeader(NamedTuple):

@@ -90,6 +90,9 @@ class PrivateLab:
             rules = ruleset(topology, netns.name)
             if rules is not None:
                 self.run(netns.name, "nft", "-f", "-", stdin=rules.nft())
+            for table in netns.tables:
+                text = f"table {table.family} {table.name} {{\n{table.body}\n}}\n"
+                self.run(netns.name, "nft", "-f", "-", stdin=text)
 
     def _dress(self, interface: Interface) -> None:
         ifname, segs = interface.ifname, interface.attributes.gso_max_segs

@@ -125,6 +125,19 @@ def test_a_trace_goes_to_the_datagram_that_it_shows() -> None:
     ]
 
 
+def test_a_trace_goes_on_under_another_number_but_not_through_the_same_chain_again() -> None:
+    translated = [
+        matched(12, 1, "new", Datagram(ASKED, 13, 0)),
+        replace(matched(13, 2, "untracked", Datagram(TRANSLATED, 13, 0)), chain="d"),
+        matched(42, 3, "established", Datagram(ASKED, 13, 0)),
+    ]
+    whole = built(*asked(10, ip_id=0), *asked(40, ip_id=0), *translated)
+    assert [[step.rule.split()[2] for step in p.trace] for p in whole.passages] == [
+        ["new", "untracked"],
+        ["established"],
+    ]
+
+
 def related(at_us: int) -> list[Event]:
     """A second connection, to port 30000 of the VIP, which conntrack expected."""
     other = replace(FLOW, client_port=40001, port=30000, target_port=30000)
@@ -236,3 +249,5 @@ def test_the_page_tells_of_datagrams() -> None:
     page = html.render(shown, recording(*tour()))
     assert "As it was first seen: 10.0.1.2 &gt; 10.0.0.2 ICMP port unreachable len 41" in page
     assert "RELATED at client-node" in page
+    assert "6 packets of one connection and of what is beside it; all are drawn." in page
+    assert "NEW, ESTABLISHED, RELATED: the state" in page

@@ -11,7 +11,7 @@ from flagship import part
 from private_lab import PrivateLab
 from story import FLOW
 
-from netlab.events import ACK, PSH, RST, SYN, EntryChange, InvalidReason, flag_names
+from netlab.events import ACK, PSH, RST, SYN, ConntrackEvent, EntryChange, InvalidReason, Packet, flag_names
 from netlab.flow import CANARY_PORT
 from netlab.recorder import Source
 from netlab.recording import Recording
@@ -335,3 +335,21 @@ def test_the_model_agrees_with_the_kernel_on_every_packet(fix: str | None) -> No
         assert journeys[0].segment.flags & (SYN | ACK) == SYN
         assert any(journey.untranslated for journey in journeys) is (fix is None)
     assert (len(logged) >= trials) is (fix != "be-liberal")
+
+
+def test_what_a_helper_rewrites_stays_one_packet_and_is_not_held_against_the_model() -> None:
+    crossings = Crossings().opened()
+    crossings.to_client(500, PSH | ACK, 1, 5, 45, ts_val=7)
+    for place, event in enumerate(crossings.events[-3:], len(crossings.events) - 3):
+        assert isinstance(event, Packet)
+        crossings.events[place] = replace(event, segment=replace(event.segment, payload_bytes=48))
+    crossings.entry(10, EntryChange.NEW)
+    entry = crossings.events[-1]
+    assert isinstance(entry, ConntrackEvent)
+    crossings.events[-1] = replace(entry, status=("DST_NAT", "HELPER"))
+    timeline = build(crossings.recording())
+    assert told(timeline)[5:] == [f"#6 PSH,ACK 45 {BACK} nat:n delivered"]
+    crossed = timeline.journeys[5].crossings
+    assert [crossing.parts[0].segment.payload_bytes for crossing in crossed] == [45, 45, 48, 48, 48]
+    assert timeline.unheld == ("client-node: a helper rewrites what 10.0.0.2 sends and gets there",)
+    assert [journey.checks for journey in timeline.journeys] == [()] * 6

@@ -50,8 +50,9 @@ def observe_run(
     """
     cast = scene(topology, experiment)
     results = []
-    ports = {cast.port, cast.target_port}
-    with Recorder(topology, namespaces, cast.netns, ports, keep_frames=keep_frames, needs_reasons=True) as recorder:
+    with Recorder(
+        topology, namespaces, cast.netns, cast.ports, keep_frames=keep_frames, needs_reasons=True
+    ) as recorder:
         for number in range(trials):
             results.append(_Trial(topology, experiment, cast, namespaces, recorder, number).play())
             if progress is not None:

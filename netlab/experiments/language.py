@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Any, NamedTuple, cast
 
 from yaml.nodes import MappingNode, Node, ScalarNode
@@ -26,7 +27,7 @@ from netlab.experiment import (
     Experiment,
     Step,
 )
-from netlab.experiments.words import LINK, NETNS
+from netlab.experiments.words import HOST, LINK, NETNS
 from netlab.judge import Outcome
 from netlab.model import Topology
 from netlab.stimuli import stimuli
@@ -264,6 +265,15 @@ def _check_names(reader: Reader, item: Item, topology: Topology) -> None:
     """Look every namespace, interface and service up that the document names."""
     known = [netns.name for netns in topology.namespaces]
     links = [f"{end.netns}:{end.ifname}" for end in topology.interfaces()]
+    hosts = [*known, *(service.name for service in topology.services)]
+
+    def look_up_host(name: Item) -> None:
+        try:
+            ip_address(name.value)
+        except ValueError:
+            if name.value not in hosts:
+                hint = suggest(name.value, hosts)
+                reader.at(name, f"{name.value!r} is no address, and no namespace or service is called so", hint)
 
     def look_up(name: Item, shape: Shape) -> None:
         netns = str(name.value).partition(":")[0] if shape is LINK else name.value
@@ -278,6 +288,8 @@ def _check_names(reader: Reader, item: Item, topology: Topology) -> None:
             shape = fields.keys[key].shape
             if shape is NETNS or shape is LINK:
                 look_up(value, shape)
+            elif shape is HOST:
+                look_up_host(value)
 
     if "client" in item:
         look_up(item["client"], NETNS)

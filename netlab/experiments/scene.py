@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from netlab.errors import UsageError
 from netlab.experiment import Experiment
@@ -15,7 +17,8 @@ class Scene:
 
     client_address is the client's first of the cluster IP's family: what it connects from, unless its routes say more.
     node is the namespace that translates for the client, server_node the one that the server hangs on. netns are
-    all of these and those that the steps name, once each: what happens in them tells the story.
+    all of these and those that the steps name, once each: what happens in them tells the story. ports are those
+    whose packets tell it: the Service's, those that the steps name, and what Services translate these to.
     """
 
     client: str
@@ -29,6 +32,7 @@ class Scene:
     target_port: int
     payload_bytes: int
     netns: tuple[str, ...]
+    ports: frozenset[int]
 
 
 def scene(topology: Topology, experiment: Experiment) -> Scene:
@@ -78,4 +82,19 @@ def scene(topology: Topology, experiment: Experiment) -> Scene:
         target_port=ports[0].target_port,
         payload_bytes=experiment.payload_bytes,
         netns=tuple(dict.fromkeys(name for name in cast if name is not None)),
+        ports=_translated(topology, experiment.ports() | {ports[0].port, ports[0].target_port}),
     )
+
+
+def _translated(topology: Topology, ports: frozenset[int]) -> frozenset[int]:
+    services = (port for service in topology.services for port in service.ports)
+    return ports | {port.target_port for port in services if port.port in ports}
+
+
+def address_of(topology: Topology, host: str, version: int) -> Address | None:
+    """The address of that IP version that a service's or a namespace's name stands for, or the address itself."""
+    with suppress(ValueError):
+        return ip_address(host)
+    found = [address for service in topology.services if service.name == host for address in service.cluster_ips]
+    found += [address.ip for end in topology.interfaces() if end.netns == host for address in end.addresses]
+    return next((address for address in found if address.version == version), None)

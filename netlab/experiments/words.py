@@ -27,6 +27,11 @@ def _link(text: str) -> str:
 
 LINK = Text("an interface (server-node:eth0)", _link)
 
+HOST = Text("a service, a namespace, or an address")
+"""Read with this, a name is looked up among the services and the namespaces."""
+
+PORT = Integer(1, 65535)
+
 CONNECTION = Text("a connection's name", words.port_name, words.LABEL)
 
 BYTES = Integer(1, 2**40)

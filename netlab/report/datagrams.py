@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netlab.events import Datagram, Tuple
 from netlab.model import Address
-from netlab.wire import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
+from netlab.wire import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, icmp_name
 
 PROTOCOLS = {
     IPPROTO_ICMP: "icmp",
@@ -14,29 +14,6 @@ PROTOCOLS = {
     IPPROTO_SCTP: "sctp",
 }
 """IANA's protocol numbers, those that conntrack knows."""
-
-# RFC 792, RFC 1812 section 5.2.7.1; RFC 4443. By type, and by type and code where there are several worth a name.
-_ICMP = {
-    (3, 0): "net unreachable",
-    (3, 1): "host unreachable",
-    (3, 2): "protocol unreachable",
-    (3, 3): "port unreachable",
-    (3, 4): "fragmentation needed",
-    (3, 13): "administratively prohibited",
-    (11, 0): "time to live exceeded",
-    (11, 1): "fragment reassembly time exceeded",
-    (12, 0): "parameter problem",
-}
-_ICMPV6 = {
-    (1, 0): "no route to destination",
-    (1, 1): "administratively prohibited",
-    (1, 3): "address unreachable",
-    (1, 4): "port unreachable",
-    (2, 0): "packet too big",
-    (3, 0): "hop limit exceeded",
-    (3, 1): "fragment reassembly time exceeded",
-    (4, 0): "parameter problem",
-}
 
 
 def endpoint(address: Address, port: int) -> str:
@@ -55,11 +32,7 @@ def kind(datagram: Datagram) -> str:
     """What it is in a few words: "UDP", "ICMP port unreachable", "ICMP type 8 code 0"."""
     name = protocol(datagram.header.proto).replace("icmpv6", "ICMPv6")
     name = name if name == "ICMPv6" else name.upper()
-    if datagram.icmp_type is None or datagram.icmp_code is None:
-        return name
-    known = _ICMP if datagram.header.proto == IPPROTO_ICMP else _ICMPV6
-    message = (datagram.icmp_type, datagram.icmp_code)
-    return f"{name} {known.get(message, f'type {message[0]} code {message[1]}')}"
+    return name if datagram.icmp_type is None else f"{name} {icmp_name(datagram)}"
 
 
 def ends(header: Tuple) -> str:

@@ -180,11 +180,12 @@ class _Page:
     def _packets(self, ladder: Ladder) -> Markup:
         shown = [row for row in ladder.rows if isinstance(row, Arrow)]
         total = sum(1 for _ in ladder.arrows())
+        beside = " and of what is beside it" if len(self._timeline.of(ladder.flow)) < total else ""
         drawn = "all are drawn"
         if len(shown) < total:
             drawn = f"{len(shown):,} are drawn, the others are like those beside them"
         lead = (
-            f"{total:,} packets of one connection; {drawn}. "
+            f"{total:,} packets of one connection{beside}; {drawn}. "
             "Time runs downwards, in milliseconds since the trial began; sequence numbers are relative, windows in "
             "bytes. "
             "Choose a packet to see where it was and what befell it."
@@ -193,6 +194,8 @@ class _Page:
             "NAT: addresses were rewritten there. INVALID: conntrack rejected the packet there (thick line). DROP: it "
             "went no further. LOGGED: conntrack complained, and let it pass. Dashed line: a RST."
         )
+        if any(arrow.marked(state) for arrow in ladder.arrows() for state in ("NEW", "ESTABLISHED", "RELATED")):
+            legend += " NEW, ESTABLISHED, RELATED: the state of conntrack's that a rule of the lab's own found it in."
         pictures = ladder_svg.figures(ladder)
         return section(
             "packets",

@@ -317,6 +317,7 @@ class _Builder:
             if rewrite.netns:  # else it happened out of sight, and there is no column to put it in
                 fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
             fate.notes += self._once(_translation(rewrite))
+        fate.notes += _rewritten(journey)
         goal = flow.server if journey.to_server else flow.client
         arrived = last.netns == goal
         for reason in journey.reasons:
@@ -462,6 +463,14 @@ def _translation(rewrite: Rewrite) -> str:
     ]
     where = f" on {rewrite.netns}" if rewrite.netns else ", out of sight"
     return f"NAT{where}: {', '.join(changes)}"
+
+
+def _rewritten(journey: Journey) -> Iterator[str]:
+    """Where a helper of conntrack's gave the packet another length."""
+    for before, after in pairwise(journey.crossings):
+        was, now = before.parts[0].segment.payload_bytes, after.parts[0].segment.payload_bytes
+        if was != now and before.netns == after.netns and len(before.parts) == len(after.parts) == 1:
+            yield f"conntrack's helper on {before.netns} rewrote what it carries: len {was} becomes {now}"
 
 
 def _noun(segment: Segment) -> str:
