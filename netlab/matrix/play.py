@@ -19,7 +19,6 @@ from pathlib import Path
 import netlab
 from netlab import codec, lab, playing
 from netlab.errors import LabError, NetlabError, UnsupportedError
-from netlab.holder import HOST_NAMES
 from netlab.judge import Outcome
 from netlab.matrix import Cell
 from netlab.matrix.grid import Grid, Task
@@ -112,13 +111,12 @@ def play(
 
 
 def _names(name: str) -> Iterator[str]:
-    """Names for labs, with numbers; none is that of a lab or the beginning of a namespace's name that is there."""
+    """Names for labs: with this process's number, since other tables of the same lab may be played at the same time."""
     there = labs(run_directory())
-    namespaces = [path.name for path in HOST_NAMES.iterdir()] if HOST_NAMES.is_dir() else []
     for number in count(1):
-        suffix = f"-{number}"
+        suffix = f"-{os.getpid()}-{number}"
         candidate = name[: LAB_NAME_MAX - len(suffix)].rstrip("-") + suffix
-        if candidate not in there and not any(each.startswith(f"{candidate}-") for each in namespaces):
+        if candidate not in there:
             yield candidate
 
 
