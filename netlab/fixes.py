@@ -98,7 +98,7 @@ FIXES: dict[str, Fix] = {
     for fix in (
         Fix(
             "drop-invalid",
-            "drop packets that conntrack calls INVALID, first of all in KUBE-FORWARD (kube-proxy since v1.15)",
+            "drop packets that conntrack calls INVALID, first of all in the forward hook (kube-proxy since v1.15)",
             _drop_invalid,
             _no_node,
         ),

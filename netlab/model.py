@@ -60,7 +60,7 @@ class Mode(StrEnum):
 
 
 class DropInvalid(StrEnum):
-    """On which nodes KUBE-FORWARD drops INVALID packets.
+    """On which nodes INVALID packets are dropped, first of all in the forward hook.
 
     UNLESS_LIBERAL is kube-proxy since v1.29: where the node's BE_LIBERAL is 0.
     """
@@ -242,7 +242,8 @@ class KubeProxy(NamedTuple):
     """How the nodes' NAT rules are laid out. nodes are the namespaces that get them.
 
     cluster_cidrs are the pods' own networks: traffic to a cluster IP from elsewhere is masqueraded. drop_invalid puts
-    the `ct state invalid drop` rule first into KUBE-FORWARD, as kube-proxy does since v1.15.
+    the `ct state invalid drop` rule first into KUBE-FORWARD, as kube-proxy does since v1.15, or into filter-forward of
+    the nftables mode, where kube-proxy has none.
     """
 
     nodes: tuple[str, ...] = ()
@@ -289,7 +290,7 @@ class Topology(NamedTuple):
         raise KeyError(name)
 
     def drops_invalid(self, node: str) -> bool:
-        """Whether this node drops INVALID packets in KUBE-FORWARD; KeyError if there is no such namespace."""
+        """Whether this node drops INVALID packets; KeyError if there is no such namespace."""
         asked = self.kube_proxy.drop_invalid
         if asked is DropInvalid.UNLESS_LIBERAL:
             return dict(self.netns(node).sysctls).get(BE_LIBERAL, "0") == "0"

@@ -263,6 +263,18 @@ def test_rules_of_a_node_in_both_formats(netlab: Netlab) -> None:
     assert said(netlab("rules", "node-1", CLUSTER, "--format", "iptables-save")) == (0, rules.iptables_save(), "")
 
 
+def test_rules_of_the_nftables_mode_are_no_iptables_rules(netlab: Netlab) -> None:
+    mode = "kube_proxy.mode=nftables"
+    rules = ruleset(read(str(CLUSTER), [("kube_proxy.mode", "nftables")])[1], "node-1")
+    assert rules is not None
+    assert said(netlab("rules", "node-1", CLUSTER, "--set", mode)) == (0, rules.nft(), "")
+    assert said(netlab("rules", "node-1", CLUSTER, "--set", mode, "--format", "iptables-save")) == (
+        2,
+        "",
+        "netlab: the rules of kube-proxy's nftables mode can't be said in iptables' words\n  hint: --format nft\n",
+    )
+
+
 def test_rules_of_what_gets_none(netlab: Netlab, lab: Path) -> None:
     wanted = "netlab: client gets no rules\n  hint: these do: node-1, node-2\n"
     assert said(netlab("rules", "client", CLUSTER)) == (2, "", wanted)

@@ -24,6 +24,7 @@ from netlab.topology import read
 TOPOLOGIES = Path(__file__).parent.parent / "topologies"
 SHIPPED = sorted(TOPOLOGIES.glob("*.yaml"))
 EVERYTHING = Path(__file__).parent / "everything.yaml"
+SERVICES = Path(__file__).parent / "services.yaml"
 ALL = pytest.mark.parametrize("file", [*SHIPPED, EVERYTHING], ids=lambda file: file.stem)
 
 PRIVATE = "mount -t tmpfs none /run; cp -r /etc /run 2>/dev/null; mount --bind /run/etc /etc; exec sh"
@@ -162,6 +163,23 @@ def test_as_anyone_the_script_builds_the_lab_that_up_builds(
     built = netlab("up", file, "--name", lab_name, "--rootless", "-q")
     assert (built.returncode, built.stderr) == (0, "")
     by_netlab = picture_of_lab(netlab, topology)
+    assert picture_of_script(script, topology, recipe(script)) == by_netlab
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_every_kind_of_service_is_in_the_script(
+    netlab: Netlab, lab_name: str, mode: str, tmp_path: Path, rootless: None
+) -> None:
+    file = tmp_path / "services.yaml"
+    text = re.sub(r", programs: .*(?=}$)", "", SERVICES.read_text(), flags=re.MULTILINE)
+    file.write_text(text.replace("mode: nftables", f"mode: {mode}"))
+    topology = read_topology(file, lab_name)
+    script = plan_of(netlab, file, lab_name)
+    built = netlab("up", file, "--name", lab_name, "--rootless", "-q")
+    assert (built.returncode, built.stderr) == (0, "")
+    by_netlab = picture_of_lab(netlab, topology)
+    assert by_netlab.count("table ip kube-proxy {") == (2 if mode == "nftables" else 0)
     assert picture_of_script(script, topology, recipe(script)) == by_netlab
 
 

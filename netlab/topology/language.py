@@ -309,7 +309,7 @@ KUBE_PROXY = Fields(
         "mode": Key(_one_of("a mode", Mode), "whose chains and rules the nodes get (default iptables)"),
         "drop_invalid": Key(
             Boolean((DropInvalid.UNLESS_LIBERAL.value,)),
-            "KUBE-FORWARD drops INVALID first (default false, as before v1.15; unless-liberal: as since v1.29)",
+            "first of all, drop INVALID (default false, as before v1.15; unless-liberal: as since v1.29)",
         ),
     }
 )
