@@ -1,6 +1,7 @@
 """What kube-proxy's rules do to packets: real sockets in private namespaces around one node that carries the rules.
 
-Each test runs twice: with the text for libnftables, and with the text for iptables-restore, which must act alike.
+Each test runs three times, which must act alike: the rules of the iptables mode, with the text for libnftables and with
+the text for iptables-restore, and those of the nftables mode.
 
             client 10.0.0.2 ─┐
               a    10.0.1.2 ─┤
@@ -21,8 +22,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from netlab.kubeproxy import Ruleset, ruleset
-from netlab.model import Endpoint, KubeProxy, Netns, Protocol, Role, Service, ServicePort, Topology
+from netlab.kubeproxy import ruleset
+from netlab.model import Endpoint, KubeProxy, Mode, Netns, Protocol, Role, Service, ServicePort, Topology
 
 pytestmark = pytest.mark.kernel
 
@@ -61,11 +62,10 @@ EMPTY = Service(
 CIDRS = ("10.0.0.0/16", "fd00::/48")
 
 
-def rules(*services: Service, cidrs: tuple[str, ...] = CIDRS) -> Ruleset:
+def rules(*services: Service, cidrs: tuple[str, ...] = CIDRS) -> Topology:
+    """What of a topology the rules depend on."""
     kube_proxy = KubeProxy(("node",), tuple(ip_network(cidr) for cidr in cidrs))
-    made = ruleset(Topology("lab", (Netns("node", Role.NODE),), services=services, kube_proxy=kube_proxy), "node")
-    assert made is not None
-    return made
+    return Topology("lab", (Netns("node", Role.NODE),), services=services, kube_proxy=kube_proxy)
 
 
 ECHO_SERVER = """
@@ -138,9 +138,12 @@ class Lab:
     def python(self, netns: str, script: str, *argv: str, text: str = "") -> str:
         return self.run(netns, sys.executable, "-c", script, *argv, text=text)
 
-    def load(self, made: Ruleset) -> None:
+    def load(self, topology: Topology) -> None:
         """Put the rules in the place of those that are there."""
-        if self.loader == "nft":
+        mode = Mode.NFTABLES if self.loader == "nftables" else Mode.IPTABLES
+        made = ruleset(topology._replace(kube_proxy=topology.kube_proxy._replace(mode=mode)), "node")
+        assert made is not None
+        if self.loader != "iptables":
             self.python("node", LOAD, text=made.nft())
         else:
             self.run("node", "iptables-nft-restore", text=made.iptables_restore("ip"))
@@ -162,11 +165,11 @@ def hold(stack: ExitStack, argv: list[str], ready: str) -> subprocess.Popen[str]
     return process
 
 
-@pytest.fixture(scope="module", params=["nft", "iptables"])
+@pytest.fixture(scope="module", params=["nft", "iptables", "nftables"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The namespaces of the picture above, rules for WEB, ONE and EMPTY on the node, servers in a, b and c."""
     needed = ["unshare", "nsenter", "ip", "sysctl"]
-    if request.param == "nft":
+    if request.param != "iptables":
         pytest.importorskip("nftables", reason="no libnftables binding")
     else:
         needed += ["iptables-nft-restore", "ip6tables-nft-restore"]
