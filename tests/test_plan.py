@@ -206,7 +206,7 @@ def test_no_route_through_an_interface_that_is_left_down() -> None:
 # --- hosts -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_hosts_file_names_namespaces_by_their_first_address_of_each_family_and_services() -> None:
+def test_the_hosts_file_names_namespaces_by_their_primary_addresses_and_services() -> None:
     topology = load(
         dedent("""
             ipv6: true
@@ -232,6 +232,25 @@ def test_the_hosts_file_names_namespaces_by_their_first_address_of_each_family_a
         fd00:96::10 web web.default web.default.svc.cluster.local
         10.96.0.11 dns dns.kube-system dns.kube-system.svc.cluster.local
         """)
+
+
+def test_a_node_goes_by_an_address_outside_its_pods_if_it_has_one() -> None:
+    """Whichever way its pods hang on it, and whatever stands first in the file."""
+    topology = load(
+        dedent("""
+            namespaces:
+              a: {role: node}
+              b: {role: node}
+              in-a: {role: pod}
+              in-b: {role: pod}
+            bridges: [{name: cni0, netns: a, subnet: 10.0.1.0/24, ports: [in-a]}]
+            links:
+              - {ends: [in-b, b], subnet: 10.0.2.0/24}
+              - {ends: [a, b], subnet: 10.255.0.0/24}
+            """),
+        "lab.yaml",
+    )
+    assert plan.hosts(topology).splitlines()[2:] == ["10.255.0.1 a", "10.255.0.2 b", "10.0.1.2 in-a", "10.0.2.1 in-b"]
 
 
 # --- the steps that no plan from nothing has -------------------------------------------------------------------------
