@@ -51,6 +51,11 @@ def slow(directory: Path) -> str:
     return document(directory, "slow", HARMLESS.replace("steps: [connect, finish]\n", steps))
 
 
+def in_lab(netlab: Netlab, name: str, number: int) -> bool:
+    """Whether the lab of a table's cell is being built, or stands."""
+    return any(netlab.rundir.glob(f"{name}-*-{number}/state.json"))
+
+
 def cells(printed: str) -> dict[str, tuple[str, Any]]:
     """Each cell's standing and what became of it, by "experiment fix"."""
     return {
@@ -125,7 +130,7 @@ def interrupted(netlab: Netlab, lab_name: str, file: Path, privilege: str, numbe
         argv, env=netlab.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     ) as matrix:
         labs.until(lambda: journal.exists() and journal.read_text().count("\n") == 2, "the first cell")
-        labs.until(lambda: any(netlab.rundir.glob(f"{lab_name}-*-2/state.json")), "the second lab")
+        labs.until(lambda: in_lab(netlab, lab_name, 2), "the second lab")
         os.kill(matrix.pid, number)
         _, stderr = matrix.communicate(timeout=labs.DEADLINE_S)
         return matrix.returncode, stderr
@@ -190,7 +195,7 @@ def test_a_player_that_is_killed_costs_its_cell_only(
     file = topology(tmp_path, slow(tmp_path), document(tmp_path, "harmless"))
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", "--rootless", "--jobs", "1")
     with subprocess.Popen(argv, env=netlab.environment(), stdout=subprocess.PIPE, text=True) as matrix:
-        labs.until(lambda: any(netlab.rundir.glob(f"{lab_name}-*-1/state.json")), "the first lab")
+        labs.until(lambda: in_lab(netlab, lab_name, 1), "the first lab")
         (player,) = Path(f"/proc/{matrix.pid}/task/{matrix.pid}/children").read_text().split()
         os.kill(int(player), signal.SIGKILL)
         stdout, _ = matrix.communicate(timeout=labs.DEADLINE_S)
@@ -217,7 +222,7 @@ def test_two_at_once(netlab: Netlab, lab_name: str, rootless: None, tmp_path: Pa
     file = topology(tmp_path, slow(tmp_path))
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", "--rootless")
     with subprocess.Popen(argv, env=netlab.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as matrix:
-        labs.until(lambda: any(netlab.rundir.glob(f"{lab_name}-*-1/state.json")), "the first lab")
+        labs.until(lambda: in_lab(netlab, lab_name, 1), "the first lab")
         other = netlab(*argv[3:])
         assert other.returncode == 1
         assert f"another `netlab matrix` is at work on the lab {lab_name}" in other.stderr

@@ -1,7 +1,7 @@
 """The cells of a table, each played in a lab of its own, several at a time, in forked children.
 
 A child builds its lab, plays, and takes it down, whatever happens; `journal.py` keeps each cell as it is done. Labs are
-called after the table's lab, with a number.
+called after the table's, with this process' number and the cell's.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import netlab
@@ -24,7 +23,7 @@ from netlab.matrix import Cell
 from netlab.matrix.grid import Grid, Task
 from netlab.matrix.journal import Journal
 from netlab.matrix.pool import Pool
-from netlab.state import LabDirectory, labs, run_directory
+from netlab.state import LabDirectory, run_directory
 from netlab.topology.words import LAB_NAME_MAX
 
 
@@ -86,14 +85,14 @@ def play(
     tasks = [task for task in table.tasks if (task.cell.experiment, task.cell.fix) not in done]
     # The longest first, so that none is waited for alone at the end.
     tasks.sort(key=lambda task: task.cell.expected is not Outcome.STALLED)
-    numbers = {task.number: lab_name for task, lab_name in zip(tasks, _names(name), strict=False)}
+    lab_names = {task.number: _lab_name(name, task.number) for task in tasks}
 
     def work(task: Task) -> bytes:
-        return json.dumps(codec.to_json(_play(task, numbers[task.number], manner))).encode()
+        return json.dumps(codec.to_json(_play(task, lab_names[task.number], manner))).encode()
 
     def ended(task: Task, answer: bytes, status: int) -> None:
         if not answer:
-            lab.down(LabDirectory(run_directory(), numbers[task.number]))
+            lab.down(LabDirectory(run_directory(), lab_names[task.number]))
             if pool.stopping:
                 return
         cell = codec.from_json(json.loads(answer), Cell) if answer else replace(task.cell, failed=_end(status))
@@ -110,14 +109,10 @@ def play(
     return tuple(cells[number] for number in sorted(cells))
 
 
-def _names(name: str) -> Iterator[str]:
-    """Names for labs: with this process's number, since other tables of the same lab may be played at the same time."""
-    there = labs(run_directory())
-    for number in count(1):
-        suffix = f"-{os.getpid()}-{number}"
-        candidate = name[: LAB_NAME_MAX - len(suffix)].rstrip("-") + suffix
-        if candidate not in there:
-            yield candidate
+def _lab_name(name: str, number: int) -> str:
+    """A name that no other lab has: not that of another table's cell either, wherever its files are."""
+    suffix = f"-{os.getpid()}-{number}"
+    return name[: LAB_NAME_MAX - len(suffix)].rstrip("-") + suffix
 
 
 def _play(task: Task, name: str, manner: Manner) -> Cell:
