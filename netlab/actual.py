@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from netlab.kubeproxy import Family
 from netlab.model import InterfaceAddress, LinkAttributes, Route
 
 LinkKey: TypeAlias = tuple[str, str]
@@ -44,9 +45,9 @@ class Compared:
 class Actual:
     """All that a topology can speak of, in the namespaces that the lab owns and that are there.
 
-    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). tables are
-    the lab's own beside kube-proxy's, by (netns, family, name). former are the values of sysctls, by (netns, key), from
-    before the lab set them, where they are known.
+    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). iptables are
+    kube-proxy's rules where iptables-restore loads them, tables the lab's own beside kube-proxy's, by (netns, family,
+    name). former are the values of sysctls, by (netns, key), from before the lab set them, where they are known.
     """
 
     namespaces: frozenset[str] = frozenset()
@@ -57,6 +58,7 @@ class Actual:
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     former: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, Compared] = field(default_factory=dict)
+    iptables: dict[tuple[str, Family], Compared] = field(default_factory=dict)
     tables: dict[tuple[str, str, str], Compared] = field(default_factory=dict)
     qdiscs: dict[LinkKey, Compared] = field(default_factory=dict)
     hosts: str = ""

@@ -12,12 +12,15 @@ from dataclasses import replace
 
 from netlab import plan
 from netlab.actual import Actual, ActualLink, LinkKey
-from netlab.kubeproxy import ruleset
-from netlab.model import Bridge, Interface, InterfaceAddress, Program, Route, Topology, Veth
+from netlab.kubeproxy import loaded_by
+from netlab.kubeproxy.portals import VERSIONS
+from netlab.kubeproxy.stale import frontends
+from netlab.model import Bridge, Interface, InterfaceAddress, Loader, Program, Route, Topology, Veth
 from netlab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
+    ClearRules,
     CreateBridge,
     CreateNetns,
     CreateVeth,
@@ -27,10 +30,12 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteStaleEntries,
     DeleteTable,
     LoadRules,
     LoadTable,
     ResetSysctl,
+    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,
@@ -56,7 +61,7 @@ def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
     left = _after(removed, new, left)
     for step in plan.up(new):
         if not _satisfied(step, left):
-            steps += [*_in_the_way(step, left), _over(step, left, old)]
+            steps += [*_in_the_way(step, left), _over(step, left, old), *_stale_entries(step, new, left)]
     return _with_set_links(steps, new, left)
 
 
@@ -214,6 +219,7 @@ def _without(
         },
         former=actual.former,
         rules=actual.rules,
+        iptables=actual.iptables,
         tables=actual.tables,
         qdiscs={key: pair for key, pair in actual.qdiscs.items() if key not in dead},
         hosts=actual.hosts,
@@ -290,6 +296,8 @@ def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
                 yield DeleteQdisc(netns, ifname)
             case LoadRules(netns, rules):
                 yield DeleteRules(netns, rules.names)
+            case RestoreRules(netns, family) if left.iptables[netns, family].has is not None:
+                yield ClearRules(netns, family)
             case LoadTable(netns, table) if _there(step, left):
                 yield DeleteTable(netns, table.family, table.name)
 
@@ -308,6 +316,8 @@ def _identity(step: Step) -> object:
             return AddQdisc, netns, ifname
         case LoadRules(netns):
             return LoadRules, netns
+        case RestoreRules(netns, family):
+            return RestoreRules, netns, family
         case LoadTable(netns, table):
             return LoadTable, netns, table.family, table.name
     return type(step), step
@@ -338,6 +348,8 @@ def _satisfied(step: Step, left: Actual) -> bool:
             return (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].same()
         case LoadRules(netns):
             return netns in left.rules and left.rules[netns].same()
+        case RestoreRules(netns, family):
+            return (netns, family) in left.iptables and left.iptables[netns, family].same()
         case LoadTable(netns, table):
             return _there(step, left) and left.tables[netns, table.family, table.name].same()
         case WriteHosts(text, _):
@@ -365,12 +377,27 @@ def _in_decimal(word: str) -> str:
 def _over(step: Step, left: Actual, old: Topology) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
-        had = ruleset(old, step.netns)
+        had = loaded_by(Loader.LIBNFTABLES, old, step.netns)
         gone = () if had is None else tuple(table for table in had.names if table not in step.ruleset.names)
         return step._replace(replace=True, gone=gone)
     if isinstance(step, LoadTable) and _there(step, left):
         return step._replace(replace=True)
     return step
+
+
+def _stale_entries(step: Step, new: Topology, left: Actual) -> Iterator[Step]:
+    """What must go once these rules stand in a namespace that had some, or may have forwarded without."""
+    match step:
+        case LoadRules(netns, rules):
+            families = rules.families
+        case RestoreRules(netns, family):
+            families = (family,)
+        case _:
+            return
+    versions = [VERSIONS[family] for family in families]
+    found = tuple(frontend for frontend in frontends(new, netns) if frontend.version in versions)
+    if found and netns in left.namespaces:
+        yield DeleteStaleEntries(netns, found)
 
 
 def _there(step: LoadTable, left: Actual) -> bool:

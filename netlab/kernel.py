@@ -11,19 +11,21 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netlab import rtnl, tc
+from netlab import iptables, rtnl, tc
 from netlab.errors import LabError, StepError, UnsupportedError
 from netlab.kubeproxy.affinity import reminders
+from netlab.kubeproxy.iptables_save import NO_RULES
 from netlab.netns import Namespaces
 from netlab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
+    ClearRules,
     CreateBridge,
     CreateVeth,
     DeleteAddress,
@@ -31,10 +33,12 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteStaleEntries,
     DeleteTable,
     LoadRules,
     LoadTable,
     ResetSysctl,
+    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,
@@ -44,6 +48,8 @@ from netlab.steps import (
 
 if TYPE_CHECKING:
     from nftables import Nftables
+
+    from netlab.kubeproxy.stale import Frontend
 
 FIRST_IFINDEX = 100
 """Where a lab's ifindexes begin in each namespace: above the tunnel devices that some kernels put into every one."""
@@ -171,6 +177,15 @@ class Kernel:
                     with self._namespaces.inside(netns):
                         keep = reminders(nft("list ruleset"), ruleset.memories) if replace and ruleset.memories else ""
                         nft(ruleset.nft(replace=replace, gone=gone) + keep)
+                case RestoreRules(netns, family, text):
+                    with self._namespaces.inside(netns):
+                        iptables.restore(family, text)
+                case ClearRules(netns, family):
+                    with self._namespaces.inside(netns):
+                        iptables.restore(family, NO_RULES)
+                        nft(step.no_tables)
+                case DeleteStaleEntries(netns, frontends):
+                    self._delete_stale(netns, frontends)
                 case DeleteRules(netns, tables):
                     with self._namespaces.inside(netns):
                         nft(
@@ -192,6 +207,22 @@ class Kernel:
                     raise AssertionError(f"not a step for the kernel: {step}")
         except OSError as error:
             raise self._refused(step, error.strerror or str(error)) from error
+
+    def _delete_stale(self, netns: str, frontends: Sequence[Frontend]) -> None:
+        from netlab import ctnetlink
+        from netlab.observe.conntrack import entries
+
+        alive = {frontend[:3]: frontend.endpoints for frontend in frontends}
+        stale = []
+        for entry in entries(self._namespaces, netns):
+            asked, answer = entry.tuple_orig, entry.tuple_reply
+            version = asked.dst.version
+            endpoints = alive.get((version, asked.dst, asked.dport)) or alive.get((version, None, asked.dport))
+            if asked.proto == socket.IPPROTO_UDP and endpoints and (answer.src, answer.sport) not in endpoints:
+                stale.append(asked)
+        with self._namespaces.inside(netns):
+            for asked in stale:
+                ctnetlink.delete(asked)
 
 
 class _Batch:

@@ -59,6 +59,13 @@ class Mode(StrEnum):
     NFTABLES = "nftables"
 
 
+class Loader(StrEnum):
+    """Who brings the rules of the iptables mode into a node; those of the nftables mode are always libnftables'."""
+
+    LIBNFTABLES = "libnftables"
+    IPTABLES_RESTORE = "iptables-restore"
+
+
 class DropInvalid(StrEnum):
     """On which nodes INVALID packets are dropped, first of all in the forward hook.
 
@@ -250,6 +257,7 @@ class KubeProxy(NamedTuple):
     cluster_cidrs: tuple[Network, ...] = ()
     drop_invalid: DropInvalid = DropInvalid.NEVER
     mode: Mode = Mode.IPTABLES
+    load_with: Loader = Loader.LIBNFTABLES
 
 
 class UserFix(NamedTuple):

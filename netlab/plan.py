@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from netlab.kubeproxy import ruleset
-from netlab.model import Interface, Netns, Route, Topology
+from netlab.kubeproxy import loaded_by
+from netlab.model import Interface, Loader, Netns, Route, Topology
 from netlab.steps import (
     AddAddress,
     AddQdisc,
@@ -20,6 +20,7 @@ from netlab.steps import (
     CreateVeth,
     LoadRules,
     LoadTable,
+    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,
@@ -50,9 +51,10 @@ def up(topology: Topology) -> list[Step]:
     for netns in topology.namespaces:
         steps += _configure(netns, by_netns[netns.name])
     for netns in topology.namespaces:
-        rules = ruleset(topology, netns.name)
-        if rules is not None:
+        if (rules := loaded_by(Loader.LIBNFTABLES, topology, netns.name)) is not None:
             steps.append(LoadRules(netns.name, rules))
+        if (rules := loaded_by(Loader.IPTABLES_RESTORE, topology, netns.name)) is not None:
+            steps += [RestoreRules(netns.name, f, rules.iptables_restore(f)) for f in rules.families]
         steps += [LoadTable(netns.name, table) for table in netns.tables]
         steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if is_netfilter(key)]
     for interface in topology.interfaces():

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from netlab import programs, rtnl, tc
+from netlab import iptables, programs, rtnl, tc
 from netlab.actual import Actual, ActualLink, Compared, LinkKey
 from netlab.kernel import list_tables, nft, read_sysctl
-from netlab.kubeproxy import Ruleset, ruleset
-from netlab.model import Address, Interface, InterfaceAddress, LinkAttributes, NftTable, Qdisc, Route, Topology
+from netlab.kubeproxy import Family, Ruleset, loaded_by
+from netlab.model import Address, Interface, InterfaceAddress, LinkAttributes, Loader, NftTable, Qdisc, Route, Topology
 from netlab.netns import Namespaces
 from netlab.state import LabState
 from netlab.steps import LoadTable
@@ -66,6 +66,7 @@ def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, 
             if netns == name and (root := roots.get(link.index)):
                 actual.qdiscs[netns, ifname] = Compared(" ".join(root), None)
     _compare_rules(namespaces, old, new, actual)
+    _compare_iptables(namespaces, old, new, actual)
     _compare_tables(namespaces, old, new, actual)
     _compare_qdiscs(namespaces, new, actual)
     return actual
@@ -166,7 +167,7 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual:
     """Compare the tables that are the lab's own; a user's other tables are nobody's business."""
     told: dict[Ruleset, str] = {}
     for name in actual.namespaces:
-        had, wanted = _ruleset(old, name), _ruleset(new, name)
+        had, wanted = (_ruleset(Loader.LIBNFTABLES, topology, name) for topology in (old, new))
         tables = {name for rules in (had, wanted) if rules for name in rules.names}
         if not tables:
             continue
@@ -174,12 +175,35 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual:
             with namespaces.scratch():
                 nft(wanted.nft(replace=False))
                 told[wanted] = list_tables(tables)
-        with namespaces.inside(name):
-            actual.rules[name] = Compared(list_tables(tables), told[wanted] if wanted else None)
+        has = ""
+        # What iptables-restore has made goes before anything else is loaded, and libnftables can't say all of it.
+        if _ruleset(Loader.IPTABLES_RESTORE, old, name) is None:
+            with namespaces.inside(name):
+                has = list_tables(tables)
+        actual.rules[name] = Compared(has, told[wanted] if wanted else None)
 
 
-def _ruleset(topology: Topology, name: str) -> Ruleset | None:
-    return ruleset(topology, name) if any(netns.name == name for netns in topology.namespaces) else None
+def _compare_iptables(namespaces: Namespaces, old: Topology, new: Topology, actual: Actual) -> None:
+    """Compare what iptables-restore loads, in iptables' own words."""
+    told: dict[tuple[Family, str], str] = {}
+    for name in actual.namespaces:
+        had, wanted = (_ruleset(Loader.IPTABLES_RESTORE, topology, name) for topology in (old, new))
+        for family in dict.fromkeys(family for rules in (had, wanted) if rules for family in rules.families):
+            with namespaces.inside(name):
+                has = iptables.saved(family, _IPTABLES)
+            text = wanted.iptables_restore(family) if wanted else ""
+            if text and (family, text) not in told:
+                with namespaces.scratch():
+                    iptables.restore(family, text)
+                    told[family, text] = iptables.saved(family, _IPTABLES)
+            actual.iptables[name, family] = Compared(has or None, told[family, text] if text else None)
+
+
+_IPTABLES = ("filter", "nat")
+
+
+def _ruleset(loader: Loader, topology: Topology, name: str) -> Ruleset | None:
+    return loaded_by(loader, topology, name) if any(netns.name == name for netns in topology.namespaces) else None
 
 
 def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, actual: Actual) -> None:

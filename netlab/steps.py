@@ -12,10 +12,12 @@ import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from netlab.kubeproxy.iptables_save import NO_RULES, PROGRAMS
 from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, NftTable, Program, Qdisc, Route, Veth
 
 if TYPE_CHECKING:
-    from netlab.kubeproxy import Ruleset
+    from netlab.kubeproxy import Family, Ruleset
+    from netlab.kubeproxy.stale import Frontend
 
 
 def _words(attributes: LinkAttributes, *, queues: bool) -> str:
@@ -226,6 +228,23 @@ class LoadRules(NamedTuple):
         return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{rules}RULES"
 
 
+class RestoreRules(NamedTuple):
+    """kube-proxy's tables of one family through iptables-restore, which makes them anew: what they held is gone.
+
+    Connections under way are untouched.
+    """
+
+    netns: str
+    family: Family
+    text: str
+
+    def describe(self) -> str:
+        return f"{self.netns}: kube-proxy's rules, by {PROGRAMS[self.family]}-restore"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns exec {prefix}{self.netns} {PROGRAMS[self.family]}-restore <<'RULES'\n{self.text}RULES"
+
+
 class LoadTable(NamedTuple):
     """A table of the topology's own, in one transaction; with replace, in the place of the one of its name."""
 
@@ -398,6 +417,28 @@ class DeleteRules(NamedTuple):
         return f"ip netns exec {prefix}{self.netns} nft {shlex.quote(commands)}"
 
 
+class ClearRules(NamedTuple):
+    """Empty the tables that kube-proxy's rules of one family were in, through iptables-restore; where that makes them
+    in nf_tables, remove them."""
+
+    netns: str
+    family: Family
+
+    @property
+    def no_tables(self) -> str:
+        """The text for nft."""
+        names = [f"{self.family} {table}" for table in ("filter", "nat")]
+        return "".join(f"table {name}\ndelete table {name}\n" for name in names)
+
+    def describe(self) -> str:
+        return f"{self.netns}: kube-proxy's rules removed, by {PROGRAMS[self.family]}-restore"
+
+    def twin(self, prefix: str) -> str:
+        run = f"ip netns exec {prefix}{self.netns}"
+        emptied = f"{run} {PROGRAMS[self.family]}-restore <<'RULES'\n{NO_RULES}RULES"
+        return f"{emptied}\n{run} nft -f - <<'TABLES'\n{self.no_tables}TABLES"
+
+
 class DeleteTable(NamedTuple):
     """Remove a table that an earlier topology had."""
 
@@ -410,6 +451,34 @@ class DeleteTable(NamedTuple):
 
     def twin(self, prefix: str) -> str:
         return f"ip netns exec {prefix}{self.netns} nft delete table {self.family} {self.name}"
+
+
+class DeleteStaleEntries(NamedTuple):
+    """Delete conntrack's UDP entries that lead from a frontend elsewhere than to one of its endpoints."""
+
+    netns: str
+    frontends: tuple[Frontend, ...]
+
+    def describe(self) -> str:
+        return f"{self.netns}: conntrack's UDP entries that lead to no endpoint any more removed"
+
+    def twin(self, prefix: str) -> str:
+        run = f"ip netns exec {prefix}{self.netns} conntrack"
+        lines = []
+        for version, address, port, endpoints in self.frontends:
+            to = "" if address is None else f" --orig-dst {address}"
+            alive = " ".join(f"-e ' {endpoint} {target_port}$'" for endpoint, target_port in endpoints)
+            lines.append(f"{run} -L -f ipv{version} -p udp{to} --orig-port-dst {port} 2>/dev/null |")
+            lines.append(f"  {_TUPLES} |\n  grep -v {alive} | while read s d sp dp _; do")
+            lines.append(f"    {run} -D -p udp -s $s -d $d --sport $sp --dport $dp; done")
+        return "\n".join(lines)
+
+
+_TUPLES = (
+    r"sed -E 's/.* src=(.*) dst=(.*) sport=(.*) dport=(.*) (\[UNREPLIED\] )?src=(.*) dst=.* sport=(.*) dport=.*/"
+    r"\1 \2 \3 \4 \6 \7/'"
+)
+"""Makes of a line of `conntrack -L` the original tuple's four words, and who answers."""
 
 
 class StopProgram(NamedTuple):
@@ -436,6 +505,7 @@ Step: TypeAlias = (
     | SetSysctl
     | AddQdisc
     | LoadRules
+    | RestoreRules
     | LoadTable
     | WriteHosts
     | StartProgram
@@ -446,6 +516,8 @@ Step: TypeAlias = (
     | ResetSysctl
     | DeleteQdisc
     | DeleteRules
+    | ClearRules
     | DeleteTable
+    | DeleteStaleEntries
     | StopProgram
 )

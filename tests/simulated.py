@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from netlab.actual import Actual, ActualLink, Compared, LinkKey
-from netlab.kubeproxy import ruleset
-from netlab.model import Interface, InterfaceAddress, LinkAttributes, Qdisc, Route, Topology
+from netlab.kubeproxy import Family, Ruleset, loaded_by
+from netlab.model import Interface, InterfaceAddress, LinkAttributes, Loader, Qdisc, Route, Topology
 from netlab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
+    ClearRules,
     CreateBridge,
     CreateNetns,
     CreateVeth,
@@ -24,10 +25,12 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteStaleEntries,
     DeleteTable,
     LoadRules,
     LoadTable,
     ResetSysctl,
+    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,
@@ -56,6 +59,7 @@ class Simulated:
     routes: dict[str, set[Route]] = field(default_factory=dict)
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+    iptables: dict[tuple[str, Family], str] = field(default_factory=dict)
     tables: dict[tuple[str, str, str], str] = field(default_factory=dict)
     qdiscs: dict[LinkKey, str] = field(default_factory=dict)
     hosts: str = ""
@@ -133,9 +137,18 @@ class Simulated:
                 for name, table in zip(rules.names, rules.tables, strict=True):
                     assert over or name not in tables, f"{step.describe()}: File exists"
                     tables[name] = str(table)
+            case DeleteStaleEntries(netns):
+                assert netns in self.routes
             case DeleteRules(netns, names):
                 for name in names:
                     self.rules.get(netns, {}).pop(name, None)
+            case RestoreRules(netns, family, text):
+                ours = (family, "filter"), (family, "nat")
+                nfts = next((name for name in self.rules.get(netns, {}) if name in ours), None)
+                assert nfts is None, f"{step.describe()}: Table is incompatible, use 'nft' tool"
+                self.iptables[netns, family] = text
+            case ClearRules(netns, family):
+                del self.iptables[netns, family]
             case LoadTable(netns, table, over):
                 place = (netns, table.family, table.name)
                 assert netns in self.routes
@@ -158,6 +171,7 @@ class Simulated:
                         self.delete_link(key)
                 del self.routes[netns]
                 self.rules.pop(netns, None)
+                self.iptables = {key: text for key, text in self.iptables.items() if key[0] != netns}
                 self.tables = {key: body for key, body in self.tables.items() if key[0] != netns}
                 self.sysctls = {key: value for key, value in self.sysctls.items() if key[0] != netns}
                 self.programs = {key for key in self.programs if key[0] != netns}
@@ -243,6 +257,7 @@ class Simulated:
             routes={netns: frozenset(found) for netns, found in self.routes.items()},
             sysctls=dict(self._sysctls(old, new)),
             rules=dict(self._rules(old, new)),
+            iptables=dict(self._iptables(old, new)),
             tables=dict(self._tables(old, new)),
             qdiscs=dict(self._qdiscs(new)),
             hosts=self.hosts,
@@ -260,15 +275,19 @@ class Simulated:
 
     def _rules(self, *topologies: Topology) -> Iterator[tuple[str, Compared]]:
         for netns in self.routes:
-            had, wanted = (
-                ruleset(topology, netns) if any(n.name == netns for n in topology.namespaces) else None
-                for topology in topologies
-            )
+            had, wanted = (_loaded_by(Loader.LIBNFTABLES, topology, netns) for topology in topologies)
             names = {name for rules in (had, wanted) if rules is not None for name in rules.names}
             if names:
                 there = {name: text for name, text in self.rules.get(netns, {}).items() if name in names}
                 wants = None if wanted is None else dict(zip(wanted.names, map(str, wanted.tables), strict=True))
                 yield netns, Compared(_told(there), None if wants is None else _told(wants))
+
+    def _iptables(self, *topologies: Topology) -> Iterator[tuple[tuple[str, Family], Compared]]:
+        for netns in self.routes:
+            had, wanted = (_loaded_by(Loader.IPTABLES_RESTORE, topology, netns) for topology in topologies)
+            for family in dict.fromkeys(family for rules in (had, wanted) if rules for family in rules.families):
+                wants = wanted.iptables_restore(family) if wanted else ""
+                yield (netns, family), Compared(self.iptables.get((netns, family)), wants or None)
 
     def _tables(self, old: Topology, new: Topology) -> Iterator[tuple[tuple[str, str, str], Compared]]:
         had, wanted = (
@@ -283,6 +302,10 @@ class Simulated:
         wants = {(i.netns, i.ifname): told(i.qdisc) for i in new.interfaces() if i.qdisc is not None}
         for key in {**self.qdiscs, **wants}:
             yield key, Compared(self.qdiscs.get(key), wants.get(key))
+
+
+def _loaded_by(loader: Loader, topology: Topology, netns: str) -> Ruleset | None:
+    return loaded_by(loader, topology, netns) if any(n.name == netns for n in topology.namespaces) else None
 
 
 def _told(tables: dict[tuple[str, str], str]) -> str:

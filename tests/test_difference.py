@@ -417,6 +417,7 @@ def test_a_service_added_and_all_services_removed() -> None:
     assert edit(services__dns=more) == [
         "node: route 10.96.0.2/32 dev cni0",
         "node: kube-proxy's rules",
+        "node: conntrack's UDP entries that lead to no endpoint any more removed",
         "/etc/hosts of the lab",
     ]
     assert edit(services={}) == [
@@ -558,7 +559,11 @@ def any_spec(chance: random.Random) -> Spec:
         "bridges": bridges,
         "links": links,
         **sometimes({"services": {"web": {"port": 80, "endpoints": pods[:1]}}}, 0.7),
-        "kube_proxy": {"nodes": ["n1"], "drop_invalid": chance.random() < 0.5},
+        "kube_proxy": {
+            "nodes": ["n1"],
+            "drop_invalid": chance.random() < 0.5,
+            **chance.choice([{"mode": "nftables"}, {"load_with": "iptables-restore"}, {}]),
+        },
     }
 
 
@@ -566,7 +571,7 @@ def drift(kernel: Simulated, chance: random.Random) -> None:
     """Break something that the lab has, or add something of a user's."""
     key = chance.choice([key for key in kernel.links if key[1] != "lo"])
     netns = chance.choice(list(kernel.routes))
-    match chance.randrange(12):
+    match chance.randrange(13):
         case 0:
             kernel.delete_link(key)
         case 1:
@@ -594,6 +599,8 @@ def drift(kernel: Simulated, chance: random.Random) -> None:
             kernel.qdiscs[key] = "netem delay 5ms"
         case 11:
             kernel.tables = dict.fromkeys(kernel.tables, "chain other { }")
+        case 12:
+            kernel.iptables = dict.fromkeys(kernel.iptables, "*filter")
 
 
 def any_topology(chance: random.Random) -> Topology:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from pathlib import Path
 from textwrap import dedent
 
@@ -10,11 +11,13 @@ import jsonschema
 import pytest
 
 from netlab import fixes, plan
+from netlab.kubeproxy.stale import Frontend
 from netlab.model import Topology
 from netlab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
+    ClearRules,
     CreateBridge,
     CreateNetns,
     CreateVeth,
@@ -24,10 +27,12 @@ from netlab.steps import (
     DeleteQdisc,
     DeleteRoute,
     DeleteRules,
+    DeleteStaleEntries,
     DeleteTable,
     LoadRules,
     LoadTable,
     ResetSysctl,
+    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,
@@ -272,6 +277,15 @@ def test_changes_as_text() -> None:
         DeleteQdisc("node", "eth0"),
         DeleteRules("node", (("ip", "nat"), ("ip6", "filter"))),
         DeleteTable("node", "inet", "tour"),
+        RestoreRules("node", "ip", "*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n"),
+        ClearRules("node", "ip6"),
+        DeleteStaleEntries(
+            "node",
+            (
+                Frontend(4, ip_address("10.96.0.10"), 53, ((ip_address("10.0.0.2"), 5353),)),
+                Frontend(6, None, 30053, ((ip_address("fd00::2"), 5353), (ip_address("fd00::3"), 5353))),
+            ),
+        ),
         LoadTable("node", topology.netns("node").tables[0], replace=True),
         SetLink(topology.veths[0].a),
         SetLink(end),

@@ -16,9 +16,9 @@ from netlab.errors import UsageError
 from netlab.kubeproxy import iptables_layout, iptables_save, nft, nftables_layout, objects
 from netlab.kubeproxy.affinity import Memory
 from netlab.kubeproxy.rules import Family, Table
-from netlab.model import Mode, Topology
+from netlab.model import Loader, Mode, Topology
 
-__all__ = ["Family", "Ruleset", "Table", "ruleset"]
+__all__ = ["Family", "Ruleset", "Table", "loaded_by", "ruleset"]
 
 
 class Ruleset(NamedTuple):
@@ -30,6 +30,11 @@ class Ruleset(NamedTuple):
     def names(self) -> tuple[tuple[str, str], ...]:
         """The tables as (family, name): what to delete to undo it."""
         return tuple((table.family, table.name) for table in self.tables)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families that it has tables of."""
+        return tuple(dict.fromkeys(table.family for table in self.tables))
 
     @property
     def memories(self) -> tuple[Memory, ...]:
@@ -65,6 +70,12 @@ class Ruleset(NamedTuple):
         if len(tables) < len(self.tables):
             raise UsageError("the rules of kube-proxy's nftables mode can't be said in iptables' words", "--format nft")
         return tables
+
+
+def loaded_by(loader: Loader, topology: Topology, node: str) -> Ruleset | None:
+    """The same where it is this loader that brings the node's rules in; None where there are none, or it isn't."""
+    by_iptables = topology.kube_proxy.mode is Mode.IPTABLES and topology.kube_proxy.load_with is Loader.IPTABLES_RESTORE
+    return ruleset(topology, node) if by_iptables == (loader is Loader.IPTABLES_RESTORE) else None
 
 
 def ruleset(topology: Topology, node: str) -> Ruleset | None:

@@ -35,6 +35,28 @@ def kube_proxy_text(tables: Iterable[Table]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+NO_RULES = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+COMMIT
+"""
+"""What iptables-restore empties kube-proxy's tables with."""
+
+
+def without_counters(saved: str) -> str:
+    """What iptables-save has printed, without the packets counted, and without its comments, which tell the time."""
+    lines = (line.partition(" [")[0] if line.startswith(":") else line for line in saved.splitlines())
+    return "".join(f"{line}\n" for line in lines if not line.startswith("#"))
+
+
 def whole_tables(tables: Iterable[Table], family: Family) -> str:
     """What `iptables-restore` makes the family's tables of, all in one: whatever they held before is gone."""
     lines: list[str] = []

@@ -84,12 +84,7 @@ class ConntrackObserver:
             with suppress(UnsupportedError):  # then the moment of reading is the event's
                 self._sysctls.set(_TIMESTAMP, "1", "no stamps", unless="0")
             self._sysctls.set(_EVENTS, "1", "this kernel can't tell of conntrack's events", unless="0")
-            try:
-                entries = dump(namespaces, netns, _GET)
-            except OSError as error:
-                raise UnsupportedError(f"this kernel has no ctnetlink: {error.strerror}") from error
-            found = (decode_entry(entry, netns, EntryChange.FOUND) for entry in entries)
-            self._found = [event for event in found if event is not None]
+            self._found = entries(namespaces, netns)
         except BaseException:
             self.close()
             raise
@@ -121,6 +116,16 @@ class ConntrackObserver:
         """Stop observing, and put the namespace's sysctls back."""
         self._sysctls.restore()
         self._subscription.close()
+
+
+def entries(namespaces: Namespaces, netns: str) -> list[ConntrackEvent]:
+    """The entries that there are. Equivalent to `conntrack -L`. UnsupportedError where the kernel can't tell."""
+    try:
+        told = dump(namespaces, netns, _GET)
+    except OSError as error:
+        raise UnsupportedError(f"this kernel has no ctnetlink: {error.strerror}") from error
+    found = (decode_entry(entry, netns, EntryChange.FOUND) for entry in told)
+    return [event for event in found if event is not None]
 
 
 def decode_entry(body: bytes, netns: str, change: EntryChange) -> ConntrackEvent | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from yaml.nodes import MappingNode, Node
 
-from netlab.model import DropInvalid, Mode, TrafficPolicy
+from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import words
 from netlab.topology.document import Item, Reader
@@ -307,6 +307,11 @@ KUBE_PROXY = Fields(
             Boolean(), "what pods send out of the cluster leaves with their node's address (default false)"
         ),
         "mode": Key(_one_of("a mode", Mode), "whose chains and rules the nodes get (default iptables)"),
+        "load_with": Key(
+            _one_of("a loader", Loader),
+            "who brings the iptables mode's rules into the nodes; with iptables-restore, iptables-save there shows them"
+            " (default libnftables)",
+        ),
         "drop_invalid": Key(
             Boolean((DropInvalid.UNLESS_LIBERAL.value,)),
             "first of all, drop INVALID (default false, as before v1.15; unless-liberal: as since v1.29)",

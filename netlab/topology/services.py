@@ -16,6 +16,7 @@ from netlab.model import (
     Endpoint,
     InterfaceAddress,
     KubeProxy,
+    Loader,
     Mode,
     Netns,
     Network,
@@ -280,7 +281,11 @@ def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
     given = fields["drop_invalid"].value if "drop_invalid" in fields else False
     drop_invalid = {True: DropInvalid.ALWAYS, False: DropInvalid.NEVER}.get(given, DropInvalid.UNLESS_LIBERAL)
     mode = Mode(fields["mode"].value) if "mode" in fields else Mode.IPTABLES
-    return KubeProxy(tuple(nodes), tuple(cidrs) if busy else (), drop_invalid, mode)
+    load_with = Loader(fields["load_with"].value) if "load_with" in fields else Loader.LIBNFTABLES
+    if mode is Mode.NFTABLES and load_with is Loader.IPTABLES_RESTORE:
+        hint = "leave out load_with: libnftables does it"
+        sections.reader.at(fields["load_with"], "iptables-restore can't load the rules of the nftables mode", hint)
+    return KubeProxy(tuple(nodes), tuple(cidrs) if busy else (), drop_invalid, mode, load_with)
 
 
 def _masquerades_pods(sections: Sections) -> bool:
