@@ -2,8 +2,8 @@
 
 The decisions, names, comments and the order of rules are those of kube-proxy v1.33 (pkg/proxy/nftables/proxier.go of
 Kubernetes' release-1.33, with pull request 133969, which came after v1.33.5: before it the filter chains lay at
-priority -110, and short-circuited traffic was dropped). v1.34 matches less in a service's first rule (pull request
-131492), v1.36 marks without a chain for it (pull request 135800).
+priority -110, and short-circuited traffic was dropped). Later releases match less in a service's first rule (pull
+request 131492), and mark without a chain for it (pull request 135800).
 
 Two things are the labs' own. kube-proxy has no rule against INVALID packets in this mode; where the topology asks for
 it, it is the first of filter-forward, so that the fixes can be compared in both modes. And where the pods have several
