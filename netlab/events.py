@@ -176,7 +176,8 @@ class SocketEvent:
 
     ERROR has the errno. STALE_WINDOW has window_bytes, the send window the kernel has from now on, and was_bytes, the
     one it had until now, both read back from the kernel. local_port is the socket's own, peer_port that of
-    the other end as this one sees it; 0 where it was not told.
+    the other end as this one sees it; 0 where it was not told. connection names another than the one under study, which
+    may have the same ports: one that was there before it.
     """
 
     time_ns: int
@@ -187,6 +188,7 @@ class SocketEvent:
     was_bytes: int = 0
     local_port: int = 0
     peer_port: int = 0
+    connection: str = ""
 
 
 class EntryChange(StrEnum):

@@ -29,9 +29,10 @@ from netlab.events import (
     seq_diff,
 )
 from netlab.flow import Flow
+from netlab.lives import Life, lives
 from netlab.model import Address
 from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline, ends
-from netlab.window import BAD_CHECKSUM, CheckName, CtOutcome, Failure
+from netlab.window import ANEW, BAD_CHECKSUM, CheckName, CtOutcome, Failure
 
 
 class Ending(StrEnum):
@@ -102,16 +103,21 @@ def _list(flows: Sequence[Flow], most: int = 8) -> str:
 
 
 def _reset_ns(timeline: Timeline, flow: Flow) -> int | None:
-    """When the flow was reset: its first RST that came to an end, or an errno that must be its own; None if it wasn't.
+    """When the flow was reset, the first of its connections that was; None if none was."""
+    found = (_reset_of(timeline, life) for life in lives(flow, timeline.of(flow)))
+    return next((moment for moment in found if moment is not None), None)
+
+
+def _reset_of(timeline: Timeline, life: Life) -> int | None:
+    """When a connection was reset: its first RST that came to an end, or an errno that must be its own.
 
     A RST that answers a closed connection's last packets is none of these: what came before it had ended properly.
     """
-    journeys = timeline.of(flow)
-    done = _completed_ns(flow, journeys)
-    for journey in journeys:
-        if journey.segment.flags & RST and journey.fate is Fate.DELIVERED and (done is None or journey.time_ns < done):
+    done = _completed_ns(life.flow, life.journeys)
+    for journey in life.resets():
+        if done is None or journey.time_ns < done:
             return journey.time_ns
-    errors = _errors(timeline, flow)
+    errors = _errors(timeline, life)
     return errors[0].time_ns if errors else None
 
 
@@ -138,10 +144,11 @@ def _sockets(timeline: Timeline, flow: Flow, kind: SocketEventKind) -> list[Sock
     return [event for event in timeline.events if isinstance(event, SocketEvent) and event.kind is kind and own(event)]
 
 
-def _errors(timeline: Timeline, flow: Flow) -> list[SocketEvent]:
-    """ECONNRESET at the flow's own sockets."""
-    errors = _sockets(timeline, flow, SocketEventKind.ERROR)
-    return [event for event in errors if event.errno == errno.ECONNRESET]
+def _errors(timeline: Timeline, life: Life) -> list[SocketEvent]:
+    """ECONNRESET at the connection's own sockets."""
+    errors = _sockets(timeline, life.flow, SocketEventKind.ERROR)
+    own = (event for event in errors if not event.connection and life.has(event.time_ns))
+    return [event for event in own if event.errno == errno.ECONNRESET]
 
 
 def _completed_ns(flow: Flow, journeys: Iterable[Journey]) -> int | None:
@@ -160,8 +167,8 @@ def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
     """The story of one flow; `choose` says which, and what is raised."""
     flow, others = choose(timeline, wanted)
     story = _Story(timeline, flow)
-    reset_ns, completed_ns = _reset_ns(timeline, flow), _completed_ns(flow, story.journeys)
-    if reset_ns is not None:
+    completed_ns = _completed_ns(flow, story.journeys)
+    if _reset_of(timeline, story.life) is not None:
         ending, chain = Ending.RESET, story.reset()
     else:
         ending = Ending.COMPLETED if completed_ns is not None else Ending.UNFINISHED
@@ -173,7 +180,7 @@ def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
         recording.fixes,
         flow,
         ending,
-        len(story.journeys),
+        len(timeline.of(flow)),
         story.journeys[0].time_ns if story.journeys else recording.started_ns,
         tuple(chain),
         tuple(story.notes()),
@@ -184,21 +191,23 @@ def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
 
 
 class _Story:
-    """Reads one flow's journeys."""
+    """Reads the journeys of one of a flow's connections: the first that was reset, else the last."""
 
     def __init__(self, timeline: Timeline, flow: Flow) -> None:
         self.timeline, self.flow = timeline, flow
-        self.journeys = timeline.of(flow)
-        self._initial: dict[bool, int] = {}
-        for journey in self.journeys:
+        found = lives(flow, timeline.of(flow))
+        self.life = next((life for life in found if _reset_of(timeline, life) is not None), found[-1])
+        self.journeys = self.life.journeys
+        self._initial: dict[bool, list[int]] = {}
+        for journey in timeline.of(flow):
             if journey.segment.flags & SYN:
-                self._initial.setdefault(journey.to_server, journey.segment.seq)
+                self._initial.setdefault(journey.to_server, []).append(journey.segment.seq)
 
     # --- numbers and names
 
     def _seq(self, number: int, to_server: bool) -> str:
-        """A sequence number, counted from the connection's initial one where that was seen."""
-        return str((number - self._initial.get(to_server, 0)) & 0xFFFFFFFF)
+        """A sequence number, counted from the initial one before it where that was seen."""
+        return str(min((number - initial) & 0xFFFFFFFF for initial in self._initial.get(to_server, [0])))
 
     def _what(self, journey: Journey) -> str:
         segment = journey.segment
@@ -215,7 +224,7 @@ class _Story:
     def reset(self) -> list[Step]:
         rst = self._killer()
         if rst is None:
-            error = _errors(self.timeline, self.flow)[0]
+            error = _errors(self.timeline, self.life)[0]
             text = f"the socket in {error.netns} has ECONNRESET, and no RST was seen that came to it"
             return [Step(text, None, error.time_ns)]
         cause = self._cause(rst)
@@ -231,13 +240,16 @@ class _Story:
         """The RST that ended it: of those that arrived, the first whose seq is what its receiver waits for."""
         expected: dict[bool, int] = {}
         resets: list[tuple[Journey, bool]] = []
+        own = self.life.resets()
         for journey in self.journeys:
             segment, way = journey.segment, journey.to_server
             if journey.fate is not Fate.DELIVERED:
                 continue
-            if segment.flags & RST:
+            if journey in own:
                 resets.append((journey, expected.get(way) == segment.seq))
-            elif not journey.untranslated and (way not in expected or seq_diff(segment.end, expected[way]) > 0):
+            elif not (segment.flags & RST or journey.untranslated) and (
+                way not in expected or seq_diff(segment.end, expected[way]) > 0
+            ):
                 expected[way] = segment.end
         exact = [journey for journey, fits in resets if fits]
         return exact[0] if exact else resets[0][0] if resets else None
@@ -400,7 +412,7 @@ class _Story:
         """What the RST did to the sockets at both ends."""
         steps = []
         receiver = rst.last.netns
-        errors = {event.netns: event for event in reversed(_errors(self.timeline, self.flow))}
+        errors = {event.netns: event for event in reversed(_errors(self.timeline, self.life))}
         if receiver in errors:
             text = f"#{rst.number} reaches {receiver}: its socket is reset (ECONNRESET)"
             steps.append(Step(text, rst.number, rst.last.time_ns))
@@ -429,9 +441,11 @@ class _Story:
     # --- a connection that was not
 
     def survived(self, completed_ns: int | None) -> list[Step]:
-        odd = [journey for journey in self.journeys if _invalid(journey)]
-        passed = [journey for journey in self.journeys if _outside(journey) and not _invalid(journey)]
-        steps = self._stale() if odd or passed else []
+        steps, told = self._reopened()
+        left = [journey for journey in self.journeys if journey.number not in told]
+        odd = [journey for journey in left if _invalid(journey)]
+        passed = [journey for journey in left if _outside(journey) and not _invalid(journey)]
+        steps += self._stale() if odd or passed else []
         for group in sorted((odd, passed), key=lambda group: group[0].number if group else 0):
             for journey in group[:1]:
                 steps += [*self._began(journey), self._fate(journey)]
@@ -449,6 +463,63 @@ class _Story:
         else:
             steps.append(Step("no packet of it was seen"))
         return steps
+
+    def _reopened(self) -> tuple[list[Step], set[int]]:
+        """How the client got through, or not, to a server and a conntrack that knew an earlier connection of its port.
+
+        Returns the numbers of the packets that this tells of, too.
+        """
+        if not self.life.earlier:
+            return [], set()
+        flow, syn = self.flow, self.journeys[0]
+        earlier = f"{self.life.earlier:,} packets of another connection"
+        text = f"{flow.client} uses port {flow.client_port} again, after the {earlier}"
+        steps = [Step(text, None, syn.time_ns), *self._began(syn)]
+        steps += [
+            Step(f"conntrack on {check.netns}: {check.checked.note}", syn.number, check.checked.packet.time_ns)
+            for check in syn.checks
+            if check.checked.note.startswith(ANEW)
+        ]
+        refusals = self.life.refusals()
+        told = {syn.number, *(rst.number for rst in refusals)}
+        for rst in refusals:
+            cause = self._cause(rst)
+            if cause is not None:
+                told.add(cause.number)
+        for rst in refusals[:1]:
+            steps += self._refused(rst, self._cause(rst))
+        if len(refusals) > 1:
+            steps.append(
+                Step("so it is once more" if len(refusals) == 2 else f"so it is {len(refusals) - 1:,} times more")
+            )
+        again = [journey for journey in self.journeys[1:] if refusals and journey.segment.flags == SYN]
+        told |= {journey.number for journey in again}
+        for journey in again[:1]:
+            text = f"{flow.client} sends its SYN again, as #{journey.number}, which {_whither(journey)}"
+            steps.append(Step(text, journey.number, journey.time_ns))
+            steps += [
+                Step(f"conntrack on {check.netns}: {check.checked.note}", journey.number)
+                for check in journey.checks
+                if check.checked.note.startswith(ANEW)
+            ]
+        return steps, told
+
+    def _refused(self, rst: Journey, cause: Journey | None) -> list[Step]:
+        """An answer of the earlier connection's, the client's RST to it, and what became of that."""
+        flow, steps = self.flow, []
+        if cause is not None:
+            text = f"{flow.server} answers with #{cause.number}, an ACK of the other connection ({self._what(cause)})"
+            steps = [Step(text, cause.number, cause.time_ns), *self._judged(cause)]
+        whose = f", seq = #{cause.number}'s ack" if cause is not None else ""
+        text = f"{flow.client} has sent nothing that this could acknowledge -> RST #{rst.number}{whose}"
+        steps += [Step(text, rst.number, rst.time_ns), *self._judged(rst)]
+        if rst.fate is not Fate.DELIVERED:
+            return [*steps, self._fate(rst)]
+        errors = _sockets(self.timeline, flow, SocketEventKind.ERROR)
+        reset = any(event.connection and event.netns == flow.server for event in errors)
+        ends = ": its socket has ECONNRESET" if reset else ""
+        text = f"#{rst.number} reaches {flow.server}, and ends what was left there of the other connection{ends}"
+        return [*steps, Step(text, rst.number, rst.last.time_ns)]
 
     def _fate(self, journey: Journey) -> Step:
         number = journey.number
@@ -476,7 +547,7 @@ class _Story:
             last = there[-1]
             again = f", for the {_nth(last, there)} time" if last.copy_of is not None else ""
             text = f"the last of {end} is #{last.number}: {self._what(last)}{again}; it {_whither(last)}"
-            if to_server and last.segment.window == 0:
+            if to_server and last.segment.window == 0 and not last.segment.flags & RST:
                 text += "; its window is closed"
             steps.append(Step(text, last.number, last.time_ns))
         return steps

@@ -106,7 +106,7 @@ class Observed:
     sent before and after the trial for every observer to see. intact: each byte the client got was the byte sent;
     ended: it then got the end of the stream. failed is what kept the trial from its stimulus, empty if nothing did.
     connects: the experiment makes a connection; transfers: it plays it to the end of its payload. tracked: conntrack on
-    the node is to know it.
+    the node is to know it. since_ns is when the connection began: what has its addresses before is another's.
     """
 
     flow: Flow
@@ -124,6 +124,7 @@ class Observed:
     connects: bool = True
     transfers: bool = True
     tracked: bool = True
+    since_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +227,10 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResult:
     """What one trial's events prove."""
-    events = FlowEvents(observed.flow, observed.events)
-    doubts = list(_doubts(observed, events))
-    proof = prove_stimulus(events)
+    whole = FlowEvents(observed.flow, observed.events)
+    doubts = list(_doubts(observed, whole))
+    proof = prove_stimulus(whole)
+    events = FlowEvents(observed.flow, _of_this_connection(observed)) if observed.since_ns else whole
     chain, missing_link = _chain(events)
     if not missing_link:
         outcome, missing, evidence = Outcome.RESET, "", _merge(chain, proof.evidence)
@@ -251,7 +253,7 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         duration_s=observed.duration_s,
         started_ns=observed.started_ns,
         flow=observed.flow,
-        evidence=tuple(_relative(events, piece) for piece in evidence),
+        evidence=tuple(_relative(whole, piece) for piece in evidence),
         bytes_received=observed.bytes_received,
         payload_bytes=observed.payload_bytes,
         lost=sum(count for _, count in observed.lost),
@@ -259,6 +261,14 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         invalid=max(0, _counted(observed, "conntrack.invalid") - _canaries_logged(observed)),
         retransmits=_counted(observed, "Tcp.RetransSegs"),
     )
+
+
+def _of_this_connection(observed: Observed) -> Iterator[Event]:
+    """The events without those of a connection that had the same addresses before, or that has another name."""
+    for event in observed.events:
+        another = isinstance(event, SocketEvent) and event.connection
+        if event.time_ns >= observed.since_ns and not another:
+            yield event
 
 
 def _counted(observed: Observed, name: str) -> int:
@@ -540,14 +550,17 @@ def _merge(chain: tuple[Evidence, ...], proof: tuple[Evidence, ...]) -> tuple[Ev
 
 
 def _relative(events: FlowEvents, piece: Evidence) -> Evidence:
-    syn, syn_ack = events.syn(), events.syn_ack()
+    """The piece with its numbers counted from the SYNs before them; as it is without both SYNs."""
+    client, server = events.initial_numbers(events.flow.client), events.initial_numbers(events.flow.server)
     if isinstance(piece.event, SocketEvent | ConntrackEvent | DatagramPacket) or piece.event.segment is None:
         return piece
-    if syn is None or syn_ack is None:
+    if not client or not server:
         return piece
     segment = piece.event.segment
-    own, other = syn.seq, syn_ack.segment.seq
-    if segment.src != events.flow.client_address:
-        own, other = other, own
-    relative_ack = (segment.ack - other) & 0xFFFFFFFF if segment.flags & ACK else None
-    return Evidence(piece.link, piece.event, piece.note, (segment.seq - own) & 0xFFFFFFFF, relative_ack)
+    own, other = (client, server) if segment.src == events.flow.client_address else (server, client)
+    relative_ack = _counted_from(other, segment.ack) if segment.flags & ACK else None
+    return Evidence(piece.link, piece.event, piece.note, _counted_from(own, segment.seq), relative_ack)
+
+
+def _counted_from(initial: Sequence[int], number: int) -> int:
+    return min((number - first) & 0xFFFFFFFF for first in initial)

@@ -32,8 +32,32 @@ def repairing(sock: socket.socket) -> Iterator[None]:
         # It also clears SO_REUSEADDR, without which the next trial could not listen while this socket lingers.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "unknown error")
-        raise UnsupportedError(f"can't repair a socket (TCP_REPAIR): {name}") from error
+        raise _refused(error) from error
+
+
+def _refused(error: OSError) -> UnsupportedError:
+    name = errno.errorcode.get(error.errno or 0, "unknown error")
+    return UnsupportedError(f"can't repair a socket (TCP_REPAIR): {name}")
+
+
+def set_initial_number(sock: socket.socket, number: int) -> None:
+    """Have a socket that isn't connected yet begin with that sequence number: its SYN's. UnsupportedError.
+
+    0 leaves the choice to the kernel (tcp_v4_connect(), net/ipv4/tcp_ipv4.c).
+    """
+    with repairing(sock):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ, _SEQ.pack(number))
+
+
+def forget(sock: socket.socket) -> None:
+    """Close a socket without a packet, as a crash of its host does; UnsupportedError, and it is closed as usual."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _ON)
+    except OSError as error:
+        raise _refused(error) from error
+    finally:
+        sock.close()
 
 
 def next_numbers(sock: socket.socket) -> tuple[int, int]:

@@ -520,21 +520,23 @@ def _find_copies(drafts: Iterable[_Draft]) -> None:
     for draft in drafts:
         segment, track = draft.segment, (draft.index, draft.to_server)
         if segment.end != segment.seq:
-            draft.copy_of = sent.setdefault(track, _Sent(segment.seq)).copy_of(draft.number, segment)
+            if track not in sent or (segment.flags & SYN and segment.seq != sent[track].base):
+                sent[track] = _Sent(segment.seq)
+            draft.copy_of = sent[track].copy_of(draft.number, segment)
 
 
 class _Sent:
     """The data that one end has sent: pieces in order, each with the packet that carried it first."""
 
     def __init__(self, base: int) -> None:
-        self._base = base
+        self.base = base
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._numbers: list[int] = []
 
     def copy_of(self, number: int, segment: Segment) -> int | None:
         """The packet that carried the segment's first byte before, None if none did; its data counts as sent."""
-        start = seq_diff(segment.seq, self._base)
+        start = seq_diff(segment.seq, self.base)
         end = start + seq_diff(segment.end, segment.seq)
         place = bisect.bisect_right(self._starts, start) - 1
         before = None

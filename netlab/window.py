@@ -39,6 +39,9 @@ MAXACKWINCONST = 66000
 TCP_MAX_WSCALE = 14
 """The largest window scale (RFC 7323, section 2.3)."""
 
+ANEW = "the same addresses again: the old entry is deleted, and a new one made"
+"""The note of a SYN that reopens a connection."""
+
 BAD_CHECKSUM = "checksum"
 """What the kernel's line has of a packet that it found INVALID before it looked for its entry."""
 
@@ -411,14 +414,20 @@ class _Tracker:
         original, direction = self._found[ends]
         before = self._entries[original]
         checked = _judge(packet, direction, before, self._rules)
+        if checked is None or checked.state_after is None:
+            self._forgotten(original)
         if checked is None:
-            self._forget(original)
-            return self._new(packet, ends, "the same addresses again: the old entry is deleted, and a new one made")
-        if checked.state_after is None:
-            self._forget(original)
-        else:
+            return self._new(packet, ends, ANEW)
+        if checked.state_after is not None:
             self._entries[original] = checked.state_after
         return checked
+
+    def _forgotten(self, original: _Ends) -> None:
+        """A packet ended the entry; what ctnetlink tells of that, which comes later, is not about the next one."""
+        self._forget(original)
+        told = [event for event in self._gone if event[1] == original]
+        if told:
+            self._gone.remove(told[-1])
 
     def _new(self, packet: Packet, ends: _Ends, note: str = "") -> Checked:
         self._whole = self._whole or bool(packet.segment.flags & SYN)

@@ -163,9 +163,10 @@ class Crossings:
         step = TraceStep(time_ns, "client-node", trace_id, "ip", "filter", chain, rule, verdict, segment=about)
         self.events.append(step)
 
-    def socket(self, at_us: int, netns: str, code: int) -> None:
+    def socket(self, at_us: int, netns: str, code: int, connection: str = "") -> None:
         """An errno at a socket."""
-        self.events.append(SocketEvent(START_NS + at_us * 1000, netns, SocketEventKind.ERROR, errno=code))
+        time_ns, kind = START_NS + at_us * 1000, SocketEventKind.ERROR
+        self.events.append(SocketEvent(time_ns, netns, kind, errno=code, connection=connection))
 
     def stale(self, at_us: int) -> None:
         """The server's window made stale."""

@@ -82,7 +82,8 @@ def play_document(
         skips.skip_unless_capability(capability)
     there = [each.name for each in probe(played.experiment.capabilities()).values() if each.there]
     with PrivateLab(played.topology) as namespaces:
-        result, recording = played.play(namespaces, trials, fix)
+        source = Source(text or FLAGSHIP.read_text(), fixes=(fix,) if fix else ())
+        result, recording = played.play(namespaces, trials, fix, source=source)
     return result, recording, played.experiment.expected((fix,) if fix else (), there)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from crossings import OBSERVERS, Crossings, other_flow
 from story import FLOW
 
-from netlab.events import ACK, FIN, PSH, RST, EntryChange, InvalidReason
+from netlab.events import ACK, FIN, PSH, RST, SYN, EntryChange, InvalidReason
 from netlab.recording import Recording
 
 OVER = "SEQ is over upper bound 7307 (over the window of the receiver)"
@@ -164,6 +164,41 @@ def overtaken() -> Recording:
     crossings.reason(300_612, "SEQ is under lower bound 8696 (already ACKed data retransmitted)", late)
     crossings.to_server(300_700, ACK, 5, 6001)
     return crossings.closed(301_000, 6001).recording()
+
+
+def reconnected() -> Recording:
+    """The client forgot a connection, and comes back with the same port: #6 is its SYN, #8 its RST to what is left."""
+    crossings = Crossings().opened()
+    isn, other = 500_000, 900_000
+    syn = crossings.to_server(1000, SYN, isn)
+    crossings.reason(1011, "packet (index 0) in dir 0 ignored, state ESTABLISHED", syn)
+    crossings.to_client(1100, ACK, 1, 5)
+    crossings.to_server(1200, RST, 5, window=0)
+    crossings.socket(1260, "server", errno.ECONNRESET, "old")
+    crossings.to_server(10_000, SYN, isn)
+    crossings.entry(10_020, EntryChange.DESTROY)
+    crossings.entry(10_030, EntryChange.NEW)
+    crossings.to_client(10_100, SYN | ACK, other, isn + 1, window=65160)
+    crossings.to_server(10_200, ACK, isn + 1, other + 1)
+    crossings.to_server(10_300, PSH | ACK, isn + 1, other + 1, 4)
+    crossings.to_client(10_400, PSH | ACK, other + 1, isn + 5, 1000)
+    crossings.to_server(10_500, ACK, isn + 5, other + 1001)
+    crossings.to_client(10_600, FIN | ACK, other + 1001, isn + 5)
+    return crossings.recording()
+
+
+def reconnecting() -> Recording:
+    """The same where the entry was deleted, on a kernel that knows no challenge ACKs: RSTs are INVALID, and dropped."""
+    crossings = Crossings().opened()
+    crossings.entry(900, EntryChange.DESTROY)
+    for at_us in (1000, 1_001_000):
+        crossings.to_server(at_us, SYN, -500_000)
+        ack = crossings.to_client(at_us + 100, ACK, 1, 5)
+        crossings.reason(at_us + 111, "packet (index 3) in dir 1 ignored, state SYN_SENT", ack)
+        rst = crossings.to_server(at_us + 200, RST, 5, window=0, hops=3)
+        crossings.reason(at_us + 211, "SEQ is over the upper bound (over the window of the receiver)", rst)
+        crossings.trace(at_us + 250, at_us, "KUBE-FORWARD", "ct state invalid drop", "drop", rst)
+    return crossings.recording(kernel="6.0.12", fixes=("drop-invalid",))
 
 
 def crowd() -> Recording:

@@ -209,6 +209,22 @@ def test_a_reply_with_a_wrong_checksum_is_no_sign_of_a_reset() -> None:
     assert judge(events).outcome is Outcome.INCONCLUSIVE
 
 
+def test_what_happened_to_an_earlier_connection_of_the_port_is_no_sign_of_a_reset() -> None:
+    events = story.without(story.dropped(), "stale window", "invalid", "reply again")
+    events["old request"] = story.packet(1, "client", "out", story.segment(Leg.CLIENT_TO_VIP, ACK, 77, 88, 9))
+    events["old end"] = story.error(2, "server")
+    old = story.error(60, "server")
+    assert isinstance(old, SocketEvent)
+    events["old socket"] = replace(old, connection="old")
+    began_ns = story.START_NS + 5_000
+    trial = judge_trial(story.observed(events, since_ns=began_ns), lambda _: Proof(()))
+    assert (trial.outcome, trial.missing) == (Outcome.COMPLETED, ())
+    assert trial.evidence[0].event == events["request"]
+    events["old socket"] = old
+    trial = judge_trial(story.observed(events, since_ns=began_ns), lambda _: Proof(()))
+    assert trial.outcome is Outcome.INCONCLUSIVE
+
+
 def test_a_reply_is_found_by_what_conntrack_logged_of_it() -> None:
     events = story.dropped()
     reason = events["invalid"]

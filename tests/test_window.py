@@ -14,6 +14,7 @@ from story import FLOW, packet, segment
 from netlab.events import ACK, FIN, PSH, RST, SYN, ConntrackEvent, EntryChange, InvalidReason, Packet, Tuple
 from netlab.flow import Leg
 from netlab.window import (
+    ANEW,
     SINCE_6_1,
     UNTIL_6_0,
     Check,
@@ -284,6 +285,19 @@ def test_a_connection_older_than_what_was_seen_is_not_modelled_before_its_entry_
     assert outcomes(checked) == "uua"
     assert checked[0].note == "unmodelled: the connection is older than what was seen of it"
     assert outcomes(follow(FLOW, wire.packets, NEW, whole=False)) == "uuu"
+
+
+def test_what_ctnetlink_tells_of_an_entry_that_a_syn_ended_is_not_about_the_next_one() -> None:
+    wire = Wire().opened().from_client(RST, 5).from_client(SYN, 500_000).from_server(SYN | ACK, 900_000, 500_001)
+    orig = Tuple(FLOW.client_address, FLOW.client_port, FLOW.vip, FLOW.port, 6)
+    reply = Tuple(FLOW.endpoint, FLOW.target_port, FLOW.client_address, FLOW.client_port, 6)
+    told_ns = wire.packets[6].time_ns + 1
+    gone = ConntrackEvent(told_ns, "client-node", EntryChange.DESTROY, orig, reply, ())
+    checked = follow(FLOW, wire.packets, NEW, [gone])
+    assert outcomes(checked) == "aaaaaaaa"
+    assert checked[6].note == ANEW
+    again = ConntrackEvent(told_ns + 1, "client-node", EntryChange.DESTROY, orig, reply, ())
+    assert outcomes(follow(FLOW, wire.packets, NEW, [gone, again])) == "aaaaaaaI", "the next one is"
 
 
 def test_a_rst_opens_no_connection() -> None:

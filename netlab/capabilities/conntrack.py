@@ -15,7 +15,7 @@ from typing import Self
 from netlab import ctnetlink
 from netlab.capabilities.scratch import set_loopback_up
 from netlab.errors import UnsupportedError
-from netlab.events import ACK, PSH, SYN, EntryChange, Tuple
+from netlab.events import ACK, PSH, RST, SYN, EntryChange, Tuple
 from netlab.kernel import nft, read_sysctl, write_sysctl
 from netlab.observe.conntrack import decode_entry
 
@@ -158,6 +158,25 @@ def keeps_window_scale() -> str:
     if connection.finds_invalid(window_bytes - 1):
         raise UnsupportedError("after a second SYN conntrack doesn't scale the windows any more")
     return "after a second SYN conntrack still scales the windows"
+
+
+def knows_challenge_acks() -> str:
+    """An ACK of the server's answers a SYN with a number of an older connection, and a RST with that number answers it.
+
+    UnsupportedError where the RST is INVALID (RFC 5961, section 4, has such ACKs).
+    """
+    _track()
+    connection = _Connection()
+    number, other = _CLIENT_ISN + 500_000, _CLIENT_ISN + 600_000
+    connection.send(_CLIENT_PORT, _SERVER_PORT, _CLIENT_ISN, 0, SYN)
+    connection.send(_CLIENT_PORT, _SERVER_PORT, other, 0, RST)
+    if _count("invalid") != 1:
+        raise UnsupportedError("conntrack finds no RST INVALID, not even one with a number of its own")
+    connection.send(_SERVER_PORT, _CLIENT_PORT, _SERVER_ISN, number, ACK)
+    connection.send(_CLIENT_PORT, _SERVER_PORT, number, 0, RST)
+    if _count("invalid") != 1:
+        raise UnsupportedError("the RST that answers a challenge ACK is INVALID")
+    return "the RST that answers a challenge ACK is let pass"
 
 
 # --- entries ---------------------------------------------------------------------------------------------------------

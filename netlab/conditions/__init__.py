@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Moment:
     """What a condition looks at: the trial's events so far, in the order of their times, and when its step began.
 
-    flow_events are those of the connection under study (of the first one), None where there is none. stage is None once
-    the trial is over.
+    flow_events are those of the connection under study, or of the first one before there is it; None without any. stage
+    is None once the trial is over.
     """
 
     events: tuple[Event, ...]

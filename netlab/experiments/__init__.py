@@ -113,7 +113,8 @@ class _Trial:
             duration_s = time.monotonic() - started
             self._recorder.note_counters()
             events, lost = self._recorder.take()
-            client = stage.connections[FIRST].client if FIRST in stage.connections else None
+            first = stage.connections.get(FIRST)
+            client = first.client if first else None
         observed = Observed(
             flow=flow,
             events=events,
@@ -129,6 +130,7 @@ class _Trial:
             dead=self._watch.dead,
             connects=experiment.plays("connect"),
             transfers=experiment.plays("finish"),
+            since_ns=first.began_ns if first else 0,
         )
         return judge_trial(observed, lambda seen: self._proof(events, seen))
 
@@ -164,7 +166,7 @@ class _Trial:
                 condition = conditions()[each.action.name]
                 if not (news or is_live(condition)):
                     continue
-                if flow_events is None and FIRST in stage.connections:
+                if flow_events is None and stage.connections:
                     flow_events = FlowEvents(self._flow(stage), events)
                 moment = Moment(events, flow_events, each.since_ns, stage)
                 each.found = condition.look(moment, each.action.arguments)
@@ -187,7 +189,7 @@ class _Trial:
 
     def _flow(self, stage: Stage) -> Flow:
         cast = self._scene
-        first = stage.connections.get(FIRST)
+        first = stage.connections.get(FIRST) or next(iter(stage.connections.values()), None)
         return Flow(
             client=cast.client,
             node=cast.node,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import lru_cache
@@ -20,6 +21,7 @@ from netlab.model import Address
 from netlab.observe import Namespaces
 from netlab.observe.sockets import error_event, sample, socket_error
 from netlab.observe.watch import Watch
+from netlab.repair import forget, set_initial_number
 
 _REQUEST = b"GET\n"
 _CHUNK_BYTES = 65536
@@ -30,14 +32,15 @@ class End:
     """One end's program: what it has sent and received of the bytes that both ends know.
 
     goal_bytes is how far it shall write, reads whether it reads; intact whether each byte it got was the byte sent,
-    ended whether the end of the stream followed. closes: it shuts its direction down once all is written.
+    ended whether the end of the stream followed. closes: it shuts its direction down once all is written. gone: the
+    program has no socket any more.
     """
 
     def __init__(self, name: str, netns: str, sock: socket.socket, out: memoryview, incoming: memoryview) -> None:
         self.name, self.netns, self.socket = name, netns, sock
         self.goal_bytes = self.sent_bytes = self.received_bytes = 0
         self.reads = self.intact = True
-        self.closes = self.ended = self.shut = self.broken = False
+        self.closes = self.ended = self.shut = self.broken = self.gone = False
         self._out, self._incoming = out, incoming
 
     @property
@@ -81,13 +84,18 @@ class End:
 class Connection:
     """One connection and how far it has come. `close` closes its sockets; the listener is the stage's.
 
-    server is there once `connect` was True; the client's own address and port are the unspecified ones before.
+    name is what the events of its sockets bear: nothing for the connection under study. server is there once it was
+    accepted, which `connect` waits for and `pump` looks for; the client's own address and port are the unspecified ones
+    before `begin`, and began_ns, when that was, is 0.
     """
 
     server: End
 
-    def __init__(self, scene: Scene, namespaces: Namespaces, watch: Watch, listener: socket.socket) -> None:
-        self.scene, self._watch, self._listener = scene, watch, listener
+    def __init__(
+        self, scene: Scene, namespaces: Namespaces, watch: Watch, listener: socket.socket, name: str = ""
+    ) -> None:
+        self.scene, self._watch, self._listener, self._name = scene, watch, listener, name
+        self.began_ns = 0
         self._reply = memoryview(_payload(scene.payload_bytes))
         self._request = memoryview(_REQUEST + _payload(scene.payload_bytes))
         self.client_address: Address = type(scene.vip)(0)
@@ -102,11 +110,16 @@ class Connection:
         """Close both ends' sockets."""
         self._closing.close()
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the server's program has it."""
+        return hasattr(self, "server")
+
     def ends(self) -> Iterator[End]:
-        """The ends that there are: the server's only once it was accepted."""
-        yield self.client
-        if hasattr(self, "server"):
-            yield self.server
+        """The ends that there are: the server's only once it was accepted, and none that is gone."""
+        for end in (self.client, *([self.server] if self.accepted else [])):
+            if not end.gone:
+                yield end
 
     def end(self, name: str) -> End:
         """The end of that name, "client" or "server"; KeyError where it isn't there yet."""
@@ -115,26 +128,37 @@ class Connection:
                 return end
         raise KeyError(name)
 
-    def connect(self, timeout_s: float, source_port: int = 0) -> bool:
+    def connect(self, timeout_s: float, source_port: int = 0, isn: int | None = None) -> bool:
         """Connect the client through the Service and send its request; False if the server hasn't got it in time.
 
-        source_port is the client's own, 0 for any.
+        source_port and isn are as for `begin`.
+        """
+        if not self.begin(source_port, isn) or not self._watch.until(self._accepted, timeout_s, [self._listener]):
+            return False
+        self.pump()
+        return not self.client.broken and self._watch.until(self._requested, timeout_s, [self.server.socket])
+
+    def begin(self, source_port: int = 0, isn: int | None = None) -> bool:
+        """Begin to connect; whoever pumps goes on with it. False where there is no way to the Service, say.
+
+        source_port is the client's own, 0 for any; isn its initial sequence number, None for the kernel's choice.
+        UnsupportedError where that can't be told the kernel.
         """
         scene, client = self.scene, self.client
+        if isn is not None:
+            set_initial_number(client.socket, isn)
         if source_port:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             client.socket.bind(("", source_port))
+        self.began_ns = time.time_ns()
         begun = client.socket.connect_ex((str(scene.vip), scene.port))
         if begun not in (0, errno.EINPROGRESS):
-            self._watch.note(error_event(begun, scene.client))
+            self._watch.note(error_event(begun, scene.client, connection=self._name))
             return False
         host, port, *_ = client.socket.getsockname()
         self.client_address, self.client_port = ip_address(host), int(port)
-        if not self._watch.until(self._accepted, timeout_s, [self._listener]):
-            return False
         client.goal_bytes = len(_REQUEST)
-        self.pump()
-        return not client.broken and self._watch.until(self._requested, timeout_s, [self.server.socket])
+        return True
 
     def _accepted(self) -> bool:
         try:
@@ -152,6 +176,8 @@ class Connection:
 
     def pump(self) -> None:
         """Let each end's program do what it can now."""
+        if self.began_ns and not self.accepted:
+            self._accepted()
         # The server's first: where both ends have an error, the client's followed from it.
         for end in reversed([*self.ends()]):
             self._look_for_error(end)
@@ -165,9 +191,17 @@ class Connection:
         """Note the error that waits at the server's socket; the client learns of its own when it reads or writes."""
         if end.name != "server" or end.broken:
             return
-        if event := socket_error(end.socket, end.netns, *self._ports(end)):
+        if event := socket_error(end.socket, end.netns, *self._ports(end), self._name):
             self._watch.note(event)
             end.broken = True
+
+    def leave(self, end: End, *, silently: bool) -> None:
+        """An end's program closes its socket: as programs do, or without a packet, as where its host crashes."""
+        end.gone = True
+        if silently:
+            forget(end.socket)
+        else:
+            end.socket.close()
 
     def broken(self) -> bool:
         """Whether an end's socket has, or had, an error."""
@@ -190,7 +224,7 @@ class Connection:
 
     def _break(self, end: End, code: int) -> None:
         if code:
-            self._watch.note(error_event(code, end.netns, *self._ports(end)))
+            self._watch.note(error_event(code, end.netns, *self._ports(end), self._name))
             end.broken = True
 
 

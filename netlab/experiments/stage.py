@@ -84,7 +84,8 @@ class Stage:
         """A connection that isn't made yet; NotApplied where there is one of that name already."""
         if name in self.connections:
             raise NotApplied(f"a name for the second connection: {name!r} is taken")
-        connection = Connection(self.scene, self.namespaces, self.watch, self.listen())
+        own = "" if name == FIRST else name
+        connection = Connection(self.scene, self.namespaces, self.watch, self.listen(), own)
         self._closing.callback(connection.close)
         self.connections[name] = connection
         return connection

@@ -132,14 +132,22 @@ def _sample(info: bytes, netns: str, local: Address, port: int) -> SocketSample:
     )
 
 
-def socket_error(sock: socket.socket, netns: str, local_port: int = 0, peer_port: int = 0) -> SocketEvent | None:
+def socket_error(
+    sock: socket.socket, netns: str, local_port: int = 0, peer_port: int = 0, connection: str = ""
+) -> SocketEvent | None:
     """The error that waits at a socket (SO_ERROR, which reading clears), or None."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return error_event(code, netns, local_port, peer_port) if code else None
+    return error_event(code, netns, local_port, peer_port, connection) if code else None
 
 
-def error_event(code: int, netns: str, local_port: int = 0, peer_port: int = 0) -> SocketEvent:
+def error_event(code: int, netns: str, local_port: int = 0, peer_port: int = 0, connection: str = "") -> SocketEvent:
     """An errno that a socket call just gave, with the time. A socket that was reset has forgotten its ports."""
     return SocketEvent(
-        time.time_ns(), netns, SocketEventKind.ERROR, errno=code, local_port=local_port, peer_port=peer_port
+        time.time_ns(),
+        netns,
+        SocketEventKind.ERROR,
+        errno=code,
+        local_port=local_port,
+        peer_port=peer_port,
+        connection=connection,
     )

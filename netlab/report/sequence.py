@@ -193,9 +193,10 @@ class _Builder:
         self._evidence = {moment(piece.event): piece for piece in trial.evidence} if trial else {}
         self._told: set[str] = set()
         self._bare: dict[int, int] = {}
-        syns = [journey for journey in self._journeys if journey.segment.flags & SYN]
-        self._client_syn = next((syn.segment for syn in syns if syn.to_server), None)
-        self._server_syn = next((syn.segment for syn in syns if not syn.to_server), None)
+        self._syns: dict[bool, list[Segment]] = {True: [], False: []}
+        for journey in self._journeys:
+            if journey.segment.flags & SYN:
+                self._syns[journey.to_server].append(journey.segment)
 
     def _columns(self) -> list[str]:
         journeys = [*self._journeys, *(journey for other in self._others for journey in self._timeline.of(other))]
@@ -227,7 +228,7 @@ class _Builder:
         }
         columns = tuple(Column(netns, labels.get(netns, "")) for netns in self._netns)
         began_ns = self._trial.started_ns if self._trial else rows[0].time_ns if rows else self._recording.started_ns
-        isn = self._server_syn.seq if self._server_syn else None
+        isn = self._syns[False][0].seq if self._syns[False] else None
         empty = Ladder(self._flow, columns, (), began_ns, isn)
         return replace(empty, rows=_folded(rows, empty.ms))
 
@@ -377,9 +378,7 @@ class _Builder:
 
     def _words(self, journey: Journey) -> Iterator[str]:
         segment = journey.segment
-        own, other = self._client_syn, self._server_syn
-        if not journey.to_server:
-            own, other = other, own
+        own, other = self._syns[journey.to_server], self._syns[not journey.to_server]
         yield ",".join(flag_names(segment.flags)) or "no flags"
         yield f"seq {_relative(segment.seq, own)}"
         if segment.flags & ACK:
@@ -393,19 +392,19 @@ class _Builder:
 
     def _shift(self, segment: Segment) -> int:
         """How far the client's window is shifted: not in a SYN, and only where both ends have the option."""
-        client, server = self._client_syn, self._server_syn
-        if segment.flags & SYN or client is None or server is None or server.wscale is None:
+        client, server = self._syns[True], self._syns[False]
+        if segment.flags & SYN or not client or not server or server[0].wscale is None:
             return 0
-        return client.wscale or 0
+        return client[0].wscale or 0
 
     def _relative_bound(self, text: str, journey: Journey) -> str:
         """The kernel's reason, the bound that it names also as numbers are counted here."""
         bound = re.search(r"bound (\d+)", text)
         own_is_client = journey.to_server != (text.startswith("ACK") or "ignored ACK" in text)
-        syn = self._client_syn if own_is_client else self._server_syn
-        if bound is None or syn is None:
+        syns = self._syns[own_is_client]
+        if bound is None or not syns:
             return text
-        relative = (int(bound[1]) - syn.seq) & 0xFFFFFFFF
+        relative = _relative(int(bound[1]), syns)
         return f"{text[: bound.end()]} [{relative} here]{text[bound.end() :]}"
 
     def _remarks(self) -> Iterator[Remark]:
@@ -417,7 +416,9 @@ class _Builder:
             if not isinstance(event, SocketEvent) or event.netns not in self._at:
                 continue
             if self._trial.started_ns <= event.time_ns <= until_ns:
-                yield Remark(event.time_ns, self._at[event.netns], f"{event.netns}: {_socket_words(event)}")
+                whose = f"connection {event.connection!r}: " if event.connection else ""
+                text = f"{event.netns}: {whose}{_socket_words(event)}"
+                yield Remark(event.time_ns, self._at[event.netns], text)
 
 
 def seen(journey: Journey) -> Iterator[Packet | InvalidReason]:
@@ -482,8 +483,9 @@ def _noun(segment: Segment) -> str:
     return "ACK" if segment.window else "window-0 ACK"
 
 
-def _relative(number: int, syn: Segment | None) -> int:
-    return number if syn is None else (number - syn.seq) & 0xFFFFFFFF
+def _relative(number: int, syns: Sequence[Segment]) -> int:
+    """A sequence number counted from the SYN before it: a flow has several where a port was used again."""
+    return min(((number - syn.seq) & 0xFFFFFFFF for syn in syns), default=number)
 
 
 def _socket_words(event: SocketEvent) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.words import CONNECTION
 from netlab.stimuli import NotApplied
-from netlab.topology.shapes import Fields, Integer, Key, Seconds
+from netlab.topology.shapes import Boolean, Fields, Integer, Key, Seconds
 
 if TYPE_CHECKING:
     from netlab.experiments.stage import Stage
@@ -18,6 +18,13 @@ ARGUMENTS = Fields(
     {
         "connection": Key(CONNECTION, "its name for later steps (default first, the one under study)"),
         "source_port": Key(Integer(1, 65535), "the client's own port (default: the kernel picks one)"),
+        "port_of": Key(
+            CONNECTION, "the connection whose client's port it takes over, which must be closed or forgotten"
+        ),
+        "isn": Key(Integer(1, 2**32 - 1), "the client's initial sequence number (default: the kernel picks one)"),
+        "wait": Key(
+            Boolean(), "whether to wait until the request is there (default true); what comes later is `finish`'s"
+        ),
         "timeout_s": Key(Seconds(), f"how long it may take (default {TIMEOUT_S:g})"),
     }
 )
@@ -26,8 +33,15 @@ ARGUMENTS = Fields(
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Connect; NotApplied where the request hasn't arrived in time."""
     named = {"name": arguments["connection"]} if "connection" in arguments else {}
+    port = arguments.get("source_port", 0)
+    if "port_of" in arguments:
+        port = stage.connection(arguments["port_of"]).client_port
     connection = stage.new_connection(**named)
-    if not connection.connect(arguments.get("timeout_s", TIMEOUT_S), arguments.get("source_port", 0)):
+    if arguments.get("wait", True):
+        done = connection.connect(arguments.get("timeout_s", TIMEOUT_S), port, arguments.get("isn"))
+    else:
+        done = connection.begin(port, arguments.get("isn"))
+    if not done:
         scene = connection.scene
         raise NotApplied(f"a connection from {scene.client} to {scene.vip} port {scene.port}")
     connection.sample()

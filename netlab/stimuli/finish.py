@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,13 @@ _CLIENT_ERROR_TIMEOUT_S = 0.5
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Let both programs go on; what became of the connection is the judge's to say."""
     connection = stage.connection(**({"name": arguments["connection"]} if "connection" in arguments else {}))
+    deadline = time.monotonic() + stage.timeout_s
     connection.client.reads = True
+    stage.wait(lambda: connection.accepted or connection.broken(), stage.timeout_s)
     for end in connection.ends():
         if end.name == "server":
             end.goal_bytes, end.closes = end.payload_bytes, True
-    stage.wait(connection.settled, stage.timeout_s)
+    stage.wait(connection.settled, deadline - time.monotonic())
     if connection.broken():
         stage.wait(lambda: connection.client.ended or connection.client.broken, _CLIENT_ERROR_TIMEOUT_S)
     connection.sample()
