@@ -1,4 +1,5 @@
-"""Both modes of kube-proxy do the same to packets: one table of who asks what, and what must come back.
+"""Both modes of kube-proxy do the same to packets: one table of who asks what, and what must come back. So do both
+loaders of the iptables mode.
 
 The lab is `services.yaml`, with a host on either side of each limit: `client` and `a1` are pods on node-a, `b1` on
 node-b, `office` and `stranger` are outside the cluster, of which only the office may use the load balancers' addresses.
@@ -138,9 +139,13 @@ ALIKE = [*CLUSTER_IPS, *OTHER_WAYS, *POLICIES, *NO_ENDPOINTS]
 # --nodeport-addresses is "primary" in the nftables mode and everything in the other, and only the nftables mode refuses
 # what is sent to a cluster IP's other ports, and what a node itself sends to load balancers' addresses of Services
 # without endpoints; else both are sent on to addresses that nobody has.
-ONLY_IPTABLES = [Row("stranger", "TCP", "10.0.1.1", 30080, ("a1 10.0.1.1", "b1 10.255.1.2"))]
+ONLY_IPTABLES = [
+    Row("stranger", "TCP", "10.0.1.1", 30080, ("a1 10.0.1.1", "b1 10.255.1.2")),
+    Row("node-a", "TCP", "127.0.0.1", 30080, ("a1 10.0.1.1", "b1 10.255.1.2")),
+]
 ONLY_NFTABLES = [
     Row("stranger", "TCP", "10.0.1.1", 30080, REFUSED),
+    Row("node-a", "TCP", "127.0.0.1", 30080, REFUSED),
     Row("client", "TCP", "10.96.0.1", 81, REFUSED),
     Row("node-a", "TCP", "10.96.0.1", 81, REFUSED),
     Row("node-a", "TCP", "192.0.2.17", 80, REFUSED),
@@ -158,9 +163,14 @@ def lab(request: pytest.FixtureRequest, session_rundir: Path) -> Iterator[labs.L
     made.down()
 
 
-@pytest.mark.parametrize("mode", ["iptables", "nftables"])
-def test_who_asks_what_and_what_comes_back(lab: labs.Lab, mode: str) -> None:
-    lab.up("--set", f"kube_proxy.mode={mode}", "--set", f"vars.greeter={HERE / 'greeter.py'}")
+@pytest.mark.parametrize("loader", ["libnftables", "iptables-restore", "nftables"])
+def test_who_asks_what_and_what_comes_back(lab: labs.Lab, loader: str) -> None:
+    mode = "nftables" if loader == "nftables" else "iptables"
+    settings = ["--set", f"kube_proxy.mode={mode}", "--set", f"vars.greeter={HERE / 'greeter.py'}"]
+    if loader == "iptables-restore":
+        skips.skip_unless_program("ip6tables-restore")
+        settings += ["--set", "kube_proxy.load_with=iptables-restore"]
+    lab.up(*settings)
     assert lab.drift() == []
     rows = [*ROWS[mode], *(SCTP if isinstance(attempt(translates_sctp), str) else ())]
     asking = {}
