@@ -104,9 +104,12 @@ POLICIES = [
     Row("office", "TCP", "192.0.2.14", 80, ("b1 198.51.100.2",)),
     Row("stranger", "TCP", "192.0.2.14", 80, SILENCE),
     Row("stranger", "TCP", "10.96.0.4", 80, ("b1 10.255.1.2",)),
+    Row("stranger", "TCP", "10.255.1.2", 30088, ("a2 203.0.113.2",)),
+    Row("stranger", "TCP", "10.255.2.2", 30088, ("b1 203.0.113.2",)),
     # Pods and nodes are held back by no policy: their traffic never leaves for a load balancer.
     Row("client", "TCP", "192.0.2.4", 80, ("b1 10.0.1.2",)),
     Row("client", "TCP", "10.255.1.2", 30084, ("b1 10.0.1.2",)),
+    Row("client", "TCP", "10.255.1.2", 30088, ("a2 10.0.1.2", "b1 10.0.1.2")),
     Row("node-a", "TCP", "192.0.2.4", 80, ("b1 10.0.1.1",)),
     Row("node-a", "TCP", "10.255.1.2", 30084, ("b1 10.255.1.2",)),
     # From inside only to endpoints on the client's own node.
