@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from netlab import lab, programs
-from netlab.model import Netns, Topology
+from netlab.model import Netns, ServicePort, Topology
 from netlab.netns import Namespaces
 from netlab.state import LabDirectory, LabState, labs, run_directory
 
@@ -65,7 +65,8 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
             {
                 "service": service.name,
                 "cluster_ips": [str(address) for address in service.cluster_ips],
-                "ports": [f"{port.port}/{port.protocol}" for port in service.ports],
+                "external_ips": [str(ip) for ip in (*service.external_ips, *service.load_balancer_ips)],
+                "ports": [_port(port) for port in service.ports],
                 "endpoints": [endpoint.netns for endpoint in service.endpoints],
             }
             for service in wanted.topology.services
@@ -89,6 +90,11 @@ def _netns(netns: Netns, topology: Topology, namespaces: Namespaces, state: LabS
     }
 
 
+def _port(port: ServicePort) -> str:
+    """As kubectl has it: "80/TCP", or "80:30080/TCP" with a node port."""
+    return f"{port.port}{'' if port.node_port is None else f':{port.node_port}'}/{port.protocol}"
+
+
 def _text(told: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [("NAMESPACE", "ROLE", "ADDRESSES", "PROGRAMS")]
     for netns in told["namespaces"]:
@@ -96,10 +102,12 @@ def _text(told: dict[str, Any]) -> str:
         rows.append((netns["netns"], netns["role"], ", ".join(netns["addresses"]) or "-", ", ".join(running) or "-"))
     parts = [f"lab {told['lab']}: {told['is']}, {told['mode']}, holder {told['holder']}\n\n", _table(rows)]
     if told["services"]:
-        services: list[tuple[str, ...]] = [("SERVICE", "CLUSTER IP", "PORTS", "ENDPOINTS")]
+        services: list[tuple[str, ...]] = [("SERVICE", "CLUSTER IP", "EXTERNAL IP", "PORTS", "ENDPOINTS")]
         for service in told["services"]:
-            cells = (service["cluster_ips"], service["ports"], service["endpoints"])
+            cells = (service["cluster_ips"], service["external_ips"], service["ports"], service["endpoints"])
             services.append((service["service"], *(", ".join(cell) or "-" for cell in cells)))
+        if not any(service["external_ips"] for service in told["services"]):
+            services = [(row[0], row[1], *row[3:]) for row in services]
         parts += ["\n", _table(services)]
     if told["fixes"]:
         parts.append(f"\nfixes: {', '.join(told['fixes'])}\n")

@@ -166,6 +166,28 @@ def lab(request: pytest.FixtureRequest, session_rundir: Path) -> Iterator[labs.L
     made.down()
 
 
+def test_status_tells_every_way_to_a_service(lab: labs.Lab) -> None:
+    lab.up("--set", f"vars.greeter={HERE / 'greeter.py'}")
+    told = {service.pop("service"): service for service in lab.status()["services"]}
+    assert told["near"] == {
+        "cluster_ips": ["10.96.0.4"],
+        "external_ips": ["192.0.2.4", "192.0.2.14"],
+        "ports": ["80:30084/TCP"],
+        "endpoints": ["b1"],
+    }
+    text = lab.netlab("status", lab.name).stdout
+    rows = [line.split("  ") for line in text[text.index("SERVICE ") :].splitlines()]
+    near = next(row for row in rows if row[0] == "near")
+    assert [cell.strip() for cell in rows[0] if cell] == ["SERVICE", "CLUSTER IP", "EXTERNAL IP", "PORTS", "ENDPOINTS"]
+    assert [cell.strip() for cell in near if cell] == [
+        "near",
+        "10.96.0.4",
+        "192.0.2.4, 192.0.2.14",
+        "80:30084/TCP",
+        "b1",
+    ]
+
+
 @pytest.mark.parametrize("loader", ["libnftables", "iptables-restore", "nftables"])
 def test_who_asks_what_and_what_comes_back(lab: labs.Lab, loader: str) -> None:
     mode = "nftables" if loader == "nftables" else "iptables"

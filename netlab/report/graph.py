@@ -153,10 +153,12 @@ def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
 
 
 def _nat(service: Service, port: ServicePort) -> str:
-    vips = ", ".join(endpoint(address, port.port) for address in service.cluster_ips)
+    addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+    vips = [endpoint(address, port.port) for address in addresses]
+    vips += [] if port.node_port is None else [f"node port {port.node_port}"]
     to = [endpoint(address, port.target_port) for backend in service.endpoints for address in backend.addresses]
     protocol = "" if port.protocol is Protocol.TCP else f" ({port.protocol})"
-    return f"NAT here{protocol}: {vips} ⇄ {' or '.join(to) or 'no endpoint'}"
+    return f"NAT here{protocol}: {', '.join(vips)} ⇄ {' or '.join(to) or 'no endpoint'}"
 
 
 def _draw_box(netns: Netns, box: Box, lines: Sequence[_Line]) -> Markup:
