@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netlab import iptables, rtnl, tc
+from netlab import interrupts, iptables, rtnl, tc
 from netlab.errors import LabError, StepError, UnsupportedError
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
@@ -294,7 +294,10 @@ def write_sysctl(key: str, value: str) -> None:
 
 
 def nftables() -> Nftables:
-    """A libnftables context; it must be made and used inside the namespace that it is to speak of."""
+    """A libnftables context; it must be made and used inside the namespace that it is to speak of.
+
+    Signals must be held back until it is gone: what they raise in its __del__ is lost.
+    """
     try:
         from nftables import Nftables
     except ImportError:
@@ -304,6 +307,7 @@ def nftables() -> Nftables:
     return Nftables()
 
 
+@interrupts.held_back()
 def nft(commands: str) -> str:
     """Equivalent to `nft -f -` in the calling thread's network namespace; returns its output, LabError if refused."""
     context = nftables()
@@ -313,6 +317,7 @@ def nft(commands: str) -> str:
     return str(output)
 
 
+@interrupts.held_back()
 def list_tables(tables: Iterable[tuple[str, str]]) -> str:
     """The (family, name) tables of the calling thread's network namespace that exist, without counters and handles.
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
+from netlab import interrupts
 from netlab.errors import LabError
 from netlab.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
 from netlab.kernel import nft, nftables
@@ -81,6 +82,7 @@ class TraceObserver:
             self._subscription.close()
             raise
 
+    @interrupts.held_back()
     def _list(self) -> dict[tuple[str, str, int], str]:
         with self._namespaces.inside(self._netns):
             context = nftables()

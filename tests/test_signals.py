@@ -1,0 +1,55 @@
+"""Signals that come while a library's object is made or taken apart, where what they raise would be lost."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from netlab import interrupts, kernel
+
+
+class Signalled:
+    """A libnftables context in whose first and last moment a signal comes, to this thread: xdist has others."""
+
+    ended = 0
+
+    def __init__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+        self.made = True
+
+    def cmd(self, _commands: str) -> tuple[int, str, str]:
+        return 0, "", ""
+
+    def set_stateless_output(self, _wanted: bool) -> None:
+        pass
+
+    def __del__(self) -> None:
+        assert self.made
+        signal.raise_signal(signal.SIGTERM)
+        Signalled.ended += 1
+
+
+@pytest.fixture
+def stopping() -> Iterator[None]:
+    """Signals raise Interrupted in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    interrupts.stop_on_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("use", [lambda: kernel.nft("list ruleset"), lambda: kernel.list_tables([("ip", "one")])])
+def test_nft_is_brought_to_its_end_before_a_signal_counts(
+    use: object, stopping: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callable(use)
+    lost: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lost.append)
+    monkeypatch.setattr(kernel, "nftables", Signalled)
+    monkeypatch.setattr(Signalled, "ended", 0)
+    with pytest.raises(interrupts.Interrupted):
+        use()
+    assert (Signalled.ended, lost) == (1, [])
