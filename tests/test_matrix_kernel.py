@@ -45,15 +45,11 @@ def topology(directory: Path, *documents: str) -> Path:
 
 
 def slow(directory: Path) -> str:
-    """A harmless experiment that lasts until there is a file `go`."""
-    step = f"- program: {{in: client, command: [sh, -c, 'until test -e {directory}/go; do sleep 0.1; done']"
+    """A harmless experiment that makes a file `begun`, and lasts until there is a file `go`."""
+    lasting = f"touch {directory}/begun; until test -e {directory}/go; do sleep 0.1; done"
+    step = f"- program: {{in: client, command: [sh, -c, '{lasting}']"
     steps = f"steps:\n  - connect\n  {step}, timeout_s: 100}}\n  - finish\n"
     return document(directory, "slow", HARMLESS.replace("steps: [connect, finish]\n", steps))
-
-
-def in_lab(netlab: Netlab, name: str, number: int) -> bool:
-    """Whether the lab of a table's cell is being built, or stands."""
-    return any(netlab.rundir.glob(f"{name}-*-{number}/state.json"))
 
 
 def cells(printed: str) -> dict[str, tuple[str, Any]]:
@@ -125,12 +121,10 @@ def test_what_is_inconclusive_says_what_is_missing(netlab: Netlab, lab_name: str
 def interrupted(netlab: Netlab, lab_name: str, file: Path, privilege: str, number: int) -> tuple[int, str]:
     """The exit code and the last words of a matrix that gets a signal while its second experiment is being played."""
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", privilege, "--jobs", "1")
-    journal = netlab.rundir / f"{lab_name}.matrix"
     with subprocess.Popen(
         argv, env=netlab.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     ) as matrix:
-        labs.until(lambda: journal.exists() and journal.read_text().count("\n") == 2, "the first cell")
-        labs.until(lambda: in_lab(netlab, lab_name, 2), "the second lab")
+        labs.until((file.parent / "begun").exists, "the second experiment")
         os.kill(matrix.pid, number)
         _, stderr = matrix.communicate(timeout=labs.DEADLINE_S)
         return matrix.returncode, stderr
@@ -188,19 +182,24 @@ def test_killed_it_leaves_no_lab_and_what_is_done(
     assert not netlab.rundir.exists()
 
 
-def test_a_player_that_is_killed_costs_its_cell_only(
-    netlab: Netlab, lab_name: str, rootless: None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "end"),
+    [(signal.SIGKILL, "was ended by signal 9"), (signal.SIGTERM, "ended with exit code 130")],
+    ids=["SIGKILL", "SIGTERM"],
+)
+def test_a_player_that_is_ended_costs_its_cell_only(
+    netlab: Netlab, lab_name: str, rootless: None, tmp_path: Path, number: int, end: str
 ) -> None:
     before = host.snapshot(netlab.rundir)
     file = topology(tmp_path, slow(tmp_path), document(tmp_path, "harmless"))
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", "--rootless", "--jobs", "1")
     with subprocess.Popen(argv, env=netlab.environment(), stdout=subprocess.PIPE, text=True) as matrix:
-        labs.until(lambda: in_lab(netlab, lab_name, 1), "the first lab")
+        labs.until((tmp_path / "begun").exists, "the slow experiment")
         (player,) = Path(f"/proc/{matrix.pid}/task/{matrix.pid}/children").read_text().split()
-        os.kill(int(player), signal.SIGKILL)
+        os.kill(int(player), number)
         stdout, _ = matrix.communicate(timeout=labs.DEADLINE_S)
     assert matrix.returncode == 3
-    assert "inconclusive: slow, plain: its process was ended by signal 9\n" in stdout
+    assert f"inconclusive: slow, plain: its process {end}\n" in stdout
     assert stdout.endswith("2 cells: 1 as expected, 0 unexpected, 1 inconclusive, 0 skipped\n")
     assert host.changes(before, netlab.rundir) == ""
 
@@ -222,7 +221,7 @@ def test_two_at_once(netlab: Netlab, lab_name: str, rootless: None, tmp_path: Pa
     file = topology(tmp_path, slow(tmp_path))
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", "--rootless")
     with subprocess.Popen(argv, env=netlab.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as matrix:
-        labs.until(lambda: in_lab(netlab, lab_name, 1), "the first lab")
+        labs.until((tmp_path / "begun").exists, "the slow experiment")
         other = netlab(*argv[3:])
         assert other.returncode == 1
         assert f"another `netlab matrix` is at work on the lab {lab_name}" in other.stderr

@@ -20,7 +20,7 @@ from netlab.files import naming
 from netlab.matrix import Cell
 from netlab.state import lock, make_root, remove_if_empty, same
 
-_LOCK_S = 10.0
+_LOCK_S = 5.0
 """How long to wait for a former one whose labs are being taken down."""
 
 _ANEW = "leave out --resume to begin anew"
