@@ -284,10 +284,15 @@ def write_sysctl(key: str, value: str) -> None:
     try:
         sysctl_path(key).write_text(value)
     except FileNotFoundError:
-        raise UnsupportedError(
-            f"this kernel has no sysctl {key} in a network namespace of its own",
-            "is its module loaded? is the key spelt as `sysctl -a` has it?",
-        ) from None
+        raise no_sysctl(key) from None
+
+
+def no_sysctl(key: str) -> UnsupportedError:
+    """What is said where this kernel has no sysctl of that name."""
+    return UnsupportedError(
+        f"this kernel has no sysctl {key} in a network namespace of its own",
+        "is its module loaded? is the key spelt as `sysctl -a` has it?",
+    )
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

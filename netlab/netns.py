@@ -244,11 +244,14 @@ class Namespaces:
         os.close(null)
         return os.waitpid(pid, 0)[1]
 
-    def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str], output: int) -> int:
-        """Begin a program that reads nothing and writes into the descriptor; returns its pid, to be waited for."""
+    def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str], output: int, *, leads: bool = False) -> int:
+        """Begin a program that reads nothing and writes into the descriptor; returns its pid, to be waited for.
+
+        leads: it leads a process group of its own.
+        """
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return self._fork(name, argv, env, streams=(null, output, output))
+            return self._fork(name, argv, env, streams=(null, output, output), leads=leads)
         finally:
             os.close(null)
 
@@ -289,7 +292,13 @@ class Namespaces:
             return int(told.read())
 
     def _fork(
-        self, name: str, argv: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int] = (0, 1, 2)
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        streams: tuple[int, int, int] = (0, 1, 2),
+        *,
+        leads: bool = False,
     ) -> int:
         self.fd(name)  # a wrong name fails here, not in the child
         sys.stdout.flush()
@@ -297,6 +306,8 @@ class Namespaces:
         pid = interrupts.fork()
         if pid == 0:
             code = 126
+            if leads:
+                os.setpgid(0, 0)
             for fd, stream in enumerate(streams):
                 os.dup2(stream, fd)
             try:

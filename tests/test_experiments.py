@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 from textwrap import dedent
 
+import host
 import jsonschema
+import labs
 import pytest
+import skips
 import vocabulary
 import yaml
 from conftest import Netlab
@@ -56,6 +61,16 @@ expect:
 def own(tmp_path: Path, text: str = OWN) -> Path:
     file = tmp_path / "two-pauses.yaml"
     file.write_text(text.format(topology=TOPOLOGIES / "kube-proxy-reset.yaml"))
+    return file
+
+
+def with_step(tmp_path: Path, step: str) -> Path:
+    """A document with a step between `connect` and `finish`."""
+    file = tmp_path / "one.yaml"
+    file.write_text(
+        f"claim: It shows.\ntopology: {TOPOLOGIES / 'kube-proxy-reset.yaml'}\nclient: client\nservice: web\n"
+        f"steps:\n  - connect\n  - {step}\n  - finish\nexpect: {{plain: completed}}\n"
+    )
     return file
 
 
@@ -242,6 +257,16 @@ def test_what_was_to_be_observed_and_was_not_is_missing(
             "route: {in: client, to: 10.99.0.0/24, gateway: 10.0.0.1}",
             "a route to 10.99.0.0/24 in client, among those of the topology",
         ),
+        (
+            "route: {in: client, to: default, gateway: 203.0.113.9}",
+            "a success of route (client: route default via 203.0.113.9: "
+            "Network is unreachable (Nexthop has invalid gateway))",
+        ),
+        (
+            "sysctl: {in: client, name: net.ipv4.tcp_sack, value: banana}",
+            "a success of sysctl (client: sysctl net.ipv4.tcp_sack = banana: Invalid argument)",
+        ),
+        ("passive-ftp: {data_port: 80}", "a success of passive-ftp (Address already in use)"),
         ("push: {end: server, connection: second}", "a connection 'second': no step before this one connects"),
         ("connect", "a name for the second connection: 'first' is taken"),
     ],
@@ -249,11 +274,64 @@ def test_what_was_to_be_observed_and_was_not_is_missing(
 def test_a_stimulus_that_cannot_be_applied_is_told(
     netlab: Netlab, lab_name: str, tmp_path: Path, step: str, missing: str
 ) -> None:
-    file = tmp_path / "one.yaml"
-    file.write_text(
-        f"claim: It shows.\ntopology: {TOPOLOGIES / 'kube-proxy-reset.yaml'}\nclient: client\nservice: web\n"
-        f"steps:\n  - connect\n  - {step}\n  - finish\nexpect: {{plain: completed}}\n"
-    )
-    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json")
+    done = netlab("run", with_step(tmp_path, step), "--name", lab_name, "--trials", "1", "--format", "json")
     (trial,) = json.loads(done.stdout)["trials"]
     assert (trial["missing"], done.returncode) == ([missing], 3)
+
+
+@pytest.mark.kernel
+def test_a_sysctl_that_this_kernel_lacks_is_a_skip(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    step = "sysctl: {in: client, name: net.ipv4.tcp_no_such, value: 1}"
+    done = netlab("run", with_step(tmp_path, step), "--name", lab_name, "--trials", "1")
+    assert (done.stdout, done.returncode) == ("", 77)
+    assert done.stderr.startswith("netlab: this kernel has no sysctl net.ipv4.tcp_no_such in a network namespace")
+
+
+EVERYTHING = """\
+claim: What a trial changes is given back.
+topology: {topology}
+client: client
+service: web
+payload_bytes: 200000
+steps:
+  - sysctl: {{in: client, name: net.ipv4.tcp_sack, value: 0}}
+  - route: {{in: client, to: default, gateway: 10.0.0.1}}
+  - conntrack-helper: {{in: client-node, helper: ftp, port: 21}}
+  - conntrack-helper: {{in: client-node, helper: ftp, port: 2121}}
+  - corrupt: {{in: server-node, from: server}}
+  - connect
+  - hold-back: {{link: "server-node:eth0", from: server, for_s: 60}}
+  - program: {{in: client, command: [sh, -c, "sleep 600 & true"]}}
+  - program: {{in: client, command: [sh, -c, "touch {go}; sleep 600; true"], timeout_s: 60}}
+expect:
+  plain: completed
+"""
+
+
+@pytest.mark.kernel
+def test_an_interrupted_trial_gives_everything_back(
+    netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
+) -> None:
+    for capability in ("htb", "ftp-helper"):
+        skips.skip_unless_capability(capability)
+    lab = labs.Lab(netlab, lab_name, TOPOLOGIES / "kube-proxy-reset.yaml", privilege)
+    lab.up()
+
+    def changeable() -> list[str]:
+        looks = "nft -s list tables; tc qdisc show; ip route; sysctl net.ipv4.tcp_sack; ethtool -k eth0 | grep checksum"
+        return [lab.exec(netns, "sh", "-c", f"{looks}; true") for netns in ("client", "client-node", "server-node")]
+
+    changed, running = changeable(), host.snapshot(netlab.rundir)
+    file, go = tmp_path / "everything.yaml", tmp_path / "go"
+    file.write_text(EVERYTHING.format(topology=lab.file, go=go))
+    argv = netlab.argv("run", file, "--name", lab_name, privilege)
+    with subprocess.Popen(argv, env=netlab.environment(), stderr=subprocess.PIPE, text=True) as played:
+        labs.until(lambda: go.exists() or played.poll() is not None, "the last step")
+        during = changeable()
+        played.send_signal(signal.SIGINT)
+        _, said = played.communicate(timeout=30)
+    assert (said, played.returncode) == ("netlab: interrupted\n", 130)
+    assert during != changed
+    assert changeable() == changed
+    assert host.changes(running, netlab.rundir) == ""
+    assert lab.drift() == []

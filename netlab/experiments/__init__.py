@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from netlab.conditions import Moment, conditions, is_live
+from netlab.errors import StepError
 from netlab.events import Event, InvalidReason
 from netlab.experiment import Action, Experiment
 from netlab.experiments.scene import Scene, scene
@@ -146,6 +147,9 @@ class _Trial:
                     stimuli()[step.stimulus.name].apply(stage, step.stimulus.arguments)
             except NotApplied as missing:
                 return str(missing)
+            except (StepError, OSError) as refusal:
+                assert step.stimulus is not None
+                return f"a success of {step.stimulus.name} ({_words(refusal)})"
             awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
             self._awaited += awaited
             if awaited and not self._wait(stage, awaited, step.within_s):
@@ -202,6 +206,13 @@ class _Trial:
             endpoint=cast.endpoint,
             target_port=cast.target_port,
         )
+
+
+def _words(refusal: StepError | OSError) -> str:
+    if isinstance(refusal, StepError):
+        return refusal.message
+    where = f"{refusal.filename}: " if refusal.filename else ""
+    return f"{where}{refusal.strerror or refusal}"
 
 
 def _canary(cast: Scene, namespaces: Namespaces, watch: Watch, seq: int) -> None:

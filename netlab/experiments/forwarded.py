@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from netlab.errors import LabError
+from netlab.stimuli import NotApplied
 
 if TYPE_CHECKING:
     from netlab.experiments.stage import Stage
@@ -16,7 +17,7 @@ _HEADERS_BYTES = 120
 
 def pick(stage: Stage, netns: str, end: str, table: str, statement: str) -> None:
     """Have nftables do something to the segments with payload of one end, where netns forwards them, until the trial
-    is over. LabError where it refuses.
+    is over. NotApplied where it refuses.
 
     table is the name of a table for this alone; statement is in nft's words, and comes after the match.
     """
@@ -37,6 +38,11 @@ def pick(stage: Stage, netns: str, end: str, table: str, statement: str) -> None
         with stage.namespaces.inside(netns), suppress(LabError):  # it may have been flushed
             nft(f"delete table inet {table}")
 
-    with stage.namespaces.inside(netns):
-        nft("\n".join(chain))
-    stage.undo(remove)
+    def add() -> None:
+        with stage.namespaces.inside(netns):
+            nft("\n".join(chain))
+
+    try:
+        stage.make(add, remove)
+    except LabError as error:
+        raise NotApplied(f"a rule in {netns}: {error.message}") from None

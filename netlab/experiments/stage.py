@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from types import TracebackType
 from typing import Self
 
-from netlab.errors import LabError
+from netlab import interrupts
+from netlab.errors import LabError, StepError
 from netlab.events import Event
 from netlab.experiments.connection import Connection, End, open_listener
 from netlab.experiments.scene import Scene
-from netlab.kernel import Kernel, read_sysctl
+from netlab.kernel import Kernel, no_sysctl, read_sysctl
 from netlab.model import Topology
 from netlab.netns import Namespaces
 from netlab.observe.counters import Counters
@@ -56,6 +57,12 @@ class Stage:
     def undo(self, change: Callable[[], object]) -> None:
         """Have something called when the steps are over, whatever happens."""
         self._changes.callback(change)
+
+    def make(self, make: Callable[[], object], back: Callable[[], object]) -> None:
+        """Do something that `back` undoes when the steps are over: no Ctrl-C comes between the two."""
+        with interrupts.held_back():
+            make()
+            self.undo(back)
 
     def restore(self) -> None:
         """Undo what the stimuli changed, the last change first; the connections stay."""
@@ -127,8 +134,16 @@ class Stage:
         """Carry out steps in a namespace, as `up` does, and those of `back` when the trial is over. StepError."""
         with self.namespaces.inside(netns):
             indexes = {(netns, name): index for index, name in socket.if_nameindex()}
-        self.undo(lambda: Kernel(self.namespaces, indexes).apply(back))
+        made = False
+
+        def undo() -> None:
+            # What was made in part only is given back as far as it goes: why it failed is what is to be told.
+            with nullcontext() if made else suppress(StepError):
+                Kernel(self.namespaces, indexes).apply(back)
+
+        self.undo(undo)
         Kernel(self.namespaces, indexes).apply(change)
+        made = True
 
     def count(self, netns: str) -> None:
         """Begin to count in a namespace."""
@@ -141,6 +156,9 @@ class Stage:
         return self._counters[netns].grown(name)
 
     def read_sysctl(self, netns: str, key: str) -> str:
-        """A sysctl's value in a namespace; OSError where there is none of that name."""
+        """A sysctl's value in a namespace; UnsupportedError where this kernel has none of that name, or OSError."""
         with self.namespaces.inside(netns):
-            return read_sysctl(key)
+            try:
+                return read_sysctl(key)
+            except FileNotFoundError:
+                raise no_sysctl(key) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from netlab.errors import LabError
@@ -36,18 +37,19 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
         with stage.namespaces.inside(netns):
             nft(commands)
 
+    def remove() -> None:
+        with suppress(LabError):  # another such step has removed it already
+            load(f"delete table inet {_TABLE}")
+
     try:
-        load(_table(arguments["helper"], arguments["port"]))
+        stage.make(lambda: load(_table(arguments["helper"], arguments["port"])), remove)
     except LabError as error:
         raise NotApplied(f"conntrack's helper {arguments['helper']} in {netns}: {error.message}") from None
-    stage.undo(lambda: load(f"delete table inet {_TABLE}"))
 
 
 def _table(helper: str, port: int) -> str:
     """A chain after conntrack has found the entry (-200), and before the destination is translated (-100)."""
     return f"""
-add table inet {_TABLE}
-delete table inet {_TABLE}
 table inet {_TABLE} {{
   ct helper reads-along {{ type "{helper}" protocol tcp; }}
   chain first {{

@@ -30,7 +30,7 @@ _TABLE = "netlab_corrupt"
 
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
-    """Add the rule, and have the sender's interfaces leave checksums to the host; LabError or OSError if refused."""
+    """Add the rule, and have the sender's interfaces leave checksums to the host; NotApplied where nftables refuses."""
     from netlab.experiments.forwarded import pick
 
     scene, every = stage.scene, arguments.get("every", EVERY)
@@ -52,11 +52,11 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
 def _compute(stage: Stage, netns: str, ifname: str) -> None:
     from netlab.ethtool import computes_checksums, set_computes_checksums
 
-    def give_back() -> None:
+    def let_compute(on: bool) -> None:
         with stage.namespaces.inside(netns):
-            set_computes_checksums(ifname, True)
+            set_computes_checksums(ifname, on)
 
     with stage.namespaces.inside(netns):
-        if computes_checksums(ifname):
-            set_computes_checksums(ifname, False)
-            stage.undo(give_back)
+        computes = computes_checksums(ifname)
+    if computes:
+        stage.make(lambda: let_compute(False), lambda: let_compute(True))

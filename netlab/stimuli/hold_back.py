@@ -47,8 +47,9 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     from netlab.experiments.forwarded import pick
 
     netns, _, ifname = arguments["link"].partition(":")
+    taken = NotApplied(f"an interface without a qdisc of its own: {netns}:{ifname} has one")
     if any(each.qdisc for each in stage.topology.interfaces() if (each.netns, each.ifname) == (netns, ifname)):
-        raise NotApplied(f"an interface without a qdisc of its own: {netns}:{ifname} has one")
+        raise taken
     named = {"connection": arguments["connection"]} if "connection" in arguments else {}
     seq, _ = next_numbers(stage.end(arguments["from"], **named).socket)
     first = (seq + arguments.get("after_bytes", 0)) & 0xFFFFFFFF
@@ -57,10 +58,16 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
         with stage.namespaces.inside(netns):
             tc.delete_root(index)
 
+    def add() -> None:
+        with stage.namespaces.inside(netns):
+            tc.add_slow_class(index, _FILLER_BYTES / arguments.get("for_s", FOR_S))
+
     with stage.namespaces.inside(netns):
         index = socket.if_nametoindex(ifname)
-        tc.add_slow_class(index, _FILLER_BYTES / arguments.get("for_s", FOR_S))
-    stage.undo(remove)
+    try:
+        stage.make(add, remove)
+    except FileExistsError:
+        raise taken from None
     # The second in that range finds the count at 1: it passes, as a copy of the first does.
     match = f"tcp sequence {{ {_range(first)} }} numgen inc mod {_FAR} 0"
     pick(stage, netns, arguments["from"], _TABLE, f"{match} meta priority set {tc.SLOW_CLASS}")

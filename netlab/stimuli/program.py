@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.words import NETNS
@@ -15,7 +16,7 @@ from netlab.topology.shapes import Command, Fields, Key, Seconds
 if TYPE_CHECKING:
     from netlab.experiments.stage import Stage
 
-DOC = "a program runs in a namespace to its end; it must exit with 0"
+DOC = "a program runs in a namespace to its end; it must exit with 0; what it leaves running ends with the trial"
 TIMEOUT_S = 10.0
 ARGUMENTS = Fields(
     {
@@ -30,24 +31,41 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Run it, as `netlab exec` does; NotApplied where it can't be run, fails, or takes too long."""
     netns, argv, timeout_s = arguments["in"], arguments["command"], arguments.get("timeout_s", TIMEOUT_S)
     what = f"`{' '.join(argv)}` in {netns}"
-    status: list[int] = []
     with tempfile.TemporaryFile() as output:
-        pid = stage.namespaces.spawn(netns, argv, os.environ, output.fileno())
-
-        def ended() -> bool:
-            found, wait_status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                status.append(os.waitstatus_to_exitcode(wait_status))
-            return bool(found)
-
-        try:
-            if not stage.wait(ended, timeout_s):
-                raise NotApplied(f"the end of {what}, within {timeout_s:g} s")
-        finally:
-            if not status:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        pid = _start(stage, netns, argv, output.fileno())
+        if not stage.wait(lambda: _status(pid) is not None, timeout_s):
+            raise NotApplied(f"the end of {what}, within {timeout_s:g} s")
+        status = _status(pid)
         output.seek(0)
         words = output.read().decode(errors="replace").strip().splitlines()
-    if status[0]:
-        raise NotApplied(f"a success of {what}: it ended with {status[0]}{f': {words[-1]}' if words else ''}")
+    if status:
+        raise NotApplied(f"a success of {what}: it ended with {status}{f': {words[-1]}' if words else ''}")
+
+
+def _start(stage: Stage, netns: str, argv: tuple[str, ...], output: int) -> int:
+    """Begin it in a process group of its own, which is killed when the trial is over."""
+    pid = 0
+
+    def spawn() -> None:
+        nonlocal pid
+        pid = stage.namespaces.spawn(netns, argv, os.environ, output, leads=True)
+
+    def end() -> None:
+        os.kill(pid, signal.SIGKILL)  # it may not lead its group yet
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    stage.make(spawn, end)
+    return pid
+
+
+def _status(pid: int) -> int | None:
+    """Its exit code, minus the number of the signal that ended it; None while it runs.
+
+    It is waited for at the trial's end only: until then no other process group can have its number.
+    """
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
