@@ -3,6 +3,7 @@ modes, and a machine without the programs."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -119,6 +120,31 @@ def test_from_one_loader_or_mode_to_another(lab: labs.Lab) -> None:
         assert changes(lab, *settings) == said
         assert (fetch(lab, "10.96.0.1"), fetch(lab, "[fd00:96::1]")) == ("200", "200")
         assert lab.drift() == []
+
+
+@pytest.mark.kernel
+def test_iptables_of_before_nf_tables(lab: labs.Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It locks a file that only the host's root may open, and who is none may not list its tables."""
+    legacy = shutil.which("iptables-legacy", path="/usr/sbin:/sbin")
+    if legacy is None:
+        pytest.skip("needs the program iptables-legacy")
+    probe = [*("unshare", "--user", "--map-root-user", "--net"), "env", "XTABLES_LOCKFILE=/dev/null", legacy]
+    done = subprocess.run([*probe, "-t", "nat", "-L"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"iptables-legacy: {done.stderr.strip()}")
+    for program in ("iptables", "ip6tables"):
+        for name in (f"{program}-restore", f"{program}-save"):
+            (tmp_path / name).symlink_to(Path(legacy).resolve())
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lab.up()
+    assert "-j KUBE-SVC-LOLE4ISW44XBNF3G\n" in saved(lab)
+    assert "KUBE-" not in lab.exec("node", "nft", "list", "ruleset")
+    assert (fetch(lab, "10.96.0.1"), fetch(lab, "[fd00:96::1]")) == ("200", "200")
+    assert lab.drift() == []
+    assert changes(lab, "--set", "kube_proxy.load_with=libnftables") == [*BOTH_REMOVED, "node: kube-proxy's rules"]
+    assert "KUBE-" not in saved(lab)
+    assert (fetch(lab, "10.96.0.1"), fetch(lab, "[fd00:96::1]")) == ("200", "200")
+    assert lab.drift() == []
 
 
 @pytest.mark.kernel
