@@ -33,7 +33,8 @@ class Recent(NamedTuple):
     """A list of sources and when each was last seen, as xt_recent keeps them by name.
 
     With within_s a packet matches whose source was seen no more than so many seconds ago; without, any packet does,
-    and its source is seen now.
+    and its source is seen now. Beyond 100 sources (its parameter ip_list_tot) xt_recent forgets the one that it has not
+    seen for longest; a set of nftables holds 65,535, where nft is told no other size.
     """
 
     name: str
