@@ -135,7 +135,7 @@ def test_iptables_of_before_nf_tables(lab: labs.Lab, tmp_path: Path, monkeypatch
     for program in ("iptables", "ip6tables"):
         for name in (f"{program}-restore", f"{program}-save"):
             (tmp_path / name).symlink_to(Path(legacy).resolve())
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}:/usr/sbin:/sbin")
     lab.up()
     assert "-j KUBE-SVC-LOLE4ISW44XBNF3G\n" in saved(lab)
     assert "KUBE-" not in lab.exec("node", "nft", "list", "ruleset")
