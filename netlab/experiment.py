@@ -25,6 +25,9 @@ WITHIN_S = 2.0
 
 PAYLOAD_BYTES = 1_000_000
 
+FIRST = "first"
+"""The name of the connection under study: the one that a document's `connect` makes without naming it."""
+
 
 class Action(NamedTuple):
     """A verb and its arguments, as plain values: a stimulus, or a condition that is to be observed."""
@@ -91,9 +94,10 @@ class Experiment(NamedTuple):
                     return outcome
         return None
 
-    def plays(self, stimulus: str) -> bool:
-        """Whether a step has that stimulus."""
-        return any(step.stimulus is not None and step.stimulus.name == stimulus for step in self.steps)
+    def plays(self, stimulus: str, connection: str | None = None) -> bool:
+        """Whether a step has that stimulus, on the connection of that name if there is one."""
+        played = [step.stimulus for step in self.steps if step.stimulus is not None and step.stimulus.name == stimulus]
+        return any(connection in (None, each.arguments.get("connection", FIRST)) for each in played)
 
     def observes(self, condition: str) -> tuple[Mapping[str, Any], ...]:
         """The arguments of that condition wherever a step asks for it."""

@@ -195,15 +195,17 @@ class Result:
         return Conclusion.REPRODUCED if self.count(Outcome.RESET) else Conclusion.NOT_REPRODUCED
 
     def exit_code(self, expect: str | None = None) -> int:
-        """0 as expected, 1 otherwise, 3 inconclusive, whatever was expected.
+        """0 as expected, 1 otherwise, 3 where a trial was inconclusive, whatever was expected.
 
         Expected is `expect` if given, else that each trial has the document's outcome; where it says nothing, that the
-        reset is reproduced without fixes and not with one.
+        reset is reproduced without fixes and not with one. A stalled trial tells the document's expectation alone.
         """
-        if self.result is Conclusion.INCONCLUSIVE:
+        if not self.trials or self.count(Outcome.INCONCLUSIVE):
             return 3
         if expect is None and self.expected is not None:
             return 0 if self.count(self.expected) == len(self.trials) else 1
+        if self.result is Conclusion.INCONCLUSIVE:
+            return 3
         return 0 if self.result == (expect or self._usual()) else 1
 
     def _usual(self) -> Conclusion:
@@ -238,11 +240,9 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         outcome, missing, evidence = Outcome.INCONCLUSIVE, f"{missing_link} ({sign})", chain
     elif proof.missing:
         outcome, missing, evidence = Outcome.INCONCLUSIVE, proof.missing, _merge(_request(events), proof.evidence)
-    elif not observed.transfers:
-        outcome, missing, evidence = Outcome.COMPLETED, "", _merge(_request(events), proof.evidence)
     else:
         outcome, missing = _transfer(observed, events)
-        fate = _fate(events, proof.evidence)
+        fate = _fate(events, proof.evidence) if observed.transfers else ()
         told = [piece.event for piece in fate]
         seen = tuple(piece for piece in proof.evidence if piece.event not in told)
         evidence = _merge(_request(events), seen) + fate
@@ -473,12 +473,14 @@ def _has_bad_checksum(events: FlowEvents, reply: Packet) -> bool:
 
 
 def _transfer(observed: Observed, events: FlowEvents) -> tuple[Outcome, str]:
-    """Whether the client got it all, once it is clear that the stimulus took place and nothing was reset."""
+    """Whether the client got all it was to get, once it is clear that the stimulus took place and nothing was reset."""
     flow, got = events.flow, f"{observed.bytes_received:,} of {observed.payload_bytes:,} bytes"
     for event in events.sockets:
         if event.kind is SocketEventKind.ERROR:
             name = errno.errorcode.get(event.errno, str(event.errno))
-            return Outcome.INCONCLUSIVE, f"a cause for {name} at the socket in {flow.server}: {got} had arrived"
+            return Outcome.INCONCLUSIVE, f"a cause for {name} at the socket in {event.netns}: {got} had arrived"
+    if not observed.transfers:
+        return Outcome.COMPLETED, ""
     if not observed.intact:
         return Outcome.INCONCLUSIVE, f"the right bytes: the client got {got}, not all as they were sent"
     if not observed.ended:

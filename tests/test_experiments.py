@@ -335,3 +335,23 @@ def test_an_interrupted_trial_gives_everything_back(
     assert changeable() == changed
     assert host.changes(running, netlab.rundir) == ""
     assert lab.drift() == []
+
+
+@pytest.mark.kernel
+def test_a_reset_is_told_where_it_is_the_last_that_happens(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    for capability in ("raw-sockets", "tcp-repair"):
+        skips.skip_unless_capability(capability)
+    file = with_step(tmp_path, "craft-segment: {from: server, offset: 1000000}")
+    file.write_text(file.read_text().replace("  - finish\n", "").replace("completed", "reset"))
+    done = netlab("run", file, "--name", lab_name, "--trials", "5", "--format", "json")
+    assert [trial["outcome"] for trial in json.loads(done.stdout)["trials"]] == ["reset"] * 5
+    assert done.returncode == 0
+
+
+@pytest.mark.kernel
+def test_only_the_connection_under_study_can_stall(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    file = with_step(tmp_path, "connect: {connection: second}")
+    file.write_text(file.read_text().replace("- finish", "- finish: {connection: second}"))
+    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json")
+    (trial,) = json.loads(done.stdout)["trials"]
+    assert (trial["outcome"], trial["missing"], done.returncode) == ("completed", [], 0)

@@ -329,12 +329,13 @@ def test_a_trace_of_a_reset_forbids_completed() -> None:
     )
 
 
-def test_an_error_without_a_cause_is_inconclusive() -> None:
+@pytest.mark.parametrize("transfers", [True, False])
+def test_an_error_without_a_cause_is_inconclusive(transfers: bool) -> None:
     events = story.accepted()
-    events["timeout"] = story.error(90, "server", errno.ETIMEDOUT)
-    assert judge(events).missing == (
-        "a cause for ETIMEDOUT at the socket in server: 10,000 of 10,000 bytes had arrived",
-    )
+    events["timeout"] = story.error(90, "client", errno.ETIMEDOUT)
+    trial = judge(events, transfers=transfers)
+    assert trial.outcome is Outcome.INCONCLUSIVE
+    assert trial.missing == ("a cause for ETIMEDOUT at the socket in client: 10,000 of 10,000 bytes had arrived",)
 
 
 @pytest.mark.parametrize("events", [story.reset(), story.accepted()], ids=["reset", "accepted"])
@@ -408,6 +409,25 @@ def test_one_trial_without_proof_leaves_the_result_open(outcomes: list[Outcome],
 )
 def test_exit_codes(outcome: Outcome, fixes: tuple[str, ...], expect: str | None, code: int) -> None:
     assert result(outcome, fixes=fixes).exit_code(expect) == code
+
+
+@pytest.mark.parametrize(
+    ("expected", "outcomes", "expect", "code"),
+    [
+        (COMPLETED, [COMPLETED, COMPLETED], None, 0),
+        (COMPLETED, [COMPLETED, STALLED], None, 1),
+        (RESET, [STALLED], None, 1),
+        (RESET, [STALLED], "not-reproduced", 3),
+        (STALLED, [STALLED], None, 0),
+        (STALLED, [STALLED, RESET], None, 1),
+        (STALLED, [STALLED, INCONCLUSIVE], None, 3),
+        (RESET, [], None, 3),
+    ],
+)
+def test_exit_codes_of_what_a_document_expects(
+    expected: Outcome, outcomes: list[Outcome], expect: str | None, code: int
+) -> None:
+    assert replace(result(*outcomes), expected=expected).exit_code(expect) == code
 
 
 # --- the window's arithmetic -----------------------------------------------------------------------------------------

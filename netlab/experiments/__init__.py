@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from netlab.conditions import Moment, conditions, is_live
 from netlab.errors import StepError
 from netlab.events import Event, InvalidReason
-from netlab.experiment import Action, Experiment
+from netlab.experiment import FIRST, Action, Experiment
 from netlab.experiments.scene import Scene, scene
-from netlab.experiments.stage import FIRST, Stage
+from netlab.experiments.stage import Stage
 from netlab.flow import CANARY_PORT, Flow, FlowEvents
 from netlab.judge import Evidence, Observed, Proof, Result, TrialResult, judge_trial
 from netlab.model import Topology
@@ -111,6 +111,7 @@ class _Trial:
             flow = self._flow(stage)
             stage.restore()
             _canary(cast, self._namespaces, self._watch, self._canaries[1])
+            stage.pump()  # what came before the canary may have ended a connection that nobody has looked at since
             duration_s = time.monotonic() - started
             self._recorder.note_counters()
             events, lost = self._recorder.take()
@@ -130,7 +131,7 @@ class _Trial:
             failed=failed,
             dead=self._watch.dead,
             connects=experiment.plays("connect"),
-            transfers=experiment.plays("finish"),
+            transfers=experiment.plays("finish", FIRST),
             since_ns=first.began_ns if first else 0,
         )
         return judge_trial(observed, lambda seen: self._proof(events, seen))

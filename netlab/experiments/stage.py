@@ -14,6 +14,7 @@ from typing import Self
 from netlab import interrupts
 from netlab.errors import LabError, StepError
 from netlab.events import Event
+from netlab.experiment import FIRST
 from netlab.experiments.connection import Connection, End, open_listener
 from netlab.experiments.scene import Scene
 from netlab.kernel import Kernel, no_sysctl, read_sysctl
@@ -23,10 +24,6 @@ from netlab.observe.counters import Counters
 from netlab.observe.watch import Watch
 from netlab.steps import Step
 from netlab.stimuli import NotApplied
-
-FIRST = "first"
-"""The name of the connection under study: the one that a document's `connect` makes without naming it."""
-
 
 class Stage:
     """One trial's stage. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
