@@ -14,15 +14,14 @@ from enum import StrEnum
 from itertools import pairwise
 from textwrap import wrap
 
+from netlab.entries import turns
 from netlab.errors import LabError, UsageError
 from netlab.events import (
     ACK,
     FIN,
     RST,
     SYN,
-    ConntrackEvent,
     Direction,
-    EntryChange,
     SocketEvent,
     SocketEventKind,
     flag_names,
@@ -31,7 +30,7 @@ from netlab.events import (
 from netlab.flow import Flow
 from netlab.lives import Life, lives
 from netlab.model import Address
-from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline, ends
+from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline
 from netlab.window import ANEW, BAD_CHECKSUM, CheckName, CtOutcome, Failure
 
 
@@ -228,7 +227,7 @@ class _Story:
             text = f"the socket in {error.netns} has ECONNRESET, and no RST was seen that came to it"
             return [Step(text, None, error.time_ns)]
         cause = self._cause(rst)
-        steps = [*self._stale(), *self._expired(rst), *self._began(cause)] if cause else []
+        steps = _in_time(self._turns(rst.time_ns), [*self._stale(), *self._began(cause)]) if cause else []
         steps.append(self._rst(rst, cause))
         checks = [check for check in rst.checks if check.invalid]
         if checks:
@@ -284,17 +283,12 @@ class _Story:
             for event in _sockets(self.timeline, self.flow, SocketEventKind.STALE_WINDOW)
         ]
 
-    def _expired(self, rst: Journey) -> list[Step]:
-        """The end of the connection's conntrack entry, where it came before the RST."""
-        flow = self.flow
-        client = (flow.client_address, flow.client_port, flow.vip, flow.port)
-        for event in self.timeline.events:
-            if not isinstance(event, ConntrackEvent) or event.change is not EntryChange.DESTROY:
-                continue
-            if ends(event.tuple_orig) == client and event.time_ns <= rst.time_ns:
-                text = f"conntrack on {event.netns} deletes the connection's entry, and its translation with it"
-                return [Step(text, None, event.time_ns)]
-        return []
+    def _turns(self, until_ns: int | None) -> list[Step]:
+        """What became of the connection's conntrack entries up to then; the answered packet's own is told with it."""
+        found = turns(self.flow, self.timeline.events)
+        steps = [Step(turn.text, None, self.timeline.moment(turn.event)) for turn in found if not turn.adopts_answer]
+        own = [step for step in steps if self.life.has(step.time_ns or 0)]
+        return [step for step in own if until_ns is None or (step.time_ns or 0) <= until_ns]
 
     def _began(self, cause: Journey) -> list[Step]:
         """The packet that was answered by a RST, and why it was."""
@@ -344,7 +338,13 @@ class _Story:
                     continue
             if margin := self._margin(check):
                 steps.append(Step(margin, journey.number))
-            steps.append(Step(self._conntrack(check), journey.number, check.checked.packet.time_ns))
+            text = self._conntrack(check)
+            if check.invalid and not check.reasons and not check.checked.log:
+                found = ", but a rule found it so" if journey.called_invalid(check.netns) else ""
+                text = f"conntrack on {check.netns}: INVALID ({check.checked.note}), which it doesn't log{found}"
+                steps.append(Step(text, journey.number))
+                continue
+            steps.append(Step(text, journey.number, check.checked.packet.time_ns))
         seen = {check.netns for check in journey.checks}
         for reason in journey.reasons:
             if reason.netns not in seen:
@@ -456,6 +456,7 @@ class _Story:
         for journey in again[:1]:
             text = f"#{odd[0].number}'s data is sent again as #{journey.number}, which {_whither(journey)}"
             steps.append(Step(text, journey.number, journey.time_ns))
+        steps = _in_time(self._turns(completed_ns), steps)
         if completed_ns is not None:
             steps.append(Step("the server's FIN reaches the client, after all that came before it", None, completed_ns))
         elif self.journeys:
@@ -565,6 +566,18 @@ class _Story:
         return notes
 
 
+def _in_time(more: Sequence[Step], steps: Sequence[Step]) -> list[Step]:
+    """The steps with some more, each of which has a time, in their places: before what is as late or later."""
+    left, merged = list(more), []
+    for index, step in enumerate(steps):
+        # What has no time belongs to the step after it.
+        time_ns = next((later.time_ns for later in steps[index:] if later.time_ns is not None), None)
+        while left and time_ns is not None and (left[0].time_ns or 0) <= time_ns:
+            merged.append(left.pop(0))
+        merged.append(step)
+    return merged + left
+
+
 def _invalid(journey: Journey) -> bool:
     """Whether a packet was INVALID somewhere: by the model, by the rules, or by what is logged where it can't tell."""
     said = any(check.checked.outcome is CtOutcome.UNMODELLED and check.reasons for check in journey.checks)
@@ -575,7 +588,15 @@ def _invalid(journey: Journey) -> bool:
 
 def _outside(journey: Journey) -> bool:
     """Whether a packet was out of the window somewhere, and let pass."""
-    return any(check.checked.failure is not None or check.reasons for check in journey.checks)
+    return any(
+        (check.checked.failure is not None and not _unchecked(check)) or check.reasons for check in journey.checks
+    )
+
+
+def _unchecked(check: NodeCheck) -> bool:
+    """Whether conntrack holds no window against the sender's packets, since it found the connection in mid-stream."""
+    before = check.checked.state_before
+    return before is not None and before.side(check.checked.direction).be_liberal
 
 
 def _whither(journey: Journey) -> str:

@@ -36,12 +36,15 @@ from netlab.events import (
     Segment,
     SocketEvent,
     SocketEventKind,
+    TraceStep,
     Witness,
 )
 from netlab.flow import CANARY_PORT, Flow, FlowEvents, Leg
 
 _ADOPTION_NS = 100_000_000
 """How much later than its packet an entry's event may be stamped where the kernel doesn't stamp it."""
+
+_UNLOGGED = "a rule found it INVALID; conntrack logged no reason"
 
 _Z_95 = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
@@ -419,10 +422,10 @@ def _why_untranslated(events: FlowEvents, departure: Packet, arrival: Packet) ->
     for verdict in events.verdicts(node):
         same = verdict.segment is not None and verdict.segment.same_data(reply)
         if same and verdict.time_ns >= departure.time_ns:
-            return Evidence(Link.INVALID, verdict, "a rule found it INVALID; conntrack logged no reason")
+            return Evidence(Link.INVALID, verdict, _UNLOGGED)
     for entry in events.adopted(node):
         if entry.time_ns <= departure.time_ns + _ADOPTION_NS:
-            note = "conntrack had no entry, and made one for it: a connection that the server began, without NAT"
+            note = "it had no entry, and made one for this, as for a connection that the server begins: without NAT"
             return Evidence(Link.ADOPTED, entry, note)
     return None
 
@@ -513,6 +516,8 @@ def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence,
     reasons = [_reason(events, node, departure.segment, departure.time_ns, until_ns) for node in nodes]
     fate = [] if any(piece.link is Link.REPLY for piece in evidence) else [Evidence(Link.REPLY, departure)]
     fate += [Evidence(Link.INVALID, reason) for reason in reasons if reason is not None]
+    if not any(reasons):
+        fate += [Evidence(Link.INVALID, piece.event, _UNLOGGED) for piece in evidence if _is_verdict(events, piece)]
     ways = ((Leg.VIP_TO_CLIENT, Link.REPLY_TRANSLATED), (Leg.ENDPOINT_TO_CLIENT, Link.REPLY_UNTRANSLATED))
     for leg, link in ways:
         arrivals = events.packets(flow.client, Direction.IN, leg)
@@ -525,6 +530,11 @@ def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence,
     return tuple(fate)
 
 
+def _is_verdict(events: FlowEvents, piece: Evidence) -> bool:
+    """Whether it is a rule's finding that a packet is INVALID."""
+    return isinstance(piece.event, TraceStep) and piece.event in events.verdicts(piece.event.netns)
+
+
 def _departure(events: FlowEvents, evidence: tuple[Evidence, ...]) -> Packet | None:
     """The reply in the evidence as it left the server: the evidence itself, or what a reason in it speaks of."""
     for piece in evidence:
@@ -532,9 +542,12 @@ def _departure(events: FlowEvents, evidence: tuple[Evidence, ...]) -> Packet | N
             return piece.event
     sent = events.packets(events.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
     for piece in evidence:
-        if isinstance(piece.event, InvalidReason):
+        told = piece.event.segment if isinstance(piece.event, InvalidReason | TraceStep) else None
+        if told is not None:
             before_ns = piece.event.time_ns + REASON_ACCURACY_NS
-            same = [p for p in sent if p.time_ns < before_ns and p.segment.same_packet(piece.event.segment)]
+            # A trace has only the beginning of the TCP header.
+            same_as = told.same_packet if isinstance(piece.event, InvalidReason) else told.same_data
+            same = [packet for packet in sent if packet.time_ns < before_ns and same_as(packet.segment)]
             if same:
                 return same[-1]
     return None
@@ -545,9 +558,11 @@ def _merge(chain: tuple[Evidence, ...], proof: tuple[Evidence, ...]) -> tuple[Ev
     chain_has_reply = any(piece.link is Link.REPLY for piece in chain)
     pieces = []
     for piece in chain:
-        same = [proven for proven in proof if proven.event == piece.event]
+        same = [proven for proven in proof if proven.event == piece.event and proven.link is not Link.OBSERVED]
         pieces.append(same[0] if same else piece)
-    pieces += [piece for piece in proof if not (chain_has_reply and piece.link is Link.REPLY)]
+    told = [piece.event for piece in chain]
+    others = (piece for piece in proof if piece.event not in told)
+    pieces += [piece for piece in others if not (chain_has_reply and piece.link is Link.REPLY)]
     return tuple(sorted(pieces, key=lambda piece: piece.event.time_ns))
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import bisect
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
@@ -30,6 +30,7 @@ from netlab.events import (
     ConntrackEvent,
     DatagramPacket,
     Direction,
+    EntryChange,
     Event,
     InvalidReason,
     Packet,
@@ -151,10 +152,7 @@ class Journey:
 
     def called_invalid(self, netns: str) -> bool:
         """Whether the kernel's rules saw it as INVALID there: it matched `ct state invalid` on its way."""
-        return any(
-            (step.netns, step.table) == (netns, TRACE_TABLE) and step.chain.startswith(TRACE_INVALID_CHAIN)
-            for step in self.trace
-        )
+        return _called_invalid(self.trace, netns)
 
     @property
     def untranslated(self) -> bool:
@@ -172,7 +170,8 @@ class Timeline:
     passages are the packets without TCP. events are all of its events by time. loose are reasons about packets of these
     flows that no interface saw.
     unheld says of which namespaces the kernel's log was not compared with the model, and why. own_tables are those of
-    the topology's own, by namespace, family and name.
+    the topology's own, by namespace, family and name. noticed are the entries that had run out when a packet came, with
+    the packet's arrival: conntrack tells of their end only then, a little later.
     """
 
     recording: Recording
@@ -184,6 +183,11 @@ class Timeline:
     unheld: tuple[str, ...] = ()
     passages: tuple[Passage, ...] = ()
     own_tables: frozenset[tuple[str, str, str]] = frozenset()
+    noticed: Mapping[ConntrackEvent, int] = field(default_factory=dict)
+
+    def moment(self, event: ConntrackEvent) -> int:
+        """When conntrack told of it, or the arrival of the packet that made it notice."""
+        return self.noticed.get(event, event.time_ns)
 
     @cached_property
     def _of(self) -> dict[Flow, list[Journey]]:
@@ -205,6 +209,13 @@ class Timeline:
             if isinstance(event, ConntrackEvent) and event.tuple_master and ends(event.tuple_master) in legs
         }
         return [other for other in self.flows if headers & other.legs().keys()]
+
+
+def _called_invalid(trace: Iterable[TraceStep], netns: str) -> bool:
+    return any(
+        (step.netns, step.table) == (netns, TRACE_TABLE) and step.chain.startswith(TRACE_INVALID_CHAIN)
+        for step in trace
+    )
 
 
 def ends(packet: Segment | Tuple) -> Ends:
@@ -248,7 +259,8 @@ def _build(recording: Recording) -> Timeline:
     _tell_ambiguous(drafts)
     loose = _attach_reasons(drafts, events, tracks)
     _attach_traces(drafts, events, tracks)
-    disagreements, unheld = _check(recording, topology, drafts, events, flows, helped)
+    noticed: dict[ConntrackEvent, int] = {}
+    disagreements, unheld = _check(recording, topology, drafts, events, flows, helped, noticed)
     _find_copies(drafts)
     return Timeline(
         recording,
@@ -260,6 +272,7 @@ def _build(recording: Recording) -> Timeline:
         tuple(unheld),
         tuple(passages),
         _own_tables(topology),
+        noticed,
     )
 
 
@@ -646,8 +659,12 @@ def _check(
     events: Sequence[Event],
     flows: Sequence[Flow],
     helped: Set[tuple[int, str]],
+    noticed: dict[ConntrackEvent, int],
 ) -> tuple[list[tuple[int, Disagreement]], list[str]]:
-    """Follow each flow with the model on each node that tracks it; and hold it against what the kernel logged."""
+    """Follow each flow with the model on each node that tracks it; and hold it against what the kernel logged.
+
+    What the Timeline has of that name is put into `noticed`.
+    """
     entries: dict[str, list[ConntrackEvent]] = defaultdict(list)
     tracking = {flow.node for flow in flows}
     for event in events:
@@ -677,7 +694,7 @@ def _check(
             if (index, netns) in helped:
                 unheld.append(f"{netns}: a helper rewrites what {flows[index].client_address} sends and gets there")
                 continue
-            pairs = _follow(flows[index], theirs, netns, rules, mine.get(index, []))
+            pairs = _follow(flows[index], theirs, netns, rules, mine.get(index, []), noticed)
             numbers = {id(check.packet): draft.number for draft, check, _ in pairs}
             found += [
                 (numbers[id(differs.packet)], differs)
@@ -700,7 +717,12 @@ def _by_flow(entries: Iterable[ConntrackEvent], flows: Sequence[Flow]) -> dict[i
 
 
 def _follow(
-    flow: Flow, drafts: Iterable[_Draft], netns: str, rules: Rules, entries: Sequence[ConntrackEvent]
+    flow: Flow,
+    drafts: Iterable[_Draft],
+    netns: str,
+    rules: Rules,
+    entries: Sequence[ConntrackEvent],
+    noticed: dict[ConntrackEvent, int],
 ) -> list[tuple[_Draft, Checked, Sequence[InvalidReason]]]:
     arrivals: list[tuple[Packet, _Draft]] = []
     for draft in drafts:
@@ -715,7 +737,11 @@ def _follow(
         for packet, draft in arrivals
     ]
     sound = [packet for packet, _, here in heard if not any(map(_tells_bad_checksum, here))]
-    checked = iter(window.follow(flow, sound, rules, entries, whole=whole))
+    noticed.update(
+        {entry: arrival.time_ns for entry in entries if (arrival := _finder(entry, netns, arrivals, entries))}
+    )
+    in_step = [replace(entry, time_ns=noticed[entry]) if entry in noticed else entry for entry in entries]
+    checked = iter(window.follow(flow, sound, rules, in_step, whole=whole))
     pairs: list[tuple[_Draft, Checked, Sequence[InvalidReason]]] = []
     for packet, draft, here in heard:
         bad = next(filter(_tells_bad_checksum, here), None)
@@ -723,6 +749,35 @@ def _follow(
         draft.checks.append(NodeCheck(netns, check, here))
         pairs.append((draft, check, here))
     return pairs
+
+
+def _finder(
+    entry: ConntrackEvent,
+    netns: str,
+    arrivals: Sequence[tuple[Packet, _Draft]],
+    entries: Iterable[ConntrackEvent],
+) -> Packet | None:
+    """The packet whose look-up ended an entry that had run out; None where it ended otherwise."""
+
+    def came_by(time_ns: int) -> int:
+        return bisect.bisect_right(arrivals, time_ns, key=lambda arrival: arrival[0].time_ns)
+
+    orig, reply, came = entry.tuple_orig, entry.tuple_reply, came_by(entry.time_ns)
+    translates = ends(orig) != (reply.dst, reply.dport, reply.src, reply.sport)
+    if entry.change is not EntryChange.DESTROY or not translates or came == 0:
+        return None
+    packet, draft = arrivals[came - 1]
+    if packet.segment.flags & SYN:  # it may reopen the connection: that ends an entry that was still there
+        return None
+    header = ends(packet.segment)
+    for new in entries:
+        mine = new.change is EntryChange.NEW and ends(new.tuple_orig) == header and new.time_ns >= entry.time_ns
+        if mine and came_by(new.time_ns) == came:
+            return packet
+    left = [parts[0] for (where, _, way), parts in draft.hops.items() if (where, way) == (netns, Direction.OUT)]
+    if left:
+        return packet if left[0].time_ns >= entry.time_ns and ends(left[0].segment) == header else None
+    return packet if _called_invalid(draft.trace, netns) else None
 
 
 def _tells_bad_checksum(reason: InvalidReason) -> bool:

@@ -17,6 +17,8 @@ from netlab.events import (
     FIN,
     PSH,
     SYN,
+    TRACE_INVALID_CHAIN,
+    TRACE_TABLE,
     ConntrackEvent,
     Direction,
     EntryChange,
@@ -163,6 +165,13 @@ class Crossings:
         step = TraceStep(time_ns, "client-node", trace_id, "ip", "filter", chain, rule, verdict, segment=about)
         self.events.append(step)
 
+    def invalid(self, at_us: int, trace_id: int, about: Segment) -> None:
+        """A rule of the observers' own found a packet INVALID on the client's node."""
+        self.trace(at_us, trace_id, TRACE_INVALID_CHAIN, "ct state invalid", "continue", about)
+        own = self.events.pop()
+        assert isinstance(own, TraceStep)
+        self.events.append(replace(own, family="inet", table=TRACE_TABLE))
+
     def socket(self, at_us: int, netns: str, code: int, connection: str = "") -> None:
         """An errno at a socket."""
         time_ns, kind = START_NS + at_us * 1000, SocketEventKind.ERROR
@@ -173,11 +182,19 @@ class Crossings:
         kind = SocketEventKind.STALE_WINDOW
         self.events.append(SocketEvent(START_NS + at_us * 1000, "server", kind, window_bytes=1 << 20, was_bytes=0))
 
-    def entry(self, at_us: int, change: EntryChange, flow: Flow = FLOW) -> None:
-        """The flow's entry on the client's node, made or ended."""
+    def entry(self, at_us: int, change: EntryChange, flow: Flow = FLOW, **fields: Any) -> None:
+        """The flow's entry on the client's node, made or ended; in mid-stream its tcp_state is "ESTABLISHED"."""
         orig = Tuple(flow.client_address, flow.client_port, flow.vip, flow.port, 6)
         reply = Tuple(flow.endpoint, flow.target_port, flow.client_address, flow.client_port, 6)
-        self.events.append(ConntrackEvent(START_NS + at_us * 1000, "client-node", change, orig, reply, ("DST_NAT",)))
+        whole = ConntrackEvent(START_NS + at_us * 1000, "client-node", change, orig, reply, ("DST_NAT",))
+        self.events.append(replace(whole, **fields))
+
+    def adopted(self, at_us: int, flow: Flow = FLOW) -> None:
+        """An entry made there for a packet of the server's in mid-stream."""
+        orig = Tuple(flow.endpoint, flow.target_port, flow.client_address, flow.client_port, 6)
+        reply = Tuple(flow.client_address, flow.client_port, flow.endpoint, flow.target_port, 6)
+        fields = {"tuple_orig": orig, "tuple_reply": reply, "status": ("CONFIRMED",), "tcp_state": "ESTABLISHED"}
+        self.entry(at_us, EntryChange.NEW, flow, **fields)
 
     def recording(self, **changes: Any) -> Recording:
         """The events as a recording of the flagship, on a kernel of 6.18, in which nothing was lost."""

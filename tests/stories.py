@@ -113,10 +113,34 @@ def aborted() -> Recording:
 def expired() -> Recording:
     """The client's window stays closed until conntrack forgets the connection; the server's next probe is new to it."""
     crossings = Crossings().filled()
-    crossings.entry(30_000_000, EntryChange.DESTROY)
     crossings.to_client(31_000_000, ACK, 2304, 5, nat=False)
+    crossings.entry(31_000_012, EntryChange.DESTROY)
+    crossings.adopted(31_000_013)
     crossings.to_server(31_000_060, RST, 5, window=0, nat=False, ip_id=0)
     return crossings.recording()
+
+
+def remade() -> Recording:
+    """Conntrack loses the entry, and makes it anew for a packet of the client's; windows don't matter any more."""
+    crossings = Crossings().opened()
+    crossings.entry(450, EntryChange.DESTROY)
+    crossings.to_server(500, PSH | ACK, 5, 1, 100)
+    crossings.entry(513, EntryChange.NEW, tcp_state="ESTABLISHED")
+    crossings.to_client(600, ACK, 1, 105, 4000)
+    crossings.to_client(700, FIN | ACK, 4001, 105)
+    return crossings.recording()
+
+
+def strict() -> Recording:
+    """With tcp_loose=0 and drop-invalid: the entry is lost, and what either end then sends is INVALID, and dropped."""
+    crossings = Crossings().opened()
+    crossings.entry(450, EntryChange.DESTROY)
+    for at_us, trace_id in ((500, 1), (200_500, 2)):
+        bad = crossings.to_client(at_us, ACK, 1, 5, 1000, hops=2)
+        crossings.invalid(at_us + 13, trace_id, bad)
+        crossings.trace(at_us + 14, trace_id, "KUBE-FORWARD", "ct state invalid drop", "drop", bad)
+    loose = ("namespaces.client-node.sysctls.net.netfilter.nf_conntrack_tcp_loose", "0")
+    return crossings.recording(fixes=("drop-invalid",), settings=(loose,))
 
 
 def corrupted() -> Recording:

@@ -28,7 +28,7 @@ EXPLAINED = Path(__file__).parent / "explained"
 FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
 STORIES = (
     *("reset", "without_log", "with_losses", "without_node", "dropped", "liberal"),
-    *("completed", "stalled", "aborted", "expired", "crowd", "corrupted", "forged", "overtaken"),
+    *("completed", "stalled", "aborted", "expired", "remade", "strict", "crowd", "corrupted", "forged", "overtaken"),
     *("reconnected", "reconnecting"),
 )
 

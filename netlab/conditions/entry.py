@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.conditions import Moment
+from netlab.entries import turns
 from netlab.events import ConntrackEvent, EntryChange, Tuple
 from netlab.experiments.words import NETNS
 from netlab.flow import Flow
@@ -60,7 +61,8 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
             and arguments.get("tcp_state", event.tcp_state) == event.tcp_state
             and arguments.get("opened_by", opener) == opener
         ):
-            return Proof((Evidence(Link.OBSERVED, event),))
+            note = next((turn.text for turn in turns(flow, moment.events) if turn.event is event), "")
+            return Proof((Evidence(Link.OBSERVED, event, note),))
     change = arguments.get("change", "change")
     state = f", in {arguments['tcp_state']}" if "tcp_state" in arguments else ""
     who = f", opened by the {arguments['opened_by']}" if "opened_by" in arguments else ""

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
+from netlab.entries import turns
 from netlab.events import (
     ACK,
     FIN,
@@ -334,7 +335,9 @@ class _Builder:
         fate.marks += [mark for mark in self._states(journey) if mark not in fate.marks]
         if journey.untranslated:
             self._bare[segment.ack] = journey.number
-            fate.notes.append(f"NAT skipped it: it reaches {flow.client} with {own} as its source")
+            adopted = any(check.checked.note.startswith("picked up") for check in journey.checks)
+            nat = "NAT has no translation for it" if adopted else "NAT skipped it"
+            fate.notes.append(f"{nat}: it reaches {flow.client} with {own} as its source")
         if not arrived:
             self._end(fate, journey, goal)
         if journey.ambiguous:
@@ -408,7 +411,11 @@ class _Builder:
         return f"{text[: bound.end()]} [{relative} here]{text[bound.end() :]}"
 
     def _remarks(self) -> Iterator[Remark]:
-        """What happened to the sockets while the trial lasted."""
+        """What became of conntrack's entries; while a trial lasted, also what happened to the sockets."""
+        for turn in turns(self._flow, self._recording.events):
+            time_ns = self._timeline.moment(turn.event)
+            if turn.event.netns in self._at and (self._trial is None or time_ns <= _until_ns(self._trial)):
+                yield Remark(time_ns, self._at[turn.event.netns], turn.text)
         if self._trial is None:
             return
         until_ns = _until_ns(self._trial)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
-from netlab.events import InvalidReason, Packet, SocketEvent, flag_names
+from netlab.events import ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
 from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
 
@@ -148,6 +148,10 @@ class _Picture:
         if stale := self._one(Link.STALE_WINDOW):
             self._row(right=[stale.note])
             self._row()
+        for piece in self._seen.get(Link.OBSERVED, []):
+            if isinstance(piece.event, ConntrackEvent) and piece.note:
+                self._row(left=[f"{piece.note}, {self._at(piece)}"])
+                self._row()
         reply = self._one(Link.REPLY)
         if reply is None:
             return
