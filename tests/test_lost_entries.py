@@ -1,0 +1,108 @@
+"""Connections whose conntrack entry is gone while both ends live: deleted, or run out. On the real kernel."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import skips
+from conftest import Netlab
+from flagship import FLAGSHIP, document
+from private_lab import PrivateLab
+
+from netlab import explain, held
+from netlab.events import ConntrackEvent, TraceStep
+from netlab.experiments.catalogue import plays
+from netlab.judge import Result, TrialResult
+from netlab.recorder import Source
+from netlab.recording import Recording
+from netlab.timeline import build
+
+pytestmark = pytest.mark.kernel
+
+NAMES = ("entry-deleted", "entry-deleted-client-first", "idle-expiry", "idle-expiry-strict")
+FIXES = (None, "drop-invalid", "be-liberal")
+
+
+@cache
+def play(name: str, fix: str | None = None) -> tuple[Result, Recording]:
+    """One trial, in which the window model agrees with the kernel."""
+    part = document(name, fix)
+    for capability in part.experiment.needs:
+        skips.skip_unless_capability(capability)
+    file = FLAGSHIP.parent / "experiments" / f"{name}.yaml"
+    (found,) = plays(file.read_text(), str(file))
+    source = Source(found.text, found.settings, (fix,) if fix else ())
+    with PrivateLab(part.topology) as namespaces:
+        result, recording = part.play(namespaces, 1, fix, source=source)
+    assert held.hold(result, recording)[1] == ()
+    return result, recording
+
+
+def links(trial: TrialResult) -> list[str]:
+    """What the evidence has beyond the request, up to the reset of either socket."""
+    return [piece.link.value for piece in trial.evidence if piece.link.value != "client-reset"][2:]
+
+
+def story(recording: Recording) -> str:
+    """How the connection's story is told, in one line."""
+    return " ".join(explain.render(explain.explain(build(recording))).split())
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("fix", FIXES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
+    result, _ = play(name, fix)
+    assert [(trial.outcome, trial.missing[1:]) for trial in result.trials] == [(result.expected, ())]
+    assert result.exit_code() == 0
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("name", ["entry-deleted", "idle-expiry"])
+def test_the_server_is_taken_for_one_who_begins(name: str) -> None:
+    result, recording = play(name)
+    (trial,) = result.trials
+    chain = ["reply", "adopted", "reply-untranslated", "rst", "rst-at-server", "server-reset"]
+    assert [link for link in links(trial) if link != "observed"] == chain
+    (adopted,) = (piece.event for piece in trial.evidence if piece.link.value == "adopted")
+    assert isinstance(adopted, ConntrackEvent)
+    assert (adopted.tuple_orig.src, adopted.tuple_orig.dst) == (trial.flow.endpoint, trial.flow.client_address)
+    assert "conntrack on client-node deletes the connection's entry, and its translation with it" in story(recording)
+    assert "conntrack on client-node has no entry for it: picked up in mid-stream" in story(recording)
+
+
+@pytest.mark.usefixtures("as_root")
+def test_nobody_is_taken_for_one_who_begins() -> None:
+    result, recording = play("idle-expiry-strict")
+    (trial,) = result.trials
+    (verdict,) = (piece.event for piece in trial.evidence if piece.link.value == "invalid")
+    assert isinstance(verdict, TraceStep)
+    assert "INVALID (mid-stream, and tcp_loose is 0), which it doesn't log, but a rule found it so" in story(recording)
+
+
+@pytest.mark.usefixtures("as_root")
+def test_the_client_gets_its_translation_anew() -> None:
+    result, recording = play("entry-deleted-client-first")
+    assert links(result.trials[0]) == ["observed", "observed", "observed"]
+    told = "-> conntrack on client-node makes an entry for a packet of client's in mid-stream, translated as a new"
+    assert told in story(recording)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_as_an_ordinary_user(name: str, netlab: Netlab, lab_name: str, rootless: None) -> None:
+    for capability in document(name).experiment.needs:
+        skips.skip_unless_capability(capability)
+    file = FLAGSHIP.parent / "experiments" / f"{name}.yaml"
+    done = netlab("run", file, "--name", lab_name, "--rootless", "--trials", "1")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+@pytest.mark.usefixtures("as_root")
+def test_an_entry_that_is_not_there_cannot_be_deleted(netlab: Netlab, lab_name: str) -> None:
+    skips.skip_unless_capability("ctnetlink-delete")
+    file = FLAGSHIP.parent / "experiments" / "entry-deleted.yaml"
+    elsewhere = ("--set", "experiment.steps.2.delete-entry.in=server-node")
+    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json", *elsewhere)
+    assert done.returncode == 3
+    assert '"an entry of the connection in server-node\'s conntrack"' in done.stdout
