@@ -25,6 +25,7 @@ from netlab.observe.watch import Watch
 from netlab.steps import Step
 from netlab.stimuli import NotApplied
 
+
 class Stage:
     """One trial's stage. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
 
