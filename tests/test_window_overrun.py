@@ -222,7 +222,7 @@ def test_a_trial_that_times_out_is_stalled_and_no_pass() -> None:
     (trial,) = result.trials
     assert (result.result, trial.outcome) == (Conclusion.INCONCLUSIVE, Outcome.STALLED)
     assert re.fullmatch(r"the end of the stream: [\d,]+ of 1,000,000 bytes in \d\.\d s", trial.missing[0])
-    assert result.exit_code() == 3
+    assert result.exit_code() == 1
 
 
 CORRUPT = """table ip corrupt {
