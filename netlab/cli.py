@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from netlab.experiments.catalogue import Play
     from netlab.judge import Result
     from netlab.lab import Done, Outcome, Wanted
-    from netlab.matrix import Column, Matrix
     from netlab.matrix.grid import Task
-    from netlab.matrix.play import Manner
     from netlab.recording import Recording
     from netlab.state import LabDirectory, LabState
     from netlab.steps import Step
@@ -625,61 +623,29 @@ def matrix(
     plays = grid.chosen(found, experiment or (), file)
     across = grid.columns(plays, fix or ())
     manner = play.Manner(trials, jobs or play.default_jobs(), root is False or (root is None and os.geteuid() != 0))
-    made = _play_matrix(plays, across, found[0].topology.name, pairs, manner, resume=resume)
+    lab_name = found[0].topology.name
+    progress = _Progress(lab_name, 0)
+
+    def look(done: int, total: int, at_work: "Sequence[Task]") -> None:
+        cells = ", ".join(f"{task.cell.experiment} with {task.cell.fix}" for task in at_work)
+        progress.show(f"{lab_name}: {done}/{total} cells; playing {cells}")
+
+    try:
+        with interrupts.as_news() as stop:
+            made = play.play(plays, across, lab_name, pairs, manner, stop, look, resume=resume)
+    finally:
+        progress.end()
+    if isinstance(made, play.Stopped):
+        kept = f"{_count(made.kept, 'cell')} of {made.playable} {'is' if made.kept == 1 else 'are'} kept"
+        kept += ": with --resume the others are played"
+        _say(f"netlab: interrupted; {kept if made.kept else 'no cell was done'}")
+        sys.exit(130)
     sys.stdout.write(as_json.render(made) if output is DataFormat.json else as_text.render(made))
     if html is not None:
         from netlab.report import matrix_html as as_html
 
         _write(html, as_html.render(made).encode())
     sys.exit(made.exit_code())
-
-
-def _play_matrix(
-    plays: "Sequence[Play]",
-    across: "Sequence[Column]",
-    name: str,
-    settings: tuple[tuple[str, str], ...],
-    manner: "Manner",
-    *,
-    resume: bool,
-) -> "Matrix":
-    """Play the table's cells. Where a signal stops it: what is done is kept, and the process ends with 130."""
-    from netlab.capabilities import probe
-    from netlab.matrix import Matrix, grid, play
-    from netlab.matrix.journal import Journal
-    from netlab.state import run_directory
-
-    capabilities = probe(dict.fromkeys(asked for each in plays for asked in each.experiment.capabilities()))
-    table = grid.grid(plays, across, capabilities)
-    inputs = play.inputs(grid.fingerprint(plays, across), manner)
-    total = len(table.tasks) + len(table.skipped)
-    progress = _Progress(name, total)
-
-    def look(done: int, at_work: "Sequence[Task]") -> None:
-        cells = ", ".join(f"{task.cell.experiment} with {task.cell.fix}" for task in at_work)
-        progress.show(f"{name}: {done}/{total} cells; playing {cells}")
-
-    with Journal(run_directory(), name, inputs, resume=resume) as journal, interrupts.as_news() as stop:
-        try:
-            cells = play.play(table, name, manner, journal, stop, look)
-        finally:
-            progress.end()
-    if cells is None:
-        kept = len(journal.cells)
-        are = f"{_count(kept, 'cell')} of {len(table.tasks)} {'is' if kept == 1 else 'are'} kept"
-        _say(f"netlab: interrupted; {f'{are}: with --resume the others are played' if kept else 'no cell was done'}")
-        sys.exit(130)
-    return Matrix(
-        lab=name,
-        kernel=os.uname().release,
-        rootless=manner.rootless,
-        settings=settings,
-        trials=manner.trials,
-        capabilities=tuple(capabilities.values()),
-        rows=table.rows,
-        columns=table.columns,
-        cells=cells,
-    )
 
 
 def _check_report_options(output: DataFormat, *, ladder: bool) -> None:

@@ -212,10 +212,15 @@ def test_a_fix_of_the_topologys_own_has_a_column() -> None:
 
 def test_what_a_table_is_known_by_changes_with_its_inputs() -> None:
     across = grid.columns(shipped(), [])
-    own = grid.fingerprint(shipped(), across)
-    assert own == grid.fingerprint(shipped(), across)
-    other = grid.fingerprint(shipped(("vars.client_window", "8192")), across[:1])
-    assert [word for word in own if own[word] != other[word]] == ["settings", "choice of fixes"]
+    own = grid.fingerprint(shipped(), across, ())
+    assert own == grid.fingerprint(shipped(), across, ())
+    other = grid.fingerprint(shipped()[:1], across[:1], (("experiment.payload_bytes", "5000"),))
+    assert [word for word in own if own[word] != other[word]] == [
+        "topology and experiments",
+        "settings",
+        "choice of experiments",
+        "choice of fixes",
+    ]
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------

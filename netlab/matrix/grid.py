@@ -6,14 +6,14 @@ Pure. What the kernel has was found out before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netlab import fixes as mitigations
 from netlab.capability import Capability
 from netlab.errors import NetlabError
 from netlab.experiment import PLAIN
-from netlab.experiments.catalogue import Play, choose
+from netlab.experiments.catalogue import Play, Settings, choose
 from netlab.experiments.scene import scene
 from netlab.matrix import Cell, Column, Row
 from netlab.model import Topology
@@ -101,17 +101,15 @@ def grid(plays: Sequence[Play], across: Sequence[Column], found: Mapping[str, Ca
     return Grid(rows, tuple(across), tuple(tasks), skipped)
 
 
-def fingerprint(plays: Sequence[Play], across: Sequence[Column]) -> dict[str, str]:
-    """What the inputs of a table are known by: a word for each kind of input."""
-    texts = [text for play in plays for text in (play.text, play.document)]
-    settings = [f"{path}={value}" for play in plays for path, value in play.settings]
+def fingerprint(plays: Sequence[Play], across: Sequence[Column], settings: Settings) -> dict[str, str]:
+    """What the inputs of a table are known by, a word for each kind. settings are those that were asked for."""
     return {
-        "topology and experiments": _digest(texts),
-        "settings": _digest(settings),
+        "topology and experiments": _digest(text for play in plays for text in (play.text, play.document)),
+        "settings": _digest(f"{path}={value}" for path, value in settings),
         "choice of experiments": " ".join(play.experiment.name for play in plays),
         "choice of fixes": " ".join(column.fix for column in across),
     }
 
 
-def _digest(texts: Sequence[str]) -> str:
+def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import netlab
 from netlab import codec, lab, playing
+from netlab.capabilities import probe
 from netlab.errors import LabError, NetlabError, UnsupportedError
+from netlab.experiments.catalogue import Play, Settings
 from netlab.judge import Outcome
-from netlab.matrix import Cell
-from netlab.matrix.grid import Grid, Task
+from netlab.matrix import Cell, Column, Matrix
+from netlab.matrix.grid import Grid, Task, fingerprint, grid
 from netlab.matrix.journal import Journal
 from netlab.matrix.pool import Pool
 from netlab.state import LabDirectory, run_directory
@@ -40,7 +42,7 @@ _JOBS_A_CPU = 3
 """A trial mostly waits; more at a time were no faster on two CPUs."""
 
 _CELL_BYTES = 128 << 20
-"""What a cell's process and its observers' rings need, well measured."""
+"""What a cell needs: some 90 MiB were seen, most of it its observers' rings."""
 
 
 def default_jobs() -> int:
@@ -50,10 +52,54 @@ def default_jobs() -> int:
     return max(1, min(_JOBS_A_CPU * len(os.sched_getaffinity(0)), available // _CELL_BYTES))
 
 
-def inputs(grid_inputs: dict[str, str], manner: Manner) -> dict[str, str]:
-    """All that a table's outcome depends on, by words: what must be the same for it to be resumed."""
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A table that was stopped: so many of its cells that can be played are kept."""
+
+    kept: int
+    playable: int
+
+
+def play(
+    plays: Sequence[Play],
+    columns: Sequence[Column],
+    name: str,
+    settings: Settings,
+    manner: Manner,
+    stop: socket.socket,
+    look: Callable[[int, int, Sequence[Task]], None],
+    *,
+    resume: bool,
+) -> Matrix | Stopped:
+    """Play each of these experiments with each of these fixes, until `stop` is readable.
+
+    name is what the labs are called after, settings what was asked by `--set`. look is called again and again with how
+    many cells are done, how many there are, and those being played. With resume, the cells that a former one has kept
+    are not played again; raises what entering a Journal raises.
+    """
+    capabilities = probe(dict.fromkeys(asked for each in plays for asked in each.experiment.capabilities()))
+    table = grid(plays, columns, capabilities)
+    inputs = {**fingerprint(plays, columns, settings), **_circumstances(manner)}
+    with Journal(run_directory(), name, inputs, resume=resume) as journal:
+        cells = _play_all(table, name, manner, journal, stop, look)
+        if cells is None:
+            return Stopped(len(journal.cells), len(table.tasks))
+    return Matrix(
+        lab=name,
+        kernel=os.uname().release,
+        rootless=manner.rootless,
+        settings=settings,
+        trials=manner.trials,
+        capabilities=tuple(capabilities.values()),
+        rows=table.rows,
+        columns=table.columns,
+        cells=cells,
+    )
+
+
+def _circumstances(manner: Manner) -> dict[str, str]:
+    """What else must be the same for a table to be resumed, by words."""
     return {
-        **grid_inputs,
         "number of trials": str(manner.trials),
         "kind of lab": "rootless" if manner.rootless else "root",
         "kernel": os.uname().release,
@@ -69,23 +115,21 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def play(
+def _play_all(
     table: Grid,
     name: str,
     manner: Manner,
     journal: Journal,
     stop: socket.socket,
-    look: Callable[[int, Sequence[Task]], None],
+    look: Callable[[int, int, Sequence[Task]], None],
 ) -> tuple[Cell, ...] | None:
-    """Play the cells that the journal doesn't have, until `stop` is readable; all cells of the table, or None then.
-
-    name is what the labs are called after. look is called with how many cells are done, and those being played.
-    """
+    """Play the cells that the journal doesn't have; all cells of the table, or None where it was stopped."""
     done = {(cell.experiment, cell.fix): cell for cell in journal.cells}
     tasks = [task for task in table.tasks if (task.cell.experiment, task.cell.fix) not in done]
     # The longest first, so that none is waited for alone at the end.
     tasks.sort(key=lambda task: task.cell.expected is not Outcome.STALLED)
     lab_names = {task.number: _lab_name(name, task.number) for task in tasks}
+    total = len(table.tasks) + len(table.skipped)
 
     def work(task: Task) -> bytes:
         return json.dumps(codec.to_json(_play(task, lab_names[task.number], manner))).encode()
@@ -102,7 +146,7 @@ def play(
     gc.collect()
     gc.freeze()  # the children's collections then leave these pages alone, which stay shared
     pool = Pool(manner.jobs, work, ended)
-    if not pool.run(tasks, stop, lambda at_work: look(len(done) + len(table.skipped), at_work)):
+    if not pool.run(tasks, stop, lambda at_work: look(len(done) + len(table.skipped), total, at_work)):
         return None
     journal.complete()
     cells = {**table.skipped, **{task.number: done[task.cell.experiment, task.cell.fix] for task in table.tasks}}
