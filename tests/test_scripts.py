@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,3 +186,9 @@ def test_bench() -> None:
     heading, *rows = done.stdout.splitlines()
     assert heading.split() == ["lab", "built", "by", "up,", "ms", "down,", "ms", "ratio", "paired"]
     assert [row.split()[1] for row in rows if "background" not in row][:3] == ["netlab", "naive", "batch"]
+
+
+def test_what_is_installed_has_every_package() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = sorted(".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("netlab/**/__init__.py"))
+    assert declared == packages
