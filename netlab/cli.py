@@ -462,8 +462,14 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     file = _file(topology)
     text, pairs = read_text(file), _settings(settings)
     from netlab.experiments import catalogue
+    from netlab.experiments.scene import scene
 
     found = catalogue.plays(text, file, pairs, name)
+    for each in found:
+        try:
+            scene(each.topology, each.experiment)
+        except UsageError as error:
+            raise UsageError(f"{file}: the experiment {each.experiment.name}: {error.message}", error.hint) from None
     if catalogue.is_document(text, file):
         _say(f"{file}: the experiment {found[0].experiment.name} is sound")
         return
@@ -615,9 +621,13 @@ def matrix(
     from netlab.matrix import grid, play
     from netlab.report import matrix as as_text
     from netlab.report import matrix_json as as_json
+    from netlab.state import labs, run_directory
     from netlab.topology import read_text
 
     _check_places(html)
+    if topology in labs(run_directory()) and not Path(topology or "").exists():
+        own = _lab(topology)[1].file or "FILE"
+        raise UsageError(f"{topology} is a lab, and a matrix is played in labs of its own", f"`netlab matrix {own}`")
     file, pairs = _file(topology), _settings(settings)
     found = catalogue.plays(read_text(file), file, pairs, name)
     plays = grid.chosen(found, experiment or (), file)
@@ -681,12 +691,18 @@ def _play(
     no_file = topology is None and not any(Path(file).exists() for file in ("topology.yaml", "topology.yml"))
     if is_lab or (no_file and there):
         directory, state = _lab(choose(run_directory(), topology))
-        text, file, name = directory.topology_text(), state.file or "-", state.lab
-        settings = (*state.settings, *settings)
-    else:
-        file = _file(topology)
-        text = read_text(file)
-    return catalogue.choose(catalogue.plays(text, file, settings, name), experiment, file)
+        text, file = directory.topology_text(), state.file or "-"
+        play = catalogue.choose(
+            catalogue.plays(text, file, (*state.settings, *settings), state.lab), experiment, state.lab
+        )
+        if play.file != file:
+            raise UsageError(
+                f"{play.experiment.name} is played in another lab than {state.lab}: in that of {play.file}",
+                "`netlab run` with the experiment's own file plays it there",
+            )
+        return play
+    file = _file(topology)
+    return catalogue.choose(catalogue.plays(read_text(file), file, settings, name), experiment, file)
 
 
 _TOLD = 5

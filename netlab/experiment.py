@@ -25,6 +25,9 @@ WITHIN_S = 2.0
 
 PAYLOAD_BYTES = 1_000_000
 
+PAYLOAD_MAX_BYTES = 1 << 28
+"""The longest payload: a trial holds it twice, in memory."""
+
 FIRST = "first"
 """The name of the connection under study: the one that a document's `connect` makes without naming it."""
 
@@ -86,9 +89,10 @@ class Experiment(NamedTuple):
     def expected(self, fixes: Sequence[str], capabilities: Collection[str]) -> Outcome | None:
         """What is expected with these fixes on a kernel with these capabilities; None where the document says nothing.
 
-        Several fixes together are looked up as "a+b", in the order given.
+        Several fixes together are looked up as "a+b", in any order.
         """
-        for expected in (each for name, each in self.expect if name == ("+".join(fixes) or PLAIN)):
+        wanted = sorted(fixes or [PLAIN])
+        for expected in (each for name, each in self.expect if sorted(name.split("+")) == wanted):
             for outcome, capability in expected:
                 if capability is None or capability in capabilities:
                     return outcome

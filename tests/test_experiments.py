@@ -179,7 +179,7 @@ def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
           hint: did you mean 'netem'?
         wrong.yaml:7:5: steps[0]: 'conect' is not a stimulus
           hint: did you mean 'connect'?
-        wrong.yaml:8:33: steps[1].send.bytes: expected a whole number from 1 to 1099511627776, found the text 'many'
+        wrong.yaml:8:33: steps[1].send.bytes: expected a whole number from 1 to 268435456, found the text 'many'
         wrong.yaml:9:5: steps[2]: expected a stimulus, found connect and push
           hint: a step has one; give each its own
         wrong.yaml:13:9: steps[3].observe[0]: 'pocket' is not a condition
@@ -191,6 +191,132 @@ def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
         wrong.yaml:17:15: expect.be-liberal: the key 'otherwise' is missing
           hint: otherwise: where none of the others holds
         """).rstrip("\n")
+
+
+DOUBTFUL = """\
+claim: "\\e[2J"
+explanation: ""
+name: My own
+topology: {topology}
+client: client
+service: web
+set:
+  vars.client_window: 8192
+  vars.no_such: 1
+steps:
+  - finish
+  - connect: {{connection: second}}
+  - connect:
+    observe:
+      - socket: {{of: server}}
+      - counter: {{in: client, name: Tcp.InSegs, at_least: 0}}
+      - received: {{by: client, bytes: 1, connection: third}}
+  - connect
+expect:
+  plain+drop-invalid: reset
+  be-liberal+be-liberal: reset
+  be-liberal+drop-invalid: reset
+  drop-invalid+be-liberal: completed
+"""
+"""Each line but those of the lab is one that YAML and the shapes of its values allow, and that means nothing."""
+
+
+def problems(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "doubtful.yaml"
+    file.write_text(text.format(topology=TOPOLOGIES / "kube-proxy-reset.yaml"))
+    with pytest.raises(NetlabError) as caught:
+        catalogue.plays(file.read_text(), str(file))
+    assert caught.value.exit_code == 2
+    return str(caught.value).replace(f"{tmp_path}/", "").replace(f"{TOPOLOGIES}/", "") + "\n"
+
+
+def test_what_means_nothing_is_a_problem(tmp_path: Path) -> None:
+    # One after the other: a name is looked up in a lab that could be read, a connection among steps that could be.
+    text = DOUBTFUL
+    assert problems(tmp_path, text) == dedent("""\
+        doubtful.yaml:9:17: set.vars.no_such: there is no 'no_such'
+          hint: known: client_window
+        """)
+    text = text.replace("  vars.no_such: 1\n", "")
+    first = "'be-liberal+drop-invalid'"
+    assert problems(tmp_path, text) == dedent(f"""\
+        doubtful.yaml:1:8: claim: it has the control character '\\x1b'
+          hint: leave it out
+        doubtful.yaml:2:14: explanation: there is nothing to read in it
+          hint: say it in words
+        doubtful.yaml:3:7: name: 'My own' can't be an experiment's name
+          hint: a-z, 0-9 and -, not first or last
+        doubtful.yaml:14:17: steps[2].observe[0].socket: it says nothing
+          hint: at least one of unacked, unsent, window_below_segment, quiet
+        doubtful.yaml:15:59: steps[2].observe[1].counter.at_least: 0 is not between 1 and 2147483648
+        doubtful.yaml:19:23: expect.plain+drop-invalid: 'plain+drop-invalid' has plain among fixes
+          hint: plain is without any
+        doubtful.yaml:20:26: expect.be-liberal+be-liberal: 'be-liberal+be-liberal' has a fix twice
+          hint: name each once
+        doubtful.yaml:22:28: expect.drop-invalid+be-liberal: 'drop-invalid+be-liberal' is the same as {first}
+          hint: keep one of them
+        """)
+    text = text.partition("expect:")[0].partition("set:")[0] + text.partition("8192\n")[2].partition("expect:")[0]
+    text = text.replace("\\e[2J", "It shows.").replace('explanation: ""\n', "").replace("name: My own\n", "")
+    text = text.replace("      - socket: {{of: server}}\n", "").replace("at_least: 0", "at_least: 1")
+    made = "no step before this one makes the connection"
+    assert problems(tmp_path, text + "expect: {{}}\n") == dedent(f"""\
+        doubtful.yaml:6:5: steps[0]: finish: {made}
+          hint: put a connect before it
+        doubtful.yaml:11:54: steps[2].observe[1].received.connection: received: {made} 'third'
+          hint: put a connect before it
+        doubtful.yaml:12:5: steps[3]: there is a connection 'first' already
+          hint: connect: {{connection: another-name}}
+        doubtful.yaml:13:9: expect: expected at least one, found none
+        """)
+    named = text.replace("connect:\n", "connect: {{connection: third}}\n").partition("    observe")[0]
+    assert problems(tmp_path, named.replace("  - finish\n", "") + "expect: {{plain: reset}}\n") == dedent("""\
+        doubtful.yaml:6:27: steps[0].connect.connection: no step makes the connection under study
+          hint: leave the name of one out
+        """)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("gone.yaml", "gone.yaml: there is no such file"),
+        (".", ". is a directory"),
+        ('"-"', "-: there is no such file"),
+        ('"a\\0b"', "a\\x00b: embedded null byte"),
+        ("loop", "loop: Too many levels of symbolic links"),
+        ("doubtful.yaml", "doubtful.yaml is an experiment, and no topology"),
+    ],
+)
+def test_a_file_that_cannot_be_the_labs_is_told_at_its_name(tmp_path: Path, named: str, said: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    text = OWN.replace("{topology}", named)
+    told = problems(tmp_path, text).replace(str(tmp_path), ".").partition("\n")[0]
+    assert told == f"doubtful.yaml:2:11: topology: {said}"
+    listed = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text().partition("experiments:")[0] + f"experiments: [{named}]"
+    if named != "doubtful.yaml":
+        line = listed.count("\n") + 1
+        told = problems(tmp_path, listed.replace("{", "{{").replace("}", "}}")).replace(str(tmp_path), ".")
+        assert told.partition("\n")[0] == f"doubtful.yaml:{line}:15: experiments[0]: {said}"
+
+
+def test_an_experiment_is_no_topology(netlab: Netlab, tmp_path: Path) -> None:
+    for command in ("up", "plan"):
+        done = netlab(command, own(tmp_path), cwd=tmp_path)
+        assert (done.stdout, done.returncode) == ("", 2)
+        assert done.stderr == (
+            f"{own(tmp_path)}:1:1: this is an experiment, and no topology\n"
+            f"  hint: `netlab run {own(tmp_path)}` plays it\n"
+        )
+
+
+def test_lint_says_who_cannot_play(netlab: Netlab, tmp_path: Path) -> None:
+    file = own(tmp_path, OWN.replace("client: client\n", "client: client-node\n"))
+    done = netlab("lint", file)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"netlab: {file}: the experiment two-pauses: the experiment's client 'client-node' is a node\n"
+        "  hint: let a pod or a host connect\n"
+    )
 
 
 def test_a_document_without_a_topology_says_so(tmp_path: Path) -> None:
@@ -211,6 +337,27 @@ def test_a_topology_may_hold_a_document(tmp_path: Path) -> None:
     (play,) = catalogue.plays(text, "lab.yaml", (("experiment.payload_bytes", "7"),))
     assert (play.experiment.name, play.experiment.payload_bytes, play.document) == ("inline", 7, "")
     assert play.topology.netns("client").sysctls == (("net.ipv4.tcp_rmem", "4096 8192 8192"),)
+
+
+def test_a_document_in_a_topology_has_variables_and_no_other_lab() -> None:
+    text = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text().partition("experiments:")[0]
+    text += "experiments:\n  - {vars: {size: 7}, name: one, payload_bytes: '${size}', client: client, service: web,\n"
+    text += "     claim: It shows., steps: [connect], expect: {plain: completed}, set: {vars.client_window: 1}}\n"
+    (play,) = catalogue.plays(text, "lab.yaml", (("experiment.vars.size", "9"),))
+    assert play.experiment.payload_bytes == 9
+    lines = text.count("\n")
+    with pytest.raises(NetlabError) as caught:
+        catalogue.plays(
+            text.replace("claim: ", "topology: lab.yaml, claim: ").replace("client_window: 1", "no: 1"), "l"
+        )
+    assert str(caught.value) == (
+        f"l:{lines}:16: experiments[0].topology: an experiment in a topology is played there\n  hint: leave the key out"
+    )
+    with pytest.raises(NetlabError) as caught:
+        catalogue.plays(text.replace("client_window: 1", "no: 1"), "l")
+    assert str(caught.value) == (
+        f"l:{lines}:85: experiments[0].set.vars.no: there is no 'no'\n  hint: known: client_window"
+    )
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------
@@ -267,8 +414,10 @@ def test_what_was_to_be_observed_and_was_not_is_missing(
             "a success of sysctl (client: sysctl net.ipv4.tcp_sack = banana: Invalid argument)",
         ),
         ("passive-ftp: {data_port: 80}", "a success of passive-ftp (Address already in use)"),
-        ("push: {end: server, connection: second}", "a connection 'second': no step before this one connects"),
-        ("connect", "a name for the second connection: 'first' is taken"),
+        (
+            "send: {from: server, bytes: 1000001}",
+            "1,000,001 bytes more for the server to send: 1,000,000 of its payload are left",
+        ),
     ],
 )
 def test_a_stimulus_that_cannot_be_applied_is_told(

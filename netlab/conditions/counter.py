@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.conditions import Moment
-from netlab.experiments.words import COUNT, NETNS
+from netlab.experiments.words import NETNS
 from netlab.judge import Proof
-from netlab.topology.shapes import Fields, Key, Text
+from netlab.topology.shapes import Fields, Integer, Key, Text
 
 LIVE = True
 DOC = "a counter of a namespace has grown since the trial began (named as `netlab watch` shows it)"
@@ -20,7 +20,7 @@ ARGUMENTS = Fields(
             "TcpExt.TCPTimeouts, conntrack.invalid, TABLE.COUNTER of nftables, …",
             required=True,
         ),
-        "at_least": Key(COUNT, "by how much at least (default 1)"),
+        "at_least": Key(Integer(1, 2**31), "by how much at least (default 1)"),
     }
 )
 

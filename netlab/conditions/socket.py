@@ -13,16 +13,20 @@ from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Boolean, Fields, Key
 
 LIVE = True
-DOC = "how the socket at one end stands, by TCP_INFO; all that is named holds"
+DOC = "how the socket at one end stands, by TCP_INFO; all that is named holds, one thing at least"
+_STANDING = {
+    "unacked": Key(COUNT, "segments in flight"),
+    "unsent": Key(Boolean(), "whether data waits in its queue"),
+    "window_below_segment": Key(Boolean(), "whether the peer's window takes less than a full segment"),
+    "quiet": Key(Boolean(), "whether nothing is in flight and nothing waits but for the peer's window to open"),
+}
 ARGUMENTS = Fields(
     {
         "of": Key(END, "whose socket", required=True),
-        "unacked": Key(COUNT, "segments in flight"),
-        "unsent": Key(Boolean(), "whether data waits in its queue"),
-        "window_below_segment": Key(Boolean(), "whether the peer's window takes less than a full segment"),
-        "quiet": Key(Boolean(), "whether nothing is in flight and nothing waits but for the peer's window to open"),
+        **_STANDING,
         "connection": Key(CONNECTION, "of which connection (default first)"),
-    }
+    },
+    any_of=tuple(_STANDING),
 )
 
 

@@ -5,19 +5,21 @@ Owns the reading of documents and the choice among them. What a document says is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-
-from yaml.nodes import MappingNode
 
 from netlab import topology as topologies
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.experiment import Experiment
 from netlab.experiments import language
 from netlab.model import Topology
-from netlab.topology.document import Item, Reader, TooLargeError, compose
+from netlab.topology.document import Item, Reader, TooLargeError, compose, is_experiment
 from netlab.topology.settings import apply
+
+_RELATIVE = "a path is relative to the file that names it"
 
 OWN = "experiment."
 """How a `--set` path begins that leads into the experiment's document instead of the topology."""
@@ -42,16 +44,14 @@ class Play(NamedTuple):
 
 def is_document(text: str, file: str) -> bool:
     """Whether a file's text is an experiment's document, and not a topology; TopologyError where it isn't YAML."""
-    root = compose(text, file)
-    keys = {key.value for key, _ in root.value} if isinstance(root, MappingNode) else set()
-    return "namespaces" not in keys and ("steps" in keys or "claim" in keys)
+    return is_experiment(compose(text, file))
 
 
 def plays(text: str, file: str, settings: Settings = (), name: str | None = None) -> list[Play]:
     """The experiments of a file's text, a topology's or a document's, in order.
 
     settings may lead into the topology, or with `experiment.` into each document. TopologyError, for the file that has
-    the problems; UsageError where a file that is named can't be read.
+    the problems; UsageError for a document that says nothing of its lab.
     """
     own = tuple((path.removeprefix(OWN), value) for path, value in settings if path.startswith(OWN))
     rest = tuple((path, value) for path, value in settings if not path.startswith(OWN))
@@ -60,14 +60,25 @@ def plays(text: str, file: str, settings: Settings = (), name: str | None = None
     topology = topologies.load(text, file, rest, name)
     found: list[Play] = []
     for index, each in enumerate(topology.experiments):
+
+        def place(message: str, *inner: str, at: int = index) -> Problem:
+            return topologies.problem(text, file, rest, (), ("experiments", at, *inner), 0, 0, message)
+
         if isinstance(each, str):
-            path = str(Path(file).parent / each)
+            path = _beside(file, each)
+            try:
+                document = topologies.read_text(path)
+            except UsageError as error:
+                raise TopologyError(file, [replace(place(error.message), hint=_RELATIVE)]) from None
             lister = _Lister(text, file, topology)
-            found.append(_from_document(topologies.read_text(path), path, own, rest, name, lister))
+            found.append(_from_document(document, path, own, rest, name, lister))
         else:
             with_own = (*rest, *((f"experiments[{index}].{path}", value) for path, value in own))
             needed = (*each.settings, *with_own)
-            inline = topologies.load(text, file, needed, name) if needed else topology
+            try:
+                inline = topologies.load(text, file, needed, name) if needed else topology
+            except TopologyError as error:
+                raise _of_set(error, file, {key: place("", "set", key) for key, _ in each.settings}) from None
             experiment = inline.experiments[index]
             assert isinstance(experiment, Experiment)
             found.append(Play(experiment, inline, text, file, (*each.settings, *rest)))
@@ -88,6 +99,24 @@ def choose(found: Sequence[Play], name: str | None, source: str) -> Play:
 
     names = [play.experiment.name for play in found]
     raise UsageError(f"there is no experiment {name!r}", suggest(name, names) or f"there are: {', '.join(names)}")
+
+
+def _beside(file: str, named: str) -> str:
+    """The path of a file that another one names; it is never standard input."""
+    path = str(Path(file).parent / named)
+    return path if path != "-" else "./-"
+
+
+def _of_set(error: TopologyError, file: str, places: Mapping[str, Problem]) -> TopologyError:
+    """The problems that come from a document's own `set`, told at their places there; the same error if none does."""
+    found = []
+    for problem in error.problems:
+        key = next(
+            (key for key in places if problem.path == key or problem.path.startswith((f"{key}.", f"{key}["))), ""
+        )
+        if problem.line == 0 and key:
+            found.append(replace(places[key], message=problem.message, hint=problem.hint))
+    return TopologyError(file, found) if found else error
 
 
 class _Lister(NamedTuple):
@@ -113,7 +142,14 @@ def _from_document(
     if item is None:
         raise TopologyError(file, reader.problems)
     needed: Settings = tuple((path, value.value) for path, value in item.get("set", {}).items())
-    lab_text, lab_file, topology = _lab(item, file, (*needed, *settings), name, lister, needs=bool(needed))
+    try:
+        lab_text, lab_file, topology = _lab(reader, item, file, (*needed, *settings), name, lister, needs=bool(needed))
+    except TopologyError as error:
+        places = {
+            key: Problem(value.line, value.node.start_mark.column + 1, value.path, "")
+            for key, value in item.get("set", {}).items()
+        }
+        raise _of_set(error, file, places) from None
     experiment = language.experiment(reader, item, topology, topologies.default_name(file))
     if reader.problems or experiment is None:
         raise TopologyError(file, reader.problems)
@@ -121,14 +157,30 @@ def _from_document(
 
 
 def _lab(
-    item: Item, file: str, settings: Settings, name: str | None, lister: _Lister | None, *, needs: bool
+    reader: Reader,
+    item: Item,
+    file: str,
+    settings: Settings,
+    name: str | None,
+    lister: _Lister | None,
+    *,
+    needs: bool,
 ) -> tuple[str, str, Topology]:
     """The text, file and meaning of the topology that a document is played in."""
     if "topology" in item:
-        path = str(Path(file).parent / item.get("topology"))
-        if lister is None or Path(path).resolve() != Path(lister.file).resolve():
+        path = _beside(file, item.get("topology"))
+        try:
             text = topologies.read_text(path)
+        except UsageError as error:
+            reader.at(item["topology"], error.message, _RELATIVE)
+            raise TopologyError(file, reader.problems) from None
+        if lister is None or os.path.realpath(path) != os.path.realpath(lister.file):
+            if is_document(text, path):
+                reader.at(item["topology"], f"{path} is an experiment, and no topology", "name the lab's file")
+                raise TopologyError(file, reader.problems)
             return text, path, topologies.load(text, path, settings, name)
+    if lister is None and reader.problems:
+        raise TopologyError(file, reader.problems)
     if lister is None:
         raise UsageError(
             f"{file} doesn't say which lab it is played in", "add `topology: FILE`, or list it in a topology"

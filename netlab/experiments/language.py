@@ -17,6 +17,7 @@ from netlab import fixes
 from netlab.capability import CAPABILITIES
 from netlab.conditions import conditions
 from netlab.experiment import (
+    FIRST,
     OTHERWISE,
     PAYLOAD_BYTES,
     PLAIN,
@@ -27,7 +28,7 @@ from netlab.experiment import (
     Experiment,
     Step,
 )
-from netlab.experiments.words import HOST, LINK, NETNS
+from netlab.experiments.words import BYTES, HOST, LINK, NETNS
 from netlab.judge import Outcome
 from netlab.model import Topology
 from netlab.stimuli import stimuli
@@ -36,7 +37,6 @@ from netlab.topology.document import UNTAGGED, Item, Reader, join, kind_of, sugg
 from netlab.topology.shapes import (
     Choice,
     Fields,
-    Integer,
     JsonSchema,
     Key,
     ListOf,
@@ -179,9 +179,9 @@ class _Expected(NamedTuple):
 
 EXPERIMENT = Fields(
     {
-        "name": Key(Text("an experiment's name", words.port_name, words.LABEL), "its name (default: the file's)"),
-        "claim": Key(Text(), "what it shows, in one sentence", required=True),
-        "explanation": Key(Text(), "why the kernel does so, for who reads the report"),
+        "name": Key(Text("an experiment's name", words.experiment_name, words.LABEL), "its name (default: the file's)"),
+        "claim": Key(Text("text", words.prose), "what it shows, in one sentence", required=True),
+        "explanation": Key(Text("text", words.prose), "why the kernel does so, for who reads the report"),
         "topology": Key(Text("a file's name"), "the lab it is played in; left out: the topology that lists it"),
         "set": Key(
             MapOf(Text("a value", numbers=True)), "values of that topology that must be others, as `--set` has them"
@@ -192,12 +192,14 @@ EXPERIMENT = Fields(
         ),
         "client": Key(NETNS, "the namespace that connects", required=True),
         "service": Key(Text("a service's name"), "the service it connects to", required=True),
-        "payload_bytes": Key(Integer(1, 2**40), f"bytes the server sends (default {PAYLOAD_BYTES})"),
+        "payload_bytes": Key(BYTES, f"bytes the server sends (default {PAYLOAD_BYTES})"),
         "timeout_s": Key(Seconds(), f"after this long a transfer counts as stalled (default {TIMEOUT_S:g})"),
         "needs": Key(ListOf(_CAPABILITY), "capabilities of the kernel without which it is skipped"),
         "steps": Key(ListOf(STEP, 1), "what is done, in the order of time, and what is observed after", required=True),
         "expect": Key(
-            MapOf(_Expected()), "the outcome of a trial by the fix: plain, a fix's name, or several as a+b", True
+            MapOf(_Expected(), minimum=1),
+            "the outcome of a trial by the fix: plain, a fix's name, or several as a+b",
+            required=True,
         ),
     }
 )
@@ -206,13 +208,10 @@ EXPERIMENT = Fields(
 def experiment(reader: Reader, item: Item, topology: Topology, default_name: str) -> Experiment | None:
     """The document as a value, its names looked up in the topology; problems go to the reader."""
     _check_names(reader, item, topology)
-    for name in item["expect"].value if "expect" in item else ():
-        for fix in (part for part in name.split("+") if part != PLAIN):
-            names = (PLAIN, *fixes.FIXES, *(own.name for own in topology.fixes))
-            if fix not in names:
-                hint = get_close_matches(fix, names, n=1)
-                known = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join(names)}"
-                reader.at(item["expect"][name], f"there is no fix {fix!r}", known)
+    if "expect" in item:
+        _check_fixes(reader, item["expect"], topology)
+    if "steps" in item and not item["steps"].broken:
+        _check_connections(reader, item["steps"])
     if not all(key in item for key in EXPERIMENT.required) or item.broken:
         return None
     return Experiment(
@@ -261,6 +260,55 @@ def _plain(item: Item) -> Any:
     return item.value
 
 
+def _check_fixes(reader: Reader, expect: Item, topology: Topology) -> None:
+    """Look every fix up under `expect`, where each may stand once, alone or in one combination."""
+    names = (*fixes.FIXES, *(own.name for own in topology.fixes))
+    before: dict[tuple[str, ...], str] = {}
+    for name, expected in expect.value.items():
+        parts = name.split("+")
+        for fix in (part for part in parts if part not in names and name != PLAIN):
+            if fix == PLAIN:
+                reader.at(expected, f"{name!r} has plain among fixes", "plain is without any")
+                continue
+            hint = get_close_matches(fix, (PLAIN, *names), n=1)
+            known = f"did you mean {hint[0]!r}?" if hint else f"known: {', '.join((PLAIN, *names))}"
+            reader.at(expected, f"there is no fix {fix!r}", known)
+        if len(set(parts)) < len(parts):
+            reader.at(expected, f"{name!r} has a fix twice", "name each once")
+        same = before.setdefault(tuple(sorted(parts)), name)
+        if same != name:
+            reader.at(expected, f"{name!r} is the same as {same!r}", "keep one of them")
+
+
+def _check_connections(reader: Reader, steps: Item) -> None:
+    """See that each connection is made before a step speaks of it, and once; and the one under study, if any is."""
+    made: dict[str, Item] = {}
+    for verb, what in (each for step in steps.value for each in _verbs(step)):
+        name, arguments = cast("tuple[str, Item]", verb["verb"].value)
+        if "connection" not in _vocabulary(what)[name].keys:
+            continue
+        called = arguments["connection"] if "connection" in arguments else verb["verb"]
+        connection = arguments.get("connection", FIRST)
+        if name == "connect":
+            if connection in made:
+                reader.at(
+                    called, f"there is a connection {connection!r} already", "connect: {connection: another-name}"
+                )
+            made.setdefault(connection, called)
+        elif connection not in made:
+            which = f"connection {connection!r}" if "connection" in arguments else "connection"
+            reader.at(called, f"{name}: no step before this one makes the {which}", "put a connect before it")
+    if made and FIRST not in made:
+        reader.at(next(iter(made.values())), "no step makes the connection under study", "leave the name of one out")
+
+
+def _verbs(step: Item) -> Iterator[tuple[Item, str]]:
+    """A step's stimulus and its conditions, in order, each with what it is; what has no verb is left out."""
+    for verb, what in ((step, STEP.what), *((each, CONDITION.what) for each in step.get("observe", ()))):
+        if "verb" in verb:
+            yield verb, what
+
+
 def _check_names(reader: Reader, item: Item, topology: Topology) -> None:
     """Look every namespace, interface and service up that the document names."""
     known = [netns.name for netns in topology.namespaces]
@@ -299,7 +347,6 @@ def _check_names(reader: Reader, item: Item, topology: Topology) -> None:
             name = item["service"].value
             reader.at(item["service"], f"no service is called {name!r}", suggest(name, names))
     for step in item.get("steps", ()):
-        for verb, what in ((step, STEP.what), *((each, CONDITION.what) for each in step.get("observe", ()))):
-            if "verb" in verb:
-                name, arguments = cast("tuple[str, Item]", verb["verb"].value)
-                walk(_vocabulary(what)[name], arguments)
+        for verb, what in _verbs(step):
+            name, arguments = cast("tuple[str, Item]", verb["verb"].value)
+            walk(_vocabulary(what)[name], arguments)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from netlab.events import ACK, FIN, PSH, RST, SYN
+from netlab.experiment import PAYLOAD_MAX_BYTES
 from netlab.topology import words
 from netlab.topology.shapes import Choice, Fields, Integer, InvalidError, Key, ListOf, Text
 
@@ -32,9 +33,9 @@ HOST = Text("a service, a namespace, or an address")
 
 PORT = Integer(1, 65535)
 
-CONNECTION = Text("a connection's name", words.port_name, words.LABEL)
+CONNECTION = Text("a connection's name", words.connection_name, words.LABEL)
 
-BYTES = Integer(1, 2**40)
+BYTES = Integer(1, PAYLOAD_MAX_BYTES)
 
 COUNT = Integer(0, 2**31)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.words import BYTES, CONNECTION, END
+from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Fields, Key
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ ARGUMENTS = Fields(
 
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
-    """Write; NotApplied where the end has had an error."""
+    """Write; NotApplied where the end has had an error, or hasn't got so many bytes."""
     named = {"connection": arguments["connection"]} if "connection" in arguments else {}
     end = stage.end(arguments["from"], **named)
-    end.goal_bytes = min(end.goal_bytes + arguments["bytes"], end.payload_bytes)
+    left = end.payload_bytes - end.goal_bytes
+    if arguments["bytes"] > left:
+        raise NotApplied(
+            f"{arguments['bytes']:,} bytes more for the {end.name} to send: {left:,} of its payload are left"
+        )
+    end.goal_bytes += arguments["bytes"]
     stage.pump()

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.events import SocketEvent, SocketEventKind
-from netlab.experiments.words import BYTES, CONNECTION, END
+from netlab.experiments.words import CONNECTION, END
 from netlab.repair import repairing
-from netlab.topology.shapes import Fields, Key
+from netlab.topology.shapes import Fields, Integer, Key
 
 if TYPE_CHECKING:
     from netlab.experiments.stage import Stage
@@ -24,7 +24,7 @@ WINDOW_BYTES = 1 << 20
 ARGUMENTS = Fields(
     {
         "end": Key(END, "whose socket", required=True),
-        "bytes": Key(BYTES, f"the window, at least twice the real one (default {WINDOW_BYTES})"),
+        "bytes": Key(Integer(1, 1 << 30), f"the window, at least twice the real one (default {WINDOW_BYTES})"),
         "connection": Key(CONNECTION, "of which connection (default first)"),
     },
     lambda text: {"end": text},

@@ -14,12 +14,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from yaml.nodes import MappingNode, Node, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.model import Topology
 from netlab.topology import resolve, words
-from netlab.topology.document import MAX_ITEMS, Reader, TooLargeError, compose
+from netlab.topology.document import MAX_ITEMS, Reader, TooLargeError, compose, is_experiment, join
 from netlab.topology.language import TOPOLOGY
 from netlab.topology.settings import apply, apply_fixes
 from netlab.topology.shapes import InvalidError
@@ -103,6 +103,9 @@ def _load(
 
 def _document(reader: Reader, text: str, file: str, settings: Sequence[tuple[str, str]], fixes: Sequence[str]) -> Node:
     root = compose(text, file)
+    if is_experiment(root):
+        hint = f"`netlab run {file}` plays it"
+        raise TopologyError(file, [Problem(1, 1, "", "this is an experiment, and no topology", hint)])
     for path, value in settings:
         root = apply(reader, root, TOPOLOGY, path, value)
     return apply_fixes(reader, root, TOPOLOGY, fixes)
@@ -133,21 +136,25 @@ def problem(
     file: str,
     settings: Sequence[tuple[str, str]],
     fixes: Sequence[str],
-    path: Sequence[str],
+    path: Sequence[str | int],
     line: int,
     column: int,
     message: str,
 ) -> Problem:
-    """A problem inside a text of a sound topology, found by someone else; path are the keys that lead to the text.
+    """A problem inside a text of a sound topology, found by someone else.
 
-    line and column count from 1 in the text's value. They have a place in the file where the text is a block (`|`), of
-    which YAML takes the indentation away; otherwise, and with line 0, the place is where the text begins.
+    path are the keys and indexes that lead to the text. line and column count from 1 in the text's value. They have a
+    place in the file where the text is a block (`|`), of which YAML takes the indentation away; otherwise, and with
+    line 0, the place is where the text begins.
     """
     reader = Reader()
-    node = _document(reader, text, file, settings, fixes)
+    node, words_of_path = _document(reader, text, file, settings, fixes), ""
     for name in path:
         if isinstance(node, MappingNode):
             node = next(value for key, value in reader.pairs(node, "") if key.value == name)
+        elif isinstance(node, SequenceNode) and isinstance(name, int):
+            node = node.value[name]
+        words_of_path = f"{words_of_path}[{name}]" if isinstance(name, int) else join(words_of_path, name)
     first = node.start_mark.line + 1
     place = first, node.start_mark.column + 1
     if isinstance(node, ScalarNode) and node.style == "|" and line and first:
@@ -155,7 +162,7 @@ def problem(
         place = first + line, len(indented) - len(plain) + column
     elif isinstance(node, ScalarNode) and line and "\n" in node.value:
         message = f"in its line {line}: {message}"
-    return Problem(*place, ".".join(path), message)
+    return Problem(*place, words_of_path, message)
 
 
 def default_name(file: str) -> str:

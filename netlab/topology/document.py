@@ -110,14 +110,15 @@ class Reader:
         if self._items > MAX_ITEMS:
             raise TooLargeError
 
-    def read_variables(self, root: Node) -> None:
-        """Take the values under `vars`, in order: each may use those before it."""
-        sections = self.pairs(root, "") if isinstance(root, MappingNode) else []
+    def read_variables(self, root: Node, path: str = "") -> None:
+        """Take the values under `vars` of the mapping at path, in order: each may use those before it."""
+        sections = self.pairs(root, path) if isinstance(root, MappingNode) else []
         section = next((value for key, value in sections if key.value == "vars"), None)
-        for key, value in self.pairs(section, "vars") if isinstance(section, MappingNode) else []:
+        inner = join(path, "vars")
+        for key, value in self.pairs(section, inner) if isinstance(section, MappingNode) else []:
             if not isinstance(value, ScalarNode):
                 continue  # the wrong type is reported with the rest of the language's
-            text = self.text(value, join("vars", key.value))
+            text = self.text(value, join(inner, key.value))
             if text is not None:
                 style = None if text[1] else '"'
                 self.variables[key.value] = ScalarNode(UNTAGGED, text[0], value.start_mark, value.end_mark, style)
@@ -218,6 +219,12 @@ def compose(text: str, file: str) -> Node:
         hint = "a lab needs at least namespaces: {name: {}}"
         raise TopologyError(file, [Problem(1, 1, "", "the file is empty", hint)])
     return node
+
+
+def is_experiment(root: Node) -> bool:
+    """Whether a document's root is that of an experiment, and not of a topology."""
+    keys = {key.value for key, _ in root.value} if isinstance(root, MappingNode) else set()
+    return "namespaces" not in keys and ("steps" in keys or "claim" in keys)
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:

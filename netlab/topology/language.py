@@ -328,7 +328,11 @@ class _Document(NamedTuple):
             return Text("an experiment's file, or its document").read(reader, node, path)
         from netlab.experiments.language import EXPERIMENT
 
-        return EXPERIMENT.read(reader, node, path)
+        before = dict(reader.variables)
+        reader.read_variables(node, path)
+        item = EXPERIMENT.read(reader, node, path)
+        reader.variables = before
+        return item
 
     def parts(self) -> dict[str, object]:
         """The shapes of a document's keys, for `--set`."""

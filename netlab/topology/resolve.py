@@ -362,6 +362,8 @@ class _Lab(Sections):
                 continue
             from netlab.experiments.language import experiment
 
+            if "topology" in item:
+                self.reader.at(item["topology"], "an experiment in a topology is played there", "leave the key out")
             made = experiment(self.reader, item, lab_as_is, f"experiment-{index + 1}")
             if made is not None:
                 found.append(made)

@@ -241,7 +241,8 @@ class Key(NamedTuple):
 class Fields:
     """A mapping with known keys; the value is dict[str, Item].
 
-    short turns a scalar into the text of several keys (`client:eth0`); short_doc says how that is written.
+    short turns a scalar into the text of several keys (`client:eth0`); short_doc says how that is written. any_of are
+    keys of which one at least must be there.
     """
 
     def __init__(
@@ -249,8 +250,10 @@ class Fields:
         keys: Mapping[str, Key],
         short: Callable[[str], dict[str, str]] | None = None,
         short_doc: str = "",
+        any_of: tuple[str, ...] = (),
     ) -> None:
         self.keys = keys
+        self.any_of = any_of
         self.short = short
         self.short_doc = short_doc
         self.required = tuple(name for name, key in keys.items() if key.required)
@@ -288,6 +291,9 @@ class Fields:
             if name not in fields and name not in failed:
                 failed.add(name)
                 reader.problem(node, path, f"the key {name!r} is missing", f"{name}: {self.keys[name].doc}")
+        if self.any_of and not {*fields, *failed} & {*self.any_of}:
+            broken = True
+            reader.problem(node, path, "it says nothing", f"at least one of {', '.join(self.any_of)}")
         return Item(fields, node, path, broken or bool(failed))
 
     def _read_short(
@@ -317,6 +323,8 @@ class Fields:
         }
         if self.required:
             result["required"] = list(self.required)
+        if self.any_of:
+            result["anyOf"] = [{"required": [name]} for name in self.any_of]
         if self.short is None:
             return result
         return {"anyOf": [{"type": "string", "description": self.short_doc}, result]}

@@ -48,6 +48,7 @@ NFT_TABLE = rf"^({'|'.join(FAMILIES)}) [A-Za-z_.][A-Za-z0-9_./-]*$"
 OWN_TABLES = "netlab_"
 """How the names of the tables begin that netlab itself makes in a lab."""
 
+_NAME_HINT = "a-z, 0-9 and -, not first or last"
 _LABEL, _MAC, _FILE_NAME = re.compile(LABEL), re.compile(MAC), re.compile(FILE_NAME)
 _NAME = re.compile(ENV_NAME)
 _NFT_TABLE = re.compile(NFT_TABLE)
@@ -78,6 +79,26 @@ def port_name(text: str) -> str:
     return _label(text, LABEL_MAX, "a port's name")
 
 
+def experiment_name(text: str) -> str:
+    """An experiment's name, as `--experiment` has it."""
+    return _label(text, LABEL_MAX, "an experiment's name", _NAME_HINT)
+
+
+def connection_name(text: str) -> str:
+    """The name by which an experiment's steps call a connection."""
+    return _label(text, LABEL_MAX, "a connection's name", _NAME_HINT)
+
+
+def prose(text: str) -> str:
+    """Text to be read by people, on terminals too: something to read, and nothing that a terminal would obey."""
+    if not text.strip():
+        raise InvalidError("there is nothing to read in it", "say it in words")
+    strange = next((letter for letter in text if not letter.isprintable() and letter not in "\n\t"), None)
+    if strange is not None:
+        raise InvalidError(f"it has the control character {strange!r}", "leave it out")
+    return text
+
+
 def _host_name(text: str, what: str) -> str:
     if text in LOOPBACK_NAMES:
         raise InvalidError(f"{text!r} can't be {what}", "inside each namespace that is its own lo")
@@ -104,7 +125,7 @@ def fix_name(text: str) -> str:
     if text in (*FIXES, PLAIN):
         whose = "that of a trial without a fix" if text == PLAIN else "a built-in fix's"
         raise InvalidError(f"the name {text!r} is {whose}", "call yours differently")
-    return _label(text, LABEL_MAX, "a fix's name", "a-z, 0-9 and -, not first or last")
+    return _label(text, LABEL_MAX, "a fix's name", _NAME_HINT)
 
 
 def one_line(text: str) -> str:
