@@ -362,9 +362,10 @@ class _Story:
             case Failure.OVERSHOT | Failure.SEQ_OVER:
                 edge = bounds[CheckName.SEQ_UPPER].bound
                 wire = f", {edge} on the wire" if way in self._initial else ""
+                known = f"what {check.netns} knows {receiver} to allow"
                 return (
-                    f"it ends {checked.beyond_bytes:,} bytes past what {receiver} allowed (td_maxend "
-                    f"{self._seq(edge, way)}{wire}); kernels since 6.1 forgive {checked.forgiven_bytes:,} here"
+                    f"it ends {checked.beyond_bytes:,} bytes past {known} (td_maxend {self._seq(edge, way)}{wire}); "
+                    f"kernels since 6.1 forgive {checked.forgiven_bytes:,} here"
                 )
             case Failure.SEQ_UNDER:
                 short = -bounds[CheckName.SEQ_LOWER].margin_bytes
