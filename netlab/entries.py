@@ -25,7 +25,7 @@ class Turn(NamedTuple):
 
 
 def turns(flow: Flow, events: Iterable[Event]) -> Iterator[Turn]:
-    """Where the flow's entry is lost, and where one is made for a packet in mid-stream; in the order given.
+    """Where the flow's entry is lost, made for a packet in mid-stream, or told other window scales; in the order given.
 
     A SYN that opens the connection anew is no turn, nor is the end of the entry that it found.
     """
@@ -34,21 +34,35 @@ def turns(flow: Flow, events: Iterable[Event]) -> Iterator[Turn]:
         (event, leg)
         for event in events
         if isinstance(event, ConntrackEvent)
-        and event.change in (EntryChange.NEW, EntryChange.DESTROY)
         and (leg := legs.get(_ends(event.tuple_orig))) in (Leg.CLIENT_TO_VIP, Leg.ENDPOINT_TO_CLIENT)
     ]
+    scales: dict[str, tuple[int, int]] = {}
     for index, (event, leg) in enumerate(found):
         node, own = f"conntrack on {event.netns}", leg is Leg.CLIENT_TO_VIP
-        if event.change is EntryChange.DESTROY:
-            after = next((other for other, _ in found[index + 1 :] if other.netns == event.netns), None)
-            if own and not (after and _begins(after) and after.time_ns - event.time_ns < _AT_ONCE_NS):
-                yield Turn(event, f"{node} deletes the connection's entry, and its translation with it")
-        elif not own:
-            text = f"{node} makes an entry for a packet of {flow.server}'s, as if it began a connection: without NAT"
-            yield Turn(event, text, adopts_answer=True)
-        elif not _begins(event):
-            who = f"a packet of {flow.client}'s in mid-stream"
-            yield Turn(event, f"{node} makes an entry for {who}, translated as a new connection")
+        match event.change:
+            case EntryChange.DESTROY if own:
+                after = next((other for other, _ in found[index + 1 :] if other.netns == event.netns), None)
+                if not (after and _begins(after) and after.time_ns - event.time_ns < _AT_ONCE_NS):
+                    yield Turn(event, f"{node} deletes the connection's entry, and its translation with it")
+            case EntryChange.NEW if not own:
+                text = (
+                    f"{node} makes an entry for a packet of {flow.server}'s, as if it began a connection: without NAT"
+                )
+                yield Turn(event, text, adopts_answer=True)
+            case EntryChange.NEW if not _begins(event):
+                who = f"a packet of {flow.client}'s in mid-stream"
+                yield Turn(event, f"{node} makes an entry for {who}, translated as a new connection")
+            case EntryChange.UPDATE if own and event.window_scales and event.tcp_state == "ESTABLISHED":
+                before = scales.setdefault(event.netns, event.window_scales)
+                scales[event.netns] = event.window_scales
+                for end, old, new in zip((flow.client, flow.server), before, event.window_scales, strict=True):
+                    if old != new:
+                        yield Turn(event, f"{node} {_rescaled(end, old, new)}")
+
+
+def _rescaled(end: str, old: int, new: int) -> str:
+    times = f"{1 << abs(old - new):,} times {'smaller' if new < old else 'larger'} than they are"
+    return f"shifts {end}'s windows by {new} bits from now on, and not by {old}: it takes them for {times}"
 
 
 def _begins(event: ConntrackEvent) -> bool:

@@ -211,7 +211,8 @@ class ConntrackEvent:
     tcp_state is conntrack's own ("SYN_RECV", "ESTABLISHED"), None for other protocols and for events without it.
     time_ns is the kernel's own stamp where it is stamped, otherwise the moment the event was read, which can only be
     late. tuple_master is the tuple_orig of the connection that made conntrack expect this one, as an FTP helper does
-    with the data connection that it finds announced; None for any other.
+    with the data connection that it finds announced; None for any other. window_scales are by how many
+    bits windows are shifted, the original direction's and the reply's; None for other protocols and where not told.
     """
 
     time_ns: int
@@ -224,6 +225,7 @@ class ConntrackEvent:
     zone: int = 0
     stamped: bool = False
     tuple_master: Tuple | None = None
+    window_scales: tuple[int, int] | None = None
 
 
 TRACE_TABLE, TRACE_INVALID_CHAIN = "netlab_trace", "invalid"

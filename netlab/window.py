@@ -401,10 +401,17 @@ class _Tracker:
         self._entries: dict[_Ends, Entry] = {}
         gone = (event for event in events if event.change is EntryChange.DESTROY)
         self._gone = sorted(((event.time_ns, _ends(event.tuple_orig)) for event in gone), reverse=True)
+        told = (event for event in events if event.window_scales and event.change is EntryChange.UPDATE)
+        # In the handshake the scales become known one by one: there the packets say it sooner.
+        told = (event for event in told if event.tcp_state == "ESTABLISHED")
+        scales = ((event.time_ns, _ends(event.tuple_orig), event.window_scales or (0, 0)) for event in told)
+        self._scales = sorted(scales, reverse=True)
 
     def packet(self, packet: Packet) -> Checked:
         while self._gone and self._gone[-1][0] <= packet.time_ns:
             self._forget(self._gone.pop()[1])
+        while self._scales and self._scales[-1][0] <= packet.time_ns:
+            self._rescale(*self._scales.pop()[1:])
         segment = packet.segment
         if segment.flags & (FIN | SYN | RST | ACK | URG) not in _VALID_FLAGS:
             return Checked(packet, CtDirection.ORIGINAL, CtOutcome.INVALID, log="invalid tcp flag combination")
@@ -421,6 +428,13 @@ class _Tracker:
         if checked.state_after is not None:
             self._entries[original] = checked.state_after
         return checked
+
+    def _rescale(self, original: _Ends, scales: tuple[int, int]) -> None:
+        """What ctnetlink tells of the window scales: someone may have changed them through it."""
+        entry = self._entries.get(original)
+        if entry is not None and (entry.original.td_scale, entry.reply.td_scale) != scales:
+            first, second = replace(entry.original, td_scale=scales[0]), replace(entry.reply, td_scale=scales[1])
+            self._entries[original] = replace(entry, original=first, reply=second)
 
     def _forgotten(self, original: _Ends) -> None:
         """A packet ended the entry; what ctnetlink tells of that, which comes later, is not about the next one."""

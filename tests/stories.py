@@ -143,6 +143,35 @@ def strict() -> Recording:
     return crossings.recording(fixes=("drop-invalid",), settings=(loose,))
 
 
+def rescaling() -> Crossings:
+    """Conntrack forgets that the client's windows are shifted by 7 bits: #10 is inside the window, and yet INVALID."""
+    crossings = Crossings()
+    crossings.to_server(0, SYN, 0, wscale=7)
+    crossings.to_client(100, SYN | ACK, 0, 1, window=65160, wscale=7)
+    crossings.to_server(200, ACK, 1, 1, window=18)
+    crossings.entry(213, EntryChange.UPDATE, tcp_state="ESTABLISHED", window_scales=(7, 7))
+    crossings.to_server(300, PSH | ACK, 1, 1, 4, window=18)
+    crossings.to_client(400, ACK, 1, window=509)
+    crossings.entry(450, EntryChange.UPDATE, tcp_state="ESTABLISHED", window_scales=(0, 7))
+    crossings.to_server(460, ACK, 5, 1, window=100)
+    crossings.to_client(500, ACK, 1, 5, 1448, window=509)
+    crossings.to_client(520, ACK, 1449, 5, 1448, window=509)
+    forgiven = crossings.to_client(540, ACK, 2897, 5, 1448, window=509)
+    crossings.reason(552, "2041 bytes more than expected", forgiven)
+    bad = crossings.to_client(560, PSH | ACK, 4345, 5, 1448, window=509, nat=False)
+    crossings.reason(572, "SEQ is over upper bound 7306 (over the window of the receiver)", bad)
+    return crossings
+
+
+def rescaled() -> Recording:
+    """What comes of that."""
+    crossings = rescaling()
+    rst = crossings.to_server(640, RST, 5, window=0, nat=False, ip_id=0)
+    crossings.reason(651, "invalid new", rst)
+    crossings.socket(720, "server", errno.ECONNRESET)
+    return crossings.recording()
+
+
 def corrupted() -> Recording:
     """#9's checksum is wrong: NAT skips it, and the client's kernel throws it away. Its data is sent again."""
     crossings = Crossings().filled()

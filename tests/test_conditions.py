@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import stories
 import story
 from crossings import CLIENT, Crossings
 
@@ -67,3 +68,19 @@ def test_a_copy_that_comes_after_its_original_is_not_late() -> None:
     crossings.to_client(600, PSH | ACK, 1, 5, 1000)
     crossings.to_client(900, PSH | ACK, 1, 5, 1000)
     assert look("late", crossings, 500, {"in": "client-node"}).missing
+
+
+def test_a_segment_that_is_past_the_window_to_conntrack_alone() -> None:
+    crossings = stories.rescaling()
+    proof = look("overshoot", crossings, 0, {"in": "client-node"})
+    assert proof.missing == ""
+    (piece,) = proof.evidence
+    assert (piece.link, piece.event.netns, piece.event.time_ns) == (Link.REPLY, "server", story.START_NS + 560_000)
+    assert (
+        piece.note == "ends 3,488 bytes past the window that conntrack on client-node knows; it forgives at most 2,895"
+    )
+    missing = "a segment far past the window that conntrack on client-node knows"
+    assert look("overshoot", crossings, 600, {"in": "client-node"}).missing == missing, "it left before that"
+    unscaled = [event for event in crossings.events if getattr(event, "window_scales", None) != (0, 7)]
+    crossings.events = unscaled
+    assert look("overshoot", crossings, 0, {"in": "client-node"}).missing == missing

@@ -29,7 +29,7 @@ FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"
 STORIES = (
     *("reset", "without_log", "with_losses", "without_node", "dropped", "liberal"),
     *("completed", "stalled", "aborted", "expired", "remade", "strict", "crowd", "corrupted", "forged", "overtaken"),
-    *("reconnected", "reconnecting"),
+    *("reconnected", "reconnecting", "rescaled"),
 )
 
 

@@ -89,7 +89,8 @@ REPLY = attribute(
 
 def test_an_entry_is_read_from_its_attributes() -> None:
     body = ORIG + REPLY + attribute(3, struct.pack("!I", 0x2A)) + attribute(18, struct.pack("!H", 7))
-    body += attribute(4, attribute(1, attribute(1, b"\3"))) + attribute(27, struct.pack("!Q", 1234))
+    tcp = attribute(1, b"\3") + attribute(2, b"\7") + attribute(3, b"\0")
+    body += attribute(4, attribute(1, tcp)) + attribute(27, struct.pack("!Q", 1234))
     assert decode_entry(body, "node", EntryChange.UPDATE) == ConntrackEvent(
         time_ns=1234,
         netns="node",
@@ -100,6 +101,7 @@ def test_an_entry_is_read_from_its_attributes() -> None:
         tcp_state="ESTABLISHED",
         zone=7,
         stamped=True,
+        window_scales=(7, 0),
     )
 
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from ipaddress import ip_address
 
+from netlab.events import Tuple
 from netlab.experiments.scene import Scene
 from netlab.model import Address
 from netlab.observe import Namespaces
@@ -105,6 +106,12 @@ class Connection:
         own = self._closing.enter_context(namespaces.socket(scene.client, family, socket.SOCK_STREAM))
         own.setblocking(False)
         self.client = End("client", scene.client, own, self._request, self._reply)
+
+    @property
+    def tuple_orig(self) -> Tuple:
+        """The header of the client's packets to the Service, by which conntrack's entry is found."""
+        vip, port = self.scene.vip, self.scene.port
+        return Tuple(self.client_address, self.client_port, vip, port, socket.IPPROTO_TCP)
 
     def close(self) -> None:
         """Close both ends' sockets."""

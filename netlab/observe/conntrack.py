@@ -29,7 +29,7 @@ _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_ZONE, _CTA_
 _CTA_TUPLE_MASTER, _CTA_TIMESTAMP_EVENT = 14, 27
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
-_CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 1, 1
+_CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE, _CTA_WSCALE_ORIGINAL, _CTA_WSCALE_REPLY = 1, 1, 2, 3
 _CTA_TIMESTAMP_STOP = 2
 
 # nf_conntrack_common.h: enum ip_conntrack_status, bit 0 first; nf_conntrack_tcp.h: enum tcp_conntrack.
@@ -137,6 +137,7 @@ def decode_entry(body: bytes, netns: str, change: EntryChange) -> ConntrackEvent
     status = int.from_bytes(told.get(_CTA_STATUS, b""), "big")
     tcp = attributes(attributes(told.get(_CTA_PROTOINFO, b"")).get(_CTA_PROTOINFO_TCP, b""))
     tcp_state = tcp.get(_CTA_PROTOINFO_TCP_STATE)
+    scales = tcp.get(_CTA_WSCALE_ORIGINAL), tcp.get(_CTA_WSCALE_REPLY)
     stamp = told.get(_CTA_TIMESTAMP_EVENT) or attributes(told.get(_CTA_TIMESTAMP, b"")).get(_CTA_TIMESTAMP_STOP)
     if change is EntryChange.FOUND:
         stamp = None
@@ -151,6 +152,7 @@ def decode_entry(body: bytes, netns: str, change: EntryChange) -> ConntrackEvent
         zone=int.from_bytes(told.get(_CTA_ZONE, b""), "big"),
         stamped=bool(stamp),
         tuple_master=_tuple(told[_CTA_TUPLE_MASTER]) if _CTA_TUPLE_MASTER in told else None,
+        window_scales=(scales[0][0], scales[1][0]) if scales[0] and scales[1] else None,
     )
 
 

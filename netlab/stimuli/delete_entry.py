@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from netlab.events import Tuple
 from netlab.experiments.words import CONNECTION, NETNS
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Fields, Key
@@ -29,8 +27,7 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
 
     netns = arguments["in"]
     named = {"name": arguments["connection"]} if "connection" in arguments else {}
-    connection, scene = stage.connection(**named), stage.scene
-    header = Tuple(connection.client_address, connection.client_port, scene.vip, scene.port, socket.IPPROTO_TCP)
+    header = stage.connection(**named).tuple_orig
     with stage.namespaces.inside(netns):
         if not ctnetlink.delete(header):
             raise NotApplied(f"an entry of the connection in {netns}'s conntrack")

@@ -1,0 +1,37 @@
+"""slow-link: an interface sends on no faster than a rate, and what comes faster waits in its queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.experiments.words import LINK
+from netlab.model import Qdisc
+from netlab.steps import AddQdisc, DeleteQdisc
+from netlab.stimuli import NotApplied
+from netlab.topology.language import RATE, SIZE
+from netlab.topology.shapes import Fields, Key
+
+if TYPE_CHECKING:
+    from netlab.experiments.stage import Stage
+
+DOC = "an interface sends no faster than a rate (tbf) until the trial is over; what comes faster waits in its queue"
+BURST, LIMIT = "5kb", "1mb"
+ARGUMENTS = Fields(
+    {
+        "link": Key(LINK, "the interface that sends", required=True),
+        "rate": Key(RATE.shape, "how fast", required=True),
+        "burst": Key(SIZE.shape, f"what may leave at once after a pause (default {BURST})"),
+        "limit": Key(SIZE.shape, f"what fits into the queue, the rest is lost (default {LIMIT})"),
+    }
+)
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Put the qdisc there; NotApplied where the topology gives the interface one, UnsupportedError without tbf."""
+    netns, _, ifname = arguments["link"].partition(":")
+    if any(each.qdisc for each in stage.topology.interfaces() if (each.netns, each.ifname) == (netns, ifname)):
+        raise NotApplied(f"an interface without a qdisc of its own: {netns}:{ifname} has one")
+    words = (("rate", arguments["rate"]), ("burst", arguments.get("burst", BURST)))
+    qdisc = Qdisc("tbf", (*words, ("limit", arguments.get("limit", LIMIT))))
+    stage.change(netns, [AddQdisc(netns, ifname, qdisc)], [DeleteQdisc(netns, ifname)])
