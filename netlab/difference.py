@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from netlab import plan
 from netlab.actual import Actual, ActualLink, LinkKey
-from netlab.kubeproxy import loaded_by
+from netlab.kubeproxy import loaded_by, notrack
 from netlab.kubeproxy.portals import VERSIONS
 from netlab.kubeproxy.stale import frontends
 from netlab.model import Bridge, Interface, InterfaceAddress, Loader, Program, Route, Topology, Veth
@@ -25,6 +25,7 @@ from netlab.steps import (
     CreateNetns,
     CreateVeth,
     DeleteAddress,
+    DeleteEntries,
     DeleteLink,
     DeleteNetns,
     DeleteQdisc,
@@ -392,6 +393,10 @@ def _stale_entries(step: Step, new: Topology, left: Actual) -> Iterator[Step]:
             families = rules.families
         case RestoreRules(netns, family):
             families = (family,)
+        case LoadTable(netns, table) if table.name == notrack.TABLE:
+            if netns in left.namespaces:
+                yield DeleteEntries(netns, notrack.untracked(new, 6 if table.family == "ip6" else 4))
+            return
         case _:
             return
     versions = [VERSIONS[family] for family in families]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from netlab.errors import UsageError
-from netlab.model import BE_LIBERAL, DropInvalid, Netns, Topology
+from netlab.model import BE_LIBERAL, DropInvalid, Mode, Netns, Topology
 
 
 class Fix(NamedTuple):
@@ -29,8 +29,8 @@ class Fix(NamedTuple):
 def load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None, names: Sequence[str]) -> Topology:
     """The lab that a topology's text describes (as `topology.load` has it), with the named fixes.
 
-    First those that the file defines, then the built-in ones, each kind in the order given. TopologyError or
-    UsageError, as `topology.load` and `apply` have them.
+    First those that the file defines, in the order given, then the built-in ones. TopologyError or UsageError, as
+    `topology.load` and `apply` have them.
     """
     from netlab import topology
 
@@ -40,16 +40,22 @@ def load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str | 
 
 
 def apply(topology: Topology, names: Iterable[str]) -> Topology:
-    """The topology with the named built-in fixes, in the order given.
+    """The topology with the named built-in fixes; what they make of it doesn't depend on the order of the names.
 
     UsageError for a name that is none, and where a fix would change nothing: a result would be told as if it had.
     """
+    wanted = set()
     for name in names:
         check_name(topology, name)
         missing = FIXES[name].lacks(topology)
         if missing is not None:
             raise UsageError(f"the fix {name!r} has nothing to work on: {missing[0]}", missing[1])
-        topology = FIXES[name].apply(topology)
+        wanted.add(name)
+    # The last one first: a mode brings its own rule against INVALID packets, or none, and where a rule is asked for
+    # twice, the one that always drops has the last word.
+    for name in reversed(FIXES):
+        if name in wanted:
+            topology = FIXES[name].apply(topology)
     return topology
 
 
@@ -79,8 +85,35 @@ def _no_node(topology: Topology) -> tuple[str, str] | None:
     return f"no node of lab {topology.name!r} runs kube-proxy", hint
 
 
+def _untrackable(topology: Topology) -> tuple[str, str] | None:
+    from netlab.kubeproxy import notrack
+
+    if not any(notrack.tables(topology, node) for node in topology.kube_proxy.nodes):
+        return _no_node(topology) or (
+            f"in lab {topology.name!r} no TCP port of a service has cluster IPs alone and endpoints of its own",
+            "it leaves to conntrack what has node ports, other addresses, an affinity or a policy of Local",
+        )
+    return None
+
+
+def _in_nftables_mode(topology: Topology) -> tuple[str, str] | None:
+    proxy = topology.kube_proxy
+    if (proxy.mode, proxy.drop_invalid) == (Mode.NFTABLES, DropInvalid.NEVER):
+        return f"lab {topology.name!r} is in that mode", "leave the fix out"
+    return _no_node(topology)
+
+
 def _drop_invalid(topology: Topology) -> Topology:
     return topology._replace(kube_proxy=topology.kube_proxy._replace(drop_invalid=DropInvalid.ALWAYS))
+
+
+def _drop_invalid_where_not_liberal(topology: Topology) -> Topology:
+    return topology._replace(kube_proxy=topology.kube_proxy._replace(drop_invalid=DropInvalid.UNLESS_LIBERAL))
+
+
+def _nftables_mode(topology: Topology) -> Topology:
+    proxy = topology.kube_proxy._replace(mode=Mode.NFTABLES, drop_invalid=DropInvalid.NEVER)
+    return topology._replace(kube_proxy=proxy)
 
 
 def _be_liberal(topology: Topology) -> Topology:
@@ -91,6 +124,18 @@ def _be_liberal(topology: Topology) -> Topology:
         return netns._replace(sysctls=(*others, (BE_LIBERAL, "1")))
 
     return topology._replace(namespaces=tuple(liberal(netns) for netns in topology.namespaces))
+
+
+def _notrack(topology: Topology) -> Topology:
+    from netlab.kubeproxy import notrack
+
+    def untracked(netns: Netns) -> Netns:
+        if netns.name not in topology.kube_proxy.nodes:
+            return netns
+        others = (table for table in netns.tables if table.name != notrack.TABLE)
+        return netns._replace(tables=(*others, *notrack.tables(topology, netns.name)))
+
+    return topology._replace(namespaces=tuple(untracked(netns) for netns in topology.namespaces))
 
 
 FIXES: dict[str, Fix] = {
@@ -107,6 +152,25 @@ FIXES: dict[str, Fix] = {
             f"{BE_LIBERAL}=1 on each kube-proxy node: out-of-window packets are no longer INVALID",
             _be_liberal,
             _no_node,
+        ),
+        Fix(
+            "drop-invalid-where-not-liberal",
+            f"drop-invalid on the nodes whose {BE_LIBERAL} is 0 (kube-proxy since v1.29)",
+            _drop_invalid_where_not_liberal,
+            _no_node,
+        ),
+        Fix(
+            "nftables-mode",
+            "kube-proxy's nftables mode, which has no rule against INVALID packets",
+            _nftables_mode,
+            _in_nftables_mode,
+        ),
+        Fix(
+            "notrack",
+            "TCP to cluster IPs without conntrack, each packet translated by itself; breaks direct connections to"
+            " endpoints, hairpin and ICMP errors; no masquerading",
+            _notrack,
+            _untrackable,
         ),
     )
 }

@@ -29,6 +29,7 @@ from netlab.steps import (
     CreateBridge,
     CreateVeth,
     DeleteAddress,
+    DeleteEntries,
     DeleteLink,
     DeleteQdisc,
     DeleteRoute,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from nftables import Nftables
 
     from netlab.kubeproxy.stale import Frontend
+    from netlab.model import Address
 
 FIRST_IFINDEX = 100
 """Where a lab's ifindexes begin in each namespace: above the tunnel devices that some kernels put into every one."""
@@ -186,6 +188,8 @@ class Kernel:
                         nft(step.no_tables)
                 case DeleteStaleEntries(netns, frontends):
                     self._delete_stale(netns, frontends)
+                case DeleteEntries(netns, sockets):
+                    self._delete_entries(netns, sockets)
                 case DeleteRules(netns, tables):
                     with self._namespaces.inside(netns):
                         nft(
@@ -223,6 +227,16 @@ class Kernel:
         with self._namespaces.inside(netns):
             for asked in stale:
                 ctnetlink.delete(asked)
+
+    def _delete_entries(self, netns: str, sockets: Sequence[tuple[Address, int]]) -> None:
+        from netlab import ctnetlink
+        from netlab.observe.conntrack import entries
+
+        found = [entry.tuple_orig for entry in entries(self._namespaces, netns)]
+        with self._namespaces.inside(netns):
+            for asked in found:
+                if asked.proto == socket.IPPROTO_TCP and (asked.dst, asked.dport) in sockets:
+                    ctnetlink.delete(asked)
 
 
 class _Batch:

@@ -13,7 +13,18 @@ import shlex
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from netlab.kubeproxy.iptables_save import NO_RULES, PROGRAMS
-from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, NftTable, Program, Qdisc, Route, Veth
+from netlab.model import (
+    Address,
+    Bridge,
+    Interface,
+    InterfaceAddress,
+    LinkAttributes,
+    NftTable,
+    Program,
+    Qdisc,
+    Route,
+    Veth,
+)
 
 if TYPE_CHECKING:
     from netlab.kubeproxy import Family, Ruleset
@@ -474,6 +485,26 @@ class DeleteStaleEntries(NamedTuple):
         return "\n".join(lines)
 
 
+class DeleteEntries(NamedTuple):
+    """Delete conntrack's entries of TCP connections to these sockets, which it tracks no longer.
+
+    Where it is to track them again, it must not go on from what it knew before: it would call them INVALID.
+    """
+
+    netns: str
+    sockets: tuple[tuple[Address, int], ...]
+
+    def describe(self) -> str:
+        return f"{self.netns}: conntrack's entries of what it tracks no longer removed"
+
+    def twin(self, prefix: str) -> str:
+        delete = f"ip netns exec {prefix}{self.netns} conntrack -D -p tcp"
+        return "\n".join(
+            f"{delete} -f ipv{address.version} --orig-dst {address} --orig-port-dst {port}"
+            for address, port in self.sockets
+        )
+
+
 _TUPLES = (
     r"sed -E 's/.* src=(.*) dst=(.*) sport=(.*) dport=(.*) (\[UNREPLIED\] )?src=(.*) dst=.* sport=(.*) dport=.*/"
     r"\1 \2 \3 \4 \6 \7/'"
@@ -519,5 +550,6 @@ Step: TypeAlias = (
     | ClearRules
     | DeleteTable
     | DeleteStaleEntries
+    | DeleteEntries
     | StopProgram
 )

@@ -20,6 +20,7 @@ from netlab.steps import (
     CreateNetns,
     CreateVeth,
     DeleteAddress,
+    DeleteEntries,
     DeleteLink,
     DeleteNetns,
     DeleteQdisc,
@@ -137,7 +138,7 @@ class Simulated:
                 for name, table in zip(rules.names, rules.tables, strict=True):
                     assert over or name not in tables, f"{step.describe()}: File exists"
                     tables[name] = str(table)
-            case DeleteStaleEntries(netns):
+            case DeleteStaleEntries(netns) | DeleteEntries(netns):
                 assert netns in self.routes
             case DeleteRules(netns, names):
                 for name in names:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from simulated import Simulated
 
-from netlab import plan
+from netlab import fixes, plan
 from netlab.difference import difference
 from netlab.errors import TopologyError
 from netlab.model import Route, Topology
-from netlab.steps import LoadTable
+from netlab.steps import DeleteEntries, LoadTable
 from netlab.topology import load
 
 Spec = dict[str, Any]
@@ -444,6 +444,20 @@ def test_a_table_changed_added_and_removed() -> None:
         "node: table inet tour removed",
         "node: table ip tour",
     ]
+
+
+def test_conntrack_forgets_what_it_tracks_no_longer() -> None:
+    kernel, plain = built(), topology()
+    fixed = fixes.apply(plain, ["notrack"])
+    steps = difference(plain, fixed, kernel.look(plain, fixed))
+    kernel.apply(steps)
+    assert [step.describe() for step in steps] == [
+        "node: table ip netlab_notrack",
+        "node: conntrack's entries of what it tracks no longer removed",
+    ]
+    assert steps[1] == DeleteEntries("node", ((ip_address("10.96.0.1"), 80), (ip_address("10.244.1.2"), 80)))
+    back = difference(fixed, plain, kernel.look(fixed, plain))
+    assert [step.describe() for step in back] == ["node: table ip netlab_notrack removed"]
 
 
 def test_a_table_that_drifted_is_loaded_in_one_transaction_and_a_users_own_stays() -> None:

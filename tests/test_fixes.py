@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from itertools import combinations, permutations
 
 import pytest
 
 from netlab import fixes, topology
 from netlab.errors import UsageError
 from netlab.kubeproxy import ruleset
-from netlab.model import DropInvalid, Endpoint, KubeProxy, Netns, Role, Service, ServicePort, Topology, UserFix
+from netlab.model import DropInvalid, Endpoint, KubeProxy, Mode, Netns, Role, Service, ServicePort, Topology, UserFix
 
 LIBERAL = ("net.netfilter.nf_conntrack_tcp_be_liberal", "1")
 
@@ -33,7 +34,13 @@ LAB = Topology(
 
 
 def test_they_are_known_by_name_and_have_a_line_to_list() -> None:
-    assert list(fixes.FIXES) == ["drop-invalid", "be-liberal"]
+    assert list(fixes.FIXES) == [
+        "drop-invalid",
+        "be-liberal",
+        "drop-invalid-where-not-liberal",
+        "nftables-mode",
+        "notrack",
+    ]
     for name, fix in fixes.FIXES.items():
         assert fix.name == name
         assert fix.summary
@@ -63,6 +70,33 @@ def test_be_liberal_takes_the_place_of_the_topologys_own_value() -> None:
     client, node, far = LAB.namespaces
     strict = LAB._replace(namespaces=(client, node._replace(sysctls=((LIBERAL[0], "0"),)), far))
     assert fixes.apply(strict, ["be-liberal"]).netns("node").sysctls == (LIBERAL,)
+
+
+def test_drop_invalid_where_not_liberal_gives_way_to_be_liberal() -> None:
+    fixed = fixes.apply(LAB, ["drop-invalid-where-not-liberal"])
+    assert fixed == LAB._replace(kube_proxy=KubeProxy(("node",), drop_invalid=DropInvalid.UNLESS_LIBERAL))
+    assert fixed.drops_invalid("node")
+    assert not fixes.apply(LAB, ["drop-invalid-where-not-liberal", "be-liberal"]).drops_invalid("node")
+    assert fixes.apply(LAB, ["drop-invalid-where-not-liberal", "be-liberal", "drop-invalid"]).drops_invalid("node")
+
+
+def test_nftables_mode_has_no_workaround_unless_another_fix_adds_it() -> None:
+    dropping = LAB._replace(kube_proxy=KubeProxy(("node",), drop_invalid=DropInvalid.ALWAYS))
+    plain = LAB._replace(kube_proxy=KubeProxy(("node",), mode=Mode.NFTABLES))
+    assert fixes.apply(dropping, ["nftables-mode"]) == plain
+    assert fixes.apply(LAB, ["nftables-mode", "drop-invalid"]) == fixes.apply(plain, ["drop-invalid"])
+    with pytest.raises(UsageError) as raised:
+        fixes.apply(plain, ["nftables-mode"])
+    assert str(raised.value) == (
+        "the fix 'nftables-mode' has nothing to work on: lab 'lab' is in that mode\n  hint: leave the fix out"
+    )
+    assert fixes.names(plain) == tuple(name for name in fixes.FIXES if name != "nftables-mode")
+
+
+def test_the_order_of_the_names_does_not_matter() -> None:
+    for some in combinations(fixes.FIXES, 3):
+        made = {fixes.apply(LAB, order) for order in permutations(some)}
+        assert len(made) == 1
 
 
 def test_they_add_up_and_may_be_repeated() -> None:

@@ -28,7 +28,7 @@ while True:
 """
 TALK = """
 import socket, sys
-connection = socket.create_connection(("10.96.0.1", 80))
+connection = socket.create_connection(("10.96.0.1", 80), timeout=20)
 for line in sys.stdin:
     connection.sendall(line.encode())
     print(connection.recv(100).decode(), end="", flush=True)

@@ -22,6 +22,7 @@ from netlab.steps import (
     CreateNetns,
     CreateVeth,
     DeleteAddress,
+    DeleteEntries,
     DeleteLink,
     DeleteNetns,
     DeleteQdisc,
@@ -279,6 +280,7 @@ def test_changes_as_text() -> None:
         DeleteTable("node", "inet", "tour"),
         RestoreRules("node", "ip", "*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n"),
         ClearRules("node", "ip6"),
+        DeleteEntries("node", ((ip_address("10.96.0.10"), 80), (ip_address("fd00:96::10"), 80))),
         DeleteStaleEntries(
             "node",
             (

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from netlab.conditions import Moment, conditions, is_live
 from netlab.errors import StepError
-from netlab.events import Event, InvalidReason
+from netlab.events import Event, InvalidReason, Packet
 from netlab.experiment import FIRST, Action, Experiment
 from netlab.experiments.scene import Scene, scene
 from netlab.experiments.stage import Stage
 from netlab.flow import CANARY_PORT, Flow, FlowEvents
 from netlab.judge import Evidence, Observed, Proof, Result, TrialResult, judge_trial
+from netlab.kubeproxy.notrack import untracks
 from netlab.model import Topology
 from netlab.netns import Namespaces
 from netlab.observe.canary import send_canary
@@ -97,20 +98,21 @@ class _Trial:
         self._topology, self._experiment, self._scene = topology, experiment, cast
         self._namespaces, self._recorder, self._watch = namespaces, recorder, recorder.watch
         self._canaries = (2 * number, 2 * number + 1)
+        self._tracked = not untracks(topology, cast.node, cast.vip, cast.port)
         self._awaited: list[_Awaited] = []
         self._unmet = ""
 
     def play(self) -> TrialResult:
         started_ns, started = time.time_ns(), time.monotonic()
         experiment, cast = self._experiment, self._scene
-        _canary(cast, self._namespaces, self._watch, self._canaries[0])
+        _canary(cast, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
         with Stage(self._topology, cast, self._namespaces, self._watch, experiment.timeout_s) as stage:
             for arguments in experiment.observes("counter"):
                 stage.count(arguments["in"])
             failed = self._play_steps(stage)
             flow = self._flow(stage)
             stage.restore()
-            _canary(cast, self._namespaces, self._watch, self._canaries[1])
+            _canary(cast, self._namespaces, self._watch, self._canaries[1], tracked=self._tracked)
             stage.pump()  # what came before the canary may have ended a connection that nobody has looked at since
             duration_s = time.monotonic() - started
             self._recorder.note_counters()
@@ -132,6 +134,7 @@ class _Trial:
             dead=self._watch.dead,
             connects=experiment.plays("connect"),
             transfers=experiment.plays("finish", FIRST),
+            tracked=self._tracked,
             since_ns=first.began_ns if first else 0,
         )
         return judge_trial(observed, lambda seen: self._proof(events, seen))
@@ -216,11 +219,13 @@ def _words(refusal: StepError | OSError) -> str:
     return f"{where}{refusal.strerror or refusal}"
 
 
-def _canary(cast: Scene, namespaces: Namespaces, watch: Watch, seq: int) -> None:
+def _canary(cast: Scene, namespaces: Namespaces, watch: Watch, seq: int, *, tracked: bool) -> None:
     """Send a canary, and give the observers the time to see it: whether they did is for the judge."""
 
     def reported(event: Event) -> bool:
-        return isinstance(event, InvalidReason) and event.segment.sport == CANARY_PORT and event.segment.seq == seq
+        if not isinstance(event, InvalidReason if tracked else Packet) or event.netns != cast.node:
+            return False
+        return event.segment.sport == CANARY_PORT and event.segment.seq == seq
 
     with suppress(OSError):  # no route to the Service: then nobody sees it
         send_canary(namespaces, cast.client, cast.vip, cast.port, seq)

@@ -6,7 +6,7 @@ ServicePort (pkg/proxy/serviceport.go).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import NamedTuple
 
@@ -107,7 +107,11 @@ def _endpoints(service: Service, port: ServicePort, version: int) -> dict[Addres
 
 def cluster_networks(kube_proxy: KubeProxy, version: int) -> tuple[Network, ...]:
     """The pods' networks of that family, adjacent and nested ones as one."""
-    cidrs = kube_proxy.cluster_cidrs
+    return collapsed(kube_proxy.cluster_cidrs, version)
+
+
+def collapsed(networks: Iterable[Network], version: int) -> tuple[Network, ...]:
+    """The networks of that family, adjacent and nested ones as one."""
     if version == 4:
-        return tuple(collapse_addresses(cidr for cidr in cidrs if isinstance(cidr, IPv4Network)))
-    return tuple(collapse_addresses(cidr for cidr in cidrs if isinstance(cidr, IPv6Network)))
+        return tuple(collapse_addresses(one for one in networks if isinstance(one, IPv4Network)))
+    return tuple(collapse_addresses(one for one in networks if isinstance(one, IPv6Network)))
