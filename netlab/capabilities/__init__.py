@@ -19,7 +19,7 @@ PROBES: Mapping[str, Callable[[], str]] = {
     "forgives-late-segments": conntrack.forgives_late_segments,
     "forgives-small-overshoot": conntrack.forgives_small_overshoot,
     "keeps-window-scale": conntrack.keeps_window_scale,
-    "knows-challenge-acks": conntrack.knows_challenge_acks,
+    "passes-challenged-rst": conntrack.passes_challenged_rst,
     "tcp-repair": sockets.tcp_repair,
     "raw-sockets": sockets.raw,
     "invalid-rst-ignored": conntrack.ignores_invalid_rst,
