@@ -33,10 +33,14 @@ FIRST = "first"
 
 
 class Action(NamedTuple):
-    """A verb and its arguments, as plain values: a stimulus, or a condition that is to be observed."""
+    """A verb and its arguments, as plain values: a stimulus, or a condition that is to be observed.
+
+    unless are the fixes with which the condition is not looked for.
+    """
 
     name: str
     arguments: Mapping[str, Any]
+    unless: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """As one line: `send: {from: server, bytes: 32768}`."""
@@ -45,11 +49,15 @@ class Action(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What is done, if anything, and what must then be observed within so many seconds."""
+    """What is done, if anything, and what must then be observed within so many seconds.
+
+    unless are the fixes with which the step is left out.
+    """
 
     stimulus: Action | None
     observe: tuple[Action, ...] = ()
     within_s: float = WITHIN_S
+    unless: tuple[str, ...] = ()
 
 
 class Expectation(NamedTuple):
@@ -85,6 +93,15 @@ class Experiment(NamedTuple):
         """All that must be known of the kernel to play it and to say what is expected, each once."""
         asked = [each.capability for _, expected in self.expect for each in expected if each.capability is not None]
         return tuple(dict.fromkeys((*self.needs, *asked)))
+
+    def with_fixes(self, fixes: Sequence[str]) -> Experiment:
+        """The experiment as it is played with these fixes: without the steps and conditions that they leave out."""
+        steps = tuple(
+            step._replace(observe=tuple(each for each in step.observe if not set(fixes) & set(each.unless)))
+            for step in self.steps
+            if not set(fixes) & set(step.unless)
+        )
+        return self._replace(steps=steps)
 
     def expected(self, fixes: Sequence[str], capabilities: Collection[str]) -> Outcome | None:
         """What is expected with these fixes on a kernel with these capabilities; None where the document says nothing.

@@ -50,13 +50,14 @@ def observe_run(
     the lab came from. UsageError where the topology can't play it, LabError where the lab isn't as the topology says,
     UnsupportedError where this kernel or user can't.
     """
+    played = experiment.with_fixes(fixes)
     cast = scene(topology, experiment)
     results = []
     with Recorder(
         topology, namespaces, cast.netns, cast.ports, keep_frames=keep_frames, needs_reasons=True
     ) as recorder:
         for number in range(trials):
-            results.append(_Trial(topology, experiment, cast, namespaces, recorder, number).play())
+            results.append(_Trial(topology, played, cast, namespaces, recorder, number).play())
             if progress is not None:
                 progress(number + 1, trials)
         recording = recorder.recording(source or Source(fixes=fixes), [trial.flow for trial in results])

@@ -143,12 +143,14 @@ class Verb(NamedTuple):
         return {"anyOf": [{"enum": alone}, *each]}
 
 
-CONDITION = Verb("a condition", "condition")
+_UNLESS = ListOf(Text("a fix's name"), 1, single=True)
+CONDITION = Verb("a condition", "condition", {"unless": Key(_UNLESS, "fixes with which it is not looked for")})
 STEP = Verb(
     "a stimulus",
     "step",
     {
         "observe": Key(ListOf(CONDITION, 1, single=True), "what must then be observed"),
+        "unless": Key(_UNLESS, "fixes with which the step is left out"),
         "within_s": Key(Seconds(), f"how long to wait for it (default {WITHIN_S:g})"),
     },
     without="observe",
@@ -212,6 +214,7 @@ def experiment(reader: Reader, item: Item, topology: Topology, default_name: str
         _check_fixes(reader, item["expect"], topology)
     if "steps" in item and not item["steps"].broken:
         _check_connections(reader, item["steps"])
+    _check_unless(reader, item, topology)
     if not all(key in item for key in EXPERIMENT.required) or item.broken:
         return None
     return Experiment(
@@ -243,13 +246,17 @@ def _expected(found: Item) -> Iterator[Expectation]:
 
 def _step(item: Item) -> Step:
     stimulus = _action(item["verb"]) if "verb" in item else None
-    observe = tuple(_action(each["verb"]) for each in item.get("observe", ()))
-    return Step(stimulus, observe, item.get("within_s", WITHIN_S))
+    observe = tuple(_action(each["verb"], _unless(each)) for each in item.get("observe", ()))
+    return Step(stimulus, observe, item.get("within_s", WITHIN_S), _unless(item))
 
 
-def _action(verb: Item) -> Action:
+def _action(verb: Item, unless: tuple[str, ...] = ()) -> Action:
     name, arguments = verb.value
-    return Action(name, _plain(arguments))
+    return Action(name, _plain(arguments), unless)
+
+
+def _unless(item: Item) -> tuple[str, ...]:
+    return tuple(each.value for each in item.get("unless", ()))
 
 
 def _plain(item: Item) -> Any:
@@ -258,6 +265,15 @@ def _plain(item: Item) -> Any:
     if isinstance(item.value, list):
         return tuple(_plain(each) for each in item.value)
     return item.value
+
+
+def _check_unless(reader: Reader, item: Item, topology: Topology) -> None:
+    """Look every fix up with which a step or a condition is left out."""
+    names = (*fixes.FIXES, *(own.name for own in topology.fixes))
+    for step in item.get("steps", ()):
+        for fix in (fix for each in (step, *step.get("observe", ())) for fix in each.get("unless", ())):
+            if fix.value not in names:
+                reader.at(fix, f"there is no fix {fix.value!r}", suggest(fix.value, names))
 
 
 def _check_fixes(reader: Reader, expect: Item, topology: Topology) -> None:
