@@ -144,6 +144,24 @@ def test_what_is_expected_depends_on_the_fixes_and_the_kernel() -> None:
     assert experiment.expected(("b",), ()) is None
 
 
+def test_a_fix_leaves_out_what_it_makes_impossible(tmp_path: Path) -> None:
+    text = OWN.replace("  - sysctl: {{", "  - unless: [notrack, be-liberal]\n    sysctl: {{").replace(
+        "    observe: {{entry: {{in: client-node, change: update, tcp_state: ESTABLISHED}}}}",
+        "    observe: {{entry: {{in: client-node}}, unless: notrack}}",
+    )
+    file = own(tmp_path, text)
+    (play,) = catalogue.plays(file.read_text(), str(file))
+    plain, liberal, untracked = (play.experiment.with_fixes(fixes) for fixes in ((), ("be-liberal",), ("notrack",)))
+    assert plain == play.experiment
+    assert [step.stimulus and step.stimulus.name for step in plain.steps if step not in liberal.steps] == ["sysctl"]
+    assert (liberal.steps[0].observe, untracked.steps[0].observe) == (plain.steps[0].observe, ())
+    assert not untracked.plays("sysctl")
+    file.write_text(file.read_text().replace("unless: notrack", "unless: notrak"))
+    with pytest.raises(NetlabError) as caught:
+        catalogue.plays(file.read_text(), str(file))
+    assert str(caught.value).endswith("there is no fix 'notrak'\n  hint: did you mean 'notrack'?")
+
+
 def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(
