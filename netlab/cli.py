@@ -617,6 +617,7 @@ def matrix(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a matrix was interrupted.")] = False,
 ) -> None:
     """Play every experiment of a topology with every fix, in labs of their own: one table."""
+    from netlab import lab
     from netlab.experiments import catalogue
     from netlab.matrix import grid, play
     from netlab.report import matrix as as_text
@@ -633,6 +634,7 @@ def matrix(
     plays = grid.chosen(found, experiment or (), file)
     across = grid.columns(plays, fix or ())
     manner = play.Manner(trials, jobs or play.default_jobs(), root is False or (root is None and os.geteuid() != 0))
+    lab.check_privilege(rootless=manner.rootless)
     lab_name = found[0].topology.name
     progress = _Progress(lab_name, 0)
 

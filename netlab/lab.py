@@ -145,10 +145,15 @@ def _derive(
 # --- building --------------------------------------------------------------------------------------------------------
 
 
-def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done, waiting: Waiting) -> list[Step]:
-    topology = wanted.topology
+def check_privilege(*, rootless: bool) -> None:
+    """UsageError where this user can't build a lab of that kind."""
     if not rootless and os.geteuid() != 0:
         raise UsageError("only root can build a lab with --root", "leave it out: the lab is then rootless")
+
+
+def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done, waiting: Waiting) -> list[Step]:
+    topology = wanted.topology
+    check_privilege(rootless=rootless)
     state = LabState(
         lab=topology.name,
         boot_id=boot_id(),

@@ -174,6 +174,8 @@ def test_plain_comes_first_and_the_other_columns_as_asked() -> None:
     assert [column.fix for column in across] == ["plain", "be-liberal", "drop-invalid+be-liberal"]
     with pytest.raises(UsageError, match=r"there is no fix 'be-liberl'\n  hint: did you mean 'be-liberal'\?"):
         grid.columns(shipped(), ["be-liberl"])
+    with pytest.raises(UsageError, match=r"--fix be-liberal\+be-liberal has a fix twice"):
+        grid.columns(shipped(), ["be-liberal+be-liberal"])
 
 
 def test_a_name_that_no_experiment_has() -> None:

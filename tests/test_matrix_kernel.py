@@ -228,3 +228,21 @@ def test_two_at_once(netlab: Netlab, lab_name: str, rootless: None, tmp_path: Pa
         (tmp_path / "go").touch()
         matrix.communicate(timeout=labs.DEADLINE_S)
     assert matrix.returncode == 0
+
+
+def test_a_lab_is_no_topology(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    file = topology(tmp_path, document(tmp_path, "harmless"))
+    assert netlab("up", file, "--name", lab_name).returncode == 0
+    done = netlab("matrix", lab_name)
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr == (
+        f"netlab: {lab_name} is a lab, and a matrix is played in labs of its own\n  hint: `netlab matrix {file}`\n"
+    )
+
+
+def test_who_may_not_is_told_before_any_cell(netlab: Netlab, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("this is root, who may")
+    done = netlab("matrix", topology(tmp_path, document(tmp_path, "harmless")), "--root")
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr.startswith("netlab: only root can build a lab with --root\n")

@@ -336,6 +336,9 @@ def test_names_of_labs() -> None:
     assert load("name: given\n" + text, "file.yaml", name="wins").name == "wins"
     with pytest.raises(UsageError, match="'No Name' can't be a lab's name"):
         load(text, "file.yaml", name="No Name")
+    with pytest.raises(UsageError) as caught:
+        load("namespaces: {a: {}}", "lab.yaml", name="a" * 33)
+    assert str(caught.value) == f"'{'a' * 33}' has 33 characters, a lab's name at most 32"  # and no hint
 
 
 def test_read_says_what_it_cannot_read(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from netlab.stimuli import stimuli
 from netlab.topology import words
 from netlab.topology.document import UNTAGGED, Item, Reader, join, kind_of, suggest
 from netlab.topology.shapes import (
+    USES_VARIABLE,
     Choice,
     Fields,
     JsonSchema,
@@ -140,7 +141,7 @@ class Verb(NamedTuple):
                     "additionalProperties": False,
                 }
             )
-        return {"anyOf": [{"enum": alone}, *each]}
+        return {"anyOf": [{"enum": alone}, USES_VARIABLE, *each]}
 
 
 _UNLESS = ListOf(Text("a fix's name"), 1, single=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from netlab import fixes as mitigations
 from netlab.capability import Capability
-from netlab.errors import NetlabError
+from netlab.errors import NetlabError, UsageError
 from netlab.experiment import PLAIN
 from netlab.experiments.catalogue import Play, Settings, choose
 from netlab.experiments.scene import scene
@@ -56,7 +56,7 @@ def columns(plays: Sequence[Play], names: Sequence[str]) -> tuple[Column, ...]:
     """The columns: plain first, always, since it is what the others are compared with; then these fixes.
 
     Without names: all that can be applied to the topology of one of these experiments. "a+b" is two fixes together.
-    UsageError for a name that none of the topologies knows.
+    UsageError for a name that none of the topologies knows, and for a fix with itself.
     """
     known = {fix.name: fix.summary for fix in mitigations.FIXES.values()}
     for play in plays:
@@ -65,6 +65,9 @@ def columns(plays: Sequence[Play], names: Sequence[str]) -> tuple[Column, ...]:
     wanted = [name for name in dict.fromkeys(asked) if name != PLAIN]
     for name in (each for column in wanted for each in column.split("+") if each not in known):
         mitigations.check_name(plays[0].topology, name)
+    for name in wanted:
+        if len(set(name.split("+"))) < len(name.split("+")):
+            raise UsageError(f"--fix {name} has a fix twice", "name each once")
     return (Column(PLAIN), *(Column(name, "; ".join(known[each] for each in name.split("+"))) for name in wanted))
 
 
