@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.conditions import Moment
+from netlab.experiment import FIRST
 from netlab.experiments.words import BYTES, CONNECTION, END
 from netlab.judge import Proof
 from netlab.stimuli import NotApplied
@@ -25,9 +26,8 @@ ARGUMENTS = Fields(
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """Whether they are there."""
     assert moment.stage is not None
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
     try:
-        end = moment.stage.end(arguments["by"], **named)
+        end = moment.stage.end(arguments["by"], arguments.get("connection", FIRST))
     except NotApplied as missing:
         return Proof((), str(missing))
     if not end.intact:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.conditions import Moment
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, COUNT, END
 from netlab.judge import Proof
 from netlab.observe.sockets import tcp_info
@@ -33,9 +34,8 @@ ARGUMENTS = Fields(
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """Whether TCP_INFO agrees with each argument; the samples that a trial takes show the numbers."""
     assert moment.stage is not None
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
     try:
-        end = moment.stage.end(arguments["of"], **named)
+        end = moment.stage.end(arguments["of"], arguments.get("connection", FIRST))
     except NotApplied as missing:
         return Proof((), str(missing))
     info = tcp_info(end.socket)

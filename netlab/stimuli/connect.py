@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Boolean, Fields, Integer, Key, Seconds
@@ -32,11 +33,10 @@ ARGUMENTS = Fields(
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Connect; NotApplied where the request hasn't arrived in time."""
-    named = {"name": arguments["connection"]} if "connection" in arguments else {}
     port = arguments.get("source_port", 0)
     if "port_of" in arguments:
         port = stage.connection(arguments["port_of"]).client_port
-    connection = stage.new_connection(**named)
+    connection = stage.new_connection(arguments.get("connection", FIRST))
     if arguments.get("wait", True):
         done = connection.connect(arguments.get("timeout_s", TIMEOUT_S), port, arguments.get("isn"))
     else:

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from netlab.events import ACK, PSH, Segment
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, END, FLAGS, OFFSET, flag_bits
 from netlab.repair import next_numbers
 from netlab.topology.shapes import Choice, Fields, Integer, Key
@@ -38,8 +39,7 @@ _WINDOW = 512
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Send it; UnsupportedError where the kernel doesn't tell a socket's sequence numbers, OSError without a route."""
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
-    end = stage.end(arguments["from"], **named)
+    end = stage.end(arguments["from"], arguments.get("connection", FIRST))
     seq, ack = next_numbers(end.socket)
     (host, port, *_), (peer, peer_port, *_) = end.socket.getsockname(), end.socket.getpeername()
     flags = flag_bits(arguments["flags"]) if "flags" in arguments else PSH | ACK

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, NETNS
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Fields, Key
@@ -26,8 +27,7 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     from netlab import ctnetlink
 
     netns = arguments["in"]
-    named = {"name": arguments["connection"]} if "connection" in arguments else {}
-    header = stage.connection(**named).tuple_orig
+    header = stage.connection(arguments.get("connection", FIRST)).tuple_orig
     with stage.namespaces.inside(netns):
         if not ctnetlink.delete(header):
             raise NotApplied(f"an entry of the connection in {netns}'s conntrack")

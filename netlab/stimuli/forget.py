@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import END_ARGUMENTS
 
 if TYPE_CHECKING:
@@ -17,5 +18,4 @@ ARGUMENTS = END_ARGUMENTS
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Forget it; NotApplied where the end isn't there, UnsupportedError without repair mode."""
     end = stage.end(**arguments)
-    named = {"name": arguments["connection"]} if "connection" in arguments else {}
-    stage.connection(**named).leave(end, silently=True)
+    stage.connection(arguments.get("connection", FIRST)).leave(end, silently=True)

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, COUNT, END, LINK
 from netlab.repair import next_numbers
 from netlab.stimuli import NotApplied
@@ -50,8 +51,7 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     taken = NotApplied(f"an interface without a qdisc of its own: {netns}:{ifname} has one")
     if any(each.qdisc for each in stage.topology.interfaces() if (each.netns, each.ifname) == (netns, ifname)):
         raise taken
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
-    seq, _ = next_numbers(stage.end(arguments["from"], **named).socket)
+    seq, _ = next_numbers(stage.end(arguments["from"], arguments.get("connection", FIRST)).socket)
     first = (seq + arguments.get("after_bytes", 0)) & 0xFFFFFFFF
 
     def remove() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, PORT
 from netlab.model import Address
 from netlab.stimuli import NotApplied
@@ -39,8 +40,7 @@ _EXTENDED_PASSIVE = re.compile(rb"229 [^(]*\(\|\|\|(\d+)\|\)")
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Play both sides; NotApplied where a line, or the data connection, doesn't come through."""
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
-    client, server = stage.end("client", **named), stage.end("server", **named)
+    client, server = (stage.end(end, arguments.get("connection", FIRST)) for end in ("client", "server"))
     client.reads = server.reads = False
     scene, port = stage.scene, arguments.get("data_port", DATA_PORT)
     extended = scene.vip.version == 6

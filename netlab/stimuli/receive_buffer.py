@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import BYTES, CONNECTION, END
 from netlab.topology.shapes import Fields, Key
 
@@ -30,8 +31,7 @@ ARGUMENTS = Fields(
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Set both; the clamp of an established connection keeps the size that its buffer first had."""
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
-    sock = stage.end(arguments["end"], **named).socket
+    sock = stage.end(arguments["end"], arguments.get("connection", FIRST)).socket
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, arguments["bytes"])
     got = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, got)

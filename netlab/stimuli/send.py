@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import BYTES, CONNECTION, END
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Fields, Key
@@ -24,8 +25,7 @@ ARGUMENTS = Fields(
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Write; NotApplied where the end has had an error, or hasn't got so many bytes."""
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
-    end = stage.end(arguments["from"], **named)
+    end = stage.end(arguments["from"], arguments.get("connection", FIRST))
     left = end.payload_bytes - end.goal_bytes
     if arguments["bytes"] > left:
         raise NotApplied(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.events import SocketEvent, SocketEventKind
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, END
 from netlab.repair import repairing
 from netlab.topology.shapes import Fields, Integer, Key
@@ -38,8 +39,7 @@ _REPAIR_WINDOW = struct.Struct("=5I")
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Set the window; UnsupportedError where the kernel or the user can't."""
-    named = {"connection": arguments["connection"]} if "connection" in arguments else {}
-    end = stage.end(arguments["end"], **named)
+    end = stage.end(arguments["end"], arguments.get("connection", FIRST))
     stage.note(set_stale_window(end.socket, end.netns, arguments.get("bytes", WINDOW_BYTES)))
 
 

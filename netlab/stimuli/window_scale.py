@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, END, NETNS
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Fields, Integer, Key
@@ -35,8 +36,7 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     from netlab import ctnetlink
 
     netns = arguments["in"]
-    named = {"name": arguments["connection"]} if "connection" in arguments else {}
-    header = stage.connection(**named).tuple_orig
+    header = stage.connection(arguments.get("connection", FIRST)).tuple_orig
     with stage.namespaces.inside(netns):
         found = ctnetlink.window_scales(header)
         if found is None:
