@@ -441,6 +441,15 @@ def test_what_was_to_be_observed_and_was_not_is_missing(
 
 
 @pytest.mark.kernel
+def test_a_counter_that_there_is_none_of_is_told(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    file = with_step(tmp_path, "observe: [{counter: {in: server, name: Tcp.InSegz}}]")
+    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json")
+    (trial,) = json.loads(done.stdout)["trials"]
+    assert trial["missing"] == ["the counter Tcp.InSegz in server: there is none of that name"]
+    assert done.returncode == 3
+
+
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("step", "missing"),
     [

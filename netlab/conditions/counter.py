@@ -30,6 +30,8 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     assert moment.stage is not None
     by = moment.stage.counted(arguments["in"], arguments["name"])
     wanted = arguments.get("at_least", 1)
+    if by is None:
+        return Proof((), f"the counter {arguments['name']} in {arguments['in']}: there is none of that name")
     if by < wanted:
         return Proof((), f"the counter {arguments['name']} in {arguments['in']}, {wanted} higher: it went up by {by}")
     return Proof(())

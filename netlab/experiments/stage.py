@@ -149,8 +149,11 @@ class Stage:
             tables = self.topology.netns(netns).tables
             self._counters[netns] = Counters(self.namespaces, netns, nftables=bool(tables))
 
-    def counted(self, netns: str, name: str) -> int:
-        """How far a counter of a namespace has gone since `count`; KeyError without it."""
+    def counted(self, netns: str, name: str) -> int | None:
+        """How far a counter of a namespace has gone since `count`, None where it has none of that name.
+
+        KeyError without `count`.
+        """
         return self._counters[netns].grown(name)
 
     def read_sysctl(self, netns: str, key: str) -> str:

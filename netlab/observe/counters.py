@@ -47,9 +47,10 @@ class Counters:
         self._namespaces, self._netns, self._nftables = namespaces, netns, nftables
         self._before = self._read()
 
-    def grown(self, name: str) -> int:
-        """How far one counter has gone since; 0 for a name that there is none of."""
-        return self._read()[name] - self._before[name]
+    def grown(self, name: str) -> int | None:
+        """How far one counter has gone since; None where there is none of that name."""
+        now = self._read()
+        return now[name] - self._before[name] if name in now else None
 
     def changes(self) -> list[CounterChange]:
         """What has changed since, by name; from now on, since now."""
