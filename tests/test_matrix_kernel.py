@@ -246,3 +246,20 @@ def test_who_may_not_is_told_before_any_cell(netlab: Netlab, tmp_path: Path) -> 
     done = netlab("matrix", topology(tmp_path, document(tmp_path, "harmless")), "--root")
     assert (done.stdout, done.returncode) == ("", 2)
     assert done.stderr.startswith("netlab: only root can build a lab with --root\n")
+
+
+QUICK = ("path-flip", "crafted-ahead", "bad-checksum", "half-open", "entry-deleted", "entry-deleted-client-first")
+"""Shipped causes whose trials are short, but for path-flip's stall: one of each outcome among them."""
+
+
+def test_both_modes_of_kube_proxy_give_the_same_outcomes(netlab: Netlab, lab_name: str, privilege: str) -> None:
+    chosen = [option for name in QUICK for option in ("--experiment", name)]
+    found = []
+    for mode in ("iptables", "nftables"):
+        options = ("--name", lab_name, privilege, "--set", f"kube_proxy.mode={mode}", "--format", "json")
+        done = netlab("matrix", FLAGSHIP, *chosen, "--fix", "drop-invalid", "--fix", "notrack", *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(cells(done.stdout))
+    assert found[0] == found[1]
+    assert {standing for standing, _ in found[0].values()} == {"as-expected"}
+    assert {outcome for _, outcomes in found[0].values() for outcome in outcomes} == {"reset", "completed", "stalled"}
