@@ -1,4 +1,4 @@
-"""`netlab` and `python -m netlab`: a start and an end that cost little, around `cli.py`.
+"""`netlab` and `python -m netlab`: a start and an end that cost little, around `cli/`.
 
 A tenth of a short command's time is the garbage collector walking over freshly imported modules, and another the
 interpreter taking itself apart at the end. The kernel frees what a process had, so neither is needed.

@@ -1,6 +1,6 @@
 """Everything netlab raises on purpose, as a tree:
 
-NetlabError            a message, a hint, an exit code; `cli.py` prints it, nothing else does
+NetlabError            a message, a hint, an exit code; `cli/` prints it, nothing else does
 ├── TopologyError      one or more problems in a topology file (exit 2)
 ├── UsageError         a wrong name, option or combination on the command line (exit 2)
 ├── StepError          the kernel refused a step of the plan (exit 1)

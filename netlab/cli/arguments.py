@@ -1,0 +1,77 @@
+"""What the arguments stand for: a topology's file, its settings, a lab that is up, one of its namespaces."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netlab.errors import LabError, UsageError
+
+if TYPE_CHECKING:
+    from netlab.lab import Wanted
+    from netlab.state import LabDirectory, LabState
+
+
+def topology_file(topology: str | None) -> str:
+    """The topology's file: as named, or the one in this directory; UsageError where there is none."""
+    if topology is not None:
+        return topology
+    for candidate in ("topology.yaml", "topology.yml"):
+        if Path(candidate).exists():
+            return candidate
+    raise UsageError("there is no topology.yaml here", "name a file: `netlab up FILE`, or - for stdin")
+
+
+def parse_settings(pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """The paths and values of `--set`; UsageError for what is no such pair."""
+    settings = []
+    for pair in pairs or []:
+        path, equals, value = pair.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--set {pair}: not of the form PATH=VALUE", "for instance --set vars.window=4096")
+        settings.append((path, value))
+    return tuple(settings)
+
+
+def read_wanted(
+    topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
+) -> "Wanted":
+    """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
+    from netlab import fixes as mitigations
+    from netlab.lab import Wanted
+    from netlab.topology import read_text
+
+    file = topology_file(topology)
+    text = read_text(file)
+    names = tuple(dict.fromkeys(fixes or []))
+    return Wanted(mitigations.load(text, file, settings, name, names), text, absolute(file), settings, names)
+
+
+def absolute(file: str) -> str | None:
+    """The file's whole path; None for stdin."""
+    return None if file == "-" else str(Path(file).resolve())
+
+
+def lab_directory(lab: str) -> "LabDirectory":
+    """Where a lab of this name keeps what belongs to it."""
+    from netlab.state import LabDirectory, run_directory
+
+    return LabDirectory(run_directory(), lab)
+
+
+def find_lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
+    """The directory and state of the lab that a command means; None for the only one. LabError, UsageError."""
+    from netlab.state import choose, run_directory
+
+    directory = lab_directory(choose(run_directory(), lab))
+    state = directory.read()
+    if state is None:
+        raise LabError(
+            f"the lab {directory.lab} was never begun", f"`netlab down {directory.lab}` removes what is left"
+        )
+    return directory, state
+
+
+def check_netns(state: "LabState", name: str) -> None:
+    """UsageError where the lab has no namespace of this name."""
+    names = [netns for netns, _ in state.namespaces]
+    if name not in names:
+        raise UsageError(f"the lab {state.lab} has no namespace {name}", f"it has: {', '.join(names)}")

@@ -1,0 +1,90 @@
+"""The mitigations, on a lab that is up: `fix list`, `fix apply`, `fix revert`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from netlab import interrupts
+from netlab.cli.arguments import find_lab, read_wanted
+from netlab.cli.lives import outcome_text
+from netlab.cli.messages import say
+from netlab.cli.options import LabOption, complete_fix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+app = typer.Typer(help="The mitigations, on a lab that is up.", rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.command("list")
+def fix_list(
+    topology: Annotated[
+        str | None,
+        typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: all labs."),
+    ] = None,
+) -> None:
+    """The mitigations by name, the built-in ones and a topology's own, and whether a lab that is up has them."""
+    from netlab.fixes import FIXES
+    from netlab.lab import as_it_is
+    from netlab.state import labs, run_directory
+
+    there = labs(run_directory())
+    if topology is None or (topology in there and not Path(topology).exists()):
+        found = [find_lab(name) for name in there if topology in (None, name)]
+        wanted = [as_it_is(directory, state) for directory, state in found]
+    else:
+        wanted = [read_wanted(topology, (), None, None)]
+    rows = [(fix.name, fix.summary, wanted) for fix in FIXES.values()]
+    rows += [(*fix, [one]) for one in wanted for fix in one.topology.fixes]
+    width = max(len(name) for name, _, _ in rows)
+    for name, summary, known in rows:
+        notes = [] if name in FIXES or topology is not None else [f"of {known[0].topology.name}"]
+        applied = [one.topology.name for one in known if name in one.fixes]
+        notes += [f"applied: {','.join(applied)}"] if applied else []
+        if topology is not None and name in FIXES and (why := FIXES[name].lacks(known[0].topology)) is not None:
+            notes.append(f"not here: {why[0]}")
+        noted = f"  [{'; '.join(notes)}]" if notes else ""
+        print(f"{name:{width}} {summary}{noted}")
+
+
+@app.command("apply")
+def fix_apply(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME…", help="Mitigations, as `netlab fix list` names them.", autocompletion=complete_fix
+        ),
+    ],
+    lab: LabOption = None,
+) -> None:
+    """Put mitigations into a lab that is up."""
+    _change_fixes(lab, names, lambda fixes: (*fixes, *(name for name in names if name not in fixes)))
+
+
+@app.command("revert")
+def fix_revert(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME…]", help="Left out: all of them.", autocompletion=complete_fix),
+    ] = None,
+    lab: LabOption = None,
+) -> None:
+    """Take mitigations out of a lab that is up."""
+    _change_fixes(lab, names or [], lambda fixes: tuple(name for name in fixes if names and name not in names))
+
+
+def _change_fixes(
+    lab_name: str | None, names: "Sequence[str]", change: "Callable[[tuple[str, ...]], tuple[str, ...]]"
+) -> None:
+    from netlab import lab
+    from netlab.fixes import check_name
+
+    directory, state = find_lab(lab_name)
+    as_was = lab.as_it_is(directory, state)
+    for name in names:
+        check_name(as_was.topology, name)
+    wanted = lab.with_only_fixes(as_was, change(state.fixes))
+    interrupts.stop_on_signals()
+    outcome = lab.up(directory, wanted, rootless=None)
+    say(outcome_text(wanted, outcome, verbose=False))

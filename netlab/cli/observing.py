@@ -1,0 +1,226 @@
+"""What happens in a lab that is up: `capture` writes packets, `watch` shows events, `explain` says why a reset came."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from netlab import interrupts
+from netlab.cli.arguments import check_netns, find_lab
+from netlab.cli.messages import counted, say
+from netlab.cli.options import DataFormat, LabArgument, LabOption, complete_netns
+from netlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from netlab.events import Event
+    from netlab.recording import Recording
+
+
+def capture(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME[:IFNAME]]…",
+            help="Namespaces, or single interfaces of them; left out: all.",
+            autocompletion=complete_netns,
+        ),
+    ] = None,
+    file: Annotated[
+        str, typer.Option("--write", "-w", metavar="FILE", help="Where to; - or left out: stdout, into a pipe.")
+    ] = "-",
+    expression: Annotated[
+        str, typer.Option("--filter", metavar="EXPRESSION", help="Only these packets; the language is tcpdump's.")
+    ] = "",
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-c", min=1, help="End after so many packets."),
+    ] = None,
+    for_s: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
+    ] = None,
+    snaplen: Annotated[
+        int | None,
+        typer.Option("--snaplen", "-s", metavar="BYTES", min=1, max=262144, help="Keep so much of each packet."),
+    ] = None,
+    lab: LabOption = None,
+) -> None:
+    """Write the packets of several namespaces into one pcapng file, until Ctrl-C."""
+    from netlab import capture as captures
+    from netlab.lab import as_it_is, open_lab
+
+    if file == "-" and sys.stdout.isatty():
+        raise UsageError("pcapng on a terminal helps nobody", "-w FILE, or a pipe: netlab capture | tshark -r -")
+    directory, state = find_lab(lab)
+    roles = {netns.name: netns.role.value for netns in as_it_is(directory, state).topology.namespaces}
+    namespaces = open_lab(state)
+    tapped = captures.taps(namespaces, roles, names or [])
+    snaplen_bytes = captures.WHOLE_FRAME_BYTES if snaplen is None else snaplen
+    program = None
+    if expression:
+        from netlab.libpcap import compile_filter
+
+        # Where there is no network: a name in the expression isn't asked for outside.
+        with namespaces.scratch():
+            program = compile_filter(expression, snaplen_bytes)
+    with captures.Capture(
+        namespaces, tapped, expression=expression, program=program, snaplen_bytes=snaplen_bytes
+    ) as taking:
+        with interrupts.as_news() as stop, captures.sink(file) as out:
+            say(f"capturing on {', '.join(f'{tap.netns}/{tap.ifname}' for tap in tapped)}")
+            try:
+                taking.run(out, stop, count=count, for_s=for_s, note=say)
+            except BrokenPipeError:  # whoever read it has seen enough
+                sys.exit(128 + signal.SIGPIPE)
+        captured = sum(interface.captured for interface in taking.interfaces)
+        dropped = sum(interface.dropped for interface in taking.interfaces)
+        say(f"{counted(captured, 'packet')} captured, {dropped} dropped")
+        for interface in taking.interfaces:
+            if interface.dropped:
+                say(f"  {interface.tap.netns}/{interface.tap.ifname}: {interface.dropped} dropped")
+
+
+def watch(
+    lab: LabArgument = None,
+    netns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--netns", metavar="NAME", help="A namespace to watch; left out: all.", autocompletion=complete_netns
+        ),
+    ] = None,
+    for_s: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
+    ] = None,
+) -> None:
+    """Show what happens in a lab that is up, an event a line, until Ctrl-C."""
+    import select
+
+    from netlab import recorder
+    from netlab.lab import as_it_is, open_lab
+    from netlab.report.live import line
+
+    directory, state = find_lab(lab)
+    topology = as_it_is(directory, state).topology
+    for name in netns or []:
+        check_netns(state, name)
+    namespaces = open_lab(state)
+    started_ns = time.time_ns()
+
+    def show(events: "Sequence[Event]") -> None:
+        if not events:
+            say(f"watching {', '.join(netns or [each.name for each in topology.namespaces])}")
+        for event in events:
+            print(line(event, started_ns), flush=True)
+
+    with interrupts.as_news() as news:
+        seen = recorder.record(
+            topology,
+            namespaces,
+            recorder.Source(),
+            netns,
+            for_s,
+            stop=lambda: bool(select.select([news], [], [], 0)[0]),
+            on_events=show,
+            keep_events=False,
+        )
+    lost = [f"{counted(number, 'event')} lost by {observer}" for observer, number in seen.lost if number]
+    for line_ in (*lost, *(f"not seen: {what}" for what in seen.blind)):
+        say(line_)
+    if not lost:
+        say("no event lost")
+
+
+def explain(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[LAB|FILE]", help="A lab that is up, or a bundle; left out: the only lab."),
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option("--flow", metavar="ADDRESS:PORT", help="The client's end; left out: what was reset first."),
+    ] = None,
+    for_s: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", min=0, help="Watch a lab for so long at most; left out: 30."),
+    ] = None,
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+) -> None:
+    """Say why a connection was reset: the chain of causes, packet by packet. Watches a lab until one is reset."""
+    from netlab import explain as explaining
+    from netlab.timeline import build
+
+    if source is not None and Path(source).is_file():
+        if for_s is not None:
+            raise UsageError("--for is how long to watch a lab, and this is a file")
+        recording = _recording(source)
+    else:
+        recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
+    story = explaining.explain(build(recording), flow)
+    sys.stdout.write(explaining.as_json(story) if output is DataFormat.json else explaining.render(story))
+
+
+_EXPLAIN_S = 30.0
+_AFTER_RESET_S = 1.0
+"""How long to go on after a RST: the other end learns of it only when it next says something."""
+
+
+def _recording(file: str) -> "Recording":
+    """The recording in a bundle, or in a file of its own as JSON; UsageError where there is none."""
+    import json
+
+    from netlab import bundle
+    from netlab.recording import Recording, from_json
+
+    if bundle.is_bundle(Path(file)):
+        return bundle.read(Path(file)).recording
+    try:
+        recording = from_json(json.loads(Path(file).read_text()))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{file} is neither a bundle nor a recording", "`netlab run --bundle FILE` writes a bundle"
+        ) from error
+    if not isinstance(recording, Recording):
+        raise UsageError(f"{file} is no recording, but a {type(recording).__name__}")
+    return recording
+
+
+def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Recording":
+    """What happens in a lab until a connection (the flow's, if one is named) is reset, time is up, or Ctrl-C."""
+    import select
+
+    from netlab import recorder
+    from netlab.events import RST, Packet
+    from netlab.lab import as_it_is, open_lab
+
+    directory, state = find_lab(lab)
+    wanted = as_it_is(directory, state)
+    namespaces = open_lab(state)
+    until = float("inf")
+
+    def look(events: "Sequence[Event]") -> None:
+        nonlocal until
+        if not events:
+            whose = f"{flow} is reset" if flow else "a connection is reset"
+            say(f"watching {state.lab} until {whose}, for {seconds:g} s at most; Ctrl-C ends it")
+        for event in events:
+            if isinstance(event, Packet) and event.segment.flags & RST and until == float("inf"):
+                segment = event.segment
+                own = (f"{segment.src}:{segment.sport}", f"{segment.dst}:{segment.dport}")
+                if flow is None or flow.replace("[", "").replace("]", "") in own:
+                    until = time.monotonic() + _AFTER_RESET_S
+
+    with interrupts.as_news() as news:
+        return recorder.record(
+            wanted.topology,
+            namespaces,
+            recorder.Source(wanted.text, wanted.settings, wanted.fixes),
+            seconds=seconds,
+            stop=lambda: time.monotonic() > until or bool(select.select([news], [], [], 0)[0]),
+            on_events=look,
+        )

@@ -1,0 +1,92 @@
+"""The arguments and options that several commands have, and what the shell completes them with."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from netlab.cli.arguments import lab_directory, topology_file
+from netlab.errors import NetlabError
+
+
+class DataFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
+def complete_lab(incomplete: str) -> list[str]:
+    """The labs that are up."""
+    from netlab.state import labs, run_directory
+
+    return [lab for lab in labs(run_directory()) if lab.startswith(incomplete)]
+
+
+def complete_netns(incomplete: str) -> list[str]:
+    """The namespaces of all labs that are up."""
+    from netlab.state import LabDirectory, labs, run_directory
+
+    root = run_directory()
+    states = [LabDirectory(root, lab).read() for lab in labs(root)]
+    names = {name for state in states if state for name, _ in state.namespaces}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
+    """The built-in fixes, and those of the topology on the command line or, for `fix`, of the labs that are up."""
+    from contextlib import suppress
+
+    from netlab import lab, topology
+    from netlab.fixes import FIXES
+    from netlab.state import labs, run_directory
+
+    found = dict.fromkeys(FIXES)
+    with suppress(NetlabError):
+        if "topology" in context.params:
+            # Where an option lacks its value, as here, click leaves the arguments unsorted.
+            file = topology_file(context.params["topology"] or next(iter(context.args), None))
+            found |= dict.fromkeys(fix.name for fix in topology.read(file)[1].fixes)
+        else:
+            for name in labs(run_directory()):
+                state = lab_directory(name).read()
+                if state is not None:
+                    wanted = lab.as_it_is(lab_directory(name), state)
+                    found |= dict.fromkeys(fix.name for fix in wanted.topology.fixes)
+    return [name for name in found if name.startswith(incomplete)]
+
+
+TopologyArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[TOPOLOGY]", help="A YAML file, or - for stdin; left out: topology.yaml here."),
+]
+LabArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[LAB]", help="A lab's name; left out: the only one.", autocompletion=complete_lab),
+]
+LabOption = Annotated[
+    str | None,
+    typer.Option("--lab", "-l", help="A lab's name; left out: the only one.", autocompletion=complete_lab),
+]
+NetnsArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="A namespace of the lab.", autocompletion=complete_netns)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the topology: vars.window=1048576."),
+]
+FixOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fix",
+        metavar="NAME",
+        help="With a mitigation: be-liberal; `fix list` has them all.",
+        autocompletion=complete_fix,
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Another name for the lab."),
+]
+RootOption = Annotated[
+    bool | None,
+    typer.Option("--root/--rootless", help="Namespaces that `ip netns` sees, or in a user namespace of their own."),
+]

@@ -1,0 +1,301 @@
+"""Experiments: `run` and `matrix` play them, `report` says again what a run showed."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from netlab import interrupts
+from netlab.cli.arguments import absolute, find_lab, lab_directory, parse_settings, topology_file
+from netlab.cli.messages import Progress, counted, say
+from netlab.cli.options import DataFormat, FixOption, NameOption, RootOption, SetOption, complete_fix
+from netlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from netlab.bundle import Facts
+    from netlab.experiments.catalogue import Play
+    from netlab.judge import Result
+    from netlab.lab import Wanted
+    from netlab.matrix.grid import Task
+    from netlab.recording import Recording
+    from netlab.state import LabDirectory
+
+
+LadderOption = Annotated[
+    bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the report with its pictures as one HTML file.")
+]
+
+
+class Expectation(StrEnum):
+    reproduced = "reproduced"
+    not_reproduced = "not-reproduced"
+
+
+def run(
+    topology: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TOPOLOGY|EXPERIMENT|LAB]",
+            help="A topology's file, an experiment's, or a lab that is up; left out: as for `up`.",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to try.")] = 20,
+    settings: SetOption = None,
+    fix: FixOption = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option("--experiment", "--trigger", "-e", metavar="NAME", help="Which experiment; left out: the first."),
+    ] = None,
+    expect: Annotated[
+        Expectation | None,
+        typer.Option("--expect", help="What exit code 0 stands for; left out: what the experiment's document expects."),
+    ] = None,
+    name: NameOption = None,
+    root: RootOption = None,
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    ladder: LadderOption = False,
+    html: HtmlOption = None,
+    pcapng: Annotated[
+        Path | None, typer.Option("--pcapng", metavar="FILE", help="Write the drawn trial's packets, with comments.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="FILE", help="Write all of the run into one file, for `netlab report`."),
+    ] = None,
+) -> None:
+    """Play an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
+    from netlab import fixes as mitigations
+    from netlab import lab, playing
+    from netlab.capabilities import probe
+
+    _check_report_options(output, ladder=ladder)
+    _check_places(html, pcapng, bundle)
+    play = _play(topology, experiment, parse_settings(settings), name)
+    fixes = tuple(dict.fromkeys(fix or ()))
+    fixed = mitigations.load(play.text, play.file, play.settings, play.topology.name, fixes)
+    wanted = lab.Wanted(fixed, play.text, absolute(play.file), play.settings, fixes)
+    capabilities = playing.there(play, probe(play.experiment.capabilities()))
+    directory = lab_directory(wanted.topology.name)
+    with playing.standing(directory, wanted, None if root is None else not root) as wanted:
+        keep_frames = pcapng is not None or bundle is not None
+        result, recording, facts = _run(
+            directory, wanted, play, capabilities, trials, keep_frames=keep_frames, ask=bundle is not None
+        )
+    _report(result, recording, output, ladder=ladder, html=html)
+    if pcapng is not None:
+        from netlab.report.packets import render
+
+        _write(pcapng, render(result, recording, drawn_only=True))
+    if bundle is not None and facts is not None:
+        from netlab import bundle as bundles
+
+        bundles.write(bundle, wanted.topology, result, recording, facts)
+        say(f"wrote {bundle}")
+    sys.exit(result.exit_code(expect))
+
+
+def matrix(
+    topology: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TOPOLOGY|EXPERIMENT]", help="A topology's file, or an experiment's; else as for `up`."
+        ),
+    ] = None,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option("--experiment", "-e", metavar="NAME", help="Only this experiment, and others named so."),
+    ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fix", metavar="NAME", help="Only plain and this fix, or several: a+b.", autocompletion=complete_fix
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to play each cell.")] = 1,
+    settings: SetOption = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="So many cells at a time; left out: what the machine bears."),
+    ] = None,
+    name: NameOption = None,
+    root: RootOption = None,
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    html: HtmlOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a matrix was interrupted.")] = False,
+) -> None:
+    """Play every experiment of a topology with every fix, in labs of their own: one table."""
+    from netlab import lab
+    from netlab.experiments import catalogue
+    from netlab.matrix import grid, play
+    from netlab.report import matrix as as_text
+    from netlab.report import matrix_json as as_json
+    from netlab.state import labs, run_directory
+    from netlab.topology import read_text
+
+    _check_places(html)
+    if topology in labs(run_directory()) and not Path(topology or "").exists():
+        own = find_lab(topology)[1].file or "FILE"
+        raise UsageError(f"{topology} is a lab, and a matrix is played in labs of its own", f"`netlab matrix {own}`")
+    file, pairs = topology_file(topology), parse_settings(settings)
+    found = catalogue.plays(read_text(file), file, pairs, name)
+    plays = grid.chosen(found, experiment or (), file)
+    across = grid.columns(plays, fix or ())
+    manner = play.Manner(trials, jobs or play.default_jobs(), root is False or (root is None and os.geteuid() != 0))
+    lab.check_privilege(rootless=manner.rootless)
+    lab_name = found[0].topology.name
+    progress = Progress(lab_name, 0)
+
+    def look(done: int, total: int, at_work: "Sequence[Task]") -> None:
+        cells = ", ".join(f"{task.cell.experiment} with {task.cell.fix}" for task in at_work)
+        progress.show(f"{lab_name}: {done}/{total} cells; playing {cells}")
+
+    try:
+        with interrupts.as_news() as stop:
+            made = play.play(plays, across, lab_name, pairs, manner, stop, look, resume=resume)
+    finally:
+        progress.end()
+    if isinstance(made, play.Stopped):
+        kept = f"{counted(made.kept, 'cell')} of {made.playable} {'is' if made.kept == 1 else 'are'} kept"
+        kept += ": with --resume the others are played"
+        say(f"netlab: interrupted; {kept if made.kept else 'no cell was done'}")
+        sys.exit(130)
+    sys.stdout.write(as_json.render(made) if output is DataFormat.json else as_text.render(made))
+    if html is not None:
+        from netlab.report import matrix_html as as_html
+
+        _write(html, as_html.render(made).encode())
+    sys.exit(made.exit_code())
+
+
+def _check_report_options(output: DataFormat, *, ladder: bool) -> None:
+    if ladder and output is DataFormat.json:
+        raise UsageError("--ladder is text, and --format json is not")
+
+
+def _check_places(*files: Path | None) -> None:
+    from netlab.files import check_place
+
+    for file in files:
+        if file is not None:
+            check_place(file)
+
+
+def _write(file: Path, data: bytes) -> None:
+    from netlab.files import write_whole
+
+    write_whole(file, data)
+    say(f"wrote {file}")
+
+
+def _play(
+    topology: str | None, experiment: str | None, settings: tuple[tuple[str, str], ...], name: str | None
+) -> "Play":
+    """The experiment to play: of a file, or of a lab that is up."""
+    from netlab.experiments import catalogue
+    from netlab.state import choose, labs, run_directory
+    from netlab.topology import read_text
+
+    there = labs(run_directory())
+    is_lab = topology in there and not Path(topology or "").exists()
+    no_file = topology is None and not any(Path(file).exists() for file in ("topology.yaml", "topology.yml"))
+    if is_lab or (no_file and there):
+        directory, state = find_lab(choose(run_directory(), topology))
+        text, file = directory.topology_text(), state.file or "-"
+        play = catalogue.choose(
+            catalogue.plays(text, file, (*state.settings, *settings), state.lab), experiment, state.lab
+        )
+        if play.file != file:
+            raise UsageError(
+                f"{play.experiment.name} is played in another lab than {state.lab}: in that of {play.file}",
+                "`netlab run` with the experiment's own file plays it there",
+            )
+        return play
+    file = topology_file(topology)
+    return catalogue.choose(catalogue.plays(read_text(file), file, settings, name), experiment, file)
+
+
+_TOLD = 5
+"""How many disagreements are told in full."""
+
+
+def _run(
+    directory: "LabDirectory",
+    wanted: "Wanted",
+    play: "Play",
+    capabilities: tuple[str, ...],
+    trials: int,
+    *,
+    keep_frames: bool,
+    ask: bool,
+) -> tuple["Result", "Recording", "Facts | None"]:
+    """Play the experiment in the lab, which is up; with `ask`, also ask the kernel what a bundle tells of it."""
+    from netlab import playing
+    from netlab.held import hold
+
+    namespaces = playing.namespaces(directory)
+    progress = Progress(f"{wanted.topology.name}, trials", trials)
+    try:
+        result, recording = playing.play(
+            namespaces,
+            wanted,
+            play,
+            capabilities,
+            trials,
+            lambda count, _total: progress.at(count),
+            keep_frames=keep_frames,
+        )
+    finally:
+        progress.end()
+    result, disagreements = hold(result, recording)
+    for sentence in disagreements[:_TOLD]:
+        say(f"netlab: model and kernel disagree: {sentence}")
+    if len(disagreements) > _TOLD:
+        say(f"netlab: model and kernel disagree about {len(disagreements) - _TOLD:,} more packets")
+    if not ask:
+        return result, recording, None
+    from netlab import facts
+
+    return result, recording, facts.gather(namespaces, [netns.name for netns in wanted.topology.namespaces])
+
+
+def _report(result: "Result", recording: "Recording", output: DataFormat, *, ladder: bool, html: Path | None) -> None:
+    """What a run showed, on stdout; the pictures of its recording where they are wanted."""
+    from netlab.report import json as as_json
+    from netlab.report import text as as_text
+
+    sys.stdout.write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
+    if ladder and result.trials:
+        from netlab.report import ladder as as_ladder
+        from netlab.report.sequence import build as build_ladder
+        from netlab.timeline import build as build_timeline
+
+        _, trial = as_text.shown(result)
+        drawn = build_ladder(build_timeline(recording), trial.flow, trial)
+        sys.stdout.write("\n" + as_ladder.render(drawn))
+    if html is not None:
+        from netlab.report import html as as_html
+
+        _write(html, as_html.render(result, recording).encode())
+
+
+def report(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `netlab run --bundle FILE` wrote.")],
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    ladder: LadderOption = False,
+    html: HtmlOption = None,
+) -> None:
+    """Say again what a run showed, from its bundle: on any machine, without privilege, without its lab."""
+    from netlab.bundle import read
+
+    _check_report_options(output, ladder=ladder)
+    _check_places(html)
+    bundle = read(file)
+    _report(bundle.result, bundle.recording, output, ladder=ladder, html=html)
