@@ -111,15 +111,20 @@ def _sequence(members: Sequence[Any]) -> Convert:
 
 
 def _dataclass(kind: type) -> Convert:
-    hints = typing.get_type_hints(kind)
-    name, readers = kind.__name__, {each: _reader(hints[each]) for each in _names(kind)}
+    name = kind.__name__
     needed = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
+
+    @cache
+    def readers() -> dict[str, Convert]:
+        """Made when first needed: a type may have members of its own kind."""
+        hints = typing.get_type_hints(kind)
+        return {each: _reader(hints[each]) for each in _names(kind)}
 
     def read(raw: Any) -> Any:
         if _of(dict, raw).get("is") != name:
             raise ValueError(f"{raw.get('is')!r}, not {name}")
         values = {}
-        for member, reader in readers.items():
+        for member, reader in readers().items():
             if member in raw:
                 try:
                     values[member] = reader(raw[member])

@@ -31,6 +31,9 @@ PAYLOAD_MAX_BYTES = 1 << 28
 FIRST = "first"
 """The name of the connection under study: the one that a document's `connect` makes without naming it."""
 
+TRIALS = 20
+"""How often `netlab run` plays an experiment where neither the document nor its caller says."""
+
 
 class Action(NamedTuple):
     """A verb and its arguments, as plain values: a stimulus, or a condition that is to be observed.
@@ -70,7 +73,8 @@ class Expectation(NamedTuple):
 class Experiment(NamedTuple):
     """A whole document.
 
-    client connects to the service, whose endpoint sends payload_bytes. topology is the file of the lab that it is
+    client connects to the service, whose endpoint sends payload_bytes. trials is how often it is played where its
+    caller doesn't say. topology is the file of the lab that it is
     played in, None for the one that lists the document; settings are the `--set` pairs that it needs there. needs are
     the capabilities without which it can't be played. expect has what is expected of each fix ("plain" without any):
     the first that holds.
@@ -82,6 +86,7 @@ class Experiment(NamedTuple):
     client: str
     service: str
     payload_bytes: int = PAYLOAD_BYTES
+    trials: int = TRIALS
     timeout_s: float = TIMEOUT_S
     needs: tuple[str, ...] = ()
     expect: tuple[tuple[str, tuple[Expectation, ...]], ...] = ()

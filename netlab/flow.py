@@ -88,7 +88,8 @@ class FlowEvents:
         self._verdicts: dict[str, list[TraceStep]] = defaultdict(list)
         self._adopted: dict[str, list[ConntrackEvent]] = defaultdict(list)
         self._entry_made = self._syn_traced = False
-        legs = flow.legs()
+        # An address as a number is hashed many times faster.
+        legs = {(int(src), sport, int(dst), dport): leg for (src, sport, dst, dport), leg in flow.legs().items()}
         in_order = sorted(events, key=lambda event: event.time_ns)
         self.last_ns = in_order[-1].time_ns if in_order else 0
         for event in in_order:
@@ -167,8 +168,8 @@ class FlowEvents:
         return None
 
 
-def _leg(legs: dict[tuple[Address, int, Address, int], Leg], header: Tuple | Segment) -> Leg | None:
-    return legs.get((header.src, header.sport, header.dst, header.dport))
+def _leg(legs: dict[tuple[int, int, int, int], Leg], header: Tuple | Segment) -> Leg | None:
+    return legs.get((int(header.src), header.sport, int(header.dst), header.dport))
 
 
 def flows_in(topology: Topology, events: Iterable[Event]) -> tuple[Flow, ...]:

@@ -105,8 +105,8 @@ class Observed:
     """All there is to judge one trial by.
 
     lost names observers and how many events each could not deliver; dead those that could not be read to the end, each
-    with the reason. canaries are the sequence numbers of the packets
-    sent before and after the trial for every observer to see. intact: each byte the client got was the byte sent;
+    with the reason. canaries are the sequence numbers of the packets sent before and after the trial for every observer
+    to see; a load's single connections have none. intact: each byte the client got was the byte sent;
     ended: it then got the end of the stream. failed is what kept the trial from its stimulus, empty if nothing did.
     connects: the experiment makes a connection; transfers: it plays it to the end of its payload. tracked: conntrack on
     the node is to know it. since_ns is when the connection began: what has its addresses before is another's.
@@ -147,7 +147,8 @@ class TrialResult:
     """One trial, judged. missing is empty for `reset` and `completed`; lost counts events over all observers.
 
     invalid is how many packets the nodes' conntrack found INVALID, retransmits how many segments were sent again from
-    any namespace, both by the kernel's own counters.
+    any namespace, both by the kernel's own counters. crowd are the connections of a load; flow and evidence are then
+    those of one of them.
     """
 
     outcome: Outcome
@@ -161,6 +162,56 @@ class TrialResult:
     missing: tuple[str, ...] = ()
     invalid: int = 0
     retransmits: int = 0
+    crowd: Crowd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What became of a load's connections.
+
+    completed is how many did; others are those that didn't, each judged as a trial is. drawn is one of all of them that
+    was observed whole, and is to show, None where none was. late is how many segments came
+    to the client's node after a copy of their data, logged how many of theirs conntrack there logged something about.
+    cpu_percent is how much of one CPU the server had, None where it was not to be limited; unlimited says why it could
+    not be.
+    """
+
+    completed: int
+    others: tuple[TrialResult, ...]
+    drawn: TrialResult | None
+    late: int
+    logged: int
+    cpu_percent: int | None = None
+    unlimited: str = ""
+
+    @property
+    def connections(self) -> int:
+        """How many there were."""
+        return self.completed + len(self.others)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many ended so."""
+        if outcome is Outcome.COMPLETED:
+            return self.completed
+        return sum(other.outcome is outcome for other in self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class PerThousand:
+    """How many of a load's connections were reset, in a thousand: as counted, and the 95 % interval of the true rate.
+
+    The interval takes connections for independent of each other, which those of one load are not quite.
+    """
+
+    resets: int
+    connections: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        """As counted."""
+        return 1000 * self.resets / self.connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +239,16 @@ class Result:
         """The 95 % confidence interval of the share of resets among all trials that told; None if none did."""
         told = self.count(Outcome.RESET) + self.count(Outcome.COMPLETED) + self.count(Outcome.STALLED)
         return wilson_interval(self.count(Outcome.RESET), told) if told else None
+
+    def per_thousand(self) -> PerThousand | None:
+        """How many connections were reset, over the loads of all trials that told; None where there were none."""
+        crowds = [trial.crowd for trial in self.trials if trial.crowd and trial.outcome is not Outcome.INCONCLUSIVE]
+        connections = sum(crowd.connections for crowd in crowds)
+        if not connections:
+            return None
+        resets = sum(crowd.count(Outcome.RESET) for crowd in crowds)
+        low, high = wilson_interval(resets, connections)
+        return PerThousand(resets, connections, 1000 * low, 1000 * high)
 
     @property
     def result(self) -> Conclusion:
@@ -233,8 +294,12 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResult:
     """What one trial's events prove."""
     whole = FlowEvents(observed.flow, observed.events)
-    doubts = list(_doubts(observed, whole))
-    proof = prove_stimulus(whole)
+    return judge_flow(observed, whole, prove_stimulus(whole))
+
+
+def judge_flow(observed: Observed, whole: FlowEvents, proof: Proof) -> TrialResult:
+    """What the events of its connection prove of a trial; the stimulus took place if proof says so."""
+    doubts = list(doubts_about(observed, whole))
     events = FlowEvents(observed.flow, _of_this_connection(observed)) if observed.since_ns else whole
     chain, missing_link = _chain(events)
     if not missing_link:
@@ -261,8 +326,8 @@ def judge_trial(observed: Observed, prove_stimulus: StimulusProof) -> TrialResul
         payload_bytes=observed.payload_bytes,
         lost=sum(count for _, count in observed.lost),
         missing=tuple(doubts or ([missing] if missing else [])),
-        invalid=max(0, _counted(observed, "conntrack.invalid") - _canaries_logged(observed)),
-        retransmits=_counted(observed, "Tcp.RetransSegs"),
+        invalid=invalid_packets(observed),
+        retransmits=counted(observed, "Tcp.RetransSegs"),
     )
 
 
@@ -274,7 +339,12 @@ def _of_this_connection(observed: Observed) -> Iterator[Event]:
             yield event
 
 
-def _counted(observed: Observed, name: str) -> int:
+def invalid_packets(observed: Observed) -> int:
+    """How many packets conntrack counted as INVALID in all namespaces together, without the canaries."""
+    return max(0, counted(observed, "conntrack.invalid") - _canaries_logged(observed))
+
+
+def counted(observed: Observed, name: str) -> int:
     """How far a counter went in all namespaces together."""
     return sum(event.by for event in observed.events if isinstance(event, CounterChange) and event.name == name)
 
@@ -284,7 +354,7 @@ def _canaries_logged(observed: Observed) -> int:
     return sum(isinstance(event, InvalidReason) and event.segment.sport == CANARY_PORT for event in observed.events)
 
 
-def _doubts(observed: Observed, events: FlowEvents) -> Iterator[str]:
+def doubts_about(observed: Observed, events: FlowEvents) -> Iterator[str]:
     """Why nothing can be concluded from this trial, whatever was seen."""
     if observed.failed:
         yield observed.failed
@@ -294,7 +364,7 @@ def _doubts(observed: Observed, events: FlowEvents) -> Iterator[str]:
     for observer, reason in observed.dead:
         yield f"all of {observer}: observing ended early ({reason})"
     flow = events.flow
-    for when, seq in zip(("before", "after"), observed.canaries, strict=True):
+    for when, seq in zip(("before", "after"), observed.canaries, strict=False):
         seen: dict[str, Sequence[Packet | InvalidReason]] = {
             f"the packets leaving {flow.client}": events.packets(flow.client, Direction.OUT, Leg.CANARY),
             f"the packets reaching {flow.node}": events.packets(flow.node, Direction.IN, Leg.CANARY),

@@ -26,7 +26,7 @@ from netlab.observe import Namespaces
 from netlab.observe.conntrack import ConntrackObserver
 from netlab.observe.counters import Counters
 from netlab.observe.invalid import InvalidObserver
-from netlab.observe.packets import SNAPLEN_BYTES, PacketObserver
+from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver
 from netlab.observe.sockets import samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
@@ -57,7 +57,8 @@ class Recorder:
     Packets are TCP, UDP and SCTP from or to one of `ports` (any without), and ICMP's errors. needs_reasons: where
     conntrack's reasons can't be observed, entering fails instead of naming it in `blind`. Entering raises LabError
     where an interface is missing, UnsupportedError where packets can't be observed. With keep_events=False only the
-    losses are kept: for an observation without end.
+    losses are kept: for an observation without end. With an outline, only what it says is observed of packets, and no
+    rules' traces: for a load.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Recorder:
         snaplen_bytes: int = SNAPLEN_BYTES,
         needs_reasons: bool = False,
         keep_events: bool = True,
+        outline: Outline | None = None,
     ) -> None:
         self.watch = Watch()
         self.taps = tuple(
@@ -82,6 +84,7 @@ class Recorder:
         self._netns, self._ports = tuple(netns), frozenset(ports)
         self._keep_frames, self._snaplen = keep_frames, snaplen_bytes
         self._needs_reasons, self._keep_events = needs_reasons, keep_events
+        self._outline = outline
         self._blind: list[str] = []
         self._counters: list[Counters] = []
         self._events: list[Event] = []
@@ -106,6 +109,12 @@ class Recorder:
         slots = max(_LEAST_SLOTS, min(_MOST_SLOTS, SLOTS_IN_ALL // max(1, len(self.taps)) // 64 * 64))
         for tap in self.taps:
             self._open_tap(tap, slots)
+        if self._outline is not None:
+            whole = self._outline.whole
+            self._blind.append(
+                "most packets: of a connection whose client's port isn't one of "
+                f"{whole.start} to {whole.stop - 1}, what is between its ends"
+            )
         for netns in self._netns:
             rules = self._rules(netns)
             if rules or self._topology.netns(netns).role is Role.NODE:
@@ -116,6 +125,9 @@ class Recorder:
         ]
 
     def _open_tap(self, tap: Tap, slots: int) -> None:
+        outline = self._outline
+        if outline is not None and tap.netns not in outline.where:
+            outline = outline._replace(source=None)
         try:
             self.watch.add(
                 PacketObserver(
@@ -126,6 +138,7 @@ class Recorder:
                     slots,
                     keep_frames=self._keep_frames,
                     snaplen_bytes=self._snaplen,
+                    outline=outline,
                 )
             )
         except OSError as error:
@@ -147,7 +160,9 @@ class Recorder:
             self.watch.add(InvalidObserver(namespaces, netns, *families))
         with self._or_blind(f"conntrack's events on {netns}"):
             self.watch.add(ConntrackObserver(namespaces, netns))
-        if rules:
+        if self._outline:
+            self._blind.append(f"the rules' traces on {netns}: a load has too many packets")
+        elif rules:
             with self._or_blind(f"the rules' traces on {netns}"):
                 conntrack = any(word in rules for word in ("ct ", "type nat"))
                 self.watch.add(TraceObserver(namespaces, netns, self._ports, conntrack=conntrack))
@@ -182,6 +197,10 @@ class Recorder:
         self._lost.update(dict(lost))
         return events, lost
 
+    def forget(self, wanted: Callable[[Event], bool]) -> None:
+        """Keep only these of the events that were taken."""
+        self._events = [event for event in self._events if wanted(event)]
+
     def recording(self, source: Source, flows: Iterable[Flow] | None = None) -> Recording:
         """All that was taken, as one value, up to now. Without flows: those that conntrack translated."""
         events = tuple(sorted(self._events, key=lambda event: event.time_ns))
@@ -197,6 +216,7 @@ class Recorder:
             experiment=source.experiment,
             taps=self.taps,
             flows=flows_in(self._topology, events) if flows is None else tuple(flows),
+            in_part=self._outline is not None,
             events=events,
             lost=tuple(self._lost.items()),
             blind=tuple(dict.fromkeys((*self._blind, *dead))),

@@ -32,7 +32,8 @@ class Recording:
     flows are those under study, the first one first. topology is the lab's YAML, settings and fixes what was asked
     beside it; experiment is the text of the experiment's own file, empty where there is none. capabilities are those
     that conntrack's arithmetic depends on (`window.DECIDING`), and whether the kernel was found to have them; empty in
-    a recording from before they were noted.
+    a recording from before they were noted. in_part: of most connections, a load's, only some packets were observed;
+    of `flows` all were.
     """
 
     lab: str
@@ -49,6 +50,7 @@ class Recording:
     blind: tuple[str, ...] = ()
     experiment: str = ""
     capabilities: tuple[tuple[str, bool], ...] = ()
+    in_part: bool = False
 
 
 _TYPES: dict[str, type] = {

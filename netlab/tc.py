@@ -112,10 +112,11 @@ SLOW_CLASS, SLOW_PRIORITY = "1:2", 0x10002
 """The class of `add_slow_class`, as nft's `meta priority set` and SO_PRIORITY name it: htb goes by that first."""
 
 
-def add_slow_class(index: int, bytes_per_s: float) -> None:
+def add_slow_class(index: int, bytes_per_s: float, limit: int | None = None) -> None:
     """Give an interface without a qdisc a class of so few bytes a second, and one that takes all that isn't put there.
 
-    A packet that finds the slow class unused leaves at once, and those after it wait until its bytes are made up for.
+    A packet that finds the slow class unused leaves at once, and those after it wait until its bytes are made up for:
+    limit of them at most, or as many as the interface's transmit queue is long.
     Equivalent to `tc qdisc add dev IFNAME root handle 1: htb default 1`, and `tc class add dev IFNAME parent 1: classid
     …` with `1:1 htb rate 10gbit` and `1:2 htb rate RATE burst 1 cburst 1`. UnsupportedError where the kernel lacks htb;
     OSError for other refusals.
@@ -129,6 +130,8 @@ def add_slow_class(index: int, bytes_per_s: float) -> None:
             ipr.tc("add", "htb", index=index, handle=0x10000, default=1)
             ipr.tc("add-class", "htb", index=index, handle=0x10001, parent=0x10000, rate=fast, burst=1 << 17)
             ipr.tc("add-class", "htb", index=index, handle=0x10002, parent=0x10000, rate=slow, burst=1, cburst=1)
+            if limit is not None:
+                ipr.tc("add", "pfifo", index=index, handle=0x20000, parent=0x10002, limit=limit)
         except NetlinkError as error:
             if error.code == errno.ENOENT:
                 raise _unknown("htb") from None

@@ -166,7 +166,7 @@ class Journey:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A recording in order. flows are the recording's, and those that its conntrack events show besides.
+    """A recording in order. flows are the recording's, and those that its conntrack events show besides if it has all.
 
     passages are the packets without TCP. events are all of its events by time. loose are reasons about packets of these
     flows that no interface saw.
@@ -242,7 +242,7 @@ def build(recording: Recording) -> Timeline:
 def _build(recording: Recording) -> Timeline:
     events = tuple(sorted(recording.events, key=lambda event: event.time_ns))
     topology = _topology(recording)
-    found = flows_in(topology, events) if topology is not None else ()
+    found = flows_in(topology, events) if topology is not None and not recording.in_part else ()
     flows = tuple(dict.fromkeys((*recording.flows, *found)))
     tracks = _Tracks(flows, events)
     helped = _helped(flows, events)

@@ -211,6 +211,8 @@ def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
               - send: {{from: server, bytes: many}}
               - connect: {{}}
                 push: client
+              - datagram: {{in: client, to: dsn, port: 53}}
+              - datagram: {{in: client, to: 10.0.0.9, port: 53}}
               - sysctl: {{in: nod, name: net.ipv4.ip_forward, value: 1}}
                 observe:
                   - pocket: {{in: client}}
@@ -235,13 +237,15 @@ def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
         wrong.yaml:8:33: steps[1].send.bytes: expected a whole number from 1 to 268435456, found the text 'many'
         wrong.yaml:9:5: steps[2]: expected a stimulus, found connect and push
           hint: a step has one; give each its own
-        wrong.yaml:13:9: steps[3].observe[0]: 'pocket' is not a condition
+        wrong.yaml:11:32: steps[3].datagram.to: 'dsn' is no address, and no namespace or service is called so
+          hint: known: client, client-node, server-node, server, web
+        wrong.yaml:15:9: steps[5].observe[0]: 'pocket' is not a condition
           hint: did you mean 'socket'?
-        wrong.yaml:15:10: expect.plain: 'rest' is not an outcome
+        wrong.yaml:17:10: expect.plain: 'rest' is not an outcome
           hint: did you mean 'reset'?
-        wrong.yaml:16:17: expect.drop-invalit: there is no fix 'drop-invalit'
+        wrong.yaml:18:17: expect.drop-invalit: there is no fix 'drop-invalit'
           hint: did you mean 'drop-invalid'?
-        wrong.yaml:17:15: expect.be-liberal: the key 'otherwise' is missing
+        wrong.yaml:19:15: expect.be-liberal: the key 'otherwise' is missing
           hint: otherwise: where none of the others holds
         """).rstrip("\n")
 
@@ -327,6 +331,13 @@ def test_what_means_nothing_is_a_problem(tmp_path: Path) -> None:
         doubtful.yaml:6:27: steps[0].connect.connection: no step makes the connection under study
           hint: leave the name of one out
         """)
+
+
+def test_a_load_is_alone(tmp_path: Path) -> None:
+    text = OWN.partition("steps:")[0] + "steps: [load, connect]\nexpect: {{plain: completed}}\n"
+    assert problems(tmp_path, text).partition(": ")[2] == (
+        "steps[1]: a load is alone: nobody else may connect\n  hint: give each a document of its own\n"
+    )
 
 
 @pytest.mark.parametrize(

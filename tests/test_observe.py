@@ -6,7 +6,7 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
@@ -17,6 +17,9 @@ from test_events import icmp, ipv4, ipv6, segment, tcp, udp
 from netlab.errors import LabError, UnsupportedError
 from netlab.events import (
     ACK,
+    FIN,
+    PSH,
+    RST,
     SYN,
     Datagram,
     DatagramPacket,
@@ -31,7 +34,7 @@ from netlab.model import Interface, Netns, Role, Topology, Veth
 from netlab.observe import invalid, packets
 from netlab.observe.canary import send_canary
 from netlab.observe.invalid import InvalidObserver, decode_reason
-from netlab.observe.packets import SNAPLEN_BYTES, PacketObserver, ports_filter
+from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver, ports_filter
 from netlab.observe.sockets import socket_error, tcp_info
 from netlab.observe.watch import Watch
 
@@ -122,6 +125,60 @@ def test_the_filter_takes_the_ports_and_icmp_errors_alone(
     frame: bytes, ports: tuple[int, ...], length: int | None
 ) -> None:
     assert filtered(frame, *ports) == length
+
+
+def outlined(frame: bytes, source: str | None = None) -> bool:
+    """Whether a frame is taken by the outline of a load whose client's ports 20000 to 20007 are observed whole."""
+    outline = Outline(frozenset({80, 8080}), range(20000, 20008), ip_address(source) if source else None)
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with left, right:
+        right.setblocking(False)
+        packets.attach_filter(right, packets.outline_filter(outline))
+        try:
+            left.send(frame)
+            return bool(right.recv(65536))
+        except (BlockingIOError, PermissionError):
+            return False
+
+
+def between(sport: int, dport: int, flags: int) -> bytes:
+    return struct.pack("!HHIIBBHHH", sport, dport, 7, 9, 5 << 4, flags, 512, 0, 0)
+
+
+@pytest.mark.parametrize("wrap", [lambda body: ethernet(ipv4(body)), lambda body: ethernet(ipv6(body))])
+@pytest.mark.parametrize(
+    ("sport", "dport", "flags", "taken"),
+    [
+        (40000, 80, SYN, True),
+        (8080, 40000, SYN | ACK, True),
+        (40000, 80, ACK, False),
+        (40000, 80, PSH | ACK, True),  # the request
+        (80, 40000, PSH | ACK, False),  # data
+        (80, 40000, FIN | ACK, True),
+        (40000, 8080, RST, True),
+        (1, 80, 0, True),  # a canary
+        (40000, 81, SYN, False),
+        (20000, 80, ACK, True),
+        (80, 20007, ACK, True),
+        (20008, 80, ACK, False),
+        (80, 19999, ACK, False),
+    ],
+)
+def test_an_outline_takes_little_of_each_connection_and_all_of_some(
+    wrap: Callable[[bytes], bytes], sport: int, dport: int, flags: int, taken: bool
+) -> None:
+    assert outlined(wrap(between(sport, dport, flags))) is taken
+
+
+def test_an_outline_takes_all_of_one_source() -> None:
+    data = between(80, 40000, ACK)
+    assert outlined(ethernet(ipv4(data)), "10.0.0.2")
+    assert not outlined(ethernet(ipv4(data)), "10.0.0.3")
+    assert outlined(ethernet(ipv6(data)), "fd00::2")
+    assert not outlined(ethernet(ipv6(data)), "fd00::3")
+    assert not outlined(ethernet(ipv6(data)), "10.0.0.2")
+    assert not outlined(ethernet(ipv4(data, protocol=17)), "10.0.0.3")
+    assert not outlined(ethernet(ipv4(data, fragment=1)))
 
 
 # --- NFLOG -----------------------------------------------------------------------------------------------------------

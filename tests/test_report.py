@@ -18,6 +18,10 @@ from netlab.report import text
 DOCUMENT = Path(__file__).parent.parent / "docs" / "run-json.md"
 
 
+LOAD = (*("connections", "outcomes", "late_segments", "segments_logged", "cpu_percent", "unlimited", "not_completed"),)
+"""The members of a trial's `load`; tests/test_load.py makes one."""
+
+
 def result(*trials: Observed, fixes: tuple[str, ...] = ()) -> Result:
     judged = tuple(judge_trial(trial, story.prove) for trial in trials)
     return Result("window-overrun", story.CLAIM, "kube-proxy-reset", fixes, "6.18.44", judged)
@@ -378,9 +382,10 @@ def test_every_member_is_documented_and_nothing_else() -> None:
     evidence = [piece for trial in run["trials"] for piece in trial["evidence"]]
     packets = [piece["packet"] for piece in evidence if piece["packet"]]
     assert _documented() == {
-        "The run": set(run),
-        "A trial": {key for trial in run["trials"] for key in trial},
-        "A piece of evidence": {key for piece in evidence for key in piece} | {"entry", "rule"},
+        "The run": {*run, "resets_per_thousand"},
+        "A trial": {key for trial in run["trials"] for key in trial} | {"load"},
+        "A load": {*LOAD},
+        "A piece of evidence": {key for piece in evidence for key in piece} | {"datagram", "entry", "rule"},
         "links": {link.value for link in Link},
         "A packet": {key for packet in packets for key in packet},
     }

@@ -60,7 +60,7 @@ def counted(events: tuple[Event, ...]) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("as_root")
-@pytest.mark.parametrize("fix", [None, "drop-invalid", "be-liberal"])
+@pytest.mark.parametrize("fix", [None, "drop-invalid", "be-liberal", "nftables-mode", "notrack"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
     part, result, _ = play(name, fix)

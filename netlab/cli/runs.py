@@ -47,7 +47,9 @@ def run(
             help="A topology's file, an experiment's, or a lab that is up; left out: as for `up`.",
         ),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to try.")] = 20,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="How often to try; left out: as the document says, else 20.")
+    ] = None,
     settings: SetOption = None,
     fix: FixOption = None,
     experiment: Annotated[
@@ -87,7 +89,13 @@ def run(
     with playing.standing(directory, wanted, None if root is None else not root) as wanted:
         keep_frames = pcapng is not None or bundle is not None
         result, recording, facts = _run(
-            directory, wanted, play, capabilities, trials, keep_frames=keep_frames, ask=bundle is not None
+            directory,
+            wanted,
+            play,
+            capabilities,
+            trials or play.experiment.trials,
+            keep_frames=keep_frames,
+            ask=bundle is not None,
         )
     _report(result, recording, output, ladder=ladder, html=html)
     if pcapng is not None:

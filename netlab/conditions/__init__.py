@@ -28,14 +28,19 @@ if TYPE_CHECKING:
 class Moment:
     """What a condition looks at: the trial's events so far, in the order of their times, and when its step began.
 
-    flow_events are those of the connection under study, or of the first one before there is it; None without any. stage
-    is None once the trial is over.
+    flow_events are those of the connection under study, or of the first one before there is it; None without any. crowd
+    are those of each connection of a load. stage is None once the trial is over.
     """
 
     events: tuple[Event, ...]
     flow_events: FlowEvents | None
     since_ns: int
     stage: Stage | None
+    crowd: tuple[FlowEvents, ...] = ()
+
+    def connections(self) -> tuple[FlowEvents, ...]:
+        """The events of each connection: of a load's, or of the one under study."""
+        return self.crowd or ((self.flow_events,) if self.flow_events is not None else ())
 
     def since(self) -> tuple[Event, ...]:
         """The events since the step began."""

@@ -30,12 +30,12 @@ ARGUMENTS = Fields(
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """The first such line since the step began."""
-    events = moment.flow_events
-    if events is None:
+    if not moment.connections():
         return Proof((), "a connection whose packets can be told")
     pattern = re.compile(arguments.get("reason", ""))
     found = [
         reason
+        for events in moment.connections()
         for leg in Leg
         if leg is not Leg.CANARY
         for reason in events.reasons(arguments["in"], leg)

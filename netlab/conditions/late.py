@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 from netlab.conditions import Moment
 from netlab.events import Direction, Packet
-from netlab.experiments.words import NETNS
+from netlab.experiments.words import COUNT, NETNS
 from netlab.flow import FlowEvents, Leg
 from netlab.judge import Evidence, Link, Proof
 from netlab.topology.shapes import Fields, Key, Seconds
@@ -21,17 +22,29 @@ ARGUMENTS = Fields(
     {
         "in": Key(NETNS, "where both came to", required=True),
         "by_s": Key(Seconds(), "how long after the copy at least (default any time)"),
+        "count": Key(COUNT, "at least so many of them, in all of a load's connections together (default 1)"),
     }
 )
 
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
-    """The first such segment that left since the step began, as it left the server."""
-    events, netns = moment.flow_events, arguments["in"]
-    if events is None:
-        return Proof((), "a connection whose packets can be told")
+    """The first such segments that left since the step began, as they left the server."""
+    netns, count = arguments["in"], arguments.get("count", 1)
     by_ns = arguments.get("by_s", 0) * 1e9
-    for sent in _sent(events, moment.since_ns).values():
+    if not moment.connections():
+        return Proof((), "a connection whose packets can be told")
+    each = (late_segments(events, netns, moment.since_ns, by_ns) for events in moment.connections())
+    found = tuple(islice(chain.from_iterable(each), count))
+    if len(found) < count:
+        seen = f" ({len(found)} seen)" if found else ""
+        number = f"{count} times " if count > 1 else ""
+        return Proof((), f"{number}a segment that comes to {netns} after a copy of its data{seen}")
+    return Proof(found[:1])
+
+
+def late_segments(events: FlowEvents, netns: str, since_ns: int = 0, by_ns: float = 0) -> Iterator[Evidence]:
+    """The segments of the server's that came to a namespace after a copy that was sent later, each as it left."""
+    for sent in _sent(events, since_ns).values():
         came = [_arrival(events, netns, packet) for packet in sent] if len(sent) > 1 else []
         for index, arrived in enumerate(came):
             copies_ns = [copy.time_ns for copy in came[index + 1 :] if copy is not None]
@@ -40,8 +53,7 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
                     (arrived.time_ns - before_ns) / 1e6 for before_ns in (sent[index].time_ns, min(copies_ns))
                 )
                 note = f"comes to {netns} {took_ms:,.1f} ms after it left, and {after_ms:,.1f} ms after its copy"
-                return Proof((Evidence(Link.REPLY, sent[index], note),))
-    return Proof((), f"a segment that comes to {netns} after a copy of its data")
+                yield Evidence(Link.REPLY, sent[index], note)
 
 
 def _sent(events: FlowEvents, since_ns: int) -> dict[int, list[Packet]]:

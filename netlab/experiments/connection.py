@@ -97,8 +97,8 @@ class Connection:
     ) -> None:
         self.scene, self._watch, self._listener, self._name = scene, watch, listener, name
         self.began_ns = 0
-        self._reply = memoryview(_payload(scene.payload_bytes))
-        self._request = memoryview(_REQUEST + _payload(scene.payload_bytes))
+        self._reply = memoryview(known_bytes(scene.payload_bytes))
+        self._request = memoryview(_REQUEST + known_bytes(scene.payload_bytes))
         self.client_address: Address = type(scene.vip)(0)
         self.client_port = 0
         self._closing = ExitStack()
@@ -253,6 +253,6 @@ def open_listener(scene: Scene, namespaces: Namespaces) -> socket.socket:
 
 
 @lru_cache(maxsize=1)
-def _payload(size_bytes: int) -> bytes:
+def known_bytes(size_bytes: int) -> bytes:
     """Bytes that differ at every offset, the same in every run: a lost, doubled or moved piece shows."""
     return hashlib.shake_256(b"netlab").digest(size_bytes)

@@ -22,6 +22,7 @@ from netlab.experiment import (
     PAYLOAD_BYTES,
     PLAIN,
     TIMEOUT_S,
+    TRIALS,
     WITHIN_S,
     Action,
     Expectation,
@@ -38,6 +39,7 @@ from netlab.topology.shapes import (
     USES_VARIABLE,
     Choice,
     Fields,
+    Integer,
     JsonSchema,
     Key,
     ListOf,
@@ -196,6 +198,7 @@ EXPERIMENT = Fields(
         "client": Key(NETNS, "the namespace that connects", required=True),
         "service": Key(Text("a service's name"), "the service it connects to", required=True),
         "payload_bytes": Key(BYTES, f"bytes the server sends (default {PAYLOAD_BYTES})"),
+        "trials": Key(Integer(1, 10**6), f"how often `netlab run` plays it (default {TRIALS})"),
         "timeout_s": Key(Seconds(), f"after this long a transfer counts as stalled (default {TIMEOUT_S:g})"),
         "needs": Key(ListOf(_CAPABILITY), "capabilities of the kernel without which it is skipped"),
         "steps": Key(ListOf(STEP, 1), "what is done, in the order of time, and what is observed after", required=True),
@@ -215,6 +218,7 @@ def experiment(reader: Reader, item: Item, topology: Topology, default_name: str
         _check_fixes(reader, item["expect"], topology)
     if "steps" in item and not item["steps"].broken:
         _check_connections(reader, item["steps"])
+        _check_load(reader, item["steps"])
     _check_unless(reader, item, topology)
     if not all(key in item for key in EXPERIMENT.required) or item.broken:
         return None
@@ -225,6 +229,7 @@ def experiment(reader: Reader, item: Item, topology: Topology, default_name: str
         client=item.get("client"),
         service=item.get("service"),
         payload_bytes=item.get("payload_bytes", PAYLOAD_BYTES),
+        trials=item.get("trials", TRIALS),
         timeout_s=item.get("timeout_s", TIMEOUT_S),
         needs=tuple(each.value for each in item.get("needs", ())),
         expect=tuple((name, tuple(_expected(found))) for name, found in item.get("expect").items()),
@@ -317,6 +322,13 @@ def _check_connections(reader: Reader, steps: Item) -> None:
             reader.at(called, f"{name}: no step before this one makes the {which}", "put a connect before it")
     if made and FIRST not in made:
         reader.at(next(iter(made.values())), "no step makes the connection under study", "leave the name of one out")
+
+
+def _check_load(reader: Reader, steps: Item) -> None:
+    """See that a load is alone: its server's program is another than a connection's."""
+    who = [step["verb"] for step in steps.value if "verb" in step and step["verb"].value[0] in ("connect", "load")]
+    if len(who) > 1 and any(verb.value[0] == "load" for verb in who):
+        reader.at(who[1], "a load is alone: nobody else may connect", "give each a document of its own")
 
 
 def _verbs(step: Item) -> Iterator[tuple[Item, str]]:

@@ -16,6 +16,7 @@ from netlab.errors import LabError, StepError
 from netlab.events import Event
 from netlab.experiment import FIRST
 from netlab.experiments.connection import Connection, End, open_listener
+from netlab.experiments.crowd import Crowd
 from netlab.experiments.scene import Scene
 from netlab.kernel import Kernel, no_sysctl, read_sysctl
 from netlab.model import Topology
@@ -29,8 +30,9 @@ from netlab.stimuli import NotApplied
 class Stage:
     """One trial's stage. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
 
-    connections are by name, in the order they were made.
-    timeout_s is how long a transfer may take.
+    connections are by name, in the order they were made; crowd are those of a load, None where there was none.
+    timeout_s is how long a transfer may take, own_ports are the client's ports of a load's connections that are
+    observed whole.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class Stage:
         self.topology, self.scene, self.namespaces, self.watch = topology, scene, namespaces, watch
         self.timeout_s = timeout_s
         self.connections: dict[str, Connection] = {}
+        self.crowd: Crowd | None = None
+        self.own_ports = range(0)
         self._counters: dict[str, Counters] = {}
         self._listener: socket.socket | None = None
         self._closing = ExitStack()

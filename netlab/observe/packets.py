@@ -13,9 +13,11 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.errors import UnsupportedError
-from netlab.events import DatagramPacket, Direction, Packet
+from netlab.events import FIN, PSH, RST, SYN, DatagramPacket, Direction, Packet
+from netlab.model import Address
 from netlab.observe import Namespaces
 from netlab.wire import (
     ETH_HEADER_BYTES,
@@ -25,6 +27,7 @@ from netlab.wire import (
     ICMPV6_FIRST_INFORMATIONAL,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
+    IPPROTO_TCP,
     WITH_PORTS,
     decode_datagram,
     decode_frame,
@@ -146,11 +149,26 @@ def _ring_geometry(snaplen_bytes: int) -> tuple[int, int]:
     return 1 << (needed - 1).bit_length(), mmap.PAGESIZE
 
 
+class Outline(NamedTuple):
+    """What is observed of many TCP connections: little of each, all of some.
+
+    Of those to or from one of server_ports: segments with SYN, FIN or RST, without any flag, or with PSH to the server;
+    and, in the namespaces `where`, whatever has `source` as its source. Of those of the client's ports from `whole`:
+    everything.
+    """
+
+    server_ports: frozenset[int]
+    whole: range
+    source: Address | None = None
+    where: frozenset[str] = frozenset()
+
+
 class PacketObserver(FrameObserver):
     """The packets that cross one interface: TCP, UDP and SCTP with one of `ports` (any without), and ICMP's errors.
 
-    keep_frames keeps each one's bytes, up to snaplen_bytes of them, and its length on the wire. Ring and errors are
-    FrameObserver's. Equivalent to `ip netns exec NETNS tcpdump -i IFNAME 'port PORT or icmp[0] == 3 or …'`.
+    With an outline: of TCP what that says, and nothing else. keep_frames keeps each one's bytes, up to snaplen_bytes of
+    them, and its length on the wire. Ring and errors are FrameObserver's. Equivalent to
+    `ip netns exec NETNS tcpdump -i IFNAME 'port PORT or icmp[0] == 3 or …'`.
     """
 
     def __init__(
@@ -163,9 +181,10 @@ class PacketObserver(FrameObserver):
         *,
         keep_frames: bool = False,
         snaplen_bytes: int = SNAPLEN_BYTES,
+        outline: Outline | None = None,
     ) -> None:
         self._keep_frames = keep_frames
-        program = ports_filter(ports, snaplen_bytes)
+        program = outline_filter(outline, snaplen_bytes) if outline else ports_filter(ports, snaplen_bytes)
         super().__init__(namespaces, netns, ifname, program, snaplen_bytes, slots)
 
     def read(self) -> list[Packet | DatagramPacket]:
@@ -183,7 +202,8 @@ class PacketObserver(FrameObserver):
 
 
 # Classic BPF, of include/uapi/linux/bpf_common.h: operation codes by the names `bpf_asm` has for them.
-_LDH, _LDB, _LDH_X, _LDB_X, _LDXB_MSH, _JEQ, _JGE, _JSET, _RET = 0x28, 0x30, 0x48, 0x50, 0xB1, 0x15, 0x35, 0x45, 0x06
+_LD, _LDH, _LDB, _LDH_X, _LDB_X, _LDX_IMM, _LDXB_MSH = 0x20, 0x28, 0x30, 0x48, 0x50, 0x01, 0xB1
+_JEQ, _JGE, _JSET, _RET = 0x15, 0x35, 0x45, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 
 
@@ -229,6 +249,11 @@ def ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> by
         "yes",
         (_RET, snaplen_bytes, "", ""),
     ]
+    return _assembled(program)
+
+
+def _assembled(program: Iterable[tuple[int, int, str, str] | str]) -> bytes:
+    """The instructions with the labels that they jump to resolved."""
     labels: dict[str, int] = {}
     instructions: list[tuple[int, int, str, str]] = []
     for entry in program:
@@ -240,6 +265,73 @@ def ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> by
         _INSTRUCTION.pack(code, labels[yes] - at - 1 if yes else 0, labels[no] - at - 1 if no else 0, operand)
         for at, (code, operand, yes, no) in enumerate(instructions)
     )
+
+
+def outline_filter(outline: Outline, snaplen_bytes: int = SNAPLEN_BYTES) -> bytes:
+    """A classic BPF program for Ethernet frames: what a PacketObserver with that outline takes."""
+    program: list[tuple[int, int, str, str] | str] = [
+        (_LDH, 12, "", ""),
+        (_JEQ, ETH_P_IPV6, "ipv6", ""),
+        (_JEQ, ETH_P_IP, "", "no"),
+        (_LDB, 14 + 9, "", ""),
+        (_JEQ, IPPROTO_TCP, "", "no"),
+        (_LDH, 14 + 6, "", ""),
+        (_JSET, 0x1FFF, "no", ""),
+        *_from(outline.source, 4, 14 + 12),
+        (_LDXB_MSH, 14, "", ""),
+        *_outlined(outline, "4"),
+        "ipv6",
+        (_LDB, 14 + 6, "", ""),
+        (_JEQ, IPPROTO_TCP, "", "no"),
+        *_from(outline.source, 6, 14 + 8),
+        (_LDX_IMM, 40, "", ""),
+        *_outlined(outline, "6"),
+        "no",
+        (_RET, 0, "", ""),
+        "yes",
+        (_RET, snaplen_bytes, "", ""),
+    ]
+    return _assembled(program)
+
+
+def _from(source: Address | None, version: int, at: int) -> Iterator[tuple[int, int, str, str] | str]:
+    """Take what has that source address, which stands there in the header."""
+    if source is None or source.version != version:
+        return
+    words = struct.unpack(f"!{len(source.packed) // 4}I", source.packed)
+    for index, word in enumerate(words):
+        last = index == len(words) - 1
+        yield (_LD, at + 4 * index, "", "")
+        yield (_JEQ, word, "yes" if last else "", "" if last else f"not from {version}")
+    if len(words) > 1:
+        yield f"not from {version}"
+
+
+def _outlined(outline: Outline, name: str) -> Iterator[tuple[int, int, str, str] | str]:
+    """The part from the TCP header on, which begins where X and 14 bytes of Ethernet end."""
+    first, behind = outline.whole.start, outline.whole.stop
+    to_server, from_server = f"to server {name}", f"from server {name}"
+    yield (_LDH_X, 14 + 2, "", "")
+    yield from ((_JEQ, port, to_server, "") for port in sorted(outline.server_ports))
+    yield (_LDH_X, 14, "", "")
+    yield from ((_JEQ, port, from_server, "") for port in sorted(outline.server_ports))
+    yield (_RET, 0, "", "")
+    yield to_server
+    yield (_LDH_X, 14, "", "")
+    yield (_JGE, first, "", f"request {name}")
+    yield (_JGE, behind, "", "yes")
+    yield f"request {name}"
+    yield (_LDB_X, 14 + 13, "", "")
+    yield (_JSET, PSH, "yes", f"flags {name}")
+    yield from_server
+    yield (_LDH_X, 14 + 2, "", "")
+    yield (_JGE, first, "", f"look {name}")
+    yield (_JGE, behind, "", "yes")
+    yield f"look {name}"
+    yield (_LDB_X, 14 + 13, "", "")
+    yield f"flags {name}"
+    yield (_JSET, SYN | FIN | RST, "yes", "")
+    yield (_JEQ, 0, "yes", "no")
 
 
 def attach_filter(sock: socket.socket, program: bytes) -> None:

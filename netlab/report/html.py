@@ -64,6 +64,10 @@ _MEANING = {
 }
 
 
+_MOST_MEMBERS = 50
+"""So many of a load's connections are told one by one."""
+
+
 def render(result: Result, recording: Recording) -> str:
     """The whole file. The trial that is drawn is the one that the text report draws."""
     return _Page(result, recording).markup()
@@ -99,6 +103,7 @@ class _Page:
 
     def _sections(self) -> Iterator[Markup]:
         yield self._lab()
+        yield self._load()
         if self._trial and self._ladder:
             yield self._chain(self._trial)
             yield self._packets(self._ladder)
@@ -120,7 +125,7 @@ class _Page:
             ("Lab", result.lab),
             ("Fixes", fixes),
             ("Kernel", result.kernel),
-            ("Trials", "; ".join([text.account(result), *text.rate(result)])),
+            ("Trials", "; ".join([text.account(result), *(text.load(result) or text.rate(result))])),
         ]
         if result.expected is not None:
             about.append(("Expected", text.expectation(result)))
@@ -147,6 +152,32 @@ class _Page:
         path = [column.netns for column in self._ladder.columns] if self._ladder else []
         return section("lab", "The lab", figure("The lab's namespaces", [graph.svg(self._topology, path)]))
 
+    def _load(self) -> Markup:
+        """The connections of a load: how they ended in each trial, and each that did not complete."""
+        result = self._result
+        crowds = [(number, each.crowd) for number, each in enumerate(result.trials, 1) if each.crowd is not None]
+        if not crowds:
+            return Markup("")
+        ended = [
+            (str(number), f"{crowd.connections:,}", *(f"{crowd.count(outcome):,}" for outcome in Outcome))
+            for number, crowd in crowds
+        ]
+        others = [_member(number, other) for number, crowd in crowds for other in crowd.others]
+        shown = others[:_MOST_MEMBERS]
+        what = f"the first {len(shown)} of {len(others):,}" if len(shown) < len(others) else f"all {len(others):,}"
+        names = ("Trial", "Client's port", "Outcome", "Bytes", "What was seen, in ms since the trial began")
+        return section(
+            "load",
+            "The connections of the load",
+            bullets(text.load(result)),
+            table(("Trial", "Connections", *(outcome.capitalize() for outcome in Outcome)), ended),
+            *(
+                [tag("details", tag("summary", f"Those that did not complete: {what}"), table(names, shown))]
+                if others
+                else []
+            ),
+        )
+
     # --- one trial ---------------------------------------------------------------------------------------------------
 
     def _chain(self, trial: TrialResult) -> Markup:
@@ -157,7 +188,8 @@ class _Page:
         received = f"{trial.bytes_received:,} of {trial.payload_bytes:,} bytes"
         items.append(tag("li", tag("strong", f"{trial.outcome}: "), f"the client got {received}."))
         ends = f"{endpoint(flow.client_address, flow.client_port)} to {endpoint(flow.vip, flow.port)}"
-        lead = f"Trial {self._number} of {len(self._result.trials)}, {ends}."
+        one = ", one connection of its load" if self._result.trials[self._number - 1].crowd else ""
+        lead = f"Trial {self._number} of {len(self._result.trials)}{one}, {ends}."
         also = [tag("h3", "Also"), bullets(story.notes)] if story.notes else []
         return section("chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"), *also)
 
@@ -370,6 +402,19 @@ class _Page:
             code(run),
             tag("details", tag("summary", "The topology"), code(recording.topology)),
         )
+
+
+def _member(number: int, other: TrialResult) -> tuple[str, ...]:
+    """One connection of a load as a row: its evidence in a few words each, or what is missing."""
+    seen = [f"{LINKS[p.link]} {(p.event.time_ns - other.started_ns) / 1e6:+,.1f}" for p in other.evidence]
+    bytes_of = f"{other.bytes_received:,} of {other.payload_bytes:,}"
+    return (
+        str(number),
+        str(other.flow.client_port),
+        other.outcome,
+        bytes_of,
+        "; ".join([*seen, *(f"missing: {piece}" for piece in other.missing)]),
+    )
 
 
 def _of_trial(whole: Timeline, trial: TrialResult) -> Timeline:

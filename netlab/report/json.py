@@ -17,7 +17,7 @@ from netlab.events import (
     TraceStep,
     flag_names,
 )
-from netlab.judge import Evidence, Outcome, Result, TrialResult
+from netlab.judge import Crowd, Evidence, Outcome, Result, TrialResult
 from netlab.report.datagrams import describe
 
 FORMAT = 1
@@ -39,6 +39,15 @@ def render(result: Result) -> str:
         "reset_rate": _reset_rate(result),
         "trials": [trial_members(number, each) for number, each in enumerate(result.trials, 1)],
     }
+    if found := result.per_thousand():
+        members["resets_per_thousand"] = {
+            "connections": found.connections,
+            "resets": found.resets,
+            "rate": round(found.rate, 3),
+            "confidence": 0.95,
+            "low": round(found.low, 3),
+            "high": round(found.high, 3),
+        }
     return json.dumps(members, indent=2) + "\n"
 
 
@@ -53,7 +62,7 @@ def _reset_rate(result: Result) -> dict[str, Any] | None:
 def trial_members(number: int, trial: TrialResult) -> dict[str, Any]:
     """One trial as it stands among a run's."""
     flow = trial.flow
-    return {
+    members = {
         "number": number,
         "outcome": trial.outcome,
         "missing": list(trial.missing),
@@ -69,6 +78,29 @@ def trial_members(number: int, trial: TrialResult) -> dict[str, Any]:
         "vip": {"address": str(flow.vip), "port": flow.port},
         "server": {"netns": flow.server, "address": str(flow.endpoint), "port": flow.target_port},
         "evidence": [_evidence(piece, trial.started_ns) for piece in trial.evidence],
+    }
+    return members if trial.crowd is None else {**members, "load": _load(trial.crowd)}
+
+
+def _load(crowd: Crowd) -> dict[str, Any]:
+    return {
+        "connections": crowd.connections,
+        "outcomes": {outcome: crowd.count(outcome) for outcome in Outcome},
+        "late_segments": crowd.late,
+        "segments_logged": crowd.logged,
+        "cpu_percent": crowd.cpu_percent,
+        "unlimited": crowd.unlimited or None,
+        "not_completed": [
+            {
+                "outcome": other.outcome,
+                "missing": list(other.missing),
+                "duration_s": round(other.duration_s, 6),
+                "bytes_received": other.bytes_received,
+                "client_port": other.flow.client_port,
+                "evidence": [_evidence(piece, other.started_ns) for piece in other.evidence],
+            }
+            for other in crowd.others
+        ],
     }
 
 

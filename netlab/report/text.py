@@ -22,14 +22,16 @@ _MARGIN = "  "
 def render(result: Result, width: int = 80) -> str:
     """The whole text, ending in a newline. width is in columns; below 60 it is taken as 60."""
     width = max(width, 60)
-    lines = [headline(result), *wrap(_setting(result), width), *wrap(account(result), width), *rate(result)]
+    lines = [headline(result), *wrap(_setting(result), width), *wrap(account(result), width)]
+    lines += [line for each in load(result) or rate(result) for line in wrap(each, width)]
     lines += wrap(expectation(result), width)
     lines += _missing(result, width)
     if result.trials:
         number, trial = shown(result)
+        one = ", one of its connections" if result.trials[number - 1].crowd else ""
         lines += [
             "",
-            f"Trial {number} of {len(result.trials)}, as seen in the kernel:",
+            f"Trial {number} of {len(result.trials)}{one}, as seen in the kernel:",
             "",
             *_Picture(width, trial).lines,
         ]
@@ -39,6 +41,9 @@ def render(result: Result, width: int = 80) -> str:
 def headline(result: Result) -> str:
     """What the run showed, in two or three words and a fraction of its trials."""
     total = len(result.trials)
+    if (found := result.per_thousand()) and result.result is not Conclusion.INCONCLUSIVE:
+        said = "REPRODUCED" if result.result is Conclusion.REPRODUCED else "NOT REPRODUCED"
+        return f"{said} {found.resets:,}/{found.connections:,} connections reset"
     if result.result is Conclusion.REPRODUCED:
         return f"REPRODUCED {result.count(Outcome.RESET)}/{total}"
     if result.result is Conclusion.NOT_REPRODUCED:
@@ -72,6 +77,28 @@ def rate(result: Result) -> list[str]:
     return [f"resets in {low:.1%} to {high:.1%} of trials (95 % confidence)"]
 
 
+def load(result: Result) -> list[str]:
+    """How many connections of a load were reset, per thousand; what came late, and what limited the server."""
+    crowds = [trial.crowd for trial in result.trials if trial.crowd is not None]
+    if not crowds:
+        return []
+    counts = ", ".join(f"{sum(crowd.count(outcome) for crowd in crowds):,} {outcome}" for outcome in Outcome)
+    lines = [f"{sum(crowd.connections for crowd in crowds):,} connections: {counts}"]
+    if found := result.per_thousand():
+        between = f"{found.low:.1f} to {found.high:.1f} with 95 % confidence"
+        lines.append(f"resets per thousand connections: {found.rate:.1f} ({between})")
+    late, logged = sum(crowd.late for crowd in crowds), sum(crowd.logged for crowd in crowds)
+    lines.append(f"{late:,} segments came after a copy of their data; conntrack logged something about {logged:,}")
+    limits = {
+        f"the server's CPU was not limited: {crowd.unlimited}"
+        if crowd.unlimited
+        else f"the server had {crowd.cpu_percent} % of a CPU"
+        for crowd in crowds
+        if crowd.unlimited or crowd.cpu_percent
+    }
+    return [*lines, *sorted(limits)]
+
+
 def expectation(result: Result) -> str:
     """What the experiment's document expects of each trial, and whether it was so; empty where it says nothing."""
     if result.expected is None:
@@ -95,13 +122,18 @@ def _missing(result: Result, width: int) -> list[str]:
 
 
 def shown(result: Result) -> tuple[int, TrialResult]:
-    """The trial to draw, with its number from 1: one that shows what the Result says. There must be trials."""
+    """The trial to draw, with its number from 1: one that shows what the Result says. There must be trials.
+
+    Of a load it is one of its connections.
+    """
     preference = {
         Conclusion.REPRODUCED: (Outcome.RESET,),
         Conclusion.NOT_REPRODUCED: (Outcome.STALLED, Outcome.COMPLETED),
         Conclusion.INCONCLUSIVE: (Outcome.INCONCLUSIVE, Outcome.STALLED),
     }[result.result]
-    return next((number, trial) for number, trial in enumerate(result.trials, 1) if trial.outcome in preference)
+    found = ((number, trial) for number, trial in enumerate(result.trials, 1) if trial.outcome in preference)
+    number, trial = next(found)
+    return number, (trial.crowd.drawn or trial) if trial.crowd else trial
 
 
 class _Picture:
