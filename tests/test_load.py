@@ -199,6 +199,8 @@ def test_the_connection_that_shows_most_is_drawn() -> None:
     assert [(piece.link.value, piece.note) for piece in trial.evidence[2:3]] == [
         ("reply", "comes to client-node 0.0 ms after it left, and 0.0 ms after its copy")
     ]
+    # Of the others the packets between their ends are missing.
+    assert judged([member(40001, whole=True), member(40002)], events).flow.client_port == 40001
 
 
 def test_resets_are_told_per_thousand_with_an_interval() -> None:
