@@ -317,6 +317,7 @@ class _Clients:
         self._live: dict[socket.socket, _Client] = {}
         self._paused: list[tuple[float, int, _Client]] = []
         self._over: list[tuple[object, ...]] = []
+        self._ports: set[int] = set(demand.own_ports)
 
     def run(self, pipe: int, maker: int) -> NoReturn:
         with self._namespaces.inside(self._scene.client):
@@ -344,13 +345,14 @@ class _Clients:
     def _begin(self, number: int) -> None:
         scene, demand = self._scene, self._demand
         family = socket.AF_INET if scene.vip.version == 4 else socket.AF_INET6
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        own_port = demand.own_ports[number] if number < len(demand.own_ports) else None
+        sock = self._bound(family) if own_port is None else socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         # Evenly among them: the first of them, too, where any does.
         pauses = number * demand.pausing_percent % 100 < demand.pausing_percent
         client = _Client(sock, len(self._payload) // 2 if pauses else None)
-        if number < len(demand.own_ports):
-            sock.bind(("", demand.own_ports[number]))
+        if own_port is not None:
+            sock.bind(("", own_port))
         begun = sock.connect_ex((str(scene.vip), scene.port))
         client.port = sock.getsockname()[1]
         if begun not in (0, errno.EINPROGRESS):
@@ -359,6 +361,20 @@ class _Clients:
             return
         self._live[sock] = client
         self._loop.selector.register(sock, selectors.EVENT_WRITE)
+
+    def _bound(self, family: int) -> socket.socket:
+        """A socket with a port that no other connection of this load has had: connections are told apart by it.
+
+        The server closes first, so a client's port is free again at once, and the kernel may pick it again.
+        """
+        while True:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.bind(("", 0))
+            port = int(sock.getsockname()[1])
+            if port not in self._ports:
+                self._ports.add(port)
+                return sock
+            sock.close()
 
     def _patience_s(self) -> float:
         return min(_TICK_S, max(0.0, self._paused[0][0] - time.monotonic())) if self._paused else _TICK_S
