@@ -466,8 +466,8 @@ def test_a_counter_that_there_is_none_of_is_told(netlab: Netlab, lab_name: str, 
     [
         ("program: {in: client, command: 'false'}", "a success of `false` in client: it ended with 1"),
         (
-            "program: {in: client, command: no-such-program}",
-            "a success of `no-such-program` in client: it ended with 127: netlab: no-such-program: command not found",
+            "program: {in: client, command: /no/such/program}",
+            "a success of `/no/such/program` in client: it ended with 127: netlab: /no/such/program: command not found",
         ),
         (
             "program: {in: client, command: sleep 60, timeout_s: 0.2}",
