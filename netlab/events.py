@@ -203,6 +203,21 @@ class EntryChange(StrEnum):
     DESTROY = "destroy"
 
 
+CT_TCP_STATES = (
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+)
+"""Conntrack's own TCP states, by enum tcp_conntrack (include/uapi/linux/netfilter/nf_conntrack_tcp.h)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConntrackEvent:
     """A conntrack entry found, made, changed or destroyed, as ctnetlink told it.

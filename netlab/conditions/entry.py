@@ -7,7 +7,7 @@ from typing import Any
 
 from netlab.conditions import Moment
 from netlab.entries import turns
-from netlab.events import ConntrackEvent, EntryChange, Tuple
+from netlab.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
 from netlab.experiments.words import NETNS
 from netlab.flow import Flow
 from netlab.judge import Evidence, Link, Proof
@@ -21,21 +21,7 @@ ARGUMENTS = Fields(
         "in": Key(NETNS, "the namespace whose conntrack it is", required=True),
         "change": Key(Choice("a change", _CHANGES), "what was done to it (default any)"),
         "tcp_state": Key(
-            Choice(
-                "conntrack's TCP state",
-                (
-                    "NONE",
-                    "SYN_SENT",
-                    "SYN_RECV",
-                    "ESTABLISHED",
-                    "FIN_WAIT",
-                    "CLOSE_WAIT",
-                    "LAST_ACK",
-                    "TIME_WAIT",
-                    "CLOSE",
-                    "SYN_SENT2",
-                ),
-            ),
+            Choice("conntrack's TCP state", CT_TCP_STATES),
             "the state it then has",
         ),
         "opened_by": Key(

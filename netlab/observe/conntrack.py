@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from netlab.errors import UnsupportedError
-from netlab.events import ConntrackEvent, EntryChange, Tuple
+from netlab.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
 from netlab.observe import Namespaces
 from netlab.observe.netlink import NFGENMSG, Subscription, attributes, dump
 from netlab.observe.sysctls import ChangedSysctls
@@ -50,18 +50,6 @@ _STATUS_BITS = (
     "HELPER",
     "OFFLOAD",
     "HW_OFFLOAD",
-)
-_TCP_STATES = (
-    "NONE",
-    "SYN_SENT",
-    "SYN_RECV",
-    "ESTABLISHED",
-    "FIN_WAIT",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "TIME_WAIT",
-    "CLOSE",
-    "SYN_SENT2",
 )
 
 _EVENTS, _TIMESTAMP = "net/netfilter/nf_conntrack_events", "net/netfilter/nf_conntrack_timestamp"
@@ -148,7 +136,7 @@ def decode_entry(body: bytes, netns: str, change: EntryChange) -> ConntrackEvent
         tuple_orig=tuple_orig,
         tuple_reply=tuple_reply,
         status=tuple(name for bit, name in enumerate(_STATUS_BITS) if status & 1 << bit),
-        tcp_state=_TCP_STATES[tcp_state[0]] if tcp_state and tcp_state[0] < len(_TCP_STATES) else None,
+        tcp_state=CT_TCP_STATES[tcp_state[0]] if tcp_state and tcp_state[0] < len(CT_TCP_STATES) else None,
         zone=int.from_bytes(told.get(_CTA_ZONE, b""), "big"),
         stamped=bool(stamp),
         tuple_master=_tuple(told[_CTA_TUPLE_MASTER]) if _CTA_TUPLE_MASTER in told else None,
