@@ -198,6 +198,10 @@ class Terminal:
         self.seen = self.seen[found.end() :]
         return found.group()
 
+    def foreground(self) -> str:
+        """The name of the program that ^C and ^Z go to: a shell hands them over some time after it tells so."""
+        return Path(f"/proc/{os.tcgetpgrp(self._fd)}/comm").read_text().strip()
+
     def wait(self) -> int:
         """Read to the end; the program's exit code."""
         try:
@@ -264,13 +268,14 @@ def test_job_control_in_a_shell(lab: labs.Lab) -> None:
         screen.type("set -m; echo in $NETLAB_LAB_NETNS\n")
         screen.expect(r"in client\r\n")
         screen.type("sleep 1000\n")
-        labs.until(lambda: len(lab.processes()) == 3, "the sleep in the shell")
+        labs.until(lambda: screen.foreground() == "sleep", "the sleep in the shell")
         screen.type("\x1a")
         screen.expect("Stopped")
         screen.type("jobs\n")
         screen.expect(r"Stopped\s+sleep 1000")
         screen.type("fg\n")
         screen.expect("sleep 1000")
+        labs.until(lambda: screen.foreground() == "sleep", "the sleep in the foreground again")
         screen.type("\x03")
         screen.type("echo after $?\n")
         screen.expect(r"after 130\r\n")
