@@ -100,9 +100,11 @@ def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event]) -> None:
         if not isinstance(step, TraceStep):
             continue
         trace = (step.netns, step.trace_id)
-        if step.datagram is not None and trace not in ways:
-            ways[trace] = next((draft for draft in drafts if _begins(draft, step, step.datagram)), None)
-        if draft := ways.get(trace):
+        draft, shown = ways.get(trace), step.datagram
+        # The kernel may give a number again.
+        if shown is not None and not (draft and _can_show(step, shown, draft)):
+            draft = ways[trace] = next((draft for draft in drafts if _can_show(step, shown, draft)), None)
+        if draft:
             draft.trace.append(step)
 
 
@@ -115,8 +117,8 @@ def has_passed(trace: Iterable[TraceStep], step: TraceStep) -> bool:
     return any((past.netns, past.family, past.table, past.chain) == place for past in trace)
 
 
-def _begins(draft: _Draft, step: TraceStep, shown: Datagram) -> bool:
-    """Whether a trace that begins with this step can be the datagram's: what an ICMP error quotes is cut off there."""
+def _can_show(step: TraceStep, shown: Datagram, draft: _Draft) -> bool:
+    """Whether a step's packet can be the datagram; what an ICMP error quotes is cut off there."""
     return not has_passed(draft.trace, step) and any(
         crossing.netns == step.netns
         and crossing.datagram.header == shown.header

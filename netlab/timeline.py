@@ -634,20 +634,14 @@ def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event], tracks: _T
     last: dict[tuple[str, int], _Header] = {}
     for step, shown in steps:
         trace = (step.netns, step.trace_id)
-        # The kernel may give a number again; the same packet shows its header in each of its chains.
-        if shown is not None and last.get(trace) != shown and not _goes_on(way.get(trace), step):
+        draft = way.get(trace)
+        # The kernel may give a number again, to a packet that looks much like the one before, as window probes do.
+        if shown is not None and (last.get(trace) != shown or (draft and has_passed(draft.trace, step))):
             last[trace] = shown
             found = (draft for _, draft in arrivals.get(shown, ()) if not has_passed(draft.trace, step))
-            way[trace] = next(found, None)
-        draft = way.get(trace)
-        if draft is not None:
+            draft = way[trace] = next(found, None)
+        if draft:
             draft.trace.append(step)
-
-
-def _goes_on(draft: _Draft | None, step: TraceStep) -> bool:
-    """Whether a step shows the same packet later, rewritten."""
-    segment = step.segment
-    return draft is not None and segment is not None and segment.same_data(draft.segment)
 
 
 # --- the model -------------------------------------------------------------------------------------------------------

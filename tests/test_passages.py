@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pictures
+import pytest
 from crossings import Crossings
 from story import FLOW, START_NS
 
@@ -111,12 +112,13 @@ def test_packets_are_numbered_together_whatever_they_carry() -> None:
     assert [journey.number for journey in whole.journeys] == [2, 3, 4, 5, 6]
 
 
-def test_a_trace_goes_to_the_datagram_that_it_shows() -> None:
+@pytest.mark.parametrize("numbers", [(1, 2), (1, 1)])
+def test_a_trace_goes_to_the_datagram_that_it_shows(numbers: tuple[int, int]) -> None:
     first, second = Datagram(ASKED, 13, 7), Datagram(ASKED, 13, 8)
     rules = [
-        matched(12, 1, "new", first),
-        matched(42, 2, "established", second),
-        replace(matched(43, 2, "untracked", second), datagram=None),
+        matched(12, numbers[0], "new", first),
+        matched(42, numbers[1], "established", second),
+        replace(matched(43, numbers[1], "untracked", second), datagram=None),
     ]
     whole = built(*asked(10, ip_id=7), *asked(40, ip_id=8), *rules)
     assert [[step.rule.split()[2] for step in p.trace] for p in whole.passages] == [

@@ -241,6 +241,20 @@ def test_the_rules_that_a_packet_came_through() -> None:
     assert dropped.fate is Fate.DROPPED
 
 
+@pytest.mark.parametrize("ip_ids", [(1, 2), (0, 0)])
+def test_two_probes_that_the_kernel_traces_by_one_number(ip_ids: tuple[int, int]) -> None:
+    crossings = Crossings().filled()
+    times = zip((700, 5700), ip_ids, strict=True)
+    known, forgotten = (crossings.to_client(at_us, ACK, 2303, 5, ip_id=ip_id) for at_us, ip_id in times)
+    crossings.trace(712, 7, "FORWARD", "jump KUBE-FORWARD", "jump KUBE-FORWARD", known)
+    crossings.trace(713, 7, "KUBE-FORWARD", "ct state established accept", "accept", None)
+    crossings.trace(5712, 7, "FORWARD", "jump KUBE-FORWARD", "jump KUBE-FORWARD", forgotten)
+    crossings.invalid(5713, 7, forgotten)
+    first, second = build(crossings.recording()).journeys[7:]
+    assert [step.chain for step in first.trace] == ["FORWARD", "KUBE-FORWARD"]
+    assert (first.called_invalid("client-node"), second.called_invalid("client-node")) == (False, True)
+
+
 def test_where_model_and_kernel_differ_the_timeline_says_so() -> None:
     crossings = Crossings().filled()
     crossings.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
