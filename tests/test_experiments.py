@@ -570,6 +570,40 @@ def test_a_reset_is_told_where_it_is_the_last_that_happens(netlab: Netlab, lab_n
     assert done.returncode == 0
 
 
+ONE_NODE = """\
+namespaces: {node: {role: node}, buyer: {role: pod}, till: {role: pod}}
+bridges:
+  - {name: cni0, netns: node, ports: [buyer, till]}
+services:
+  pay: {port: 80, target_port: 8080, endpoints: [till]}
+experiments:
+  - name: all-at-once
+    claim: A server that has written all before its first packet is answered is reset all the same.
+    client: buyer
+    service: pay
+    payload_bytes: 50000
+    steps:
+      - connect
+      - send: {from: server, bytes: 10000}
+        observe:
+          received: {by: client, bytes: 10000}
+      - delete-entry: {in: node}
+        observe:
+          entry: {in: node, change: destroy}
+      - finish
+    expect: {plain: reset}
+"""
+
+
+@pytest.mark.kernel
+def test_a_server_that_has_written_all_is_reset_all_the_same(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    skips.skip_unless_capability("ctnetlink-delete")
+    file = tmp_path / "lab.yaml"
+    file.write_text(ONE_NODE)
+    done = netlab("run", file, "--name", lab_name, "--trials", "5", "--format", "json")
+    assert [trial["outcome"] for trial in json.loads(done.stdout)["trials"]] == ["reset"] * 5
+
+
 @pytest.mark.kernel
 def test_only_the_connection_under_study_can_stall(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
     file = with_step(tmp_path, "connect: {connection: second}")

@@ -35,7 +35,7 @@ from netlab.observe import invalid, packets
 from netlab.observe.canary import send_canary
 from netlab.observe.invalid import InvalidObserver, decode_reason
 from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver, ports_filter
-from netlab.observe.sockets import socket_error, tcp_info
+from netlab.observe.sockets import socket_error, tcp_info, why_failed
 from netlab.observe.watch import Watch
 
 LEFT, RIGHT = ip_address("10.9.0.1"), ip_address("10.9.0.2")
@@ -405,6 +405,20 @@ def test_a_socket_error_is_told_once(pair: PrivateLab) -> None:
         assert isinstance(event, SocketEvent)
         assert (event.errno, event.netns) == (errno.ECONNRESET, "left")
         assert socket_error(client, "left") is None
+
+
+@pytest.mark.kernel
+def test_a_reset_socket_says_so_of_a_call_that_is_told_another_error(pair: PrivateLab) -> None:
+    client, server = connect(pair)
+    with client, Watch() as watch:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.close()
+        closed = bytes([7])  # TCP_CLOSE, include/net/tcp_states.h
+        assert watch.until(lambda: client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == closed, 5)
+        with pytest.raises(OSError) as caught:
+            client.shutdown(socket.SHUT_WR)
+        assert (caught.value.errno, why_failed(client, caught.value)) == (errno.ENOTCONN, errno.ECONNRESET)
+        assert why_failed(client, caught.value) == errno.ENOTCONN
 
 
 def _note(watch: Watch, sock: socket.socket) -> bool:

@@ -20,7 +20,7 @@ from netlab.events import Tuple
 from netlab.experiments.scene import Scene
 from netlab.model import Address
 from netlab.observe import Namespaces
-from netlab.observe.sockets import error_event, sample, socket_error
+from netlab.observe.sockets import error_event, sample, socket_error, why_failed
 from netlab.observe.watch import Watch
 from netlab.repair import forget, set_initial_number
 
@@ -50,7 +50,7 @@ class End:
         return len(self._out)
 
     def write(self) -> int:
-        """Write up to the goal, or until the queue is full; the errno that the kernel answered with, else 0."""
+        """Write up to the goal, or until the queue is full; the errno of what went wrong, else 0."""
         end = min(self.goal_bytes, len(self._out))
         try:
             while self.sent_bytes < end:
@@ -62,11 +62,11 @@ class End:
         except BlockingIOError:
             pass
         except OSError as error:
-            return error.errno or 0
+            return why_failed(self.socket, error)
         return 0
 
     def read(self) -> int:
-        """Read all that waits, and check each byte; the errno that the kernel answered with, else 0."""
+        """Read all that waits, and check each byte; the errno of what went wrong, else 0."""
         try:
             while not self.ended:
                 chunk = self.socket.recv(_CHUNK_BYTES)
@@ -78,7 +78,7 @@ class End:
         except BlockingIOError:
             pass
         except OSError as error:
-            return error.errno or 0
+            return why_failed(self.socket, error)
         return 0
 
 

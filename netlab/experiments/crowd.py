@@ -27,6 +27,7 @@ from netlab.errors import NetlabError, UnsupportedError
 from netlab.experiments.connection import known_bytes
 from netlab.experiments.scene import Scene
 from netlab.netns import Namespaces
+from netlab.observe.sockets import why_failed
 
 _REQUEST = b"GET\n"
 _CHUNK_BYTES = 65536
@@ -261,7 +262,7 @@ class _Server:
         except BlockingIOError:
             pass
         except OSError as error:
-            self._note(sock, error.errno or 0)
+            self._note(sock, why_failed(sock, error))
             self._forget(sock)
 
     def _hears_end(self, sock: socket.socket) -> bool:

@@ -140,6 +140,14 @@ def socket_error(
     return error_event(code, netns, local_port, peer_port, connection) if code else None
 
 
+def why_failed(sock: socket.socket, error: OSError) -> int:
+    """The errno of a call on a socket that failed; of one that was reset, the reason that waits at it (SO_ERROR).
+
+    shutdown(2) says ENOTCONN of such a socket, and leaves the reason where it is (inet_shutdown(), net/ipv4/af_inet.c).
+    """
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or error.errno or 0
+
+
 def error_event(code: int, netns: str, local_port: int = 0, peer_port: int = 0, connection: str = "") -> SocketEvent:
     """An errno that a socket call just gave, with the time. A socket that was reset has forgotten its ports."""
     return SocketEvent(
