@@ -8,18 +8,43 @@ from typing import Any
 from netlab.conditions import conditions
 from netlab.experiments.language import EXPERIMENT
 from netlab.stimuli import stimuli
-from netlab.topology.shapes import Fields
+from netlab.topology.shapes import Boolean, Choice, Command, Fields, Integer, ListOf, MapOf, Seconds, Shape, Text
 
-HEAD = "| key | required | meaning |\n|---|---|---|"
+HEAD = "| {} | type | required | meaning |\n|---|---|---|---|"
+_MANY = 10**6
+"""Who writes a number needs no such limit said."""
+
 PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
 
 
 def keys(fields: Fields) -> list[str]:
     """The rows of a table of keys."""
     return [
-        f"| `{name}` | {'yes' if key.required else ''} | {key.doc} |".replace("|  |", "| |")
+        f"| `{name}` | {_type(key.shape)} | {'yes' if key.required else ''} | {key.doc} |".replace("|  |", "| |")
         for name, key in fields.keys.items()
     ]
+
+
+def _type(shape: Shape) -> str:
+    match shape:
+        case Text(what=what):
+            return what
+        case Choice(words=words):
+            return ", ".join(f"`{word}`" for word in words)
+        case Integer(minimum=minimum, maximum=maximum):
+            return "a whole number" if maximum >= _MANY else f"{minimum} to {maximum}"
+        case Seconds():
+            return "seconds"
+        case Boolean():
+            return "`true`, `false`"
+        case ListOf(item=item, single=single):
+            one = _type(item)
+            return f"{one}, or a list" if single else f"a list of {one}"
+        case MapOf():
+            return "a mapping"
+        case Command():
+            return "text or a list"
+    return "steps"
 
 
 def text() -> str:
@@ -40,13 +65,16 @@ def _verb(name: str, verb: Any) -> list[str]:
     if fields.short is not None:
         lines += [f"In short: `{name}: {fields.short_doc.partition(' ')[0]}`.", ""]
     if fields.keys:
-        lines += ["| argument | required | meaning |", "|---|---|---|", *keys(fields), ""]
+        lines += [HEAD.format("argument"), *keys(fields), ""]
     return lines
 
 
 def put(page: str) -> str:
     """The page with the vocabulary, and the document's keys, in their places."""
-    for name, found in (("vocabulary", text()), ("keys", "\n".join(["", HEAD, *keys(EXPERIMENT), "", ""]))):
+    for name, found in (
+        ("vocabulary", text()),
+        ("keys", "\n".join(["", HEAD.format("key"), *keys(EXPERIMENT), "", ""])),
+    ):
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
         before, _, rest = page.partition(begin)
         page = before + begin + found + end + rest.partition(end)[2]

@@ -20,7 +20,7 @@ BURST, LIMIT = "5kb", "1mb"
 ARGUMENTS = Fields(
     {
         "link": Key(LINK, "the interface that sends", required=True),
-        "rate": Key(RATE.shape, "how fast", required=True),
+        "rate": Key(RATE.shape, "how fast, in a unit of tc(8): 10mbit", required=True),
         "burst": Key(SIZE.shape, f"what may leave at once after a pause (default {BURST})"),
         "limit": Key(SIZE.shape, f"what fits into the queue, the rest is lost (default {LIMIT})"),
     }
