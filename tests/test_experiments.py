@@ -216,6 +216,7 @@ def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
               - sysctl: {{in: nod, name: net.ipv4.ip_forward, value: 1}}
                 observe:
                   - pocket: {{in: client}}
+              - delete-entry: client-node
             expect:
               plain: rest
               drop-invalit: reset
@@ -241,11 +242,13 @@ def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
           hint: known: client, client-node, server-node, server, web
         wrong.yaml:15:9: steps[5].observe[0]: 'pocket' is not a condition
           hint: did you mean 'socket'?
-        wrong.yaml:17:10: expect.plain: 'rest' is not an outcome
+        wrong.yaml:16:19: steps[6].delete-entry: expected a mapping, found the text 'client-node'
+          hint: write {in: client-node}
+        wrong.yaml:18:10: expect.plain: 'rest' is not an outcome
           hint: did you mean 'reset'?
-        wrong.yaml:18:17: expect.drop-invalit: there is no fix 'drop-invalit'
+        wrong.yaml:19:17: expect.drop-invalit: there is no fix 'drop-invalit'
           hint: did you mean 'drop-invalid'?
-        wrong.yaml:19:15: expect.be-liberal: the key 'otherwise' is missing
+        wrong.yaml:20:15: expect.be-liberal: the key 'otherwise' is missing
           hint: otherwise: where none of the others holds
         """).rstrip("\n")
 

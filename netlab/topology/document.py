@@ -237,6 +237,8 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
         message, hint = "a second document begins here", "keep one lab in one file, and no --- after the first line"
     elif here[column : column + 1] == "\t":
         message, hint = "not YAML: a tab", "indent with spaces"
+    elif error.problem and error.problem.startswith("mapping values are not allowed"):
+        hint = "text with ': ' in it goes in quotes; a key with others below it ends in ':'"
     elif error.context:
         started = error.context_mark
         place = f" that began in line {started.line + 1}" if started and started.line != line else ""

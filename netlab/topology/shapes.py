@@ -266,7 +266,9 @@ class Fields:
         if self.short is not None and isinstance(node, ScalarNode) and not _is_null(node):
             return self._read_short(reader, node, path, self.short)
         expected = f"a mapping or text like {self.short_doc}" if self.short else "a mapping"
-        reader.problem(node, path, f"expected {expected}, found {kind_of(node)}")
+        meant = isinstance(node, ScalarNode) and not _is_null(node) and len(self.required) == 1
+        hint = f"write {{{self.required[0]}: {node.value}}}" if meant else ""
+        reader.problem(node, path, f"expected {expected}, found {kind_of(node)}", hint)
         return None
 
     def _read_mapping(self, reader: Reader, node: MappingNode, path: str) -> Item:
