@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from netlab import experiments, interrupts, lab
+from netlab import interrupts, lab
 from netlab.capability import Capability
 from netlab.errors import UnsupportedError
 from netlab.experiments.catalogue import Play
+from netlab.experiments.trials import observe_run
 from netlab.judge import Result
 from netlab.netns import Namespaces
 from netlab.recorder import Source
@@ -72,8 +73,8 @@ def play(
     *,
     keep_frames: bool = False,
 ) -> tuple[Result, Recording]:
-    """Play the experiment in its lab. Raises what `experiments.observe_run` raises."""
-    return experiments.observe_run(
+    """Play the experiment in its lab. Raises what `observe_run` raises."""
+    return observe_run(
         wanted.topology,
         given.experiment,
         wanted.fixes,

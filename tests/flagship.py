@@ -9,10 +9,11 @@ from pathlib import Path
 import skips
 from private_lab import PrivateLab
 
-from netlab import experiments, fixes
+from netlab import fixes
 from netlab.capabilities import probe
 from netlab.experiment import Experiment
 from netlab.experiments.catalogue import plays
+from netlab.experiments.trials import observe_run
 from netlab.judge import Outcome, Result
 from netlab.model import Topology
 from netlab.recorder import Source
@@ -44,7 +45,7 @@ class Part:
     ) -> tuple[Result, Recording]:
         """Play it in a lab that is up; fix names the one that the topology has."""
         names = (fix,) if fix else ()
-        return experiments.observe_run(
+        return observe_run(
             self.topology,
             self.experiment,
             names,

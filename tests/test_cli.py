@@ -432,19 +432,31 @@ def test_errors_on_a_terminal_are_plain_text_too(netlab: Netlab, lab: Path) -> N
 # --- what is imported ------------------------------------------------------------------------------------------------
 
 
-def imported(netlab: Netlab, *arguments: str | Path) -> set[str]:
-    """The top-level packages that a command imports."""
+def modules(netlab: Netlab, *arguments: str | Path) -> set[str]:
+    """The modules that a command imports, by their whole names."""
     python, *rest = netlab.argv(*arguments)
     argv = [python, "-X", "importtime", *rest]
     done = subprocess.run(argv, capture_output=True, text=True, env=netlab.environment(), timeout=60)
     assert done.returncode == 0, done.stderr
-    return {match.split(".")[0] for match in re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE)}
+    return set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE))
+
+
+def imported(netlab: Netlab, *arguments: str | Path) -> set[str]:
+    """The top-level packages that a command imports."""
+    return {module.split(".")[0] for module in modules(netlab, *arguments)}
 
 
 def test_lint_imports_nothing_of_the_kernels(netlab: Netlab) -> None:
     found = imported(netlab, "lint", CLUSTER)
     assert {"typer", "yaml", "netlab"} <= found
     assert found & {"pyroute2", "nftables", "rich", "asyncio", "jsonschema", "pydantic"} == set()
+
+
+def test_a_documents_language_is_read_without_what_plays_it(netlab: Netlab) -> None:
+    found = modules(netlab, "schema", "experiment")
+    assert "netlab.experiments.language" in found
+    effects = ("kernel", "netns", "recorder", "capabilities", "experiments.trials", "experiments.stage")
+    assert found & {f"netlab.{name}" for name in effects} == set()
 
 
 @pytest.mark.kernel

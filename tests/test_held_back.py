@@ -8,7 +8,7 @@ from conftest import Netlab
 from flagship import FLAGSHIP, document, play_document
 from private_lab import PrivateLab
 
-from netlab import experiments
+from netlab.experiments.trials import observe_run
 from netlab.judge import Outcome
 from netlab.topology import load
 
@@ -55,7 +55,7 @@ def test_an_interface_with_a_qdisc_is_left_alone() -> None:
     played = document(NAME)
     topology = load(text, FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
-        result, _ = experiments.observe_run(topology, played.experiment, (), namespaces, 1)  # type: ignore[arg-type]
+        result, _ = observe_run(topology, played.experiment, (), namespaces, 1)  # type: ignore[arg-type]
     (trial,) = result.trials
     missing = "an interface without a qdisc of its own: server-node:eth0 has one"
     assert (trial.outcome, trial.missing) == (Outcome.INCONCLUSIVE, (missing,))

@@ -10,8 +10,8 @@ from conftest import Netlab
 from flagship import FLAGSHIP, document, play_document
 from private_lab import PrivateLab
 
-from netlab import experiments
 from netlab.events import ACK, SYN, Direction, Event, Packet, SocketEvent
+from netlab.experiments.trials import observe_run
 from netlab.explain import Ending, explain
 from netlab.flow import CANARY_PORT
 from netlab.judge import Outcome
@@ -64,7 +64,7 @@ def test_a_forgotten_connection_says_nothing() -> None:
     steps = played.experiment.steps[:3]
     with PrivateLab(played.topology) as namespaces:
         alone = played.experiment._replace(steps=steps)
-        _, recording = experiments.observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
+        _, recording = observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
     assert {packet.segment.flags & ~(SYN | ACK | 8) for packet in sent_by_the_client(recording.events)} == {0}
 
 
@@ -85,7 +85,7 @@ def test_a_connection_that_nobody_accepts_stalls() -> None:
     alone = played.experiment._replace(steps=(lone, played.experiment.steps[-1]), timeout_s=0.3)
     with PrivateLab(played.topology) as namespaces:
         namespaces.run("server-node", "ip", "route", "replace", "blackhole", "10.0.0.0/24")
-        result, _ = experiments.observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
+        result, _ = observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
     assert result.trials[0].bytes_received == 0
     assert result.trials[0].outcome is Outcome.STALLED
 

@@ -13,9 +13,10 @@ import pytest
 from flagship import LARGE, Part, over_ipv6, part, with_timeout
 from private_lab import PrivateLab
 
-from netlab import experiments, recorder
+from netlab import recorder
 from netlab.errors import LabError
 from netlab.events import DatagramPacket, InvalidReason, Packet, SocketEvent, SocketEventKind
+from netlab.experiments import trials
 from netlab.flow import FlowEvents
 from netlab.judge import Conclusion, Link, Observed, Outcome, Result, StimulusProof, TrialResult, judge_trial
 from netlab.observe import packets
@@ -59,7 +60,7 @@ def test_without_a_fix_every_connection_is_reset(monkeypatch: pytest.MonkeyPatch
         seen.append(observed)
         return judge_trial(observed, proof)
 
-    monkeypatch.setattr(experiments, "judge_trial", judge_and_keep)
+    monkeypatch.setattr(trials, "judge_trial", judge_and_keep)
     steps: list[tuple[int, int]] = []
     result = run(part(), progress=lambda done, total: steps.append((done, total)))
     assert of_all(result) == (Conclusion.REPRODUCED, {"reset": TRIALS}, set(), 0)

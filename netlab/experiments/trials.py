@@ -1,0 +1,297 @@
+"""Trials of an experiment: observers before the first packet, trial after trial, each between two canaries.
+
+A document's steps are carried out by `stimuli/` and waited for by `conditions/`; what was seen is the judge's to say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from netlab.conditions import Moment, conditions, is_live
+from netlab.errors import StepError
+from netlab.events import Event, InvalidReason, Packet
+from netlab.experiment import FIRST, Action, Experiment
+from netlab.experiments.crowd import Told
+from netlab.experiments.scene import Scene, scene
+from netlab.experiments.stage import Stage
+from netlab.flow import CANARY_PORT, Flow, FlowEvents
+from netlab.judge import Evidence, Observed, Proof, Result, TrialResult, judge_trial
+from netlab.judge_crowd import Member, by_connection, client_port, judge_crowd
+from netlab.kubeproxy.notrack import untracks
+from netlab.model import Address, Topology
+from netlab.netns import Namespaces
+from netlab.observe.canary import send_canary
+from netlab.observe.packets import Outline
+from netlab.observe.watch import Watch
+from netlab.recorder import Recorder, Source
+from netlab.recording import Recording
+from netlab.stimuli import NotApplied, stimuli
+
+_CANARY_TIMEOUT_S = 0.5
+
+
+def observe_run(
+    topology: Topology,
+    experiment: Experiment,
+    fixes: tuple[str, ...],
+    namespaces: Namespaces,
+    trials: int,
+    progress: Callable[[int, int], None] | None = None,
+    keep_frames: bool = False,
+    source: Source | None = None,
+    capabilities: Collection[str] = (),
+) -> tuple[Result, Recording]:
+    """Play an experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
+
+    fixes are the names of those the lab was built with, capabilities what this kernel has of those the experiment asks
+    for. progress is called with (trials done, trials in all). keep_frames keeps the packets' bytes, up to the end of
+    their headers. The Recording has the events of all trials, and their flows in order; source is what it says of where
+    the lab came from. UsageError where the topology can't play it, LabError where the lab isn't as the topology says,
+    UnsupportedError where this kernel or user can't.
+    """
+    played = experiment.with_fixes(fixes)
+    cast = scene(topology, experiment)
+    results = []
+    with Recorder(
+        topology,
+        namespaces,
+        cast.netns,
+        cast.ports,
+        keep_frames=keep_frames,
+        needs_reasons=True,
+        outline=_outline(cast) if experiment.plays("load") else None,
+    ) as recorder:
+        for number in range(trials):
+            results.append(_Trial(topology, played, cast, namespaces, recorder, number).play())
+            if progress is not None:
+                progress(number + 1, trials)
+        _forget_many(recorder, results)
+        recording = recorder.recording(source or Source(fixes=fixes), [trial.flow for trial in results])
+    expected = experiment.expected(fixes, capabilities)
+    result = Result(
+        experiment=experiment.name,
+        claim=experiment.claim,
+        lab=topology.name,
+        fixes=fixes,
+        kernel=recording.kernel,
+        trials=tuple(results),
+        expected=expected,
+        explanation=experiment.explanation,
+    )
+    return result, recording
+
+
+_WHOLE = 8
+"""So many of a load's connections are observed in full."""
+
+_WHOLE_PORTS = range(20000, 28000)
+"""Their client's ports, below those that the kernel picks from (net.ipv4.ip_local_port_range)."""
+
+
+def _outline(cast: Scene) -> Outline:
+    """What is observed of a load: what the server sends where it leaves and where the client's node gets it, what NAT
+    leaves alone, how each connection begins and ends; all of the packets of some."""
+    where = frozenset({cast.client, cast.node, cast.server})
+    return Outline(frozenset({cast.port, cast.target_port}), _WHOLE_PORTS, cast.endpoint, where)
+
+
+def _own_ports(number: int) -> range:
+    """Those of one trial: a port that was used stays taken for a while, at the server and in conntrack."""
+    first = _WHOLE_PORTS.start + number * _WHOLE % len(_WHOLE_PORTS)
+    return range(first, first + _WHOLE)
+
+
+def _forget_many(recorder: Recorder, results: Sequence[TrialResult]) -> None:
+    """Of loads keep the packets of the connections that were observed whole, or did not complete."""
+    crowds = [trial.crowd for trial in results if trial.crowd is not None]
+    if crowds:
+        like = results[0].flow
+        told = {other.flow.client_port for crowd in crowds for other in crowd.others} | {0, CANARY_PORT}
+
+        def is_told(event: Event) -> bool:
+            port = client_port(event, like)
+            return port in told or port in _WHOLE_PORTS
+
+        recorder.forget(is_told)
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """A condition of a step that was played: since when it is looked for, and what a live one was last found to be."""
+
+    action: Action
+    since_ns: int
+    found: Proof
+
+
+class _Trial:
+    """One trial: canary, steps, canary, judgement."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        experiment: Experiment,
+        cast: Scene,
+        namespaces: Namespaces,
+        recorder: Recorder,
+        number: int,
+    ) -> None:
+        self._topology, self._experiment, self._scene = topology, experiment, cast
+        self._namespaces, self._recorder, self._watch = namespaces, recorder, recorder.watch
+        self._canaries = (2 * number, 2 * number + 1)
+        self._tracked = not untracks(topology, cast.node, cast.vip, cast.port)
+        self._awaited: list[_Awaited] = []
+        self._own_ports = _own_ports(number)
+        self._unmet = ""
+
+    def play(self) -> TrialResult:
+        started_ns, started = time.time_ns(), time.monotonic()
+        experiment, cast = self._experiment, self._scene
+        _canary(cast, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
+        with Stage(self._topology, cast, self._namespaces, self._watch, experiment.timeout_s) as stage:
+            stage.own_ports = self._own_ports
+            for arguments in experiment.observes("counter"):
+                stage.count(arguments["in"])
+            failed = self._play_steps(stage)
+            flow = self._flow(stage)
+            stage.restore()
+            _canary(cast, self._namespaces, self._watch, self._canaries[1], tracked=self._tracked)
+            stage.pump()  # what came before the canary may have ended a connection that nobody has looked at since
+            duration_s = time.monotonic() - started
+            crowd = stage.crowd
+            members = [self._member(told) for told in crowd.told()] if crowd else []
+            self._recorder.note_counters()
+            events, lost = self._recorder.take()
+            first = stage.connections.get(FIRST)
+            client = first.client if first else None
+        observed = Observed(
+            flow=flow,
+            events=events,
+            lost=lost,
+            canaries=self._canaries,
+            payload_bytes=cast.payload_bytes,
+            bytes_received=client.received_bytes if client else 0,
+            intact=client.intact if client else True,
+            ended=client.ended if client else False,
+            started_ns=started_ns,
+            duration_s=duration_s,
+            failed=failed,
+            dead=self._watch.dead,
+            connects=experiment.plays("connect"),
+            transfers=experiment.plays("finish", FIRST),
+            tracked=self._tracked,
+            since_ns=first.began_ns if first else 0,
+        )
+        if crowd is None:
+            return judge_trial(observed, lambda seen: self._proof(events, seen, ()))
+        each = by_connection([member.flow for member in members], events)
+        proof = self._proof(events, FlowEvents(flow, ()), each)
+        return judge_crowd(observed, members, each, proof, crowd.cpu_percent, crowd.unlimited)
+
+    def _play_steps(self, stage: Stage) -> str:
+        """Carry the steps out, up to the first after which something is missing.
+
+        Returns what kept a stimulus from being applied, empty if nothing did.
+        """
+        for step in self._experiment.steps:
+            since_ns = time.time_ns()
+            try:
+                if step.stimulus is not None:
+                    stimuli()[step.stimulus.name].apply(stage, step.stimulus.arguments)
+            except NotApplied as missing:
+                return str(missing)
+            except (StepError, OSError) as refusal:
+                assert step.stimulus is not None
+                return f"a success of {step.stimulus.name} ({_words(refusal)})"
+            awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
+            self._awaited += awaited
+            if awaited and not self._wait(stage, awaited, step.within_s):
+                self._unmet = next(each.found.missing for each in awaited if each.found.missing)
+                return ""
+        return ""
+
+    def _wait(self, stage: Stage, awaited: list[_Awaited], within_s: float) -> bool:
+        seen = -1
+
+        def all_hold() -> bool:
+            nonlocal seen
+            events, news = self._watch.gathered(), False
+            if len(events) != seen:
+                seen, news = len(events), True
+            flow_events = None
+            for each in awaited:
+                condition = conditions()[each.action.name]
+                if stage.crowd and not is_live(condition):
+                    each.found = Proof(())  # of so many connections it is asked once, when the trial is judged
+                    continue
+                if not (news or is_live(condition)):
+                    continue
+                if flow_events is None and stage.connections:
+                    flow_events = FlowEvents(self._flow(stage), events)
+                moment = Moment(events, flow_events, each.since_ns, stage)
+                each.found = condition.look(moment, each.action.arguments)
+            return not any(each.found.missing for each in awaited)
+
+        return stage.wait(all_hold, within_s)
+
+    def _proof(self, events: tuple[Event, ...], flow_events: FlowEvents, crowd: tuple[FlowEvents, ...]) -> Proof:
+        """Whether all that was to be observed was, over the whole trial."""
+        evidence: list[Evidence] = []
+        missing = self._unmet
+        for each in self._awaited:
+            condition = conditions()[each.action.name]
+            if not is_live(condition):
+                moment = Moment(events, flow_events, each.since_ns, None, crowd)
+                each.found = condition.look(moment, each.action.arguments)
+            evidence += each.found.evidence
+            missing = missing or each.found.missing
+        return Proof(tuple(evidence), missing)
+
+    def _member(self, told: Told) -> Member:
+        flow = self._flow_of(self._scene.client_address, told.port)
+        whole = told.port in self._own_ports
+        return Member(flow, told.received_bytes, told.intact, told.ended, told.duration_s, whole)
+
+    def _flow(self, stage: Stage) -> Flow:
+        first = stage.connections.get(FIRST) or next(iter(stage.connections.values()), None)
+        if first is None:
+            return self._flow_of(self._scene.client_address, 0)
+        return self._flow_of(first.client_address, first.client_port)
+
+    def _flow_of(self, client_address: Address, client_port: int) -> Flow:
+        cast = self._scene
+        return Flow(
+            client=cast.client,
+            node=cast.node,
+            server=cast.server,
+            server_node=cast.server_node,
+            client_address=client_address,
+            client_port=client_port,
+            vip=cast.vip,
+            port=cast.port,
+            endpoint=cast.endpoint,
+            target_port=cast.target_port,
+        )
+
+
+def _words(refusal: StepError | OSError) -> str:
+    if isinstance(refusal, StepError):
+        return refusal.message
+    where = f"{refusal.filename}: " if refusal.filename else ""
+    return f"{where}{refusal.strerror or refusal}"
+
+
+def _canary(cast: Scene, namespaces: Namespaces, watch: Watch, seq: int, *, tracked: bool) -> None:
+    """Send a canary, and give the observers the time to see it: whether they did is for the judge."""
+
+    def reported(event: Event) -> bool:
+        if not isinstance(event, InvalidReason if tracked else Packet) or event.netns != cast.node:
+            return False
+        return event.segment.sport == CANARY_PORT and event.segment.seq == seq
+
+    with suppress(OSError):  # no route to the Service: then nobody sees it
+        send_canary(namespaces, cast.client, cast.vip, cast.port, seq)
+    watch.until(lambda: watch.saw(reported), _CANARY_TIMEOUT_S)
