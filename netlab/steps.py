@@ -495,7 +495,7 @@ class DeleteEntries(NamedTuple):
     sockets: tuple[tuple[Address, int], ...]
 
     def describe(self) -> str:
-        return f"{self.netns}: conntrack's entries of what it tracks no longer removed"
+        return f"{self.netns}: conntrack's entries of untracked connections removed"
 
     def twin(self, prefix: str) -> str:
         delete = f"ip netns exec {prefix}{self.netns} conntrack -D -p tcp"

@@ -453,7 +453,7 @@ def test_conntrack_forgets_what_it_tracks_no_longer() -> None:
     kernel.apply(steps)
     assert [step.describe() for step in steps] == [
         "node: table ip netlab_notrack",
-        "node: conntrack's entries of what it tracks no longer removed",
+        "node: conntrack's entries of untracked connections removed",
     ]
     assert steps[1] == DeleteEntries("node", ((ip_address("10.96.0.1"), 80), (ip_address("10.244.1.2"), 80)))
     back = difference(fixed, plain, kernel.look(fixed, plain))
