@@ -1,9 +1,9 @@
 """window-scale: conntrack in a namespace takes one end's windows for larger or smaller than they are.
 
 The window in a header is shifted by as many bits as the sender's SYN said (RFC 7323), and conntrack remembers how many.
-Linux kernels from 5.18 to 6.7 could forget it where a SYN came twice: Linux kernel commit c7aab4f17021 ("netfilter:
-nf_conntrack_tcp: re-init for syn packets only") (in v5.18), mended by fb366fc7541a ("netfilter: conntrack: correct
-window scaling with retransmitted SYN") (in v6.8).
+Linux kernels from 5.18 to 6.7 could forget it where a second SYN had a higher number: Linux kernel commit c7aab4f17021
+("netfilter: nf_conntrack_tcp: re-init for syn packets only") (in v5.18), mended by fb366fc7541a ("netfilter: conntrack:
+correct window scaling with retransmitted SYN") (in v6.8).
 """
 
 from __future__ import annotations
