@@ -20,7 +20,7 @@ class Capability(NamedTuple):
 CAPABILITIES: Mapping[str, str] = {
     "forgives-late-segments": "conntrack lets a segment from far below the window pass",
     "forgives-small-overshoot": "conntrack lets a segment pass that goes past the window by less than a whole window",
-    "keeps-window-scale": "conntrack keeps a connection's window scales where a second SYN of its port has a higher number",
+    "keeps-window-scale": "conntrack keeps a connection's window scales where a second SYN has a higher number",
     "passes-challenged-rst": "conntrack lets the RST pass that answers a challenge ACK",
     "tcp-repair": "a socket's send window can be set",
     "raw-sockets": "segments can be crafted, and seen on their way",
