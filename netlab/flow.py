@@ -18,6 +18,7 @@ from netlab.events import (
     TRACE_INVALID_CHAIN,
     TRACE_TABLE,
     ConntrackEvent,
+    Datagram,
     Direction,
     EntryChange,
     Event,
@@ -75,6 +76,12 @@ class Flow:
             (*vip, *client): Leg.VIP_TO_CLIENT,
             (self.client_address, CANARY_PORT, *vip): Leg.CANARY,
         }
+
+
+def about_canary(datagram: Datagram) -> bool:
+    """Whether it is an ICMP error about a canary: a host's answer to the observers, no part of what they observe."""
+    about = datagram.about
+    return about is not None and about.proto == IPPROTO_TCP and about.sport == CANARY_PORT
 
 
 class FlowEvents:

@@ -44,6 +44,9 @@ from netlab.flow import CANARY_PORT, Flow, FlowEvents, Leg
 _ADOPTION_NS = 100_000_000
 """How much later than its packet an entry's event may be stamped where the kernel doesn't stamp it."""
 
+THROWN_AWAY = "the client's kernel throws it away: its checksum is wrong"
+"""What becomes of an untranslated packet with a wrong checksum (tcp_v4_rcv(), net/ipv4/tcp_ipv4.c)."""
+
 _UNLOGGED = "a rule found it INVALID; conntrack logged no reason"
 
 _Z_95 = 1.959963984540054
@@ -595,8 +598,7 @@ def _fate(events: FlowEvents, evidence: tuple[Evidence, ...]) -> tuple[Evidence,
         arrival = next((packet for packet in same if packet.time_ns >= departure.time_ns), None)
         if arrival is not None and arrival.time_ns <= until_ns:
             wrong = link is Link.REPLY_UNTRANSLATED and _has_bad_checksum(events, arrival)
-            note = "the client's kernel throws it away: its checksum is wrong" if wrong else ""
-            fate.append(Evidence(link, arrival, note))
+            fate.append(Evidence(link, arrival, THROWN_AWAY if wrong else ""))
     return tuple(fate)
 
 

@@ -39,7 +39,7 @@ from netlab.events import (
     Tuple,
     seq_diff,
 )
-from netlab.flow import CANARY_PORT, Flow, flows_in
+from netlab.flow import CANARY_PORT, Flow, about_canary, flows_in
 from netlab.kubeproxy.notrack import untracks
 from netlab.model import Address, Topology
 from netlab.passages import Passage, follow, has_passed
@@ -278,7 +278,7 @@ def _build(recording: Recording) -> Timeline:
 
 
 def _passages(events: Sequence[Event], topology: Topology | None) -> list[Passage]:
-    datagrams = [event for event in events if isinstance(event, DatagramPacket)]
+    datagrams = [event for event in events if isinstance(event, DatagramPacket) and not about_canary(event.datagram)]
     if not datagrams:
         return []
     interfaces = topology.interfaces() if topology else ()

@@ -12,7 +12,18 @@ import pytest
 import story
 
 from netlab import timeline
-from netlab.events import Event, Packet, TraceStep
+from netlab.events import (
+    ACK,
+    RST,
+    SYN,
+    TRACE_INVALID_CHAIN,
+    TRACE_TABLE,
+    Event,
+    InvalidReason,
+    Packet,
+    Segment,
+    TraceStep,
+)
 from netlab.flow import Leg
 from netlab.judge import Evidence, Link
 from netlab.report import ladder, sequence
@@ -289,6 +300,89 @@ def test_a_reason_for_a_packet_that_is_translated_all_the_same_is_not_called_inv
     told = arrow(drawn([*pictures.accepted(), ignored]), 8)
     assert not told.marked("INVALID")
     assert told.notes[-1] == "conntrack on client-node: 1536 bytes more than expected: logged, but let pass"
+
+
+def test_a_namespace_that_a_packet_passes_by_gets_no_tip_of_its_arrow() -> None:
+    aside = story.packet(33, "other-node", "in", story.segment(Leg.CLIENT_TO_VIP, 1 << 4, 1005, 7305))
+    picture = drawn([*pictures.reset(), aside], bytes_received=2304, ended=False)
+    assert [column.netns for column in picture.columns] == [
+        *("client", "other-node", "client-node", "server-node", "server")
+    ]
+    lines = ladder.render(picture).splitlines()
+    assert "   +0.010 #1   SYN seq 0 win 2304   |---------|--------NAT------->|-------->|" in lines
+    assert "   +0.020 #2   SYN,ACK seq 0 ack 1  |<--------|--------NAT--------|<--------|" in lines
+
+
+def found_invalid(at_us: int, trace_id: int, segment: Segment) -> TraceStep:
+    """A rule of the observers' own on client-node found it INVALID."""
+    at_ns = story.START_NS + at_us * 1000
+    table, chain, rule = TRACE_TABLE, TRACE_INVALID_CHAIN, "ct state invalid meta nftrace set 1"
+    return TraceStep(at_ns, "client-node", trace_id, "inet", table, chain, rule, "continue", segment=segment)
+
+
+def test_a_packet_that_a_rule_found_invalid_is_so_without_a_reason_in_the_log() -> None:
+    bare = [
+        event
+        for event in pictures.reset()
+        if not (isinstance(event, InvalidReason) and event.segment.payload_bytes == 4000)
+    ]
+    invalid = next(event for event in bare if isinstance(event, Packet) and event.segment.payload_bytes == 4000)
+    told = arrow(drawn([*bare, found_invalid(64, 1, invalid.segment)], bytes_received=2304, ended=False), 8)
+    assert [(picture.column, picture.word) for picture in told.marks] == [(1, "INVALID")]
+    assert told.notes[-2:] == (
+        "INVALID: a rule on client-node found it so; conntrack logged no reason",
+        "NAT skipped it: it reaches client with 10.0.1.2:8080 as its source",
+    )
+    assert told.kind == ("data segment", "INVALID")
+
+
+def test_what_was_not_translated_ends_on_its_way_to_the_vip() -> None:
+    ack = story.segment(Leg.CLIENT_TO_VIP, ACK, 1005, 7305)
+    way = [story.packet(700, "client", "out", ack), story.packet(701, "client-node", "in", ack, "veth-client")]
+    picture = drawn([*pictures.reset(), *way, found_invalid(703, 1, ack)], bytes_received=2304, ended=False)
+    assert arrow(picture, 12).notes == (
+        "INVALID: a rule on client-node found it so; conntrack logged no reason",
+        "DROP: it was last seen at client-node/veth-client, on its way to the VIP, where nobody is",
+    )
+
+
+def test_a_rst_answers_what_has_come_by_then() -> None:
+    seq, ack, length = story.REPLY
+    late = pictures.to_client(64, ACK, seq + length, ack, 500, invalid=True)
+    slow = [
+        replace(event, time_ns=event.time_ns + 100_000)
+        if isinstance(event, Packet) and event.netns == "client"
+        else event
+        for event in late
+    ]
+    events = [event for event in pictures.reset() if event.time_ns < story.START_NS + 73_000]
+    rst = arrow(drawn([*events, *slow, story.error(90, "server")], ended=False), 10)
+    assert rst.words[0] == "RST"
+    assert rst.notes[0].endswith("answers with a RST, whose seq is #8's ack")
+
+
+def test_a_rst_that_answers_a_translated_packet_says_why() -> None:
+    refused = [*pictures.to_server(700, ACK, 1005, 7573), *pictures.to_client(710, RST, 7573, 0)]
+    picture = drawn([*pictures.reset(), *refused], bytes_received=2304, ended=False)
+    assert arrow(picture, 13).notes == (
+        "server has no such connection any more, and answers with a RST, whose seq is #12's ack",
+    )
+
+
+def test_a_port_that_is_used_again_is_answered_by_the_connection_that_is_still_there() -> None:
+    events = [
+        *pictures.to_server(700, SYN, 900_000, 0),
+        *pictures.to_client(710, ACK, 7073, 1005),
+        *pictures.to_server(720, RST, 1005, 0),
+    ]
+    picture = drawn([*pictures.accepted(), *events])
+    answer, rst = (each for each in picture.arrows() if each.time_ns >= story.START_NS + 710_000)
+    asked = f"#{answer.number - 1}"
+    assert answer.notes == (f"server answers the SYN {asked} with an ACK of the connection that it still has",)
+    assert rst.notes == (
+        f"client has sent nothing that #{answer.number} could acknowledge, and answers with a RST, whose seq is "
+        f"#{answer.number}'s ack",
+    )
 
 
 def _reply() -> Any:

@@ -12,6 +12,7 @@ from crossings import Crossings
 from story import FLOW, START_NS
 
 from netlab import timeline
+from netlab.conditions import Moment, conditions
 from netlab.events import (
     ACK,
     SYN,
@@ -24,10 +25,12 @@ from netlab.events import (
     TraceStep,
     Tuple,
 )
+from netlab.flow import CANARY_PORT
 from netlab.judge import Evidence, Link, Outcome, TrialResult
 from netlab.recording import Recording, from_json, to_json
 from netlab.report import html, ladder, sequence
 from netlab.timeline import Timeline
+from netlab.wire import IPPROTO_TCP
 
 TOUR = pictures.TOPOLOGY.replace(
     "  client-node: {role: node}\n",
@@ -112,6 +115,19 @@ def test_packets_are_numbered_together_whatever_they_carry() -> None:
     assert [journey.number for journey in whole.journeys] == [2, 3, 4, 5, 6]
 
 
+def test_an_error_about_the_observers_own_packet_is_no_part_of_the_story() -> None:
+    canary = Tuple(CLIENT, CANARY_PORT, FLOW.vip, FLOW.port, IPPROTO_TCP)
+    unheard = [
+        replace(event, datagram=replace(event.datagram, about=canary))
+        for event in unreachable(20)
+        if isinstance(event, DatagramPacket)
+    ]
+    assert [p.number for p in built(*asked(10), *unheard, *unreachable(40)).passages] == [1, 2]
+    look, error = conditions()["datagram"].look, {"in": "client", "icmp": "port unreachable"}
+    assert look(Moment(tuple(unheard), None, 0, None), error).missing
+    assert not look(Moment(tuple(unreachable(40)), None, 0, None), error).missing
+
+
 @pytest.mark.parametrize("numbers", [(1, 2), (1, 1)])
 def test_a_trace_goes_to_the_datagram_that_it_shows(numbers: tuple[int, int]) -> None:
     first, second = Datagram(ASKED, 13, 7), Datagram(ASKED, 13, 8)
@@ -182,10 +198,10 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                                 10.0.0.2         VIP                    10.0.1.2
                                              192.168.0.2
                                     |             |             |             |
-   +0.000 #1   SYN seq 0 win 2304   |------------NAT----------->|------------>|
+   +0.000 #1   SYN seq 0 win 2304   |------------NAT------------|------------>|
                NAT on client-node: destination 192.168.0.2:80 becomes
                10.0.1.2:8080
-   +0.100 #2   SYN,ACK seq 0 ack 1  |<-----------NAT------------|<------------|
+   +0.100 #2   SYN,ACK seq 0 ack 1  |<-----------NAT------------|-------------|
                NAT on client-node: source 10.0.1.2:8080 becomes 192.168.0.2:80
    +0.200 #3   UDP :40000 > :53     |----------NAT,NEW--------->|------------>|
                len 13               |             |             |             |
@@ -196,13 +212,13 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                about the packet 10.0.0.2:40000 > 10.0.1.2:53 (udp)
                NAT on client-node: source 10.0.1.2 becomes 192.168.0.3, and the
                packet that it quotes, too
-   +0.500 #5   SYN seq 0 win 2304   |------------NAT----------->|------------>|
+   +0.500 #5   SYN seq 0 win 2304   |------------NAT------------|------------>|
                (:30000)             |             |             |             |
                a connection of its own, 10.0.0.2:40001 to 192.168.0.2:30000,
                which conntrack expected: RELATED
                NAT on client-node: destination 192.168.0.2:30000 becomes
                10.0.1.2:30000
-   +0.600 #6   SYN,ACK seq 0 ack 1  |<-----------NAT------------|<------------|
+   +0.600 #6   SYN,ACK seq 0 ack 1  |<-----------NAT------------|-------------|
                (:30000)             |             |             |             |
                NAT on client-node: source 10.0.1.2:30000 becomes
                192.168.0.2:30000

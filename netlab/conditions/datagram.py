@@ -8,6 +8,7 @@ from typing import Any
 from netlab.conditions import Moment
 from netlab.events import DatagramPacket
 from netlab.experiments.words import COUNT, NETNS, PORT
+from netlab.flow import about_canary
 from netlab.judge import Evidence, Link, Proof
 from netlab.topology.shapes import Choice, Fields, Key
 from netlab.wire import ICMP_NAMES, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, icmp_name
@@ -43,6 +44,7 @@ def _is(event: DatagramPacket, arguments: Mapping[str, Any]) -> bool:
     header = datagram.about or datagram.header
     return (
         event.netns == arguments["in"]
+        and not about_canary(datagram)
         and arguments.get("direction", event.direction) == event.direction
         and ("protocol" not in arguments or datagram.header.proto in _PROTOCOLS[arguments["protocol"]])
         and arguments.get("icmp", icmp_name(datagram)) == icmp_name(datagram)

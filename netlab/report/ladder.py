@@ -103,11 +103,8 @@ class _Text:
         start, end = self._x[self._place[arrow.start]], self._x[self._place[arrow.end]]
         low, high = min(start, end), max(start, end)
         line[low:high] = "-" * (high - low)
-        for x in self._x:
-            if low < x <= high and start < end:
-                line[x - 1] = ">"
-            elif low <= x < high and start > end:
-                line[x + 1] = "<"
+        for x in {self._x[self._place[column]] for column in arrow.came_to} - {start}:
+            line[x - 1 if start < end else x + 1] = ">" if start < end else "<"
 
     def _put(self, line: list[str], word: str, x: int) -> None:
         start = min(x - len(word) // 2, self._width - len(word))

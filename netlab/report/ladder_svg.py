@@ -126,11 +126,7 @@ def _packet(ladder: Ladder, arrow: Arrow, top: float, notes: Sequence[str], widt
         tag("text", f"#{arrow.number}", class_="number", x=_GUTTER - 6, y=top + 18, text_anchor="end"),
         tag("text", ladder.ms(arrow.time_ns), class_="small", x=_GUTTER - 60, y=top + 18, text_anchor="end"),
         tag("line", class_="shaft", x1=start, x2=end - 6 * ahead, y1=y, y2=y),
-        *(
-            _tip(_x(c), y, ahead)
-            for c in range(min(arrow.start, arrow.end), max(arrow.start, arrow.end) + 1)
-            if c != arrow.start
-        ),
+        *(_tip(_x(column), y, ahead) for column in sorted(arrow.came_to)),
         tag("text", words, class_="words", x=start + 9 * ahead, y=y - 14, text_anchor=anchor),
         *_marks(arrow, y),
         *_lines(notes, y + 22, "note"),

@@ -1,11 +1,12 @@
 """One connection's packets across the namespaces as a sequence diagram: the model that text and HTML draw. Pure.
 
 A packet is one arrow from the namespace that sent it to the last one that saw it, whatever number of interfaces it
-crossed; `timeline.py` has followed it. What is said of it comes from what was seen: "NAT" where it was sent on with
-other addresses; "INVALID" where conntrack gave a reason, and NAT left the packet alone or it went no further; "DROP"
-where it was last seen although its destination was watched and no event was lost; "LOGGED" where conntrack gave a
-reason and let it pass; "NEW", "ESTABLISHED", "RELATED", "UNTRACKED" where it matched a rule for that state alone, in a
-table of the topology's own. Runs of like packets are folded into one row that counts them.
+crossed; `timeline.py` has followed it. The arrow has a tip in each namespace that saw it, and passes the others by.
+What is said of it comes from what was seen: "NAT" where it was sent on with other addresses; "INVALID" where a rule
+found it so, or conntrack gave a reason, and NAT left the packet alone or it went no further; "DROP" where it was last
+seen although its destination was watched and no event was lost; "LOGGED" where conntrack gave a reason and let it pass;
+"NEW", "ESTABLISHED", "RELATED", "UNTRACKED" where it matched a rule for that state alone, in a table of the topology's
+own. Runs of like packets are folded into one row that counts them.
 
 Beside the connection's own packets the diagram has what conntrack calls RELATED to it: the connections that it made
 conntrack expect, and ICMP's errors about it; of a trial, also all UDP, SCTP and ICMP that was seen while it lasted.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
@@ -38,11 +39,12 @@ from netlab.events import (
     flag_names,
 )
 from netlab.flow import Flow
-from netlab.judge import Evidence, TrialResult
+from netlab.judge import THROWN_AWAY, Evidence, TrialResult
 from netlab.passages import Passage
 from netlab.report import datagrams
 from netlab.report.datagrams import endpoint
-from netlab.timeline import Journey, Rewrite, Timeline, ends
+from netlab.timeline import Crossing, Fate, Journey, Rewrite, Timeline, ends
+from netlab.window import BAD_CHECKSUM
 from netlab.wire import IPPROTO_TCP
 
 SHOWN_OF_A_KIND = 2
@@ -75,14 +77,15 @@ class Mark:
 class Arrow:
     """A packet on its way from column `start` to column `end`, which is the smaller for one from right to left.
 
-    words are its flags, its numbers relative to the connection's first, its window in bytes and its length, piece by
-    piece; kind is what it is counted as in a fold: noun and qualifier. notes say what befell it, in whole phrases.
-    evidence: the Result rests on it.
+    came_to are the columns on the way, `end` among them, where it was seen to arrive. words are its flags, its numbers
+    relative to the connection's first, its window in bytes and its length, piece by piece; kind is what it is counted
+    as in a fold: noun and qualifier. notes say what befell it, in whole phrases. evidence: the Result rests on it.
     """
 
     journey: Journey | Passage
     start: int
     end: int
+    came_to: frozenset[int]
     words: tuple[str, ...]
     kind: tuple[str, str]
     marks: tuple[Mark, ...]
@@ -193,7 +196,7 @@ class _Builder:
         self._watched = {tap.netns for tap in self._recording.taps}
         self._evidence = {moment(piece.event): piece for piece in trial.evidence} if trial else {}
         self._told: set[str] = set()
-        self._bare: dict[int, int] = {}
+        self._answers = _answers(self._journeys, flow)
         self._syns: dict[bool, list[Segment]] = {True: [], False: []}
         for journey in self._journeys:
             if journey.segment.flags & SYN:
@@ -240,12 +243,18 @@ class _Builder:
             journey=journey,
             start=self._at[journey.crossings[0].netns],
             end=self._at[journey.last.netns],
+            came_to=self._came_to(journey.crossings),
             words=tuple(self._words(journey)),
             kind=(_noun(journey.segment), fate.qualifier or ("again" if journey.copy_of else "")),
             marks=tuple(sorted(fate.marks, key=lambda mark: mark.column)),
-            notes=(*(piece.note for piece in pieces if piece.note), *fate.notes),
+            notes=tuple(dict.fromkeys((*(piece.note for piece in pieces if piece.note), *fate.notes))),
             evidence=bool(pieces),
         )
+
+    def _came_to(self, crossings: Sequence[Crossing] | Sequence[DatagramPacket]) -> frozenset[int]:
+        """The columns of the namespaces that saw a packet after the one that sent it."""
+        sender = crossings[0].netns
+        return frozenset(self._at[crossing.netns] for crossing in crossings if crossing.netns != sender)
 
     def _of_other(self, other: Flow) -> Iterator[Arrow]:
         """The packets of a connection that this one made conntrack expect, its numbers relative to its own."""
@@ -283,6 +292,7 @@ class _Builder:
             journey=passage,
             start=self._at[passage.crossings[0].netns],
             end=self._at[last.netns],
+            came_to=self._came_to(passage.crossings),
             words=(*datagrams.kind(datagram).split(), *ports, f"len {datagram.payload_bytes}"),
             kind=(f"{datagrams.kind(datagram)} packet", "dropped" if drop else ""),
             marks=tuple(sorted(marks, key=lambda mark: mark.column)),
@@ -309,12 +319,7 @@ class _Builder:
         """The answer it is, NAT, conntrack's reasons, and the end of the way, in this order."""
         flow, fate, last = self._flow, _Fate(), journey.last
         own = endpoint(flow.endpoint, flow.target_port)
-        segment = journey.segment
-        rst = journey.to_server and segment.flags & RST and segment.dst == flow.endpoint != flow.vip
-        if rst:
-            answered = self._bare.get(segment.seq)
-            whence = f", whose seq is #{answered}'s ack" if answered else ""
-            fate.notes.append(f"{flow.client} has no connection with {own}, and answers with a RST{whence}")
+        fate.notes += self._answer(journey)
         for rewrite in journey.rewrites:
             if rewrite.netns:  # else it happened out of sight, and there is no column to put it in
                 fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
@@ -332,22 +337,59 @@ class _Builder:
                 rewritten = any(rewrite.netns == reason.netns for rewrite in journey.rewrites)
                 fate.marks += [] if rewritten else [Mark(self._at[reason.netns], "LOGGED")]
                 fate.notes.append(f"{said}: logged, but let pass")
+        for netns in self._found_invalid(journey):
+            fate.marks.append(Mark(self._at[netns], "INVALID"))
+            unlogged = "" if self._lost else "; conntrack logged no reason"
+            fate.notes.append(f"INVALID: a rule on {netns} found it so{unlogged}")
+            fate.qualifier = "INVALID"
         fate.marks += [mark for mark in self._states(journey) if mark not in fate.marks]
         if journey.untranslated:
-            self._bare[segment.ack] = journey.number
             adopted = any(check.checked.note.startswith("picked up") for check in journey.checks)
             nat = "NAT has no translation for it" if adopted else "NAT skipped it"
             fate.notes.append(f"{nat}: it reaches {flow.client} with {own} as its source")
+            if any(BAD_CHECKSUM in reason.text for reason in journey.reasons):
+                fate.notes.append(THROWN_AWAY)
         if not arrived:
             self._end(fate, journey, goal)
         if journey.ambiguous:
             fate.notes.append(journey.ambiguous)
         return fate
 
+    def _answer(self, journey: Journey) -> list[str]:
+        """What a RST answers, and why; and which SYN an ACK does that is another connection's."""
+        flow, segment = self._flow, journey.segment
+        asked = self._answers.get(journey.number)
+        number = f"#{asked.number}" if asked else ""
+        if not segment.flags & RST:
+            return (
+                [f"{flow.server} answers the SYN {number} with an ACK of the connection that it still has"]
+                if asked
+                else []
+            )
+        if journey.to_server and segment.dst == flow.endpoint != flow.vip:
+            own = endpoint(flow.endpoint, flow.target_port)
+            whence = f", whose seq is {number}'s ack" if asked else ""
+            return [f"{flow.client} has no connection with {own}, and answers with a RST{whence}"]
+        if asked is None:
+            return []
+        if asked.number in self._answers:
+            why = f"{flow.client} has sent nothing that {number} could acknowledge"
+        else:
+            why = f"{flow.client if journey.to_server else flow.server} has no such connection any more"
+        return [f"{why}, and answers with a RST, whose seq is {number}'s ack"]
+
+    def _found_invalid(self, journey: Journey) -> list[str]:
+        """Where a rule found it INVALID that conntrack logged nothing about."""
+        logged = {reason.netns for reason in journey.reasons}
+        way = dict.fromkeys(crossing.netns for crossing in journey.crossings)
+        return [netns for netns in way if netns not in logged and journey.called_invalid(netns)]
+
     def _invalid(self, journey: Journey, netns: str) -> bool:
         """Whether a packet that conntrack logged there was INVALID: it logs those that it ignores, too."""
         if any(rewrite.netns == netns for rewrite in journey.rewrites):
             return False
+        if journey.called_invalid(netns):
+            return True
         left = journey.at(netns, Direction.OUT) is not None
         if (left and netns == self._flow.node) or (not left and not self._lost):
             return True
@@ -376,7 +418,9 @@ class _Builder:
             return
         else:
             fate.marks.append(Mark(self._at[last.netns], "DROP"))
-            fate.notes.append(f"DROP: it was last seen at {where}")
+            astray = last.ends[2] == self._flow.vip and any(mark.word == "INVALID" for mark in fate.marks)
+            whither = ", on its way to the VIP, where nobody is" if astray else ""
+            fate.notes.append(f"DROP: it was last seen at {where}{whither}")
         fate.qualifier = f"{fate.qualifier}, dropped" if fate.qualifier else "dropped"
 
     def _words(self, journey: Journey) -> Iterator[str]:
@@ -426,6 +470,37 @@ class _Builder:
                 whose = f"connection {event.connection!r}: " if event.connection else ""
                 text = f"{event.netns}: {whose}{_socket_words(event)}"
                 yield Remark(event.time_ns, self._at[event.netns], text)
+
+
+def _answers(journeys: Sequence[Journey], flow: Flow) -> dict[int, Journey]:
+    """What the RSTs without an ACK answer, by their numbers, and what the ACKs do that the server answers a SYN with.
+
+    Such a RST has the ack of what it answers as its seq (RFC 9293, section 3.10.7.1); to the server's own address, it
+    answers what came from there. A SYN that comes to a connection that is still there gets an ACK with the numbers of
+    that one (RFC 5961, section 4.2; from TIME_WAIT RFC 9293, section 3.10.7.4).
+    """
+    found: dict[int, Journey] = {}
+    acked: dict[tuple[bool, bool, int], list[Journey]] = defaultdict(list)
+    wanted = {journey.segment.seq for journey in journeys if journey.segment.flags & (RST | ACK) == RST}
+    syn: Journey | None = None
+    for journey in journeys:
+        segment, way = journey.segment, journey.to_server
+        if segment.flags & (RST | ACK) == RST:
+            bare = way and segment.dst == flow.endpoint != flow.vip
+            asked = [
+                other
+                for other in acked[not way, bare, segment.seq]
+                if (came := other.at(journey.crossings[0].netns, Direction.IN)) and came.time_ns <= journey.time_ns
+            ]
+            if asked:
+                found[journey.number] = asked[-1]
+        elif segment.flags & ACK and segment.ack in wanted:
+            acked[way, journey.untranslated, segment.ack].append(journey)
+        if way and journey.fate is Fate.DELIVERED:
+            syn = journey if segment.flags & (SYN | ACK) == SYN else None
+        elif not way and syn and segment.flags == ACK and not segment.payload_bytes and segment.ack != syn.segment.end:
+            found[journey.number] = syn
+    return found
 
 
 def seen(journey: Journey) -> Iterator[Packet | InvalidReason]:
