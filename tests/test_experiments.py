@@ -406,6 +406,21 @@ def test_a_topology_may_hold_a_document(tmp_path: Path) -> None:
     assert play.topology.netns("client").sysctls == (("net.ipv4.tcp_rmem", "4096 8192 8192"),)
 
 
+def test_a_setting_changes_the_experiments_that_are_chosen_alone(tmp_path: Path) -> None:
+    lab = tmp_path / "lab.yaml"
+    for name, variable in (("one", "a"), ("two", "b")):
+        text = OWN.format(topology=lab).replace("part: ", f"{variable}: ").replace("${part}", f"${{{variable}}}")
+        (tmp_path / f"{name}.yaml").write_text(text)
+    shipped = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text().partition("experiments:")[0]
+    lab.write_text(shipped + "experiments: [one.yaml, two.yaml]\n")
+    settings = (("experiment.vars.b", "3"), ("vars.client_window", "8192"))
+    (play,) = catalogue.plays(lab.read_text(), str(lab), settings, None, lambda found: found[1:])
+    assert (play.experiment.name, play.settings, play.own) == ("two", settings[1:], settings[:1])
+    with pytest.raises(NetlabError) as caught:
+        catalogue.plays(lab.read_text(), str(lab), settings)
+    assert str(caught.value) == "--set: experiment.vars.b: there is no 'b'\n  hint: known: a"
+
+
 def test_a_document_in_a_topology_has_variables_and_no_other_lab() -> None:
     text = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text().partition("experiments:")[0]
     text += "experiments:\n  - {vars: {size: 7}, name: one, payload_bytes: '${size}', client: client, service: web,\n"

@@ -41,14 +41,13 @@ def plan(
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
     """Check a topology with its experiments and fixes, or an experiment: each problem, with its place and a hint."""
     from netlab import tables
+    from netlab.experiments import catalogue
+    from netlab.experiments.scene import scene
     from netlab.lab import Wanted
     from netlab.topology import read_text, with_each_fix
 
     file = topology_file(topology)
     text, pairs = read_text(file), parse_settings(settings)
-    from netlab.experiments import catalogue
-    from netlab.experiments.scene import scene
-
     found = catalogue.plays(text, file, pairs, name)
     for each in found:
         try:
@@ -58,12 +57,12 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     if catalogue.is_document(text, file):
         say(f"{file}: the experiment {found[0].experiment.name} is sound")
         return
-    own = tuple((path, value) for path, value in pairs if not path.startswith(catalogue.OWN))
-    sound = with_each_fix(text, file, own, name)
+    rest, _ = catalogue.parted(pairs)
+    sound = with_each_fix(text, file, rest, name)
     unsaid = ""
     try:
         for fix, made in sound.items():
-            tables.check(Wanted(made, text, file, own, (fix,)))
+            tables.check(Wanted(made, text, file, rest, (fix,)))
     except UnsupportedError as error:
         unsaid = f"; its tables were not checked: {error.message}"
     counts = [counted(len(found), "experiment")] if found else []

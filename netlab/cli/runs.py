@@ -153,12 +153,13 @@ def matrix(
         own = find_lab(topology)[1].file or "FILE"
         raise UsageError(f"{topology} is a lab, and a matrix is played in labs of its own", f"`netlab matrix {own}`")
     file, pairs = topology_file(topology), parse_settings(settings)
-    found = catalogue.plays(read_text(file), file, pairs, name)
-    plays = grid.chosen(found, experiment or (), file)
+    plays = catalogue.plays(
+        read_text(file), file, pairs, name, lambda found: grid.chosen(found, experiment or (), file)
+    )
     across = grid.columns(plays, fix or ())
     manner = play.Manner(trials, jobs or play.default_jobs(), root is False or (root is None and os.geteuid() != 0))
     lab.check_privilege(rootless=manner.rootless)
-    lab_name = found[0].topology.name
+    lab_name = plays[0].topology.name
     progress = Progress(lab_name, 0)
 
     def look(done: int, total: int, at_work: "Sequence[Task]") -> None:
@@ -217,8 +218,12 @@ def _play(
     if is_lab or (no_file and there):
         directory, state = find_lab(choose(run_directory(), topology))
         text, file = directory.topology_text(), state.file or "-"
-        play = catalogue.choose(
-            catalogue.plays(text, file, (*state.settings, *settings), state.lab), experiment, state.lab
+        (play,) = catalogue.plays(
+            text,
+            file,
+            (*state.settings, *settings),
+            state.lab,
+            lambda found: [catalogue.choose(found, experiment, state.lab)],
         )
         if play.file != file:
             raise UsageError(
@@ -227,7 +232,10 @@ def _play(
             )
         return play
     file = topology_file(topology)
-    return catalogue.choose(catalogue.plays(read_text(file), file, settings, name), experiment, file)
+    (play,) = catalogue.plays(
+        read_text(file), file, settings, name, lambda found: [catalogue.choose(found, experiment, file)]
+    )
+    return play
 
 
 _TOLD = 5

@@ -6,7 +6,7 @@ Owns the reading of documents and the choice among them. What a document says is
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from netlab.errors import Problem, TopologyError, UsageError
 from netlab.experiment import Experiment
 from netlab.experiments import language
 from netlab.model import Topology
-from netlab.topology.document import Item, Reader, TooLargeError, compose, is_experiment
+from netlab.topology.document import Item, Reader, TooLargeError, compose, is_experiment, too_large
 from netlab.topology.settings import apply
 
 _RELATIVE = "a path is relative to the file that names it"
 
-OWN = "experiment."
+_OWN = "experiment."
 """How a `--set` path begins that leads into the experiment's document instead of the topology."""
 
 Settings = tuple[tuple[str, str], ...]
@@ -30,8 +30,8 @@ Settings = tuple[tuple[str, str], ...]
 class Play(NamedTuple):
     """An experiment and the lab it is played in: the lab's topology, its text, file and `--set` pairs.
 
-    document is the text of the experiment's own file, empty for one that stands in the topology. file is as given, "-"
-    for standard input.
+    document is the text of the experiment's own file, empty for one that stands in the topology; own are the `--set`
+    pairs that changed what stands there. file is as given, "-" for standard input.
     """
 
     experiment: Experiment
@@ -40,6 +40,10 @@ class Play(NamedTuple):
     file: str
     settings: Settings
     document: str = ""
+    own: Settings = ()
+
+
+Choice = Callable[[Sequence[Play]], Sequence[Play]]
 
 
 def is_document(text: str, file: str) -> bool:
@@ -47,43 +51,29 @@ def is_document(text: str, file: str) -> bool:
     return is_experiment(compose(text, file))
 
 
-def plays(text: str, file: str, settings: Settings = (), name: str | None = None) -> list[Play]:
-    """The experiments of a file's text, a topology's or a document's, in order.
+def parted(settings: Settings) -> tuple[Settings, Settings]:
+    """The pairs that lead into a topology, and those that lead into the document of an experiment."""
+    own = tuple(pair for pair in settings if pair[0].startswith(_OWN))
+    return tuple(pair for pair in settings if pair not in own), own
 
-    settings may lead into the topology, or with `experiment.` into each document. TopologyError, for the file that has
-    the problems; UsageError for a document that says nothing of its lab.
+
+def plays(text: str, file: str, settings: Settings = (), name: str | None = None, choice: Choice = list) -> list[Play]:
+    """The experiments of a file's text, a topology's or a document's, in order: those of them that are the choice.
+
+    settings may lead into the topology, or with `experiment.` into each document that is chosen. TopologyError, for the
+    file that has the problems; UsageError for a document that says nothing of its lab, and what choice raises.
     """
-    own = tuple((path.removeprefix(OWN), value) for path, value in settings if path.startswith(OWN))
-    rest = tuple((path, value) for path, value in settings if not path.startswith(OWN))
+    rest, own = parted(settings)
     if is_document(text, file):
-        return [_from_document(text, file, own, rest, name, None)]
-    topology = topologies.load(text, file, rest, name)
-    found: list[Play] = []
-    for index, each in enumerate(topology.experiments):
-
-        def place(message: str, *inner: str, at: int = index) -> Problem:
-            return topologies.problem(text, file, rest, (), ("experiments", at, *inner), 0, 0, message)
-
-        if isinstance(each, str):
-            path = _beside(file, each)
-            try:
-                document = topologies.read_text(path)
-            except UsageError as error:
-                raise TopologyError(file, [replace(place(error.message), hint=_RELATIVE)]) from None
-            lister = _Lister(text, file, topology)
-            found.append(_from_document(document, path, own, rest, name, lister))
-        else:
-            with_own = (*rest, *((f"experiments[{index}].{path}", value) for path, value in own))
-            needed = (*each.settings, *with_own)
-            try:
-                inline = topologies.load(text, file, needed, name) if needed else topology
-            except TopologyError as error:
-                raise _of_set(error, file, {key: place("", "set", key) for key, _ in each.settings}) from None
-            experiment = inline.experiments[index]
-            assert isinstance(experiment, Experiment)
-            found.append(Play(experiment, inline, text, file, (*each.settings, *rest)))
+        return list(choice([_from_document(text, file, own, rest, name, None)]))
+    lister = _Lister(text, file, rest, name, topologies.load(text, file, rest, name))
+    found = [_listed(lister, index, ()) for index in range(len(lister.topology.experiments))]
     _check_once(found, file)
-    return found
+    chosen = choice(found)
+    if own:
+        chosen = [_listed(lister, found.index(play), own) for play in chosen]
+        _check_once(chosen, file)
+    return list(chosen)
 
 
 def choose(found: Sequence[Play], name: str | None, source: str) -> Play:
@@ -99,6 +89,42 @@ def choose(found: Sequence[Play], name: str | None, source: str) -> Play:
 
     names = [play.experiment.name for play in found]
     raise UsageError(f"there is no experiment {name!r}", suggest(name, names) or f"there are: {', '.join(names)}")
+
+
+class _Lister(NamedTuple):
+    """The topology that lists documents: its text and file, with which settings and lab's name, and what it means."""
+
+    text: str
+    file: str
+    settings: Settings
+    name: str | None
+    topology: Topology
+
+
+def _listed(lister: _Lister, index: int, own: Settings) -> Play:
+    """One of the experiments that a topology lists: a file's name, or the document itself."""
+    text, file, settings, name, topology = lister
+    each = topology.experiments[index]
+
+    def place(message: str, *inner: str) -> Problem:
+        return topologies.problem(text, file, settings, (), ("experiments", index, *inner), 0, 0, message)
+
+    if isinstance(each, str):
+        path = _beside(file, each)
+        try:
+            document = topologies.read_text(path)
+        except UsageError as error:
+            raise TopologyError(file, [replace(place(error.message), hint=_RELATIVE)]) from None
+        return _from_document(document, path, own, settings, name, lister)
+    changes = tuple((f"experiments[{index}].{path.removeprefix(_OWN)}", value) for path, value in own)
+    needed = (*each.settings, *settings, *changes)
+    try:
+        inline = topologies.load(text, file, needed, name) if needed else topology
+    except TopologyError as error:
+        raise _of_set(error, file, {key: place("", "set", key) for key, _ in each.settings}) from None
+    experiment = inline.experiments[index]
+    assert isinstance(experiment, Experiment)
+    return Play(experiment, inline, text, file, (*each.settings, *settings), own=own)
 
 
 def _beside(file: str, named: str) -> str:
@@ -119,14 +145,6 @@ def _of_set(error: TopologyError, file: str, places: Mapping[str, Problem]) -> T
     return TopologyError(file, found) if found else error
 
 
-class _Lister(NamedTuple):
-    """The topology that lists a document: its text, its file, and what it means."""
-
-    text: str
-    file: str
-    topology: Topology
-
-
 def _from_document(
     text: str, file: str, own: Settings, settings: Settings, name: str | None, lister: _Lister | None
 ) -> Play:
@@ -134,16 +152,16 @@ def _from_document(
     root = compose(text, file)
     try:
         for path, value in own:
-            root = apply(reader, root, language.EXPERIMENT, path, value)
+            root = apply(reader, root, language.EXPERIMENT, path.removeprefix(_OWN), value)
         reader.read_variables(root)
         item = language.EXPERIMENT.read(reader, root, "")
     except TooLargeError:
-        raise TopologyError(file, [Problem(1, 1, "", "the file stands for too much")]) from None
+        raise too_large(file) from None
     if item is None:
-        raise TopologyError(file, reader.problems)
+        raise _error(reader, file)
     needed: Settings = tuple((path, value.value) for path, value in item.get("set", {}).items())
     try:
-        lab_text, lab_file, topology = _lab(reader, item, file, (*needed, *settings), name, lister, needs=bool(needed))
+        lab_text, lab_file, topology = _lab(reader, item, file, (*needed, *settings), name, lister)
     except TopologyError as error:
         places = {
             key: Problem(value.line, value.node.start_mark.column + 1, value.path, "")
@@ -152,19 +170,19 @@ def _from_document(
         raise _of_set(error, file, places) from None
     experiment = language.experiment(reader, item, topology, topologies.default_name(file))
     if reader.problems or experiment is None:
-        raise TopologyError(file, reader.problems)
-    return Play(experiment, topology, lab_text, lab_file, (*needed, *settings), text)
+        raise _error(reader, file)
+    return Play(experiment, topology, lab_text, lab_file, (*needed, *settings), text, own)
+
+
+def _error(reader: Reader, file: str) -> TopologyError:
+    """What is wrong with a document; the paths of what `--set` put there are as one writes them."""
+    return TopologyError(
+        file, [each if each.line else replace(each, path=f"{_OWN}{each.path}") for each in reader.problems]
+    )
 
 
 def _lab(
-    reader: Reader,
-    item: Item,
-    file: str,
-    settings: Settings,
-    name: str | None,
-    lister: _Lister | None,
-    *,
-    needs: bool,
+    reader: Reader, item: Item, file: str, settings: Settings, name: str | None, lister: _Lister | None
 ) -> tuple[str, str, Topology]:
     """The text, file and meaning of the topology that a document is played in."""
     if "topology" in item:
@@ -173,19 +191,20 @@ def _lab(
             text = topologies.read_text(path)
         except UsageError as error:
             reader.at(item["topology"], error.message, _RELATIVE)
-            raise TopologyError(file, reader.problems) from None
+            raise _error(reader, file) from None
         if lister is None or os.path.realpath(path) != os.path.realpath(lister.file):
             if is_document(text, path):
                 reader.at(item["topology"], f"{path} is an experiment, and no topology", "name the lab's file")
-                raise TopologyError(file, reader.problems)
+                raise _error(reader, file)
             return text, path, topologies.load(text, path, settings, name)
     if lister is None and reader.problems:
-        raise TopologyError(file, reader.problems)
+        raise _error(reader, file)
     if lister is None:
         raise UsageError(
             f"{file} doesn't say which lab it is played in", "add `topology: FILE`, or list it in a topology"
         )
-    topology = topologies.load(lister.text, lister.file, settings, name) if needs else lister.topology
+    as_listed = settings == lister.settings
+    topology = lister.topology if as_listed else topologies.load(lister.text, lister.file, settings, name)
     return lister.text, lister.file, topology
 
 

@@ -19,7 +19,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.model import Topology
 from netlab.topology import resolve, words
-from netlab.topology.document import MAX_ITEMS, Reader, TooLargeError, compose, is_experiment, join
+from netlab.topology.document import Reader, TooLargeError, compose, is_experiment, join, too_large
 from netlab.topology.language import TOPOLOGY
 from netlab.topology.settings import apply, apply_fixes
 from netlab.topology.shapes import InvalidError
@@ -92,10 +92,7 @@ def _load(
         if item is not None:
             topology = resolve.topology(reader, item, name or item.get("name") or default_name(file))
     except TooLargeError:
-        problem = Problem(
-            1, 1, "", "the file stands for too much", f"its aliases repeat more than {MAX_ITEMS:,} values"
-        )
-        raise TopologyError(file, [problem]) from None
+        raise too_large(file) from None
     if reader.problems or topology is None:
         raise TopologyError(file, reader.problems)
     return topology

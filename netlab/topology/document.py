@@ -78,6 +78,12 @@ class TooLargeError(Exception):
     """The document has more than MAX_ITEMS items once its aliases are followed."""
 
 
+def too_large(file: str) -> TopologyError:
+    """What is told of a document that raised TooLargeError."""
+    hint = f"its aliases repeat more than {MAX_ITEMS:,} values"
+    return TopologyError(file, [Problem(1, 1, "", "the file stands for too much", hint)])
+
+
 class Reader:
     """Reads nodes of one document and keeps its problems. variables are what `${name}` stands for."""
 
