@@ -89,7 +89,7 @@ def contents(topology: Topology, result: Result, recording: Recording, facts: Fa
         "experiment": result.experiment,
         "result": result.result,
         "fixes": list(result.fixes),
-        "settings": [f"{path}={value}" for path, value in recording.settings],
+        "settings": [f"{path}={value}" for path, value in (*recording.settings, *recording.experiment_settings)],
         "kernel": result.kernel,
         "began": _time(recording.started_ns),
         "ended": _time(recording.ended_ns),

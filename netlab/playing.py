@@ -82,6 +82,6 @@ def play(
         trials,
         progress,
         keep_frames=keep_frames,
-        source=Source(wanted.text, wanted.settings, wanted.fixes, given.document),
+        source=Source(wanted.text, wanted.settings, wanted.fixes, given.document, given.own),
         capabilities=capabilities,
     )

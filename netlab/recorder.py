@@ -43,12 +43,16 @@ _BATCH_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a lab was made from: its YAML text, the `--set` pairs, the fixes; experiment is the document's text."""
+    """What a lab was made from: its YAML text, the `--set` pairs, the fixes.
+
+    experiment is the document's text, experiment_settings the `--set` pairs that changed the experiment.
+    """
 
     text: str = ""
     settings: tuple[tuple[str, str], ...] = ()
     fixes: tuple[str, ...] = ()
     experiment: str = ""
+    experiment_settings: tuple[tuple[str, str], ...] = ()
 
 
 class Recorder:
@@ -214,6 +218,7 @@ class Recorder:
             settings=source.settings,
             fixes=source.fixes,
             experiment=source.experiment,
+            experiment_settings=source.experiment_settings,
             taps=self.taps,
             flows=flows_in(self._topology, events) if flows is None else tuple(flows),
             in_part=self._outline is not None,

@@ -30,10 +30,10 @@ class Recording:
     lost names each observer and how many events it could not deliver: it is there for every observer that was open,
     with 0 where nothing was lost. blind names what was not observed at all, with the reason ("the rules' traces: …").
     flows are those under study, the first one first. topology is the lab's YAML, settings and fixes what was asked
-    beside it; experiment is the text of the experiment's own file, empty where there is none. capabilities are those
-    that conntrack's arithmetic depends on (`window.DECIDING`), and whether the kernel was found to have them; empty in
-    a recording from before they were noted. in_part: of most connections, a load's, only some packets were observed;
-    of `flows` all were.
+    beside it; experiment is the text of the experiment's own file, empty where there is none, experiment_settings what
+    `--set experiment.…` changed in the experiment. capabilities are those that conntrack's arithmetic depends on
+    (`window.DECIDING`), and whether the kernel was found to have them; empty in a recording from before they were
+    noted. in_part: of most connections, a load's, only some packets were observed; of `flows` all were.
     """
 
     lab: str
@@ -51,6 +51,7 @@ class Recording:
     experiment: str = ""
     capabilities: tuple[tuple[str, bool], ...] = ()
     in_part: bool = False
+    experiment_settings: tuple[tuple[str, str], ...] = ()
 
 
 _TYPES: dict[str, type] = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 import stat
 import zipfile
 from collections.abc import Callable
@@ -101,6 +103,13 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
         assert json.loads(archive.read("sysctls.json")) == FACTS.sysctls
         assert json.loads(archive.read("kernel.json")) == FACTS.kernel
         assert archive.read("rules/client-node.listed").decode() == FACTS.rules["client-node"]
+
+
+def test_the_manifest_has_what_was_set_of_the_topology_and_of_the_experiment() -> None:
+    result, recording = run()
+    changed = replace(recording, experiment_settings=(("experiment.payload_bytes", "7000"),))
+    manifest = json.loads(bundle.contents(load(recording.topology, "-"), result, changed, FACTS)["manifest.json"])
+    assert manifest["settings"] == ["vars.window=4096", "experiment.payload_bytes=7000"]
 
 
 def test_the_documents_list_of_members_is_right() -> None:
@@ -305,6 +314,46 @@ def test_a_run_is_told_again_from_its_bundle(netlab: Netlab, lab_name: str, tmp_
         "server/eth0|the RST that kills the server's socket"
     ]
     assert "client/eth0|NAT skipped: source stays 10.0.1.2" in drawn
+
+
+PLAIN_TRANSFER = f"""\
+claim: A transfer with nothing in its way completes.
+topology: {FLAGSHIP}
+set: {{vars.client_window: 65536}}
+vars: {{size: 1000}}
+client: client
+service: web
+payload_bytes: ${{size}}
+steps: [connect, finish]
+expect: {{plain: completed, drop-invalid: completed}}
+"""
+
+
+@pytest.mark.kernel
+def test_what_was_played_is_played_again_from_its_bundle(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    file, document = tmp_path / "run.zip", tmp_path / "plain-transfer.yaml"
+    document.write_text(PLAIN_TRANSFER)
+    options = ("--trials", "1", "--fix", "drop-invalid", "--format", "json")
+    settings = ("--set", "experiment.vars.size=7000", "--set", "experiment.timeout_s=5")
+    done = netlab("run", document, "--name", lab_name, *options, *settings, "--bundle", file)
+    assert done.returncode == 0, done.stderr
+    read = bundle.read(file)
+    assert json.loads(read.texts["manifest.json"])["settings"] == [
+        "vars.client_window=65536",
+        "experiment.vars.size=7000",
+        "experiment.timeout_s=5",
+    ]
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "topology.yaml").write_text(read.texts["topology.yaml"])
+    (again / "plain-transfer.yaml").write_text(read.texts["experiment.yaml"])
+    page = html.unescape(read.texts["report.html"])
+    command = shlex.split(next(match[1] for match in re.finditer(r"<code>netlab (run .*)</code>", page)))
+    repeated = netlab(*command, "--format", "json", cwd=again)
+    assert repeated.returncode == 0, repeated.stderr
+    for said in (json.loads(done.stdout), json.loads(repeated.stdout)):
+        assert (said["experiment"], said["lab"], said["fixes"]) == ("plain-transfer", lab_name, ["drop-invalid"])
+        assert [(trial["outcome"], trial["payload_bytes"]) for trial in said["trials"]] == [("completed", 7000)]
 
 
 @pytest.mark.kernel

@@ -231,8 +231,22 @@ def test_how_to_repeat_it() -> None:
     result, recording = run("dropped")
     recording = replace(recording, settings=(("vars.x", "a b"),))
     commands = [text for _, text in Document(html.render(result, recording)).all("code")]
-    assert "netlab run kube-proxy-reset.yaml --set 'vars.x=a b' --fix drop-invalid --trials 1" in commands
+    assert (
+        "netlab run kube-proxy-reset.yaml --experiment window-overrun --set 'vars.x=a b' --fix drop-invalid --trials 1"
+    ) in commands
     assert recording.topology in commands
+
+
+def test_how_to_repeat_a_document_of_its_own_as_it_was_changed() -> None:
+    result, recording = run("dropped")
+    changes = (("experiment.payload_bytes", "7"),)
+    recording = replace(recording, experiment="claim: It shows.\n", experiment_settings=changes)
+    commands = [text for _, text in Document(html.render(result, recording)).all("code")]
+    assert (
+        "netlab run window-overrun.yaml --name kube-proxy-reset --set experiment.payload_bytes=7 "
+        "--set experiment.topology=topology.yaml --fix drop-invalid --trials 1"
+    ) in commands
+    assert {recording.topology, recording.experiment} <= {*commands}
 
 
 def test_the_way_through_the_rules_or_the_rules() -> None:

@@ -391,16 +391,29 @@ class _Page:
 
     def _repeat(self) -> Markup:
         result, recording = self._result, self._recording
-        file = f"{result.lab}.yaml"
-        options = [f"--set {shlex.quote(f'{key}={value}')}" for key, value in recording.settings]
-        options += [f"--fix {shlex.quote(fix)}" for fix in result.fixes]
-        run = " ".join(["netlab", "run", shlex.quote(file), *options, f"--trials {len(result.trials)}"])
+        settings = [*recording.settings, *recording.experiment_settings]
+        texts = [tag("details", tag("summary", "The topology"), code(recording.topology))]
+        if recording.experiment:
+            topology, document = "topology.yaml", f"{result.experiment}.yaml"
+            saved = f"the topology below saved as {topology} and the experiment as {document}"
+            words = [document, "--name", result.lab]
+            settings.append(("experiment.topology", topology))
+            texts.append(tag("details", tag("summary", "The experiment"), code(recording.experiment)))
+        else:
+            topology = f"{result.lab}.yaml"
+            saved = f"the topology below saved as {topology}"
+            words = [topology, "--experiment", result.experiment]
+        for path, value in settings:
+            words += ["--set", f"{path}={value}"]
+        for fix in result.fixes:
+            words += ["--fix", fix]
+        command = shlex.join(["netlab", "run", *words, "--trials", str(len(result.trials))])
         return section(
             "repeat",
             "How to repeat it",
-            tag("p", f"On Linux {recording.kernel}, with the topology below saved as {file}:"),
-            code(run),
-            tag("details", tag("summary", "The topology"), code(recording.topology)),
+            tag("p", f"On Linux {recording.kernel}, with {saved}:"),
+            code(command),
+            *texts,
         )
 
 
