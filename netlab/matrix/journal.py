@@ -95,8 +95,9 @@ class Journal:
             os.write(self._fd, json.dumps(value).encode() + b"\n")
 
     def _read(self) -> list[Cell]:
-        """The cells that are done. A last line that was not written to its end is none."""
-        lines = self._path.read_bytes().split(b"\n")[:-1]
+        """The cells that are done. A last line that was not written to its end is none, and goes: others follow."""
+        *lines, rest = self._path.read_bytes().split(b"\n")
+        os.ftruncate(self._fd, os.fstat(self._fd).st_size - len(rest))
         if not lines:
             self._path.unlink()
             raise UsageError(f"there is no interrupted matrix of the lab {self._lab} to resume", "leave out --resume")
@@ -105,9 +106,7 @@ class Journal:
             cells = [codec.from_json(json.loads(line), Cell) for line in lines[1:]]
             changed = [word for word in self._inputs if before.get(word) != self._inputs[word]]
         except (ValueError, AttributeError) as error:
-            raise UsageError(
-                f"{self._path} can't be understood: {error}", "leave out --resume to begin anew"
-            ) from error
+            raise UsageError(f"{self._path} can't be understood: {error}", _ANEW) from error
         if changed:
             raise UsageError(
                 f"the interrupted matrix of the lab {self._lab} can't be resumed: not the same {' and '.join(changed)}",
