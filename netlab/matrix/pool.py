@@ -1,7 +1,7 @@
 """Work in forked children, several at a time: each in a process of its own, ended and waited for whatever happens.
 
 A child starts with all that its parent has imported, and answers through a pipe. It ends with its parent: it is then
-told by SIGTERM, as it is by `stop`, and has the time to take back what it made.
+told by SIGTERM, as it is by `stop`, and has the time to take back what it made; one that doesn't end is killed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 _LOOK_S = 0.5
 """How often who waits is told what is at work, and a child that is to end is told so again."""
+
+_END_S = 60.0
+"""How long all children together may take to end, before they are killed: far longer than taking labs down takes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,10 +43,10 @@ class _Child(Generic[T]):
             while piece := os.read(self.answers, 1 << 16):
                 self.said += piece
 
-    def tell(self) -> None:
+    def tell(self, number: signal.Signals) -> None:
         """That it is to end."""
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+            signal.pidfd_send_signal(self.pidfd, number)
 
 
 class Pool(Generic[T]):
@@ -106,9 +110,10 @@ class Pool(Generic[T]):
 
     def _stop(self) -> None:
         self.stopping = True
+        deadline = time.monotonic() + _END_S
         while self._children:
             for child in self._children:
-                child.tell()
+                child.tell(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
             self._wait()
 
 
