@@ -330,10 +330,12 @@ expect: {{plain: completed, drop-invalid: completed}}
 
 
 @pytest.mark.kernel
-def test_what_was_played_is_played_again_from_its_bundle(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+def test_what_was_played_is_played_again_from_its_bundle(
+    netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
+) -> None:
     file, document = tmp_path / "run.zip", tmp_path / "plain-transfer.yaml"
     document.write_text(PLAIN_TRANSFER)
-    options = ("--trials", "1", "--fix", "drop-invalid", "--format", "json")
+    options = ("--trials", "1", "--fix", "drop-invalid", "--format", "json", privilege)
     settings = ("--set", "experiment.vars.size=7000", "--set", "experiment.timeout_s=5")
     done = netlab("run", document, "--name", lab_name, *options, *settings, "--bundle", file)
     assert done.returncode == 0, done.stderr
@@ -349,7 +351,7 @@ def test_what_was_played_is_played_again_from_its_bundle(netlab: Netlab, lab_nam
     (again / "plain-transfer.yaml").write_text(read.texts["experiment.yaml"])
     page = html.unescape(read.texts["report.html"])
     command = shlex.split(next(match[1] for match in re.finditer(r"<code>netlab (run .*)</code>", page)))
-    repeated = netlab(*command, "--format", "json", cwd=again)
+    repeated = netlab(*command, "--format", "json", privilege, cwd=again)
     assert repeated.returncode == 0, repeated.stderr
     for said in (json.loads(done.stdout), json.loads(repeated.stdout)):
         assert (said["experiment"], said["lab"], said["fixes"]) == ("plain-transfer", lab_name, ["drop-invalid"])
