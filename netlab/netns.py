@@ -226,12 +226,14 @@ class Namespaces:
         """
         in_front = _terminal_group() == os.getpgrp()
         passed_on = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-        with interrupts.held_back(*passed_on):
+        with interrupts.held_back(*passed_on, signal.SIGTSTP):
             pid = self._fork(name, argv, env)
             for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the program itself
                 signal.signal(number, signal.SIG_IGN)
             for number in passed_on:
                 signal.signal(number, lambda received, _frame: _kill(pid, received))
+            if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+                signal.signal(signal.SIGTSTP, lambda _number, _frame: _stop_after(pid))
         status = os.waitpid(pid, 0)[1]
         if in_front:
             _come_to_the_front()
@@ -376,6 +378,16 @@ def _come_to_the_front() -> None:
         os.tcsetpgrp(terminal, os.getpgrp())
     os.close(terminal)
     signal.signal(signal.SIGTTOU, before)
+
+
+def _stop_after(pid: int) -> None:
+    """Stop as ^Z asks, once the program has: until then the terminal is its, and the caller's shell must not read."""
+    with suppress(ChildProcessError):  # it has ended
+        told = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if told is not None and told.si_code == os.CLD_STOPPED:
+            later = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTSTP)  # returns when the shell has continued this process
+            signal.signal(signal.SIGTSTP, later)
 
 
 def _kill(pid: int, number: int) -> None:
