@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from netlab import interrupts
 from netlab.errors import LabError, UsageError
 from netlab.files import naming
 from netlab.holder import Holder
@@ -164,29 +165,37 @@ class LabDirectory:
         Raises LabError where another command keeps it longer than timeout_s.
         """
         deadline = time.monotonic() + timeout_s
-        while True:
-            if create:
-                make_root(self.root)
-                with suppress(FileNotFoundError, FileExistsError):
-                    self.path.mkdir(mode=0o755)
-            try:
-                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                if create:
-                    continue  # removed in between by the one who held it
-                yield False
-                return
-            if lock(fd, deadline, f"another netlab command is at work on the lab {self.lab}") and same(fd, self.path):
-                break
-            os.close(fd)
+        fd = None
         try:
-            yield True
+            while create or self.path.exists():
+                with interrupts.held_back():  # whoever makes the directory locks it, or nobody would remove it
+                    fd = self._take(create=create)
+                if fd is not None:
+                    break
+                wait_for_lock(deadline, f"another netlab command is at work on the lab {self.lab}")
+            yield fd is not None
         finally:
-            # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
-            with suppress(OSError):
-                self.path.rmdir()
-            remove_if_empty(self.root)
-            os.close(fd)
+            if fd is not None:
+                # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
+                with suppress(OSError):
+                    self.path.rmdir()
+                remove_if_empty(self.root)
+                os.close(fd)
+
+    def _take(self, *, create: bool) -> int | None:
+        """Open the directory, which create makes, and lock it; None where it is gone, or another command has it."""
+        if create:
+            make_root(self.root)
+            with suppress(FileNotFoundError, FileExistsError):
+                self.path.mkdir(mode=0o755)
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if lock(fd) and same(fd, self.path):
+            return fd
+        os.close(fd)
+        return None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -195,16 +204,20 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def lock(fd: int, deadline: float, complaint: str) -> bool:
-    """Take the lock on an open file (flock(2)), waiting for it until the deadline; LabError with the complaint then."""
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise LabError(complaint, "wait for it, or end it") from None
-            time.sleep(0.02)
+def lock(fd: int) -> bool:
+    """Take the lock on an open file (flock(2)); False where another has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for_lock(deadline: float, complaint: str) -> None:
+    """Wait a little before another try; LabError with the complaint after the deadline."""
+    if time.monotonic() > deadline:
+        raise LabError(complaint, "wait for it, or end it")
+    time.sleep(0.02)
 
 
 def same(fd: int, path: Path) -> bool:

@@ -1,13 +1,16 @@
-"""Signals that come while a library's object is made or taken apart, where what they raise would be lost."""
+"""Signals that come where what they raise would be lost, or would leave something behind."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from netlab import interrupts, kernel
+from netlab import state as states
+from netlab.state import LabDirectory
 
 
 class Signalled:
@@ -53,3 +56,20 @@ def test_nft_is_brought_to_its_end_before_a_signal_counts(
     with pytest.raises(interrupts.Interrupted):
         use()
     assert (Signalled.ended, lost) == (1, [])
+
+
+def test_a_signal_leaves_no_directory_without_a_lock(
+    stopping: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = states.lock
+    directory = LabDirectory(tmp_path / "run", "lab")
+
+    def signalled(fd: int) -> bool:
+        assert directory.path.is_dir()
+        signal.raise_signal(signal.SIGINT)
+        return real(fd)
+
+    monkeypatch.setattr(states, "lock", signalled)
+    with pytest.raises(interrupts.Interrupted), directory.locked(create=True):
+        pass
+    assert not directory.root.exists()

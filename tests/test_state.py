@@ -254,11 +254,11 @@ def test_a_lock_on_a_directory_that_was_removed_meanwhile_counts_for_nothing(
     real = states.lock
     calls: list[int] = []
 
-    def slow(fd: int, deadline: float, complaint: str) -> bool:
+    def slow(fd: int) -> bool:
         if not calls:  # as if another command had taken the lab down between the opening and the lock
             directory.path.rmdir()
         calls.append(fd)
-        return real(fd, deadline, complaint)
+        return real(fd)
 
     monkeypatch.setattr(states, "lock", slow)
     with directory.locked(create=True) as there:

@@ -18,7 +18,7 @@ from netlab import codec
 from netlab.errors import UsageError
 from netlab.files import naming
 from netlab.matrix import Cell
-from netlab.state import lock, make_root, remove_if_empty, same
+from netlab.state import lock, make_root, remove_if_empty, same, wait_for_lock
 
 _LOCK_S = 5.0
 """How long to wait for a former one whose labs are being taken down."""
@@ -78,13 +78,10 @@ class Journal:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             except FileNotFoundError:
                 continue  # the directory was removed in between, with the last lab in it
-            try:
-                if lock(fd, deadline, complaint) and same(fd, self._path):
-                    return fd
-            except BaseException:
-                os.close(fd)
-                raise
+            if lock(fd) and same(fd, self._path):
+                return fd
             os.close(fd)
+            wait_for_lock(deadline, complaint)
 
     def _close(self) -> None:
         os.close(self._fd)
