@@ -316,7 +316,7 @@ class StartProgram(NamedTuple):
         if ready.listening is not None:
             condition = f"{run} ss -Hltn 'sport = :{ready.listening}' | grep -q ."
         elif ready.output is not None:
-            condition = f"grep -qE {shlex.quote(ready.output)} {log}"
+            condition = f"grep -sqE {shlex.quote(ready.output)} {log}"
         elif ready.command is not None:
             condition = f"{run} {shlex.join(ready.command)} >/dev/null 2>&1"
         else:

@@ -564,4 +564,4 @@ while True:
     data, client = server.recvfrom(65535)
     server.sendto(data, client)
 ' >/tmp/dual-stack-server.echo.log 2>&1 </dev/null &
-timeout 10 sh -c 'until grep -qE listening /tmp/dual-stack-server.echo.log; do sleep 0.1; done'
+timeout 10 sh -c 'until grep -sqE listening /tmp/dual-stack-server.echo.log; do sleep 0.1; done'
