@@ -101,7 +101,11 @@ def picture_of_script(script: str, topology: Topology, shell: list[str]) -> str:
         parts.append(
             f"ip netns exec {name} sh <<'THE END'\necho '##### {netns.name}'\n{looks(topology, netns.name)}\nTHE END"
         )
-    done = subprocess.run(shell, input="\n".join(parts), capture_output=True, text=True, timeout=120)
+    # Not from a clone below /tmp, nor with its programs: what is mounted there hides it.
+    elsewhere = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    done = subprocess.run(
+        shell, input="\n".join(parts), capture_output=True, text=True, timeout=120, cwd="/", env=elsewhere
+    )
     assert (done.returncode, done.stderr) == (0, "")
     answers = dict(re.findall(r"^##### (\S+)\n(.*?)(?=^##### |\Z)", done.stdout, re.MULTILINE | re.DOTALL))
     return "\n".join(picture(topology, netns.name, answers[netns.name]) for netns in topology.namespaces)
