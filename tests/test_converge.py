@@ -279,10 +279,11 @@ def diff(a: list[str], b: list[str]) -> str:
 def test_an_edit_gives_what_a_fresh_build_gives(standing: labs.Lab, tmp_path: Path, edit: str) -> None:
     # From the edit before: each is put in and taken out again.
     text = edited(edit)
+    changes = text != standing.file.read_text()
     standing.write(text)
     fresh = labs.make(standing.netlab, f"{standing.name}f", tmp_path, standing.privilege, text)
     try:
-        assert standing.up() != f"lab {standing.name} is up: nothing to do\n"
+        assert (standing.up() != f"lab {standing.name} is up: nothing to do\n") == changes
         assert standing.drift() == []
         fresh.up()
         assert diff(as_the_kernel_says(standing), as_the_kernel_says(fresh)) == ""
