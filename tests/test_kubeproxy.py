@@ -208,10 +208,12 @@ COMMIT
 COMMIT
 # ip6tables-restore --noflush: the jumps, which kube-proxy inserts one by one
 *filter
+:KUBE-FIREWALL - [0:0]
 -I INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" \
 -j KUBE-EXTERNAL-SERVICES
 -I INPUT -m comment --comment "kubernetes health check service ports" -j KUBE-NODEPORTS
 -I INPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-I INPUT -j KUBE-FIREWALL
 -I FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes externally-visible service portals" \
 -j KUBE-EXTERNAL-SERVICES
 -I FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
@@ -219,6 +221,7 @@ COMMIT
 -I FORWARD -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
 -I OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -I OUTPUT -m conntrack --ctstate NEW -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL
+-I OUTPUT -j KUBE-FIREWALL
 COMMIT
 *nat
 -I PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
@@ -263,7 +266,10 @@ def test_the_whole_tables_have_the_same_rules_and_the_jumps_in_their_final_order
         for table, lines in sections(whole).items():
             rules_here = [line for line in lines if line.startswith("-")]
             jumps = [line for line in rules_here if not line.startswith("-A KUBE-")]
-            assert [line for line in lines if "KUBE-" in line and line not in jumps] == sections(loaded)[table]
+            with_the_jumps = [line for line in sections(inserted)[table] if line.startswith(":")]
+            assert with_the_jumps in ([], [":KUBE-FIREWALL - [0:0]"])
+            apart = {*jumps, *with_the_jumps}
+            assert [line for line in lines if "KUBE-" in line and line not in apart] == sections(loaded)[table]
             assert rules_here[: len(jumps)] == jumps
             for chain in ("INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"):
                 final = [line.replace("-A", "-I", 1) for line in jumps if line.split()[1] == chain]

@@ -2,12 +2,16 @@
 
 The decisions, names, comments and the order of rules are those of kube-proxy v1.33 (pkg/proxy/iptables/proxier.go of
 Kubernetes' release-1.33) as it starts without options, on a kernel without nfnetlink_acct, whose counters it would put
-into two more matches. Services come in the topology's order; kube-proxy's own is any. Three things differ:
+into the rule against INVALID packets and into one more for each node port. Services come in the topology's order;
+kube-proxy's own is any. These differ:
 
 - KUBE-FORWARD drops INVALID packets only where the topology's `drop_invalid` asks for it, as if the cluster were older
   than v1.15: that is what the labs are about.
 - Where the pods have several networks of a family, all of them are the cluster's, while kube-proxy knows one.
-- What is kubelet's is left out: its canary chains, and KUBE-FIREWALL in IPv6, where it is empty.
+- Some empty chains are missing: KUBE-PROXY-CANARY in the tables filter, nat and mangle, by whose absence kube-proxy
+  learns that the rules were flushed, and kubelet's own, KUBE-KUBELET-CANARY and KUBE-IPTABLES-HINT.
+- The rules of endpoints have their comments always: with more than 1,000 endpoints kube-proxy leaves them out.
+- No port for health checks is accepted in KUBE-NODEPORTS: the labs have none.
 
 As with kube-proxy, a node needs a route towards the Services' addresses (its default route will do): the packet is
 rejected in the forward hook, and translated in the output hook, only after routing has found it a way.
@@ -43,7 +47,7 @@ _LOCALHOST6 = IPv6Network("::1/128")
 _NEW = Match(ct_state=(CtState.NEW,))
 
 # kube-proxy puts each of its jumps before what is in the chain: the last one of its list stands first.
-_TO_LOCALNET_FIREWALL = Rule(Jump("KUBE-FIREWALL"))
+_TO_LOCALNET = Rule(Jump("KUBE-FIREWALL"))
 _TO_FIREWALL = Rule(Jump("KUBE-PROXY-FIREWALL"), _NEW, "kubernetes load balancer firewall")
 _TO_HEALTH_CHECKS = Rule(Jump("KUBE-NODEPORTS"), comment="kubernetes health check service ports")
 _TO_EXTERNAL = Rule(Jump("KUBE-EXTERNAL-SERVICES"), _NEW, "kubernetes externally-visible service portals")
@@ -91,11 +95,9 @@ class _Writer:
 def _filter(family: Family, seen: tuple[Portal, ...], drop_invalid: bool) -> Table:
     writer = _Writer()
     writer.declare("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL")
-    local: tuple[Rule, ...] = ()
+    writer.declare("KUBE-FIREWALL")
     if family == "ip":
         # Node ports are open at 127.0.0.1 too, and the sysctl for that would let others reach it from outside.
-        local = (_TO_LOCALNET_FIREWALL,)
-        writer.declare("KUBE-FIREWALL")
         known = (CtState.RELATED, CtState.ESTABLISHED, CtState.DNAT)
         coming = Match(destination=_LOCALNET, source_outside=_LOCALNET, ct_state_not=known)
         writer.write("KUBE-FIREWALL", Verdict.DROP, coming, "block incoming localnet connections")
@@ -107,11 +109,12 @@ def _filter(family: Family, seen: tuple[Portal, ...], drop_invalid: bool) -> Tab
     tracked = (CtState.RELATED, CtState.ESTABLISHED)
     writer.write("KUBE-FORWARD", Verdict.ACCEPT, Match(ct_state=tracked), "kubernetes forwarding conntrack rule")
     base = (
-        Chain("INPUT", (*local, _TO_FIREWALL, _TO_HEALTH_CHECKS, _TO_EXTERNAL), Hook("filter", "input", 0)),
+        Chain("INPUT", (_TO_LOCALNET, _TO_FIREWALL, _TO_HEALTH_CHECKS, _TO_EXTERNAL), Hook("filter", "input", 0)),
         Chain("FORWARD", (_TO_FIREWALL, _TO_FORWARD, _TO_FILTER, _TO_EXTERNAL), Hook("filter", "forward", 0)),
-        Chain("OUTPUT", (*local, _TO_FIREWALL, _TO_FILTER), Hook("filter", "output", 0)),
+        Chain("OUTPUT", (_TO_LOCALNET, _TO_FIREWALL, _TO_FILTER), Hook("filter", "output", 0)),
     )
-    return Table(family, "filter", (*base, *writer.made()), tuple(writer.written))
+    unwritten = ("KUBE-FIREWALL",) if family == "ip6" else ()
+    return Table(family, "filter", (*base, *writer.made()), tuple(writer.written), unwritten=unwritten)
 
 
 def _refuse(writer: _Writer, portal: Portal) -> None:

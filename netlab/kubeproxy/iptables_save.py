@@ -27,11 +27,12 @@ def kube_proxy_text(tables: Iterable[Table]) -> str:
         found = list(of_family)
         lines.append(f"# {PROGRAMS[family]}-restore --noflush --counters")
         for table in found:
-            own = [chain for chain in table.chains if chain.hook is None]
-            lines += [f"*{table.name}", *(f":{chain.name} - [0:0]" for chain in own), *_written(table), "COMMIT"]
+            own = [c.name for c in table.chains if c.hook is None and c.name not in table.unwritten]
+            lines += [f"*{table.name}", *(f":{name} - [0:0]" for name in own), *_written(table), "COMMIT"]
         lines.append(f"# {PROGRAMS[family]}-restore --noflush: the jumps, which kube-proxy inserts one by one")
         for table in found:
-            lines += [f"*{table.name}", *_jumps(table, "-I"), "COMMIT"]
+            unwritten = (f":{name} - [0:0]" for name in table.unwritten)
+            lines += [f"*{table.name}", *unwritten, *_jumps(table, "-I"), "COMMIT"]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -144,7 +144,8 @@ class Table(NamedTuple):
 
     written are the names of the chains that are no base chains, once for each of their rules, in the order in which
     kube-proxy writes the rules of all of them down. timeouts_s are how long the lists of Match.recent remember, by
-    name: iptables has that in each rule that asks, nftables in the list.
+    name: iptables has that in each rule that asks, nftables in the list. unwritten are empty chains that kube-proxy
+    makes together with the jumps to them, and never writes down.
     """
 
     family: Family
@@ -152,3 +153,4 @@ class Table(NamedTuple):
     chains: tuple[Chain, ...]
     written: tuple[str, ...] = ()
     timeouts_s: tuple[tuple[str, int], ...] = ()
+    unwritten: tuple[str, ...] = ()

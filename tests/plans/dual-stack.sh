@@ -263,6 +263,7 @@ table ip nat {
 table ip6 filter {
 	chain INPUT {
 		type filter hook input priority 0; policy accept;
+		counter jump KUBE-FIREWALL
 		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		counter jump KUBE-NODEPORTS comment "kubernetes health check service ports"
 		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
@@ -276,6 +277,7 @@ table ip6 filter {
 	}
 	chain OUTPUT {
 		type filter hook output priority 0; policy accept;
+		counter jump KUBE-FIREWALL
 		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
 	}
@@ -290,6 +292,8 @@ table ip6 filter {
 	chain KUBE-NODEPORTS {
 	}
 	chain KUBE-PROXY-FIREWALL {
+	}
+	chain KUBE-FIREWALL {
 	}
 }
 table ip6 nat {
@@ -436,6 +440,7 @@ table ip nat {
 table ip6 filter {
 	chain INPUT {
 		type filter hook input priority 0; policy accept;
+		counter jump KUBE-FIREWALL
 		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		counter jump KUBE-NODEPORTS comment "kubernetes health check service ports"
 		ct state new counter jump KUBE-EXTERNAL-SERVICES comment "kubernetes externally-visible service portals"
@@ -449,6 +454,7 @@ table ip6 filter {
 	}
 	chain OUTPUT {
 		type filter hook output priority 0; policy accept;
+		counter jump KUBE-FIREWALL
 		ct state new counter jump KUBE-PROXY-FIREWALL comment "kubernetes load balancer firewall"
 		ct state new counter jump KUBE-SERVICES comment "kubernetes service portals"
 	}
@@ -463,6 +469,8 @@ table ip6 filter {
 	chain KUBE-NODEPORTS {
 	}
 	chain KUBE-PROXY-FIREWALL {
+	}
+	chain KUBE-FIREWALL {
 	}
 }
 table ip6 nat {
