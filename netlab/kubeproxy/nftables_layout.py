@@ -1,14 +1,15 @@
 """kube-proxy's nftables mode: the table kube-proxy of a node for the Services of a lab, with every chain, set and map.
 
-The decisions, names, comments and the order of rules are those of kube-proxy v1.33 (pkg/proxy/nftables/proxier.go of
-Kubernetes' release-1.33, with pull request 133969, which came after v1.33.5: before it the filter chains lay at
+The decisions, names, comments, words and the order of rules are those of kube-proxy v1.33.6 (pkg/proxy/nftables/
+proxier.go of Kubernetes' release-1.33; before pull request 133969, which came with v1.33.6, the filter chains lay at
 priority -110, and short-circuited traffic was dropped). Later releases match less in a service's first rule (pull
 request 131492), and mark without a chain for it (pull request 135800).
 
-Two things are the labs' own. kube-proxy has no rule against INVALID packets in this mode; where the topology asks for
-it, it is the first of filter-forward, so that the fixes can be compared in both modes. And where the pods have several
-networks of a family, all of them are the cluster's, while kube-proxy knows one. Nothing is told of the range that
-cluster IPs are given from, so that kube-proxy's rule that drops what is sent to unused ones is not here.
+Three things are the labs' own. kube-proxy has no rule against INVALID packets in this mode; where the topology asks for
+it, it is the first of filter-forward, so that the fixes can be compared in both modes. Where the pods have several
+networks of a family, all of them are the cluster's, while kube-proxy knows one. And cluster-ips-check ends without
+kube-proxy's rule that drops what is sent to cluster IPs that no Service has: it takes the range from the cluster's
+ServiceCIDR objects, and a lab's cluster IPs may be anywhere.
 
 Unlike in the iptables mode, node ports are open at the node's primary address only (`--nodeport-addresses` is "primary"
 here), a cluster IP's other ports are refused, and so is what the node itself sends to the load-balancer IPs of a
@@ -46,6 +47,7 @@ _BASE_CHAINS = (
 )
 _DROP_INVALID = Rule("ct state invalid drop")
 _MARK = "jump mark-for-masquerade"
+_BIT = f"0x{MASQUERADE_BIT:08x}"
 
 
 def tables(topology: Topology, node: str) -> tuple[Table, ...]:
@@ -136,14 +138,14 @@ class _Layout(NamedTuple):
         yield Chain(
             "masquerading",
             (
-                Rule(f"meta mark & {MASQUERADE_BIT:#x} == 0 return"),
+                Rule(f"mark and {_BIT} == 0 return"),
                 # Cleared, so that the packet isn't masqueraded again when it comes by a second time.
-                Rule(f"meta mark set meta mark ^ {MASQUERADE_BIT:#x}"),
+                Rule(f"mark set mark xor {_BIT}"),
                 Rule("masquerade fully-random"),
             ),
         )
         yield Chain("cluster-ips-check", (refused,))
-        yield Chain("mark-for-masquerade", (Rule(f"meta mark set meta mark | {MASQUERADE_BIT:#x}"),))
+        yield Chain("mark-for-masquerade", (Rule(f"mark set mark or {_BIT}"),))
         yield Chain(
             "reject-chain",
             (Rule("reject"),),
