@@ -2,7 +2,8 @@
 
 A UDP flow has no end that conntrack sees, and each datagram of it keeps its entry, translated to an endpoint that may
 be gone. So kube-proxy deletes such entries when Services or endpoints change (CleanStaleEntries, pkg/proxy/conntrack/
-cleanup.go, of v1.33); those of a Service without any endpoint it leaves. TCP connections end by themselves.
+cleanup.go, of v1.33); those of a Service without any endpoint it leaves (until pull request 139629, in 2026). TCP
+connections end by themselves.
 """
 
 from __future__ import annotations
