@@ -520,6 +520,15 @@ def test_a_stimulus_that_cannot_be_applied_is_told(
 
 
 @pytest.mark.kernel
+def test_an_interface_has_one_slow_class_at_a_time(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    skips.skip_unless_capability("htb")
+    slow = 'slow-lane: {link: "server-node:eth0", from: server}'
+    done = netlab("run", with_step(tmp_path, f"{slow}\n  - {slow}"), "--name", lab_name, "--trials", "1")
+    assert "an interface without a qdisc of its own: server-node:eth0 has one" in " ".join(done.stdout.split())
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+@pytest.mark.kernel
 def test_a_sysctl_that_this_kernel_lacks_is_a_skip(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
     step = "sysctl: {in: client, name: net.ipv4.tcp_no_such, value: 1}"
     done = netlab("run", with_step(tmp_path, step), "--name", lab_name, "--trials", "1")

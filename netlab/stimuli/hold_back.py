@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, COUNT, END, LINK
 from netlab.repair import next_numbers
-from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Fields, Key, Seconds
 
 if TYPE_CHECKING:
@@ -44,35 +43,19 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
 
     NotApplied where the interface has a qdisc already, UnsupportedError without htb or repair mode.
     """
-    from netlab import tc
     from netlab.experiments.forwarded import pick
+    from netlab.experiments.qdiscs import add_slow_class
+    from netlab.tc import SLOW_CLASS, SLOW_PRIORITY
 
     netns, _, ifname = arguments["link"].partition(":")
-    taken = NotApplied(f"an interface without a qdisc of its own: {netns}:{ifname} has one")
-    if any(each.qdisc for each in stage.topology.interfaces() if (each.netns, each.ifname) == (netns, ifname)):
-        raise taken
     seq, _ = next_numbers(stage.end(arguments["from"], arguments.get("connection", FIRST)).socket)
     first = (seq + arguments.get("after_bytes", 0)) & 0xFFFFFFFF
-
-    def remove() -> None:
-        with stage.namespaces.inside(netns):
-            tc.delete_root(index)
-
-    def add() -> None:
-        with stage.namespaces.inside(netns):
-            tc.add_slow_class(index, _FILLER_BYTES / arguments.get("for_s", FOR_S))
-
-    with stage.namespaces.inside(netns):
-        index = socket.if_nametoindex(ifname)
-    try:
-        stage.make(add, remove)
-    except FileExistsError:
-        raise taken from None
+    add_slow_class(stage, arguments["link"], _FILLER_BYTES / arguments.get("for_s", FOR_S))
     # The second in that range finds the count at 1: it passes, as a copy of the first does.
     match = f"tcp sequence {{ {_range(first)} }} numgen inc mod {_FAR} 0"
-    pick(stage, netns, arguments["from"], _TABLE, f"{match} meta priority set {tc.SLOW_CLASS}")
+    pick(stage, netns, arguments["from"], _TABLE, f"{match} meta priority set {SLOW_CLASS}")
     with stage.namespaces.socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
-        packets.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, tc.SLOW_PRIORITY)
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, SLOW_PRIORITY)
         packets.bind((ifname, _ETH_P_802_EX1))
         packets.send(bytes(12) + _ETH_P_802_EX1.to_bytes(2, "big") + bytes(_FILLER_BYTES - 14))
 

@@ -5,12 +5,10 @@ What waits there comes after its own retransmission. `hold-back` does it to one 
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.words import END, LINK
-from netlab.stimuli import NotApplied
 from netlab.topology import language
 from netlab.topology.shapes import Fields, Integer, Key
 from netlab.units import rate_bytes_per_s
@@ -34,20 +32,11 @@ _TABLE = "netlab_slow_lane"
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Add the class and the rule; NotApplied where the interface has a qdisc already, UnsupportedError without htb."""
-    from netlab import tc
     from netlab.experiments.forwarded import pick
+    from netlab.experiments.qdiscs import add_slow_class
+    from netlab.tc import SLOW_CLASS
 
-    netns, _, ifname = arguments["link"].partition(":")
-    if any(each.qdisc for each in stage.topology.interfaces() if (each.netns, each.ifname) == (netns, ifname)):
-        raise NotApplied(f"an interface without a qdisc of its own: {netns}:{ifname} has one")
-
-    def remove() -> None:
-        with stage.namespaces.inside(netns):
-            tc.delete_root(index)
-
-    with stage.namespaces.inside(netns):
-        index = socket.if_nametoindex(ifname)
-        tc.add_slow_class(index, rate_bytes_per_s(arguments.get("rate", RATE)), arguments.get("limit", LIMIT))
-    stage.undo(remove)
-    every = arguments.get("every", EVERY)
-    pick(stage, netns, arguments["from"], _TABLE, f"numgen random mod {every} 0 meta priority set {tc.SLOW_CLASS}")
+    link, every = arguments["link"], arguments.get("every", EVERY)
+    add_slow_class(stage, link, rate_bytes_per_s(arguments.get("rate", RATE)), arguments.get("limit", LIMIT))
+    netns = link.partition(":")[0]
+    pick(stage, netns, arguments["from"], _TABLE, f"numgen random mod {every} 0 meta priority set {SLOW_CLASS}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from netlab.experiments.words import LINK
 from netlab.model import Qdisc
 from netlab.steps import AddQdisc, DeleteQdisc
-from netlab.stimuli import NotApplied
 from netlab.topology.language import RATE, SIZE
 from netlab.topology.shapes import Fields, Key
 
@@ -29,9 +28,9 @@ ARGUMENTS = Fields(
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Put the qdisc there; NotApplied where the topology gives the interface one, UnsupportedError without tbf."""
-    netns, _, ifname = arguments["link"].partition(":")
-    if any(each.qdisc for each in stage.topology.interfaces() if (each.netns, each.ifname) == (netns, ifname)):
-        raise NotApplied(f"an interface without a qdisc of its own: {netns}:{ifname} has one")
+    from netlab.experiments.qdiscs import bare_interface
+
+    netns, ifname = bare_interface(stage, arguments["link"])
     words = (("rate", arguments["rate"]), ("burst", arguments.get("burst", BURST)))
     qdisc = Qdisc("tbf", (*words, ("limit", arguments.get("limit", LIMIT))))
     stage.change(netns, [AddQdisc(netns, ifname, qdisc)], [DeleteQdisc(netns, ifname)])
