@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from netlab.judge import Outcome
@@ -74,10 +74,9 @@ class Experiment(NamedTuple):
     """A whole document.
 
     client connects to the service, whose endpoint sends payload_bytes. trials is how often it is played where its
-    caller doesn't say. topology is the file of the lab that it is
-    played in, None for the one that lists the document; settings are the `--set` pairs that it needs there. needs are
-    the capabilities without which it can't be played. expect has what is expected of each fix ("plain" without any):
-    the first that holds.
+    caller doesn't say. topology is the file of the lab that it is played in, None for the one that lists the document;
+    settings are the `--set` pairs that it needs there. needs are the capabilities without which it can't be played.
+    expect has what is expected of each fix ("plain" without any): the first that holds.
     """
 
     name: str
@@ -93,6 +92,13 @@ class Experiment(NamedTuple):
     explanation: str = ""
     topology: str | None = None
     settings: tuple[tuple[str, str], ...] = ()
+
+    def actions(self) -> Iterator[Action]:
+        """Each step's stimulus and conditions, in order."""
+        for step in self.steps:
+            if step.stimulus is not None:
+                yield step.stimulus
+            yield from step.observe
 
     def capabilities(self) -> tuple[str, ...]:
         """All that must be known of the kernel to play it and to say what is expected, each once."""
@@ -131,16 +137,10 @@ class Experiment(NamedTuple):
 
     def ports(self) -> frozenset[int]:
         """The ports that the steps name: `port: 53`, `data_port: 30000`."""
-        actions = [action for step in self.steps for action in (step.stimulus, *step.observe) if action is not None]
-        found = (action.arguments.get(key) for action in actions for key in ("port", "data_port"))
+        found = (action.arguments.get(key) for action in self.actions() for key in ("port", "data_port"))
         return frozenset(port for port in found if port is not None)
 
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces that the steps name, in order, each once: `in: client-node`, `link: server-node:eth0`."""
-        found: dict[str, None] = {}
-        for step in self.steps:
-            for action in (*((step.stimulus,) if step.stimulus else ()), *step.observe):
-                for key, value in action.arguments.items():
-                    if key in ("in", "via", "link"):
-                        found[str(value).partition(":")[0]] = None
-        return tuple(found)
+        found = (action.arguments.get(key) for action in self.actions() for key in ("in", "link"))
+        return tuple(dict.fromkeys(place.partition(":")[0] for place in found if place is not None))

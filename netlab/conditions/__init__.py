@@ -47,6 +47,23 @@ class Moment:
         return tuple(event for event in self.events if event.time_ns >= self.since_ns)
 
 
+NO_CONNECTION = Proof((), "a connection whose packets can be told")
+"""What a condition on packets is missing before there is a connection."""
+
+
+def missing(what: str, seen: int, count: int) -> str:
+    """What is missing where something was seen so often, and is to be `count` times or more, or never with 0.
+
+    Empty where nothing is. what is a noun phrase.
+    """
+    if count == 0:
+        return f"the absence of {what}: {seen} seen" if seen else ""
+    if seen >= count:
+        return ""
+    times = f"{count} times " if count > 1 else ""
+    return f"{times}{what}{f' ({seen} seen)' if seen else ''}"
+
+
 class Condition(Protocol):
     """What a condition's file has. LIVE may be left out: it is then False."""
 

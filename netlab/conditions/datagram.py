@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from netlab.conditions import Moment
+from netlab.conditions import Moment, missing
 from netlab.events import DatagramPacket
 from netlab.experiments.words import COUNT, NETNS, PORT
 from netlab.flow import about_canary
@@ -30,13 +30,9 @@ ARGUMENTS = Fields(
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """The first such packet since the step began; with count 0, that there is none."""
     found = [event for event in moment.since() if isinstance(event, DatagramPacket) and _is(event, arguments)]
-    count = arguments.get("count", 1)
-    if count == 0:
-        return Proof((), f"the absence of {_words(arguments)}: {len(found)} seen") if found else Proof(())
-    if len(found) < count:
-        number = f"{count} times " if count > 1 else ""
-        return Proof((), f"{number}{_words(arguments)}{f' ({len(found)} seen)' if found else ''}")
-    return Proof((Evidence(Link.OBSERVED, found[0]),))
+    if lacking := missing(_words(arguments), len(found), arguments.get("count", 1)):
+        return Proof((), lacking)
+    return Proof((Evidence(Link.OBSERVED, found[0]),) if found else ())
 
 
 def _is(event: DatagramPacket, arguments: Mapping[str, Any]) -> bool:

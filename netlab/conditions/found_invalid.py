@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from netlab.conditions import Moment
+from netlab.conditions import NO_CONNECTION, Moment
 from netlab.experiments.words import END, NETNS
 from netlab.judge import Evidence, Link, Proof
 from netlab.topology.shapes import Fields, Key
@@ -27,7 +27,7 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """The first such verdict since the step began."""
     events = moment.flow_events
     if events is None:
-        return Proof((), "a connection whose packets can be told")
+        return NO_CONNECTION
     client_port = events.flow.client_port
     for verdict in events.verdicts(arguments["in"]):
         segment = verdict.segment

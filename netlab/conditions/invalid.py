@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from netlab.conditions import Moment
+from netlab.conditions import NO_CONNECTION, Moment
 from netlab.experiments.words import NETNS
 from netlab.flow import Leg
 from netlab.judge import Evidence, Link, Proof
@@ -31,7 +31,7 @@ ARGUMENTS = Fields(
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """The first such line since the step began."""
     if not moment.connections():
-        return Proof((), "a connection whose packets can be told")
+        return NO_CONNECTION
     pattern = re.compile(arguments.get("reason", ""))
     found = [
         reason

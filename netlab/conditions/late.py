@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-from netlab.conditions import Moment
+from netlab.conditions import NO_CONNECTION, Moment, missing
 from netlab.events import Direction, Packet
 from netlab.experiments.words import COUNT, NETNS
 from netlab.flow import FlowEvents, Leg
@@ -32,13 +32,11 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     netns, count = arguments["in"], arguments.get("count", 1)
     by_ns = arguments.get("by_s", 0) * 1e9
     if not moment.connections():
-        return Proof((), "a connection whose packets can be told")
+        return NO_CONNECTION
     each = (late_segments(events, netns, moment.since_ns, by_ns) for events in moment.connections())
     found = tuple(islice(chain.from_iterable(each), count))
-    if len(found) < count:
-        seen = f" ({len(found)} seen)" if found else ""
-        number = f"{count} times " if count > 1 else ""
-        return Proof((), f"{number}a segment that comes to {netns} after a copy of its data{seen}")
+    if lacking := missing(f"a segment that comes to {netns} after a copy of its data", len(found), count):
+        return Proof((), lacking)
     return Proof(found[:1])
 
 

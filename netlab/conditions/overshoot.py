@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from netlab.conditions import Moment
+from netlab.conditions import NO_CONNECTION, Moment
 from netlab.events import ConntrackEvent, Direction, Packet
 from netlab.experiments.words import NETNS
 from netlab.flow import FlowEvents, Leg
@@ -25,7 +25,7 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """The first such segment since the step began, as it left the server."""
     events, netns = moment.flow_events, arguments["in"]
     if events is None:
-        return Proof((), "a connection whose packets can be told")
+        return NO_CONNECTION
     entries = [event for event in moment.events if isinstance(event, ConntrackEvent) and event.netns == netns]
     for checked in follow(events.flow, _arrivals(events, netns), Rules(), entries):
         departure = _departure(events, checked, moment.since_ns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from netlab.conditions import Moment
+from netlab.conditions import NO_CONNECTION, Moment, missing
 from netlab.events import Direction, Packet, seq_diff
 from netlab.experiments.words import COUNT, FLAGS, NETNS, OFFSET, flag_bits
 from netlab.flow import Flow, Leg
@@ -31,7 +31,7 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """The first such packet since the step began; with count 0, that there is none."""
     events = moment.flow_events
     if events is None:
-        return Proof((), "a connection whose packets can be told")
+        return NO_CONNECTION
     legs = [Leg(arguments["leg"])] if "leg" in arguments else [leg for leg in Leg if leg is not Leg.CANARY]
     directions = [Direction(arguments["direction"])] if "direction" in arguments else list(Direction)
     flags = flag_bits(arguments.get("flags", ()))
@@ -51,13 +51,9 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
             before = _end(crossed, moment.since_ns)
             found += [packet for packet in crossed if wanted(packet, before)]
     found.sort(key=lambda packet: packet.time_ns)
-    count = arguments.get("count", 1)
-    if count == 0:
-        return Proof((), f"the absence of {_words(arguments)}: {len(found)} seen") if found else Proof(())
-    if len(found) < count:
-        number = f"{count} times " if count > 1 else ""
-        return Proof((), f"{number}{_words(arguments)}{f' ({len(found)} seen)' if found else ''}")
-    return Proof((_evidence(events.flow, found[0], arguments),))
+    if lacking := missing(_words(arguments), len(found), arguments.get("count", 1)):
+        return Proof((), lacking)
+    return Proof((_evidence(events.flow, found[0], arguments),) if found else ())
 
 
 def _end(crossed: Sequence[Packet], before_ns: int) -> int | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION
 from netlab.topology.shapes import Fields, Key
 
@@ -24,7 +25,7 @@ _CLIENT_ERROR_TIMEOUT_S = 0.5
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Let both programs go on; what became of the connection is the judge's to say."""
-    connection = stage.connection(**({"name": arguments["connection"]} if "connection" in arguments else {}))
+    connection = stage.connection(arguments.get("connection", FIRST))
     deadline = time.monotonic() + stage.timeout_s
     connection.client.reads = True
     stage.wait(lambda: connection.accepted or connection.broken(), stage.timeout_s)
