@@ -47,8 +47,17 @@ class Action(NamedTuple):
 
     def describe(self) -> str:
         """As one line: `send: {from: server, bytes: 32768}`."""
-        words = ", ".join(f"{key}: {value}" for key, value in self.arguments.items())
+        words = ", ".join(f"{key}: {_yaml(value)}" for key, value in self.arguments.items())
         return f"{self.name}: {{{words}}}" if words else self.name
+
+
+def _yaml(value: Any) -> str:
+    """An argument as a document has it; None is a route's `default`."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "default"}[value]
+    return str(value)
 
 
 class Step(NamedTuple):

@@ -30,7 +30,7 @@ from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver
 from netlab.observe.sockets import samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
-from netlab.recording import Recording, Tap
+from netlab.recording import Recording, Stimulus, Tap
 from netlab.window import DECIDING
 
 SLOTS_IN_ALL = 1 << 18
@@ -92,6 +92,7 @@ class Recorder:
         self._blind: list[str] = []
         self._counters: list[Counters] = []
         self._events: list[Event] = []
+        self._stimuli: list[Stimulus] = []
         self._lost: Counter[str] = Counter()
         self._started_ns = 0
         self._closing = ExitStack()
@@ -193,6 +194,10 @@ class Recorder:
             for change in counters.changes():
                 self.watch.note(change)
 
+    def note_stimulus(self, time_ns: int, text: str) -> None:
+        """Note a step of the experiment, when it begins."""
+        self._stimuli.append(Stimulus(time_ns, text))
+
     def take(self) -> tuple[tuple[Event, ...], tuple[tuple[str, int], ...]]:
         """What came since the last time, and how many events each observer lost meanwhile; both are kept too."""
         events, lost = self.watch.take()
@@ -222,6 +227,7 @@ class Recorder:
             taps=self.taps,
             flows=flows_in(self._topology, events) if flows is None else tuple(flows),
             in_part=self._outline is not None,
+            stimuli=tuple(self._stimuli),
             events=events,
             lost=tuple(self._lost.items()),
             blind=tuple(dict.fromkeys((*self._blind, *dead))),

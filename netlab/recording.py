@@ -24,6 +24,14 @@ class Tap:
 
 
 @dataclass(frozen=True, slots=True)
+class Stimulus:
+    """A step of the experiment: when it began, and what was done, as a document has it (`push: {end: server}`)."""
+
+    time_ns: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """What the observers saw of a lab.
 
@@ -34,6 +42,7 @@ class Recording:
     `--set experiment.…` changed in the experiment. capabilities are those that conntrack's arithmetic depends on
     (`window.DECIDING`), and whether the kernel was found to have them; empty in a recording from before they were
     noted. in_part: of most connections, a load's, only some packets were observed; of `flows` all were.
+    stimuli are the steps of all trials, in order.
     """
 
     lab: str
@@ -52,6 +61,7 @@ class Recording:
     capabilities: tuple[tuple[str, bool], ...] = ()
     in_part: bool = False
     experiment_settings: tuple[tuple[str, str], ...] = ()
+    stimuli: tuple[Stimulus, ...] = ()
 
 
 _TYPES: dict[str, type] = {
@@ -59,6 +69,7 @@ _TYPES: dict[str, type] = {
     for kind in (
         Recording,
         Tap,
+        Stimulus,
         Flow,
         events.Packet,
         events.Segment,

@@ -161,6 +161,13 @@ def test_a_document_means_this(tmp_path: Path) -> None:
     assert play.experiment.namespaces() == ("client-node", "client")
 
 
+def test_an_action_is_told_as_a_document_has_it() -> None:
+    arguments = {"in": "client", "to": None, "flags": ("PSH", "ACK"), "wait": False, "bytes": 3}
+    told = Action("verb", arguments).describe()
+    assert told == "verb: {in: client, to: default, flags: [PSH, ACK], wait: false, bytes: 3}"
+    assert Action("connect", {}).describe() == "connect"
+
+
 def test_what_is_expected_depends_on_the_fixes_and_the_kernel() -> None:
     late = Expectation(Outcome.COMPLETED, "forgives-late-segments")
     experiment = Experiment(

@@ -26,6 +26,7 @@ from netlab.events import (
 )
 from netlab.flow import Leg
 from netlab.judge import Evidence, Link
+from netlab.recording import Stimulus
 from netlab.report import ladder, sequence
 from netlab.report.sequence import Arrow, Fold, Ladder
 from netlab.timeline import Journey
@@ -311,6 +312,21 @@ def test_a_namespace_that_a_packet_passes_by_gets_no_tip_of_its_arrow() -> None:
     lines = ladder.render(picture).splitlines()
     assert "   +0.010 #1   SYN seq 0 win 2304   |---------|--------NAT------->|-------->|" in lines
     assert "   +0.020 #2   SYN,ACK seq 0 ack 1  |<--------|--------NAT--------|<--------|" in lines
+
+
+def test_the_steps_of_a_trial_stand_between_its_packets() -> None:
+    result, recording = pictures.run(pictures.reset(), bytes_received=2304, ended=False)
+    began = [(-500, "connect"), (8, "connect"), (49, "push: {end: server}"), (5000, "connect")]
+    stimuli = tuple(Stimulus(story.START_NS + at_us * 1000, text) for at_us, text in began)
+    trial, built = result.trials[0], timeline.build(replace(recording, stimuli=stimuli))
+    lines = ladder.render(sequence.build(built, trial.flow, trial)).splitlines()
+    told = [index for index, line in enumerate(lines) if "step: " in line]
+    assert [lines[index].strip() for index in told] == [
+        "+0.008      step: connect",
+        "+0.049      step: push: {end: server}",
+    ]
+    assert [lines[index + 1].split()[1] for index in told] == ["#1", "server:"]
+    assert "step: " not in ladder.render(sequence.build(built, trial.flow))
 
 
 def found_invalid(at_us: int, trace_id: int, segment: Segment) -> TraceStep:

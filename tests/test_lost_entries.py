@@ -85,6 +85,13 @@ def test_nobody_is_taken_for_one_who_begins() -> None:
 def test_the_client_gets_its_translation_anew() -> None:
     result, recording = play("entry-deleted-client-first")
     assert links(result.trials[0]) == ["observed", "observed", "observed"]
+    assert [stimulus.text for stimulus in recording.stimuli] == [
+        "connect",
+        "send: {from: server, bytes: 3000}",
+        "delete-entry: {in: client-node}",
+        "send: {from: client, bytes: 100}",
+        "finish",
+    ]
     told = "-> conntrack on client-node makes an entry for a packet of client's in mid-stream, translated as a new"
     assert told in story(recording)
 

@@ -200,6 +200,7 @@ class _Trial:
             since_ns = time.time_ns()
             try:
                 if step.stimulus is not None:
+                    self._recorder.note_stimulus(since_ns, step.stimulus.describe())
                     stimuli()[step.stimulus.name].apply(stage, step.stimulus.arguments)
             except NotApplied as missing:
                 return str(missing)

@@ -114,10 +114,9 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something that happened in a namespace between the packets: a socket's event."""
+    """Something that happened between the packets: a step of the experiment, an entry's or a socket's event."""
 
     time_ns: int
-    column: int
     text: str
 
 
@@ -455,21 +454,24 @@ class _Builder:
         return f"{text[: bound.end()]} [{relative} here]{text[bound.end() :]}"
 
     def _remarks(self) -> Iterator[Remark]:
-        """What became of conntrack's entries; while a trial lasted, also what happened to the sockets."""
+        """What became of conntrack's entries; of a trial, also its steps, and what happened to the sockets."""
         for turn in turns(self._flow, self._recording.events):
             time_ns = self._timeline.moment(turn.event)
             if turn.event.netns in self._at and (self._trial is None or time_ns <= _until_ns(self._trial)):
-                yield Remark(time_ns, self._at[turn.event.netns], turn.text)
+                yield Remark(time_ns, turn.text)
         if self._trial is None:
             return
         until_ns = _until_ns(self._trial)
+        for stimulus in self._recording.stimuli:
+            if self._trial.started_ns <= stimulus.time_ns <= until_ns:
+                yield Remark(stimulus.time_ns, f"step: {stimulus.text}")
         for event in self._recording.events:
             if not isinstance(event, SocketEvent) or event.netns not in self._at:
                 continue
             if self._trial.started_ns <= event.time_ns <= until_ns:
                 whose = f"connection {event.connection!r}: " if event.connection else ""
                 text = f"{event.netns}: {whose}{_socket_words(event)}"
-                yield Remark(event.time_ns, self._at[event.netns], text)
+                yield Remark(event.time_ns, text)
 
 
 def _answers(journeys: Sequence[Journey], flow: Flow) -> dict[int, Journey]:
