@@ -41,7 +41,7 @@ def greeting_by_sctp(raw: socket.socket, port: int) -> str:
     asked = sctp.Packet(random.randrange(1 << 15, 1 << 16), port, 0, sctp.INIT, random.randrange(1, 1 << 32))
     raw.send(asked.packed())
     while True:
-        told = sctp.unpacked(raw.recv(1 << 16))
+        told, _ = sctp.receive(raw)
         if told[:4] == (port, asked.sport, asked.initiate_tag, sctp.INIT_ACK):
             return told.text
 

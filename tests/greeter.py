@@ -1,6 +1,6 @@
 """Serves port 8080 by the name NAME: tells each client that name, and the client's address as it is seen here.
 
-TCP and UDP of both families, SCTP (see sctp.py) of IPv4. Usage: `greeter.py NAME`.
+TCP, UDP and SCTP (see sctp.py) of both families. Usage: `greeter.py NAME`.
 """
 
 import socket
@@ -36,12 +36,11 @@ class Udp(socketserver.ThreadingUDPServer):
     address_family, daemon_threads = socket.AF_INET6, True
 
 
-def greet_by_sctp() -> None:
+def greet_by_sctp(family: socket.AddressFamily) -> None:
     """Answer each INIT with an INIT ACK."""
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP) as raw:
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_SCTP) as raw:
         while True:
-            packet, (address, _) = raw.recvfrom(1 << 16)
-            asked = sctp.unpacked(packet)
+            asked, address = sctp.receive(raw)
             if (asked.chunk, asked.dport) == (sctp.INIT, PORT):
                 text = f"{sys.argv[1]} {address}"
                 answer = sctp.Packet(asked.dport, asked.sport, asked.initiate_tag, sctp.INIT_ACK, 1, text)
@@ -51,6 +50,7 @@ def greet_by_sctp() -> None:
 if __name__ == "__main__":
     for kind in (Udp, Tcp):
         threading.Thread(target=kind(("::", PORT), Greeter).serve_forever).start()
-    threading.Thread(target=greet_by_sctp).start()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        threading.Thread(target=greet_by_sctp, args=(family,)).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -3,6 +3,7 @@
 Conntrack and NAT know SCTP in kernels that have no sockets for it. The answer carries a text as its State Cookie.
 """
 
+import socket
 import struct
 from typing import NamedTuple
 
@@ -50,9 +51,13 @@ class Packet(NamedTuple):
         return head + _checksum(head + bytes(4) + body) + body
 
 
-def unpacked(packet: bytes) -> Packet:
-    """What a raw IPv4 socket received, IP header first."""
-    packet = packet[(packet[0] & 15) * 4 :]
+def receive(raw: socket.socket) -> tuple[Packet, str]:
+    """The next packet of a raw socket, and who sent it. In IPv4 the IP header comes with it, in IPv6 it doesn't."""
+    packet, sender = raw.recvfrom(1 << 16)
+    return _unpacked(packet[(packet[0] & 15) * 4 :] if raw.family == socket.AF_INET else packet), sender[0]
+
+
+def _unpacked(packet: bytes) -> Packet:
     sport, dport, tag, _, chunk, _, _, initiate_tag = struct.unpack_from("!HHIIBBHI", packet)
     text = ""
     if len(packet) > 32:

@@ -95,6 +95,8 @@ SCTP = [
     Row("office", "SCTP", "192.0.2.12", 2905, ("a1 10.0.1.1", "b1 10.255.1.2")),
     Row("stranger", "SCTP", "192.0.2.12", 2905, SILENCE),
     Row("stranger", "SCTP", "10.255.2.2", 30905, ("a1 10.255.2.2", "b1 10.0.2.1")),
+    Row("client", "SCTP", "fd00:96::2", 2905, ("a1 fd00:1::2", "b1 fd00:1::2")),
+    Row("stranger", "SCTP", "fd00:255:1::2", 30905, ("a1 fd00:1::1", "b1 fd00:255:1::2")),
 ]
 POLICIES = [
     # From outside only through the node that the endpoint is on, which then sees the client's own address.
