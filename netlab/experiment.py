@@ -1,6 +1,6 @@
 """An experiment as a document says it: a claim, steps in the order of time, and what is to come of it. Pure values.
 
-`experiments/language.py` makes these values from YAML, `experiments/` plays them. What a step's verbs mean is in
+`experiments/resolve.py` makes these values, `experiments/trials.py` plays them. What a step's verbs mean is in
 `stimuli/` and `conditions/`, one file each.
 """
 

@@ -1,4 +1,5 @@
-"""Experiments: `catalogue.py` finds documents, `language.py` reads them, `scene.py` resolves their names: pure rooms.
+"""Experiments: documents and how they are played.
 
-`trials.py` plays them, on a `stage.py`, with one `connection.py` or the many of a `crowd.py`.
+Pure: `catalogue.py` finds documents, `language.py` reads them, `resolve.py` looks their names up, `scene.py` says who
+plays what. Then `trials.py` plays them on a `stage.py`, with one `connection.py` or the many of a `crowd.py`.
 """

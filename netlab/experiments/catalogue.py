@@ -1,6 +1,7 @@
 """Where experiments stand: in a topology, in files that it names, or in a file given on the command line.
 
-Owns the reading of documents and the choice among them. What a document says is `language.py`'s.
+Owns the reading of documents and the choice among them. What a document says is `language.py`'s
+and `resolve.py`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import NamedTuple
 from netlab import topology as topologies
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.experiment import Experiment
-from netlab.experiments import language
+from netlab.experiments import resolve
+from netlab.experiments.language import EXPERIMENT
 from netlab.model import Topology
 from netlab.topology.document import Item, Reader, TooLargeError, compose, is_experiment, too_large
 from netlab.topology.settings import apply
@@ -152,9 +154,9 @@ def _from_document(
     root = compose(text, file)
     try:
         for path, value in own:
-            root = apply(reader, root, language.EXPERIMENT, path.removeprefix(_OWN), value)
+            root = apply(reader, root, EXPERIMENT, path.removeprefix(_OWN), value)
         reader.read_variables(root)
-        item = language.EXPERIMENT.read(reader, root, "")
+        item = EXPERIMENT.read(reader, root, "")
     except TooLargeError:
         raise too_large(file) from None
     if item is None:
@@ -168,7 +170,7 @@ def _from_document(
             for key, value in item.get("set", {}).items()
         }
         raise _of_set(error, file, places) from None
-    experiment = language.experiment(reader, item, topology, topologies.default_name(file))
+    experiment = resolve.experiment(reader, item, topology, topologies.default_name(file))
     if reader.problems or experiment is None:
         raise _error(reader, file)
     return Play(experiment, topology, lab_text, lab_file, (*needed, *settings), text, own)

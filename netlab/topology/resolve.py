@@ -360,7 +360,7 @@ class _Lab(Sections):
             if isinstance(item.value, str):
                 found.append(item.value)
                 continue
-            from netlab.experiments.language import experiment
+            from netlab.experiments.resolve import experiment
 
             if "topology" in item:
                 self.reader.at(item["topology"], "an experiment in a topology is played there", "leave the key out")
