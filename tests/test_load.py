@@ -318,7 +318,9 @@ def listener(namespaces: PrivateLab, cast: Scene) -> socket.socket:
 
 def open_crowd(namespaces: PrivateLab, cast: Scene, demand: Demand, cpu_percent: int | None = None) -> Crowd:
     with listener(namespaces, cast) as listening:
-        return Crowd(cast, namespaces, listening, demand, cpu_percent)  # type: ignore[arg-type]  # as for a test's lab
+        crowd = Crowd(cast, namespaces, listening, demand, cpu_percent)  # type: ignore[arg-type]  # as for a test's lab
+        crowd.start()
+        return crowd
 
 
 @pytest.mark.kernel

@@ -24,8 +24,8 @@ from netlab.observe.sockets import error_event, sample, socket_error, why_failed
 from netlab.observe.watch import Watch
 from netlab.repair import forget, set_initial_number
 
-_REQUEST = b"GET\n"
-_CHUNK_BYTES = 65536
+REQUEST = b"GET\n"
+CHUNK_BYTES = 65536
 _SEND_BUFFER_BYTES = 128 * 1024
 
 
@@ -54,7 +54,7 @@ class End:
         end = min(self.goal_bytes, len(self._out))
         try:
             while self.sent_bytes < end:
-                piece = self._out[self.sent_bytes : min(end, self.sent_bytes + _CHUNK_BYTES)]
+                piece = self._out[self.sent_bytes : min(end, self.sent_bytes + CHUNK_BYTES)]
                 self.sent_bytes += self.socket.send(piece)
             if self.closes and self.sent_bytes == end and not self.shut:
                 self.socket.shutdown(socket.SHUT_WR)
@@ -69,7 +69,7 @@ class End:
         """Read all that waits, and check each byte; the errno of what went wrong, else 0."""
         try:
             while not self.ended:
-                chunk = self.socket.recv(_CHUNK_BYTES)
+                chunk = self.socket.recv(CHUNK_BYTES)
                 if not chunk:
                     self.ended = True
                 expected = self._incoming[self.received_bytes : self.received_bytes + len(chunk)]
@@ -98,7 +98,7 @@ class Connection:
         self.scene, self._watch, self._listener, self._name = scene, watch, listener, name
         self.began_ns = 0
         self._reply = memoryview(known_bytes(scene.payload_bytes))
-        self._request = memoryview(_REQUEST + known_bytes(scene.payload_bytes))
+        self._request = memoryview(REQUEST + known_bytes(scene.payload_bytes))
         self.client_address: Address = type(scene.vip)(0)
         self.client_port = 0
         self._closing = ExitStack()
@@ -164,7 +164,7 @@ class Connection:
             return False
         host, port, *_ = client.socket.getsockname()
         self.client_address, self.client_port = ip_address(host), int(port)
-        client.goal_bytes = len(_REQUEST)
+        client.goal_bytes = len(REQUEST)
         return True
 
     def _accepted(self) -> bool:
@@ -179,7 +179,7 @@ class Connection:
 
     def _requested(self) -> bool:
         self.pump()
-        return self.server.received_bytes >= len(_REQUEST) and not self.server.broken
+        return self.server.received_bytes >= len(REQUEST) and not self.server.broken
 
     def pump(self) -> None:
         """Let each end's program do what it can now."""

@@ -36,13 +36,18 @@ class Stage:
     """
 
     def __init__(
-        self, topology: Topology, scene: Scene, namespaces: Namespaces, watch: Watch, timeout_s: float
+        self,
+        topology: Topology,
+        scene: Scene,
+        namespaces: Namespaces,
+        watch: Watch,
+        timeout_s: float,
+        own_ports: range,
     ) -> None:
         self.topology, self.scene, self.namespaces, self.watch = topology, scene, namespaces, watch
-        self.timeout_s = timeout_s
+        self.timeout_s, self.own_ports = timeout_s, own_ports
         self.connections: dict[str, Connection] = {}
         self.crowd: Crowd | None = None
-        self.own_ports = range(0)
         self._counters: dict[str, Counters] = {}
         self._listener: socket.socket | None = None
         self._closing = ExitStack()

@@ -151,8 +151,7 @@ class _Trial:
         started_ns, started = time.time_ns(), time.monotonic()
         experiment, cast = self._experiment, self._scene
         _canary(cast, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
-        with Stage(self._topology, cast, self._namespaces, self._watch, experiment.timeout_s) as stage:
-            stage.own_ports = self._own_ports
+        with Stage(self._topology, cast, self._namespaces, self._watch, experiment.timeout_s, self._own_ports) as stage:
             for arguments in experiment.observes("counter"):
                 stage.count(arguments["in"])
             failed = self._play_steps(stage)

@@ -48,7 +48,7 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
         pause_s=arguments.get("pause_s", 1.0),
     )
     crowd = Crowd(stage.scene, stage.namespaces, stage.listen(), demand, arguments.get("cpu_percent"))
-    stage.undo(crowd.close)
+    stage.make(crowd.start, crowd.close)
     stage.wait(crowd.ended, demand.timeout_s + 1)
     told = crowd.told()
     stage.crowd = crowd
