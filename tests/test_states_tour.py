@@ -18,7 +18,7 @@ from netlab.events import CounterChange, DatagramPacket, Event
 from netlab.judge import Outcome, Result
 from netlab.recorder import Source
 from netlab.recording import Recording
-from netlab.report import sequence
+from netlab.report import sequence, text
 from netlab.report.sequence import Ladder
 
 TOUR = Path(__file__).parent.parent / "topologies" / "states-tour.yaml"
@@ -100,6 +100,8 @@ def test_the_ladder_shows_a_packet_of_each_state_and_rules_count_them() -> None:
 def test_the_ladder_shows_the_connection_that_was_announced() -> None:
     _, result, recording = play("related-ftp")
     assert result.count(Outcome.COMPLETED) == 1
+    assert result.trials[0].payload_bytes == 0  # no step has the server's program send anything
+    assert text.render(result).splitlines()[-1] == f"  | {'completed':<36}|{'':<38}|"
     ladder = drawn(result, recording)
     data = [arrow for arrow in ladder.arrows() if "(:30000)" in arrow.words]
     assert [(arrow.kind[0], [mark.word for mark in arrow.marks]) for arrow in data[:2]] == [

@@ -14,6 +14,7 @@ from netlab.conditions import Moment, conditions, is_live
 from netlab.errors import StepError
 from netlab.events import Event, InvalidReason, Packet
 from netlab.experiment import FIRST, Action, Experiment
+from netlab.experiments.connection import Connection
 from netlab.experiments.crowd import Told
 from netlab.experiments.scene import Scene, scene
 from netlab.experiments.stage import Stage
@@ -171,7 +172,7 @@ class _Trial:
             events=events,
             lost=lost,
             canaries=self._canaries,
-            payload_bytes=cast.payload_bytes,
+            payload_bytes=self._to_send(first),
             bytes_received=client.received_bytes if client else 0,
             intact=client.intact if client else True,
             ended=client.ended if client else False,
@@ -189,6 +190,12 @@ class _Trial:
         each = by_connection([member.flow for member in members], events)
         proof = self._proof(events, FlowEvents(flow, ()), each)
         return judge_crowd(observed, members, each, proof, crowd.cpu_percent, crowd.unlimited)
+
+    def _to_send(self, first: Connection | None) -> int:
+        """How much the server was to send: the payload, or, where no step has it finish, what the steps told it to."""
+        if self._experiment.plays("finish", FIRST) or self._experiment.plays("load"):
+            return self._scene.payload_bytes
+        return sum(end.goal_bytes for end in first.ends() if end is not first.client) if first else 0
 
     def _play_steps(self, stage: Stage) -> str:
         """Carry the steps out, up to the first after which something is missing.

@@ -185,8 +185,9 @@ class _Page:
         story, flow = self._story, trial.flow
         assert story is not None
         items = [tag("li", step.text, *self._at(step)) for step in story.chain]
-        received = f"{trial.bytes_received:,} of {trial.payload_bytes:,} bytes"
-        items.append(tag("li", tag("strong", f"{trial.outcome}: "), f"the client got {received}."))
+        received, sent = trial.bytes_received, trial.payload_bytes
+        got = f": the client got {received:,} of {sent:,} bytes" if sent else ""
+        items.append(tag("li", tag("strong", str(trial.outcome)), f"{got}."))
         ends = f"{endpoint(flow.client_address, flow.client_port)} to {endpoint(flow.vip, flow.port)}"
         one = ", one connection of its load" if self._result.trials[self._number - 1].crowd else ""
         lead = f"Trial {self._number} of {len(self._result.trials)}{one}, {ends}."

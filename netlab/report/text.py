@@ -65,7 +65,8 @@ def account(result: Result) -> str:
     lost = sum(trial.lost for trial in result.trials)
     received = sum(trial.bytes_received for trial in result.trials)
     sent = sum(trial.payload_bytes for trial in result.trials)
-    return f"{counts} in {took_s:.1f} s; {received:,} of {sent:,} bytes arrived; events lost: {lost:,}"
+    arrived = f"{received:,} of {sent:,} bytes arrived; " if sent else ""
+    return f"{counts} in {took_s:.1f} s; {arrived}events lost: {lost:,}"
 
 
 def rate(result: Result) -> list[str]:
@@ -231,7 +232,7 @@ class _Picture:
                 assert isinstance(reset.event, SocketEvent)
                 side.append(f"{errno.errorcode[reset.event.errno]}, {self._at(reset)}")
         received, sent = self._trial.bytes_received, self._trial.payload_bytes
-        left.append(f"got {received:,} of {sent:,} bytes: {self._trial.outcome}")
+        left.append(f"got {received:,} of {sent:,} bytes: {self._trial.outcome}" if sent else str(self._trial.outcome))
         self._row(left=left, right=right)
 
     def _packet(self, piece: Evidence) -> list[str]:
