@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from functools import cache
 
+import labs
 import pytest
 import skips
 from conftest import Netlab
@@ -14,6 +17,7 @@ from netlab import explain, held
 from netlab.events import ConntrackEvent, TraceStep
 from netlab.experiments.catalogue import plays
 from netlab.judge import Result, TrialResult
+from netlab.kernel import write_sysctl
 from netlab.recorder import Source
 from netlab.recording import Recording
 from netlab.timeline import build
@@ -94,6 +98,44 @@ def test_the_client_gets_its_translation_anew() -> None:
     ]
     told = "-> conntrack on client-node makes an entry for a packet of client's in mid-stream, translated as a new"
     assert told in story(recording)
+
+
+def tcp_info(sock: socket.socket) -> tuple[int, int]:
+    """State and backoff (how many probes a closed window has had) of struct tcp_info (include/uapi/linux/tcp.h)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+    return info[0], info[4]
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize(("whose", "lives"), [("client", True), ("server", False)])
+def test_keepalives_keep_the_entry_where_the_end_that_sends_them_has_no_data_waiting(whose: str, lives: bool) -> None:
+    payload, closed, fifth = bytes(8000), 7, 5
+    with PrivateLab(document("entry-deleted").topology) as namespaces:
+        with namespaces.inside("client-node"):
+            write_sysctl("net.netfilter.nf_conntrack_tcp_timeout_max_retrans", "2")
+        with (
+            namespaces.socket("server", socket.AF_INET, socket.SOCK_STREAM) as listener,
+            namespaces.socket("client", socket.AF_INET, socket.SOCK_STREAM) as client,
+        ):
+            listener.bind(("0.0.0.0", 80))
+            listener.listen()
+            client.settimeout(labs.DEADLINE_S)
+            client.connect(("192.168.0.2", 80))
+            server, _ = listener.accept()
+            with server:
+                alive = client if whose == "client" else server
+                alive.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+                    alive.setsockopt(socket.IPPROTO_TCP, option, 1)
+                assert server.send(payload) == len(payload)
+                # It comes more than 3 s after the fourth: nothing else of the server's passes in between.
+                labs.until(lambda: tcp_info(server)[1] >= fifth or tcp_info(server)[0] == closed, "a fifth probe")
+                if lives:
+                    with client.makefile("rb") as stream:
+                        assert stream.read(len(payload)) == payload
+                else:
+                    labs.until(lambda: tcp_info(server)[0] == closed, "the reset")
+                    assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
 
 
 @pytest.mark.parametrize("name", NAMES)
