@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 from textwrap import dedent
+from unittest.mock import Mock
 
 import host
 import jsonschema
@@ -21,6 +22,7 @@ from netlab import schema
 from netlab.errors import NetlabError
 from netlab.experiment import Action, Expectation, Experiment, Step
 from netlab.experiments import catalogue
+from netlab.experiments.connection import End
 from netlab.judge import Outcome
 
 ROOT = Path(__file__).parent.parent
@@ -447,6 +449,15 @@ def test_a_document_in_a_topology_has_variables_and_no_other_lab() -> None:
     assert str(caught.value) == (
         f"l:{lines}:85: experiments[0].set.vars.no: there is no 'no'\n  hint: known: client_window"
     )
+
+
+def test_what_an_end_has_to_write_it_gives_the_kernel_in_one_call() -> None:
+    queue = Mock()
+    queue.send.side_effect = len
+    end = End("server", "server", queue, memoryview(bytes(200_000)), memoryview(b""))
+    end.goal_bytes = 150_000
+    assert end.write() == 0
+    assert [len(call.args[0]) for call in queue.send.call_args_list] == [150_000]
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------

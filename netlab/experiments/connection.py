@@ -54,8 +54,8 @@ class End:
         end = min(self.goal_bytes, len(self._out))
         try:
             while self.sent_bytes < end:
-                piece = self._out[self.sent_bytes : min(end, self.sent_bytes + CHUNK_BYTES)]
-                self.sent_bytes += self.socket.send(piece)
+                # In one call all that the queue has room for: between two a busy machine may let ACKs come in.
+                self.sent_bytes += self.socket.send(self._out[self.sent_bytes : end])
             if self.closes and self.sent_bytes == end and not self.shut:
                 self.socket.shutdown(socket.SHUT_WR)
                 self.shut = True
