@@ -20,7 +20,7 @@ OTHERWISE = "otherwise"
 TIMEOUT_S = 10.0
 """After this long a transfer counts as stalled: some five doublings of TCP's smallest retransmission timeout, 0.2 s."""
 
-WITHIN_S = 2.0
+WITHIN_S = 5.0
 """How long a step waits for what is to be observed after it, where it doesn't say."""
 
 PAYLOAD_BYTES = 1_000_000
