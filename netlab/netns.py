@@ -82,12 +82,13 @@ class Namespaces:
     def kill_group(self, pgid: int, number: int) -> None:
         """Send a signal to a process group of the lab's PID namespace; it may be gone."""
         setns(self._pid, CLONE_NEWPID)
-        child = interrupts.fork()
-        if child == 0:
-            with suppress(ProcessLookupError):
-                os.killpg(pgid, number)
-            os._exit(0)
-        os.waitpid(child, 0)
+        with interrupts.held_back():  # from the child too, which has to do this
+            child = os.fork()
+            if child == 0:
+                with suppress(ProcessLookupError):
+                    os.killpg(pgid, number)
+                os._exit(0)
+            os.waitpid(child, 0)
 
     @property
     def prefix(self) -> str:
@@ -202,21 +203,22 @@ class Namespaces:
             work(self._names)
             return
         complaint_r, complaint_w = os.pipe()
-        child = interrupts.fork()
-        if child == 0:
-            code = 1
-            try:
-                setns(self._mnt, CLONE_NEWNS)
-                work(HOST_NAMES)
-                code = 0
-            except OSError as error:
-                os.write(complaint_w, str(error).encode())
-            os._exit(code)
-        os.close(complaint_w)
-        with os.fdopen(complaint_r) as complaint:
-            words = complaint.read()
-        if os.waitpid(child, 0)[1] != 0:
-            raise LabError(f"can't name the lab's namespaces: {words or 'interrupted'}")
+        with interrupts.held_back():  # from the child too: nothing is named once this has ended
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    setns(self._mnt, CLONE_NEWNS)
+                    work(HOST_NAMES)
+                    code = 0
+                except OSError as error:
+                    os.write(complaint_w, str(error).encode())
+                os._exit(code)
+            os.close(complaint_w)
+            with os.fdopen(complaint_r) as complaint:
+                words = complaint.read()
+            if os.waitpid(child, 0)[1] != 0:
+                raise LabError(f"can't name the lab's namespaces: {words or 'killed'}")
 
     def run(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
         """Run a program in a namespace with this process's terminal and streams; returns its wait status.
@@ -267,24 +269,25 @@ class Namespaces:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         setns(self._pid, CLONE_NEWPID)
-        middle = interrupts.fork()
-        if middle == 0:
-            # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
-            pid = os.fork()
-            if pid == 0:
-                os.setsid()
-                for source, fd in ((null, 0), (output, 1), (output, 2)):
-                    os.dup2(source, fd)
-                try:
-                    self._become(name, argv, env)
-                except OSError as error:
-                    os.write(failed_w, (error.strerror or str(error)).encode())
-                except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
-                    os.write(failed_w, str(error).encode())
-                os._exit(127)
-            os.write(told_w, str(pid).encode())
-            os._exit(0)
-        os.waitpid(middle, 0)
+        with interrupts.held_back():  # from the one in the middle too, which has to tell the pid
+            middle = os.fork()
+            if middle == 0:
+                # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
+                pid = interrupts.fork()
+                if pid == 0:
+                    os.setsid()
+                    for source, fd in ((null, 0), (output, 1), (output, 2)):
+                        os.dup2(source, fd)
+                    try:
+                        self._become(name, argv, env)
+                    except OSError as error:
+                        os.write(failed_w, (error.strerror or str(error)).encode())
+                    except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
+                        os.write(failed_w, str(error).encode())
+                    os._exit(127)
+                os.write(told_w, str(pid).encode())
+                os._exit(0)
+            os.waitpid(middle, 0)
         for fd in (told_w, failed_w, output, null):
             os.close(fd)
         with os.fdopen(failed_r) as failed, os.fdopen(told_r) as told:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from netlab import interrupts, kernel
+from netlab import interrupts, kernel, netns
 from netlab import state as states
 from netlab.state import LabDirectory
 
@@ -19,7 +21,7 @@ class Signalled:
     ended = 0
 
     def __init__(self) -> None:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
         self.made = True
 
     def cmd(self, _commands: str) -> tuple[int, str, str]:
@@ -66,10 +68,36 @@ def test_a_signal_leaves_no_directory_without_a_lock(
 
     def signalled(fd: int) -> bool:
         assert directory.path.is_dir()
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
         return real(fd)
 
     monkeypatch.setattr(states, "lock", signalled)
     with pytest.raises(interrupts.Interrupted), directory.locked(create=True):
         pass
     assert not directory.root.exists()
+
+
+class Here(netns.Namespaces):
+    """Starts programs where this process is."""
+
+    def __init__(self) -> None:
+        self._pid = -1
+
+    def _become(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+        os.execvpe(argv[0], list(argv), dict(env))
+
+
+def test_a_program_whose_start_is_interrupted_is_known_all_the_same(
+    stopping: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What starts it, and has yet to tell its pid, gets the signal too: they are one process group."""
+    real, ours = os.write, os.getpid()
+
+    def signalled(fd: int, data: bytes) -> int:
+        if os.getpid() != ours:
+            signal.raise_signal(signal.SIGTERM)
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", signalled)
+    monkeypatch.setattr(netns, "setns", lambda _fd, _flags: None)
+    assert Here().start("here", ["true"], os.environ, tmp_path / "log") > 0
