@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,14 @@ import skips
 
 RUNDIR = host.RUNDIR
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_signals() -> None:
+    """What this session was started to ignore (as a background job, or by nohup), the commands of its tests are not."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)  # an exec keeps SIG_IGN, and no function
 
 
 @pytest.fixture(scope="session", autouse=True)
