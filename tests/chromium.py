@@ -44,6 +44,7 @@ class Browser:
         self._process = subprocess.Popen(
             ["bash", "-c", redirected, "bash", *program, f"--user-data-dir={self._profile.name}", "about:blank"],
             pass_fds=(commands, answers),
+            env={**os.environ, "TMPDIR": self._profile.name},  # where it leaves directories of its own behind
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
