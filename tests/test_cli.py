@@ -23,6 +23,7 @@ from typer.main import get_command
 
 from netlab import plan
 from netlab.cli import app
+from netlab.cli.messages import bar
 from netlab.fixes import FIXES
 from netlab.kubeproxy import ruleset
 from netlab.schema import schema
@@ -464,3 +465,12 @@ def test_up_of_a_lab_without_qdiscs_goes_without_pyroute2(netlab: Netlab, lab_na
     found = imported(netlab, "up", FLAGSHIP, "--name", lab_name, privilege)
     assert {"nftables", "netlab"} <= found
     assert found & {"pyroute2", "rich", "asyncio", "jsonschema", "pydantic"} == set()
+
+
+def test_progress_is_drawn() -> None:
+    assert [bar(done, 90) for done in (0, 25, 89, 90)] == [
+        "[--------------------]",
+        "[#####---------------]",
+        "[###################-]",
+        "[####################]",
+    ]

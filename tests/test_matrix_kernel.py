@@ -210,7 +210,7 @@ def test_a_terminal_shows_what_is_played(netlab: Netlab, lab_name: str, rootless
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", "--rootless")
     with terminal(lab, *argv) as screen:
         screen.resize(24, 100)
-        screen.expect(rf"\r\x1b\[K{lab_name}: 0/1 cells; playing slow with plain")
+        screen.expect(rf"\r\x1b\[K\[-{{20}}\] {lab_name}: 0/1 cells; playing slow with plain")
         screen.type("\x03")
         screen.expect(r"\r\x1b\[Knetlab: interrupted; no cell was done")
         assert screen.wait() == 130

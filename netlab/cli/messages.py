@@ -15,6 +15,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def bar(done: int, total: int) -> str:
+    """How much of it is done, drawn: `[#####---------------]` is a quarter."""
+    full = 20 * done // total
+    return f"[{'#' * full}{'-' * (20 - full)}]"
+
+
 class Progress:
     """A line on the terminal that counts, or says what is waited for, once something takes more than a second.
 
@@ -35,7 +41,7 @@ class Progress:
     def at(self, count: int) -> None:
         """So many are done."""
         self._count = count
-        self.show(f"{self._what}: {count}/{self._total}")
+        self.show(f"{bar(count, self._total)} {self._what}: {count}/{self._total}")
 
     def waiting(self, what: str) -> None:
         """Say what is waited for."""

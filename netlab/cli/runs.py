@@ -10,7 +10,7 @@ import typer
 
 from netlab import interrupts
 from netlab.cli.arguments import absolute, find_lab, lab_directory, parse_settings, topology_file
-from netlab.cli.messages import Progress, counted, say
+from netlab.cli.messages import Progress, bar, counted, say
 from netlab.cli.options import DataFormat, FixOption, NameOption, RootOption, SetOption, complete_fix
 from netlab.errors import UsageError
 
@@ -164,7 +164,7 @@ def matrix(
 
     def look(done: int, total: int, at_work: "Sequence[Task]") -> None:
         cells = ", ".join(f"{task.cell.experiment} with {task.cell.fix}" for task in at_work)
-        progress.show(f"{lab_name}: {done}/{total} cells; playing {cells}")
+        progress.show(f"{bar(done, total)} {lab_name}: {done}/{total} cells; playing {cells}")
 
     try:
         with interrupts.as_news() as stop:
