@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -27,7 +28,7 @@ from netlab.events import (
 from netlab.flow import Leg
 from netlab.judge import Evidence, Link
 from netlab.recording import Stimulus
-from netlab.report import ladder, sequence
+from netlab.report import ladder, ladder_svg, sequence
 from netlab.report.sequence import Arrow, Fold, Ladder
 from netlab.timeline import Journey
 
@@ -312,6 +313,12 @@ def test_a_namespace_that_a_packet_passes_by_gets_no_tip_of_its_arrow() -> None:
     lines = ladder.render(picture).splitlines()
     assert "   +0.010 #1   SYN seq 0 win 2304   |---------|--------NAT------->|-------->|" in lines
     assert "   +0.020 #2   SYN,ACK seq 0 ack 1  |<--------|--------NAT--------|<--------|" in lines
+    figure = str(ladder_svg.figures(picture)[0])
+    (width,) = re.findall(r'viewBox="0 0 ([0-9.]+) ', figure)
+    assert float(width) <= 900  # the page's text is about as wide
+    # On the whole way there is a tip in client-node, too, which the mark for NAT hides.
+    (first,) = re.findall(r'aria-label="Packet 1,.*?</a>', figure, re.S)
+    assert first.count('class="tip"') == 3
 
 
 def test_the_steps_of_a_trial_stand_between_its_packets() -> None:

@@ -14,8 +14,13 @@ from netlab.report.sequence import Arrow, Fold, Ladder, Row
 _SIZE = 13
 """Font size, in the user units that are CSS pixels when the picture is drawn at its own width."""
 
+_BOLD = 1.15
+"""How much wider a remark's text is."""
+
 _GUTTER = 124
-_PITCH = 208
+_WIDEST, _ROOM, _NARROWEST = 208, 700, 150
+"""From one lifeline to the next: so that all fit side by side on the page; of many the figure must scroll."""
+
 _RIGHT = 76
 _LINE = 17
 _HEAD = 52
@@ -39,19 +44,24 @@ def figures(ladder: Ladder) -> list[Markup]:
 
 
 def _width(ladder: Ladder) -> float:
-    return _GUTTER + _PITCH * (len(ladder.columns) - 1) + _RIGHT
+    return _GUTTER + _pitch(ladder) * (len(ladder.columns) - 1) + _RIGHT
 
 
-def _x(column: int) -> float:
-    return _GUTTER + 14 + _PITCH * column
+def _pitch(ladder: Ladder) -> float:
+    return max(min(_WIDEST, _ROOM / max(len(ladder.columns) - 1, 1)), _NARROWEST)
+
+
+def _x(ladder: Ladder, column: int) -> float:
+    return _GUTTER + 14 + _pitch(ladder) * column
 
 
 def _notes(row: Row, width: float) -> list[str]:
     room = width - _GUTTER - 34
     if isinstance(row, Arrow):
         return [line for note in row.notes for line in wrap_text(note, room, _SIZE)]
-    text = f"… {row.text} …" if isinstance(row, Fold) else row.text
-    return wrap_text(text, room, _SIZE)
+    if isinstance(row, Fold):
+        return wrap_text(f"… {row.text} …", room, _SIZE)
+    return wrap_text(row.text, room / _BOLD, _SIZE)
 
 
 def _height(row: Row, width: float) -> float:
@@ -64,7 +74,7 @@ def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: 
     names = ", ".join(column.netns for column in ladder.columns)
     part = f", part {number} of {of}" if of > 1 else ""
     lifelines = [
-        tag("line", class_="lifeline", x1=_x(i), x2=_x(i), y1=_HEAD - 8, y2=height - 4)
+        tag("line", class_="lifeline", x1=_x(ladder, i), x2=_x(ladder, i), y1=_HEAD - 8, y2=height - 4)
         for i in range(len(ladder.columns))
     ]
     drawn: list[Markup] = []
@@ -92,9 +102,9 @@ def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: 
 
 def _heads(ladder: Ladder) -> Iterator[Markup]:
     for index, column in enumerate(ladder.columns):
-        yield tag("text", column.netns, class_="head", x=_x(index), y=18, text_anchor="middle")
+        yield tag("text", column.netns, class_="head", x=_x(ladder, index), y=18, text_anchor="middle")
         if column.label:
-            yield tag("text", column.label, class_="small", x=_x(index), y=35, text_anchor="middle")
+            yield tag("text", column.label, class_="small", x=_x(ladder, index), y=35, text_anchor="middle")
 
 
 def _row(ladder: Ladder, row: Row, top: float, width: float) -> Iterator[Markup]:
@@ -113,7 +123,7 @@ def _lines(lines: Sequence[str], y: float, kind: str) -> Iterator[Markup]:
 
 
 def _packet(ladder: Ladder, arrow: Arrow, top: float, notes: Sequence[str], width: float) -> Markup:
-    start, end = _x(arrow.start), _x(arrow.end)
+    start, end = _x(ladder, arrow.start), _x(ladder, arrow.end)
     ahead = 1 if end >= start else -1
     y = top + 31
     kinds = ["packet"]
@@ -126,9 +136,9 @@ def _packet(ladder: Ladder, arrow: Arrow, top: float, notes: Sequence[str], widt
         tag("text", f"#{arrow.number}", class_="number", x=_GUTTER - 6, y=top + 18, text_anchor="end"),
         tag("text", ladder.ms(arrow.time_ns), class_="small", x=_GUTTER - 60, y=top + 18, text_anchor="end"),
         tag("line", class_="shaft", x1=start, x2=end - 6 * ahead, y1=y, y2=y),
-        *(_tip(_x(column), y, ahead) for column in sorted(arrow.came_to)),
+        *(_tip(_x(ladder, column), y, ahead) for column in sorted(arrow.came_to)),
         tag("text", words, class_="words", x=start + 9 * ahead, y=y - 14, text_anchor=anchor),
-        *_marks(arrow, y),
+        *_marks(ladder, arrow, y),
         *_lines(notes, y + 22, "note"),
     ]
     spoken = (
@@ -149,7 +159,7 @@ def _tip(x: float, y: float, ahead: int) -> Markup:
     return tag("path", class_="tip", d=path([(x, y), (x - 9 * ahead, y - 4.5), (x - 9 * ahead, y + 4.5)], closed=True))
 
 
-def _marks(arrow: Arrow, y: float) -> Iterator[Markup]:
+def _marks(ladder: Ladder, arrow: Arrow, y: float) -> Iterator[Markup]:
     by_column: dict[int, list[str]] = {}
     for mark in arrow.marks:
         by_column.setdefault(mark.column, []).append(mark.word)
@@ -159,7 +169,9 @@ def _marks(arrow: Arrow, y: float) -> Iterator[Markup]:
         kind = "bad" if set(words) & {"INVALID", "DROP"} else "good"
         yield join(
             [
-                tag("rect", class_=f"pill {kind}", x=_x(column) - half, y=y - 9, width=2 * half, height=18, rx=9),
-                tag("text", word, class_=f"pill-text {kind}", x=_x(column), y=y + 4.5, text_anchor="middle"),
+                tag(
+                    "rect", class_=f"pill {kind}", x=_x(ladder, column) - half, y=y - 9, width=2 * half, height=18, rx=9
+                ),
+                tag("text", word, class_=f"pill-text {kind}", x=_x(ladder, column), y=y + 4.5, text_anchor="middle"),
             ]
         )
