@@ -82,3 +82,8 @@ class UnsupportedError(NetlabError):
     """This kernel, or this user on it, can't do what was asked."""
 
     exit_code = 77
+
+
+def told(error: OSError) -> str:
+    """An error of the system's as it is told to the user: the file and the kernel's words."""
+    return f"{error.filename or 'system error'}: {error.strerror or error}"

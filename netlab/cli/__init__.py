@@ -14,7 +14,7 @@ import typer
 from netlab import interrupts
 from netlab.cli import fixing, inside, lives, looks, machine, observing, runs
 from netlab.cli.messages import say
-from netlab.errors import NetlabError, TopologyError
+from netlab.errors import NetlabError, TopologyError, told
 
 app = typer.Typer(
     name="netlab",
@@ -61,5 +61,5 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        say(f"netlab: {error.filename or 'system error'}: {error.strerror or error}")
+        say(f"netlab: {told(error)}")
         sys.exit(1)

@@ -12,12 +12,22 @@ if TYPE_CHECKING:
 
 def topology_file(topology: str | None) -> str:
     """The topology's file: as named, or the one in this directory; UsageError where there is none."""
-    if topology is not None:
-        return topology
-    for candidate in ("topology.yaml", "topology.yml"):
-        if Path(candidate).exists():
-            return candidate
-    raise UsageError("there is no topology.yaml here", "name a file: `netlab up FILE`, or - for stdin")
+    found = topology if topology is not None else topology_here()
+    if found is None:
+        raise UsageError("there is no topology.yaml here", "name a file: `netlab up FILE`, or - for stdin")
+    return found
+
+
+def topology_here() -> str | None:
+    """The topology's file in this directory, None where there is none."""
+    return next((name for name in ("topology.yaml", "topology.yml") if Path(name).exists()), None)
+
+
+def is_lab(word: str | None) -> bool:
+    """Whether an argument that may be a file or a lab is the name of a lab, and of no file."""
+    from netlab.state import labs, run_directory
+
+    return word is not None and word in labs(run_directory()) and not Path(word).exists()
 
 
 def parse_settings(pairs: list[str] | None) -> tuple[tuple[str, str], ...]:

@@ -1,12 +1,11 @@
 """The mitigations, on a lab that is up: `fix list`, `fix apply`, `fix revert`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from netlab import interrupts
-from netlab.cli.arguments import find_lab, read_wanted
+from netlab.cli.arguments import find_lab, is_lab, read_wanted
 from netlab.cli.lives import outcome_text
 from netlab.cli.messages import say
 from netlab.cli.options import LabOption, complete_fix
@@ -29,9 +28,8 @@ def fix_list(
     from netlab.lab import as_it_is
     from netlab.state import labs, run_directory
 
-    there = labs(run_directory())
-    if topology is None or (topology in there and not Path(topology).exists()):
-        found = [find_lab(name) for name in there if topology in (None, name)]
+    if topology is None or is_lab(topology):
+        found = [find_lab(name) for name in labs(run_directory()) if topology in (None, name)]
         wanted = [as_it_is(directory, state) for directory, state in found]
     else:
         wanted = [read_wanted(topology, (), None, None)]

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netlab import interrupts
-from netlab.cli.arguments import absolute, find_lab, lab_directory, parse_settings, topology_file
+from netlab.cli.arguments import (
+    absolute,
+    find_lab,
+    is_lab,
+    lab_directory,
+    parse_settings,
+    topology_file,
+    topology_here,
+)
 from netlab.cli.messages import Progress, bar, counted, say
 from netlab.cli.options import DataFormat, FixOption, NameOption, RootOption, SetOption, complete_fix
 from netlab.errors import UsageError
@@ -22,8 +30,8 @@ if TYPE_CHECKING:
     from netlab.judge import Result
     from netlab.lab import Wanted
     from netlab.matrix.grid import Task
+    from netlab.netns import Namespaces
     from netlab.recording import Recording
-    from netlab.state import LabDirectory
 
 
 LadderOption = Annotated[
@@ -88,15 +96,10 @@ def run(
     directory = lab_directory(wanted.topology.name)
     with playing.standing(directory, wanted, None if root is None else not root) as wanted:
         keep_frames = pcapng is not None or bundle is not None
-        result, recording, facts = _run(
-            directory,
-            wanted,
-            play,
-            capabilities,
-            trials or play.experiment.trials,
-            keep_frames=keep_frames,
-            ask=bundle is not None,
-        )
+        namespaces = playing.namespaces(directory)
+        count = trials or play.experiment.trials
+        result, recording = _run(namespaces, wanted, play, capabilities, count, keep_frames=keep_frames)
+        facts = _facts(namespaces, wanted) if bundle is not None else None
     _report(result, recording, output, ladder=ladder, html=html)
     if pcapng is not None:
         from netlab.report.packets import render
@@ -145,11 +148,10 @@ def matrix(
     from netlab.matrix import grid, play
     from netlab.report import matrix as as_text
     from netlab.report import matrix_json as as_json
-    from netlab.state import labs, run_directory
     from netlab.topology import read_text
 
     _check_places(html)
-    if topology in labs(run_directory()) and not Path(topology or "").exists():
+    if is_lab(topology):
         own = find_lab(topology)[1].file or "FILE"
         raise UsageError(f"{topology} is a lab, and a matrix is played in labs of its own", f"`netlab matrix {own}`")
     file, pairs = topology_file(topology), parse_settings(settings)
@@ -212,10 +214,8 @@ def _play(
     from netlab.state import choose, labs, run_directory
     from netlab.topology import read_text
 
-    there = labs(run_directory())
-    is_lab = topology in there and not Path(topology or "").exists()
-    no_file = topology is None and not any(Path(file).exists() for file in ("topology.yaml", "topology.yml"))
-    if is_lab or (no_file and there):
+    nothing_here = topology is None and topology_here() is None
+    if is_lab(topology) or (nothing_here and labs(run_directory())):
         directory, state = find_lab(choose(run_directory(), topology))
         text, file = directory.topology_text(), state.file or "-"
         (play,) = catalogue.plays(
@@ -243,20 +243,18 @@ _TOLD = 5
 
 
 def _run(
-    directory: "LabDirectory",
+    namespaces: "Namespaces",
     wanted: "Wanted",
     play: "Play",
     capabilities: tuple[str, ...],
     trials: int,
     *,
     keep_frames: bool,
-    ask: bool,
-) -> tuple["Result", "Recording", "Facts | None"]:
-    """Play the experiment in the lab, which is up; with `ask`, also ask the kernel what a bundle tells of it."""
+) -> tuple["Result", "Recording"]:
+    """Play the experiment in the lab, which is up; say where the window model and the kernel disagree."""
     from netlab import playing
     from netlab.held import hold
 
-    namespaces = playing.namespaces(directory)
     progress = Progress(f"{wanted.topology.name}, trials", trials)
     try:
         result, recording = playing.play(
@@ -275,11 +273,14 @@ def _run(
         say(f"netlab: model and kernel disagree: {sentence}")
     if len(disagreements) > _TOLD:
         say(f"netlab: model and kernel disagree about {len(disagreements) - _TOLD:,} more packets")
-    if not ask:
-        return result, recording, None
+    return result, recording
+
+
+def _facts(namespaces: "Namespaces", wanted: "Wanted") -> "Facts":
+    """What the kernel tells of the lab beside what was observed, for a bundle."""
     from netlab import facts
 
-    return result, recording, facts.gather(namespaces, [netns.name for netns in wanted.topology.namespaces])
+    return facts.gather(namespaces, [netns.name for netns in wanted.topology.namespaces])
 
 
 def _report(result: "Result", recording: "Recording", output: DataFormat, *, ladder: bool, html: Path | None) -> None:

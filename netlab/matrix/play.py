@@ -18,7 +18,7 @@ from pathlib import Path
 import netlab
 from netlab import codec, lab, playing
 from netlab.capabilities import probe
-from netlab.errors import LabError, NetlabError, UnsupportedError
+from netlab.errors import LabError, NetlabError, UnsupportedError, told
 from netlab.experiments.catalogue import Play, Settings
 from netlab.judge import Outcome
 from netlab.matrix import Cell, Column, Matrix
@@ -176,7 +176,7 @@ def _play(task: Task, name: str, manner: Manner) -> Cell:
     except NetlabError as error:
         return replace(task.cell, failed=error.message)
     except OSError as error:
-        return replace(task.cell, failed=f"{error.filename or 'system error'}: {error.strerror or error}")
+        return replace(task.cell, failed=told(error))
 
 
 def _end(status: int) -> str:
