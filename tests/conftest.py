@@ -19,6 +19,7 @@ from pathlib import Path
 import host
 import pytest
 import skips
+from chromium import Browser
 
 RUNDIR = host.RUNDIR
 _numbers = itertools.count()
@@ -124,3 +125,13 @@ def privilege(request: pytest.FixtureRequest) -> str:
     else:
         skips.skip_unless_userns()
     return option
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium; skips where there is none, or none can be shut off from the network."""
+    skips.skip_unless_program("chromium")
+    skips.skip_unless_program("unshare")
+    skips.skip_unless_userns()
+    with Browser() as opened:
+        yield opened

@@ -13,7 +13,7 @@ from typing import Any
 import story
 
 from netlab.events import ACK, FIN, PSH, RST, SYN, Event, SocketEvent, SocketEventKind
-from netlab.flow import Leg
+from netlab.flow import Flow, Leg
 from netlab.judge import Observed, Result, judge_trial
 from netlab.recording import Recording, Tap
 
@@ -35,7 +35,7 @@ services:
 kube_proxy: {nodes: [client-node]}
 """
 
-_WAY = (
+WAY = (
     ("client", "eth0", "out"),
     ("client-node", "veth-client", "in"),
     ("client-node", "eth0", "out"),
@@ -43,14 +43,14 @@ _WAY = (
     ("server-node", "veth-server", "out"),
     ("server", "eth0", "in"),
 )
-_TURNED = {"in": "out", "out": "in"}
-TAPS = tuple(Tap(netns, ifname, "node" if "node" in netns else "pod") for netns, ifname, _ in _WAY)
+TURNED = {"in": "out", "out": "in"}
+TAPS = tuple(Tap(netns, ifname, "node" if "node" in netns else "pod") for netns, ifname, _ in WAY)
 
 
 def to_server(at_us: int, flags: int, seq: int, ack: int, length: int = 0, window: int = 2304) -> list[Event]:
     """The client's packet on its whole way to the VIP, a microsecond a step."""
     events: list[Event] = []
-    for step, (netns, ifname, direction) in enumerate(_WAY):
+    for step, (netns, ifname, direction) in enumerate(WAY):
         leg = Leg.CLIENT_TO_VIP if step < 2 else Leg.CLIENT_TO_ENDPOINT
         segment = replace(story.segment(leg, flags, seq, ack, length, window), ip_id=at_us)
         events.append(story.packet(at_us + step, netns, direction, segment, ifname))
@@ -62,13 +62,13 @@ def to_client(
 ) -> list[Event]:
     """The server's packet on its way back; conntrack finds it INVALID, or it comes no further than so many steps."""
     events: list[Event] = []
-    for step, (netns, ifname, direction) in enumerate(reversed(_WAY)):
+    for step, (netns, ifname, direction) in enumerate(reversed(WAY)):
         if step >= steps:
             break
         bare = invalid or step < 4
         leg = Leg.ENDPOINT_TO_CLIENT if bare else Leg.VIP_TO_CLIENT
         segment = replace(story.segment(leg, flags, seq, ack, length), ip_id=at_us)
-        events.append(story.packet(at_us + step, netns, _TURNED[direction], segment, ifname))
+        events.append(story.packet(at_us + step, netns, TURNED[direction], segment, ifname))
         if invalid and step == 3:
             events.append(story.reason(at_us + step, "client-node", story.UPPER_BOUND, segment))
     return events
@@ -79,7 +79,7 @@ def rst(at_us: int, seq: int) -> list[Event]:
     segment = replace(story.segment(Leg.CLIENT_TO_ENDPOINT, RST, seq, 0, window=0), ip_id=at_us)
     crossings = [
         story.packet(at_us + step, netns, direction, segment, ifname)
-        for step, (netns, ifname, direction) in enumerate(_WAY)
+        for step, (netns, ifname, direction) in enumerate(WAY)
     ]
     return [*crossings, story.reason(at_us + 1, "client-node", "invalid new", segment)]
 
@@ -163,18 +163,24 @@ def run(*trials: Iterable[Event], fixes: tuple[str, ...] = (), **changes: Any) -
         kernel="6.18.44",
         trials=tuple(judge_trial(trial, story.prove) for trial in observed),
     )
-    recording = Recording(
+    lost = observed[0].lost if observed else ()
+    blind = ("the rules' traces on client-node: this kernel has none",)
+    events = [event for trial in observed for event in trial.events]
+    return result, recording([trial.flow for trial in observed], events, fixes=fixes, lost=lost, blind=blind)
+
+
+def recording(flows: Iterable[Flow], events: Iterable[Event], **changes: Any) -> Recording:
+    """What was seen in the pictures' lab in a millisecond; changes are of the Recording's other members."""
+    whole = Recording(
         lab="kube-proxy-reset",
         kernel="6.18.44",
         started_ns=story.START_NS,
         ended_ns=story.START_NS + 1_000_000,
         topology=TOPOLOGY,
         settings=(),
-        fixes=fixes,
+        fixes=(),
         taps=TAPS,
-        flows=tuple(trial.flow for trial in observed),
-        events=tuple(event for trial in observed for event in trial.events),
-        lost=observed[0].lost if observed else (),
-        blind=("the rules' traces on client-node: this kernel has none",),
+        flows=tuple(flows),
+        events=tuple(events),
     )
-    return result, recording
+    return replace(whole, **changes)

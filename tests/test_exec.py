@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import labs
 import pytest
 import skips
 from conftest import Netlab
+from terminals import terminal
 
 pytestmark = pytest.mark.kernel
 
@@ -164,67 +157,6 @@ def test_a_signal_ends_both(lab: labs.Lab) -> None:
 
 
 # --- on a terminal ---------------------------------------------------------------------------------------------------
-
-
-class Terminal:
-    """A terminal with one program on it, its leader."""
-
-    def __init__(self, argv: list[str], environment: dict[str, str]) -> None:
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe(argv[0], argv, environment)
-        self.seen = ""
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Change the window's size."""
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, text: str) -> None:
-        """Send what a user types; ^C is "\\x03"."""
-        os.write(self._fd, text.encode())
-
-    def expect(self, pattern: str) -> str:
-        """Wait for a text on the screen, and forget what came before it; returns what matched."""
-        deadline = time.monotonic() + labs.DEADLINE_S
-        while not (found := re.search(pattern, self.seen)):
-            left_s = deadline - time.monotonic()
-            assert left_s > 0 and select.select([self._fd], [], [], left_s)[0], (
-                f"waited in vain for {pattern!r} in {self.seen!r}"
-            )
-            try:
-                self.seen += os.read(self._fd, 4096).decode(errors="replace")
-            except OSError:  # EIO: nobody has the terminal open any more
-                assert re.search(pattern, self.seen), f"{pattern!r} never came in {self.seen!r}"
-        self.seen = self.seen[found.end() :]
-        return found.group()
-
-    def foreground(self) -> str:
-        """The name of the program that ^C and ^Z go to: a shell hands them over some time after it tells so."""
-        return Path(f"/proc/{os.tcgetpgrp(self._fd)}/comm").read_text().strip()
-
-    def wait(self) -> int:
-        """Read to the end; the program's exit code."""
-        try:
-            while data := os.read(self._fd, 4096):
-                self.seen += data.decode(errors="replace")
-        except OSError:
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def close(self) -> None:
-        """Hang up."""
-        os.close(self._fd)
-
-
-@contextmanager
-def terminal(lab: labs.Lab, *argv: str) -> Iterator[Terminal]:
-    """A program on a terminal of its own, ended with it."""
-    environment = lab.netlab.environment({"SHELL": "/bin/bash", "TERM": "dumb", "PS1": "", "HOME": "/nonexistent"})
-    opened = Terminal(list(argv), environment)
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 def test_a_terminal(lab: labs.Lab) -> None:

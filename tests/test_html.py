@@ -6,10 +6,8 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise, permutations
 from pathlib import Path
@@ -17,15 +15,15 @@ from typing import Any
 
 import pictures
 import pytest
-import skips
 from chromium import Browser
 from conftest import Netlab
+from pages import Document
 
 from netlab.judge import Result
 from netlab.recording import Recording
 from netlab.report import graph, html
 from netlab.report.graph import BOX_WIDTH, Box, route
-from netlab.report.markup import VOID, tag, wrap_text
+from netlab.report.markup import tag, wrap_text
 from netlab.topology import read
 
 LOST = (("the packets on client/eth0", 3), ("conntrack's reasons on client-node", 0))
@@ -51,40 +49,6 @@ def run(name: str) -> tuple[Result, Recording]:
 
 
 RUNS = ("reset", "dropped", "accepted", "stalled", "inconclusive", "no trials")
-
-
-class Document(HTMLParser):
-    """A page's elements in order, as (path of tag names, attributes, own text)."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[tuple[str, ...], dict[str, str | None], list[str]]] = []
-        self._open: list[int] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs), attrs
-        path = (*(self.elements[index][0][-1] for index in self._open), name)
-        self.elements.append((path, dict(attrs), []))
-        if name not in VOID:
-            self._open.append(len(self.elements) - 1)
-
-    def handle_endtag(self, name: str) -> None:
-        assert self.elements[self._open.pop()][0][-1] == name
-
-    def handle_data(self, data: str) -> None:
-        for index in self._open:
-            self.elements[index][2].append(data)
-
-    def all(self, name: str) -> list[tuple[dict[str, str | None], str]]:
-        """Attributes and text of every element of that name."""
-        return [(attrs, "".join(text)) for path, attrs, text in self.elements if path[-1] == name]
-
-    def section(self, heading: str) -> str:
-        """All text of the section with that h2."""
-        return next(text for attrs, text in self.all("section") if attrs.get("aria-labelledby") == heading)
 
 
 def page(name: str) -> Document:
@@ -429,16 +393,6 @@ def test_contrast_is_enough(scheme: str) -> None:
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A Chromium; skips where there is none, or none can be shut off from the network."""
-    skips.skip_unless_program("chromium")
-    skips.skip_unless_program("unshare")
-    skips.skip_unless_userns()
-    with Browser() as opened:
-        yield opened
 
 
 @pytest.fixture

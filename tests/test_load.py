@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import pictures
 import pytest
 import skips
 import story
 from conftest import Netlab
 from flagship import FLAGSHIP, document
 from labs import until
-from pictures import TAPS, TOPOLOGY
 from private_lab import PrivateLab
 from test_report import LOAD as LOAD_MEMBERS
 
@@ -271,19 +271,7 @@ def test_a_load_comes_back_from_a_bundle() -> None:
 
 def test_the_page_of_a_load() -> None:
     trial = mixed()
-    recording = Recording(
-        lab="kube-proxy-reset",
-        kernel="6.18.44",
-        started_ns=story.START_NS,
-        ended_ns=story.START_NS + 1_000_000,
-        topology=TOPOLOGY,
-        settings=(),
-        fixes=(),
-        taps=TAPS,
-        flows=(trial.flow,),
-        events=tuple(of_port(story.reset(), 40001)),
-        in_part=True,
-    )
+    recording = pictures.recording([trial.flow], of_port(story.reset(), 40001), in_part=True)
     page = html.render(run_of(trial), recording)
     assert "The connections of the load" in page
     assert "Those that did not complete: all 2" in page

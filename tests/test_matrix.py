@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import skips
 import tables
 from chromium import Browser
 from flagship import FLAGSHIP
-from test_html import Document
+from pages import Document
 
 from netlab.capability import Capability
 from netlab.errors import UsageError
@@ -339,16 +337,6 @@ def test_each_cause_has_its_claim_and_explanation() -> None:
         "The fixes",
         "What this kernel can do",
     ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A Chromium; skips where there is none, or none can be shut off from the network."""
-    skips.skip_unless_program("chromium")
-    skips.skip_unless_program("unshare")
-    skips.skip_unless_userns()
-    with Browser() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import labs
 import pytest
 from conftest import Netlab
 from flagship import FLAGSHIP
-from test_exec import terminal
+from terminals import terminal
 
 pytestmark = pytest.mark.kernel
 

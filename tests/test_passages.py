@@ -40,15 +40,6 @@ CLIENT, VIP, POD = FLOW.client_address, ip_address("192.168.0.3"), FLOW.endpoint
 ASKED, TRANSLATED = Tuple(CLIENT, 40000, VIP, 53, 17), Tuple(CLIENT, 40000, POD, 53, 17)
 ERROR, ERROR_TRANSLATED = Tuple(POD, 0, CLIENT, 0, 1), Tuple(VIP, 0, CLIENT, 0, 1)
 
-WAY = (
-    ("client", "eth0", "out"),
-    ("client-node", "veth-client", "in"),
-    ("client-node", "eth0", "out"),
-    ("server-node", "eth0", "in"),
-    ("server-node", "veth-server", "out"),
-    ("server", "eth0", "in"),
-)
-
 
 def crossing(at_us: int, netns: str, ifname: str, direction: str, datagram: Datagram) -> DatagramPacket:
     return DatagramPacket(START_NS + at_us * 1000, netns, ifname, Direction(direction), datagram)
@@ -56,16 +47,15 @@ def crossing(at_us: int, netns: str, ifname: str, direction: str, datagram: Data
 
 def asked(at_us: int, ip_id: int = 7, hops: int = 6) -> Iterator[Event]:
     """A datagram to the VIP, a microsecond a hop; client-node translates it."""
-    for hop, (netns, ifname, direction) in enumerate(WAY[:hops]):
+    for hop, (netns, ifname, direction) in enumerate(pictures.WAY[:hops]):
         yield crossing(at_us + hop, netns, ifname, direction, Datagram(ASKED if hop < 2 else TRANSLATED, 13, ip_id))
 
 
 def unreachable(at_us: int) -> Iterator[Event]:
     """The error that answers it, on its way back."""
-    for hop, (netns, ifname, direction) in enumerate(reversed(WAY)):
+    for hop, (netns, ifname, direction) in enumerate(reversed(pictures.WAY)):
         header, about = (ERROR, TRANSLATED) if hop < 4 else (ERROR_TRANSLATED, ASKED)
-        turned = "in" if direction == "out" else "out"
-        yield crossing(at_us + hop, netns, ifname, turned, Datagram(header, 41, 0, 3, 3, about))
+        yield crossing(at_us + hop, netns, ifname, pictures.TURNED[direction], Datagram(header, 41, 0, 3, 3, about))
 
 
 def matched(at_us: int, trace_id: int, state: str, datagram: Datagram, table: str = "tour") -> TraceStep:

@@ -7,7 +7,7 @@ from pathlib import Path
 import labs
 import pytest
 from conftest import Netlab
-from test_exec import terminal
+from terminals import terminal
 
 pytestmark = pytest.mark.kernel
 
