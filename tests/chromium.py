@@ -58,6 +58,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
         return self
 
     def __exit__(
@@ -90,8 +91,8 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
-        self.call("Page.navigate", url=f"{page.as_uri()}{fragment}")
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        loader = self.call("Page.navigate", url=f"{page.as_uri()}{fragment}")["loaderId"]
+        while not any(_is_load(event, loader) for event in self.events):
             self.events.append(self._read())
 
     def value(self, expression: str) -> Any:
@@ -141,6 +142,12 @@ class Browser:
         message, self._buffer = self._buffer.split(b"\0", 1)
         answer: dict[str, Any] = json.loads(message)
         return answer
+
+
+def _is_load(event: dict[str, Any], loader: str) -> bool:
+    """Whether it tells that this page is loaded: the one before may tell so late."""
+    told = event.get("params", {})
+    return event.get("method") == "Page.lifecycleEvent" and (told["name"], told["loaderId"]) == ("load", loader)
 
 
 _KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27}
