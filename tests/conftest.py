@@ -60,7 +60,7 @@ class Netlab:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout_s: float = 60,
+        timeout_s: float = 180,
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end; stdout and stderr are text. env is added to the environment."""
         return subprocess.run(

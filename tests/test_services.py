@@ -40,7 +40,7 @@ services:
 ASK = """
 import socket, sys
 try:
-    with socket.create_connection((sys.argv[1], 80), timeout=5) as connection:
+    with socket.create_connection((sys.argv[1], 80), timeout=20) as connection:
         print(connection.recv(99).decode().removeprefix("::ffff:"))
 except OSError as error:
     print(type(error).__name__)
