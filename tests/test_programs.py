@@ -209,7 +209,7 @@ def test_daemons_end_with_the_lab(netlab: Netlab, lab_name: str, privilege: str,
     before = host.snapshot(netlab.rundir)
     done = netlab("up", lab.file, privilege, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(lab.processes()) == 2
+    labs.until(lambda: len(lab.processes()) == 2, "the end of all but the holder and the daemon")
     lab.down()
     assert host.changes(before, netlab.rundir) == ""
 
