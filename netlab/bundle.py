@@ -20,12 +20,12 @@ from netlab import codec, plan
 from netlab.errors import UsageError
 from netlab.events import DatagramPacket, Packet
 from netlab.files import write_whole
-from netlab.judge import Result
 from netlab.kubeproxy import ruleset
 from netlab.model import Mode, Topology
 from netlab.recording import Recording
 from netlab.report import html, packets, text
 from netlab.report import json as report_json
+from netlab.result import Result
 
 FORMAT = 1
 """Grows when a reader of the former one could not understand a bundle any more; new members may come without."""

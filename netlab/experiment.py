@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from netlab.judge import Outcome
+from netlab.result import Outcome
 
 PLAIN = "plain"
 """Under `expect`: the lab without any fix."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from netlab.events import ConntrackEvent, Direction, InvalidReason, Packet
-from netlab.judge import Evidence, Link, Result
 from netlab.recording import Recording
+from netlab.result import Evidence, Link, Result
 from netlab.timeline import build
 from netlab.window import Disagreement
 

@@ -9,17 +9,8 @@ from dataclasses import dataclass, replace
 from netlab.conditions.late import late_segments
 from netlab.events import ConntrackEvent, Event, InvalidReason, Packet, SocketEvent, TraceStep
 from netlab.flow import Flow, FlowEvents, Leg
-from netlab.judge import (
-    Crowd,
-    Observed,
-    Outcome,
-    Proof,
-    TrialResult,
-    counted,
-    doubts_about,
-    invalid_packets,
-    judge_flow,
-)
+from netlab.judge import Observed, counted, doubts_about, invalid_packets, judge_flow
+from netlab.result import Crowd, Outcome, Proof, TrialResult
 
 _SHOWN = 3
 """So many kinds of what is missing are told, the most frequent ones first."""

@@ -14,10 +14,10 @@ from netlab.capability import Capability
 from netlab.errors import UnsupportedError
 from netlab.experiments.catalogue import Play
 from netlab.experiments.trials import observe_run
-from netlab.judge import Result
 from netlab.netns import Namespaces
 from netlab.recorder import Source
 from netlab.recording import Recording
+from netlab.result import Result
 from netlab.state import LabDirectory
 
 

@@ -14,10 +14,10 @@ from netlab.capabilities import probe
 from netlab.experiment import Experiment
 from netlab.experiments.catalogue import plays
 from netlab.experiments.trials import observe_run
-from netlab.judge import Outcome, Result
 from netlab.model import Topology
 from netlab.recorder import Source
 from netlab.recording import Recording
+from netlab.result import Outcome, Result
 from netlab.topology import load
 
 FLAGSHIP = Path(__file__).parent.parent / "topologies" / "kube-proxy-reset.yaml"

@@ -14,8 +14,9 @@ import story
 
 from netlab.events import ACK, FIN, PSH, RST, SYN, Event, SocketEvent, SocketEventKind
 from netlab.flow import Flow, Leg
-from netlab.judge import Observed, Result, judge_trial
+from netlab.judge import Observed, judge_trial
 from netlab.recording import Recording, Tap
+from netlab.result import Result
 
 TOPOLOGY = """\
 name: kube-proxy-reset

@@ -29,7 +29,8 @@ from netlab.events import (
     Witness,
 )
 from netlab.flow import CANARY_PORT, Flow, FlowEvents, Leg
-from netlab.judge import Observed, Proof
+from netlab.judge import Observed
+from netlab.result import Proof
 
 CLAIM = "A burst past the client's small window makes NAT skip packets, and the connection is reset."
 START_NS = 1_700_000_000_000_000_000

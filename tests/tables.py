@@ -7,8 +7,9 @@ from dataclasses import replace
 import story
 
 from netlab.capability import Capability
-from netlab.judge import Outcome, TrialResult, judge_trial
+from netlab.judge import judge_trial
 from netlab.matrix import Cell, Column, Matrix, Row
+from netlab.result import Outcome, TrialResult
 
 NO_NETEM = "needs netem: Specified qdisc kind is unknown."
 LOST = "3 events lost by the packets on client/eth0"

@@ -24,9 +24,9 @@ from netlab.bundle import Facts
 from netlab.errors import UsageError
 from netlab.events import Packet
 from netlab.files import check_place, write_whole
-from netlab.judge import Result
 from netlab.recording import Recording
 from netlab.report import text
+from netlab.result import Result
 from netlab.topology import load
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from crossings import CLIENT, Crossings
 from netlab.conditions import Moment, conditions
 from netlab.events import ACK, PSH, Packet
 from netlab.flow import FlowEvents
-from netlab.judge import Link, Proof
+from netlab.result import Link, Proof
 
 
 def look(name: str, crossings: Crossings, since_us: int, arguments: Mapping[str, Any]) -> Proof:

@@ -23,7 +23,7 @@ from netlab.errors import NetlabError
 from netlab.experiment import Action, Expectation, Experiment, Step
 from netlab.experiments import catalogue
 from netlab.experiments.connection import End
-from netlab.judge import Outcome
+from netlab.result import Outcome
 
 ROOT = Path(__file__).parent.parent
 TOPOLOGIES = ROOT / "topologies"

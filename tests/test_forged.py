@@ -9,7 +9,7 @@ from flagship import FLAGSHIP, document, over_ipv6, play_document
 from private_lab import PrivateLab
 
 from netlab.ethtool import computes_checksums, set_computes_checksums
-from netlab.judge import TrialResult
+from netlab.result import TrialResult
 
 pytestmark = pytest.mark.kernel
 

@@ -10,8 +10,8 @@ from crossings import Crossings
 
 from netlab.events import ACK, PSH, InvalidReason
 from netlab.held import hold
-from netlab.judge import Evidence, Link, Outcome, Result, TrialResult
 from netlab.recording import Recording
+from netlab.result import Evidence, Link, Outcome, Result, TrialResult
 
 WRONG = "SEQ is over upper bound 4242 (over the window of the receiver)"
 

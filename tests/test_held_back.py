@@ -9,7 +9,7 @@ from flagship import FLAGSHIP, document, play_document
 from private_lab import PrivateLab
 
 from netlab.experiments.trials import observe_run
-from netlab.judge import Outcome
+from netlab.result import Outcome
 from netlab.topology import load
 
 pytestmark = pytest.mark.kernel

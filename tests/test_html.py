@@ -19,11 +19,11 @@ from chromium import Browser
 from conftest import Netlab
 from pages import Document
 
-from netlab.judge import Result
 from netlab.recording import Recording
 from netlab.report import graph, html
 from netlab.report.graph import BOX_WIDTH, Box, route
 from netlab.report.markup import tag, wrap_text
+from netlab.result import Result
 from netlab.topology import read
 
 LOST = (("the packets on client/eth0", 3), ("conntrack's reasons on client-node", 0))

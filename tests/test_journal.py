@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from netlab.errors import UsageError
-from netlab.judge import Outcome
 from netlab.matrix import Cell
 from netlab.matrix.journal import Journal
+from netlab.result import Outcome
 
 INPUTS = {"number of trials": "1"}
 CELLS = [Cell("a", "plain", Outcome.RESET, failed="x"), Cell("a", "notrack", skipped="y"), Cell("b", "plain")]

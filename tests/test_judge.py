@@ -25,7 +25,8 @@ from netlab.events import (
     Tuple,
 )
 from netlab.flow import FlowEvents, Leg
-from netlab.judge import Conclusion, Evidence, Link, Outcome, Proof, Result, TrialResult, judge_trial, wilson_interval
+from netlab.judge import judge_trial
+from netlab.result import Conclusion, Evidence, Link, Outcome, Proof, Result, TrialResult, wilson_interval
 from netlab.window import Reach, reach
 
 

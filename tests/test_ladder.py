@@ -26,10 +26,10 @@ from netlab.events import (
     TraceStep,
 )
 from netlab.flow import Leg
-from netlab.judge import Evidence, Link
 from netlab.recording import Stimulus
 from netlab.report import ladder, ladder_svg, sequence
 from netlab.report.sequence import Arrow, Fold, Ladder
+from netlab.result import Evidence, Link
 from netlab.timeline import Journey
 
 

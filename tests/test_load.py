@@ -31,12 +31,12 @@ from netlab.experiments.crowd import Crowd, Demand
 from netlab.experiments.scene import Scene, scene
 from netlab.flow import CANARY_PORT, Leg
 from netlab.held import hold
-from netlab.judge import Outcome, Proof, Result, TrialResult
 from netlab.judge_crowd import Member, by_connection, client_port, judge_crowd
 from netlab.recorder import Source
 from netlab.recording import Recording
 from netlab.report import html, text
 from netlab.report import json as report_json
+from netlab.result import Outcome, Proof, Result, TrialResult
 from netlab.timeline import Fate, build
 
 LOAD, SLOW_READERS = "load", "load-slow-readers"

@@ -16,10 +16,10 @@ from private_lab import PrivateLab
 from netlab import explain, held
 from netlab.events import ConntrackEvent, TraceStep
 from netlab.experiments.catalogue import plays
-from netlab.judge import Result, TrialResult
 from netlab.kernel import write_sysctl
 from netlab.recorder import Source
 from netlab.recording import Recording
+from netlab.result import Result, TrialResult
 from netlab.timeline import build
 
 pytestmark = pytest.mark.kernel

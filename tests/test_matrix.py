@@ -17,10 +17,10 @@ from pages import Document
 from netlab.capability import Capability
 from netlab.errors import UsageError
 from netlab.experiments.catalogue import Play, plays
-from netlab.judge import Outcome
 from netlab.matrix import Cell, Column, Standing, grid
 from netlab.report import matrix as text
 from netlab.report import matrix_html, matrix_json
+from netlab.result import Outcome
 
 # --- text ------------------------------------------------------------------------------------------------------------
 

@@ -26,9 +26,9 @@ from netlab.events import (
     Tuple,
 )
 from netlab.flow import CANARY_PORT
-from netlab.judge import Evidence, Link, Outcome, TrialResult
 from netlab.recording import Recording, from_json, to_json
 from netlab.report import html, ladder, sequence
+from netlab.result import Evidence, Link, Outcome, TrialResult
 from netlab.timeline import Timeline
 from netlab.wire import IPPROTO_TCP
 

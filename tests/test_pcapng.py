@@ -15,9 +15,10 @@ from test_events import ipv4, tcp
 from netlab import pcapng
 from netlab.events import ACK, PSH, Direction, Event, InvalidReason, Packet, Segment
 from netlab.flow import Leg
-from netlab.judge import Result, judge_trial
+from netlab.judge import judge_trial
 from netlab.recording import Recording, Tap
 from netlab.report import packets
+from netlab.result import Result
 from netlab.wire import decode_frame
 
 TAPS = (Tap("client", "eth0", "pod"), Tap("server", "eth0", "pod"))

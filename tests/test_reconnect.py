@@ -14,8 +14,8 @@ from netlab.events import ACK, SYN, Direction, Event, Packet, SocketEvent
 from netlab.experiments.trials import observe_run
 from netlab.explain import Ending, explain
 from netlab.flow import CANARY_PORT
-from netlab.judge import Outcome
 from netlab.recording import Recording
+from netlab.result import Outcome
 from netlab.timeline import build
 
 pytestmark = pytest.mark.kernel

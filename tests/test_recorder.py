@@ -37,13 +37,13 @@ from netlab.events import (
     Tuple,
 )
 from netlab.flow import Leg, flows_in
-from netlab.judge import Conclusion, Outcome
 from netlab.model import Topology
 from netlab.observe import conntrack, invalid, trace
 from netlab.observe import packets as packet_observers
 from netlab.recorder import Source, record
 from netlab.recording import from_json, to_json
 from netlab.report.live import line
+from netlab.result import Conclusion, Outcome
 from netlab.topology import load
 from netlab.window import DECIDING
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import story
 
-from netlab.judge import Link, Observed, Outcome, Result, TrialResult, judge_trial
+from netlab.judge import Observed, judge_trial
 from netlab.report import json as report_json
 from netlab.report import text
+from netlab.result import Link, Outcome, Result, TrialResult
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "run-json.md"
 

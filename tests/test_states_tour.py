@@ -15,11 +15,11 @@ from private_lab import PrivateLab
 from netlab import timeline
 from netlab.capability import CAPABILITIES
 from netlab.events import CounterChange, DatagramPacket, Event
-from netlab.judge import Outcome, Result
 from netlab.recorder import Source
 from netlab.recording import Recording
 from netlab.report import sequence, text
 from netlab.report.sequence import Ladder
+from netlab.result import Outcome, Result
 
 TOUR = Path(__file__).parent.parent / "topologies" / "states-tour.yaml"
 EXPERIMENTS = ("states-tour", "related-ftp")

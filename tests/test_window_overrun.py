@@ -18,10 +18,11 @@ from netlab.errors import LabError
 from netlab.events import DatagramPacket, InvalidReason, Packet, SocketEvent, SocketEventKind
 from netlab.experiments import trials
 from netlab.flow import FlowEvents
-from netlab.judge import Conclusion, Link, Observed, Outcome, Result, StimulusProof, TrialResult, judge_trial
+from netlab.judge import Observed, StimulusProof, judge_trial
 from netlab.observe import packets
 from netlab.observe.packets import PacketObserver
 from netlab.observe.watch import Watch
+from netlab.result import Conclusion, Link, Outcome, Result, TrialResult
 from netlab.stimuli import connect, stale_window
 from netlab.window import reach
 

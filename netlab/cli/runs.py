@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from netlab.bundle import Facts
     from netlab.experiments.catalogue import Play
-    from netlab.judge import Result
     from netlab.lab import Wanted
     from netlab.matrix.grid import Task
     from netlab.netns import Namespaces
     from netlab.recording import Recording
+    from netlab.result import Result
 
 
 LadderOption = Annotated[

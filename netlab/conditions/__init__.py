@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from netlab.events import Event
 from netlab.flow import FlowEvents
-from netlab.judge import Proof
+from netlab.result import Proof
 from netlab.topology.shapes import Fields
 
 if TYPE_CHECKING:

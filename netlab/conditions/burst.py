@@ -13,7 +13,7 @@ from typing import Any
 from netlab.conditions import Moment
 from netlab.events import Direction, SocketEventKind
 from netlab.flow import Leg
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Fields
 from netlab.window import reach
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from netlab.conditions import Moment
 from netlab.experiments.words import NETNS
-from netlab.judge import Proof
+from netlab.result import Proof
 from netlab.topology.shapes import Fields, Integer, Key, Text
 
 LIVE = True

@@ -9,7 +9,7 @@ from netlab.conditions import Moment, missing
 from netlab.events import DatagramPacket
 from netlab.experiments.words import COUNT, NETNS, PORT
 from netlab.flow import about_canary
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Choice, Fields, Key
 from netlab.wire import ICMP_NAMES, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, icmp_name
 

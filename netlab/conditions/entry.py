@@ -10,7 +10,7 @@ from netlab.entries import turns
 from netlab.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
 from netlab.experiments.words import NETNS
 from netlab.flow import Flow
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Choice, Fields, Key
 from netlab.wire import IPPROTO_TCP
 

@@ -8,7 +8,7 @@ from typing import Any
 from netlab.conditions import Moment
 from netlab.events import ConntrackEvent, EntryChange
 from netlab.experiments.words import NETNS
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Fields, Key
 
 DOC = "conntrack in a namespace made an entry that it expected because of the connection: its first packet is RELATED"

@@ -11,7 +11,7 @@ from typing import Any
 
 from netlab.conditions import NO_CONNECTION, Moment
 from netlab.experiments.words import END, NETNS
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Fields, Key
 
 DOC = "a rule of the observers' own in a namespace found a segment of the connection INVALID (`ct state invalid`)"

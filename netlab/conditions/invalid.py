@@ -13,7 +13,7 @@ from typing import Any
 from netlab.conditions import NO_CONNECTION, Moment
 from netlab.experiments.words import NETNS
 from netlab.flow import Leg
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology import words
 from netlab.topology.shapes import Fields, Key, Text
 

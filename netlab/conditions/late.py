@@ -11,7 +11,7 @@ from netlab.conditions import NO_CONNECTION, Moment, missing
 from netlab.events import Direction, Packet
 from netlab.experiments.words import COUNT, NETNS
 from netlab.flow import FlowEvents, Leg
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Fields, Key, Seconds
 
 DOC = (

@@ -13,7 +13,7 @@ from netlab.conditions import NO_CONNECTION, Moment
 from netlab.events import ConntrackEvent, Direction, Packet
 from netlab.experiments.words import NETNS
 from netlab.flow import FlowEvents, Leg
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Fields, Key
 from netlab.window import Checked, Failure, Rules, follow
 

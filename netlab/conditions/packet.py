@@ -9,7 +9,7 @@ from netlab.conditions import NO_CONNECTION, Moment, missing
 from netlab.events import Direction, Packet, seq_diff
 from netlab.experiments.words import COUNT, FLAGS, NETNS, OFFSET, flag_bits
 from netlab.flow import Flow, Leg
-from netlab.judge import Evidence, Link, Proof
+from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Boolean, Choice, Fields, Key
 
 DOC = "a segment of the connection reached a namespace, or left it"

@@ -8,7 +8,7 @@ from typing import Any
 from netlab.conditions import Moment
 from netlab.experiment import FIRST
 from netlab.experiments.words import BYTES, CONNECTION, END
-from netlab.judge import Proof
+from netlab.result import Proof
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Fields, Key
 

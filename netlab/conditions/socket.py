@@ -8,8 +8,8 @@ from typing import Any
 from netlab.conditions import Moment
 from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, COUNT, END
-from netlab.judge import Proof
 from netlab.observe.sockets import tcp_info
+from netlab.result import Proof
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Boolean, Fields, Key
 

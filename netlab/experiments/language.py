@@ -16,7 +16,7 @@ from netlab.capability import CAPABILITIES
 from netlab.conditions import conditions
 from netlab.experiment import OTHERWISE, PAYLOAD_BYTES, TIMEOUT_S, TRIALS, WITHIN_S
 from netlab.experiments.words import BYTES, NETNS
-from netlab.judge import Outcome
+from netlab.result import Outcome
 from netlab.stimuli import stimuli
 from netlab.topology import words
 from netlab.topology.document import UNTAGGED, Item, Reader, join, kind_of, suggest

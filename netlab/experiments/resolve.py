@@ -25,8 +25,8 @@ from netlab.experiment import (
 )
 from netlab.experiments.language import CONDITION, EXPERIMENT, STEP
 from netlab.experiments.words import HOST, LINK, NETNS
-from netlab.judge import Outcome
 from netlab.model import Topology
+from netlab.result import Outcome
 from netlab.topology.document import Item, Reader, suggest
 from netlab.topology.shapes import Fields, Shape
 

@@ -19,7 +19,7 @@ from netlab.experiments.crowd import Told
 from netlab.experiments.scene import Scene, scene
 from netlab.experiments.stage import Stage
 from netlab.flow import CANARY_PORT, Flow, FlowEvents
-from netlab.judge import Evidence, Observed, Proof, Result, TrialResult, judge_trial
+from netlab.judge import Observed, judge_trial
 from netlab.judge_crowd import Member, by_connection, client_port, judge_crowd
 from netlab.kubeproxy.notrack import untracks
 from netlab.model import Address, Topology
@@ -29,6 +29,7 @@ from netlab.observe.packets import Outline
 from netlab.observe.watch import Watch
 from netlab.recorder import Recorder, Source
 from netlab.recording import Recording
+from netlab.result import Evidence, Proof, Result, TrialResult
 from netlab.stimuli import NotApplied, stimuli
 
 _CANARY_TIMEOUT_S = 0.5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from netlab.capability import Capability
-from netlab.judge import Outcome, TrialResult
+from netlab.result import Outcome, TrialResult
 
 
 class Standing(StrEnum):

@@ -20,11 +20,11 @@ from netlab import codec, lab, playing
 from netlab.capabilities import probe
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
 from netlab.experiments.catalogue import Play, Settings
-from netlab.judge import Outcome
 from netlab.matrix import Cell, Column, Matrix
 from netlab.matrix.grid import Grid, Task, fingerprint, grid
 from netlab.matrix.journal import Journal
 from netlab.matrix.pool import Pool
+from netlab.result import Outcome
 from netlab.state import LabDirectory, run_directory
 from netlab.topology.words import LAB_NAME_MAX
 

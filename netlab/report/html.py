@@ -27,7 +27,6 @@ from netlab.events import (
     seq_diff,
 )
 from netlab.explain import Explanation, Step, explain
-from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.kubeproxy import ruleset
 from netlab.model import Topology
 from netlab.passages import Passage
@@ -37,6 +36,7 @@ from netlab.report.datagrams import describe, endpoint, ends
 from netlab.report.markup import Markup, join, tag
 from netlab.report.page import bullets, code, document, facts, figure, section, table
 from netlab.report.sequence import Arrow, Ladder, build, moment, seen
+from netlab.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.timeline import Crossing, Journey, Timeline
 from netlab.window import SINCE_6_1, CtOutcome, rules
 

@@ -17,8 +17,8 @@ from netlab.events import (
     TraceStep,
     flag_names,
 )
-from netlab.judge import Crowd, Evidence, Outcome, Result, TrialResult
 from netlab.report.datagrams import describe
+from netlab.result import Crowd, Evidence, Outcome, Result, TrialResult
 
 FORMAT = 1
 """Grows when a member goes or changes its meaning; new members may come without."""

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from netlab import pcapng
 from netlab.events import REASON_ACCURACY_NS, Direction, InvalidReason, Packet
-from netlab.judge import Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
 from netlab.recording import Recording
 from netlab.report import text
+from netlab.result import Evidence, Link, Outcome, Result, TrialResult
 
 
 def render(result: Result, recording: Recording, *, drawn_only: bool = False) -> bytes:

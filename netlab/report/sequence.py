@@ -39,10 +39,11 @@ from netlab.events import (
     flag_names,
 )
 from netlab.flow import Flow
-from netlab.judge import THROWN_AWAY, Evidence, TrialResult
+from netlab.judge import THROWN_AWAY
 from netlab.passages import Passage
 from netlab.report import datagrams
 from netlab.report.datagrams import endpoint
+from netlab.result import Evidence, TrialResult
 from netlab.timeline import Crossing, Fate, Journey, Rewrite, Timeline, ends
 from netlab.window import BAD_CHECKSUM
 from netlab.wire import IPPROTO_TCP

@@ -13,8 +13,8 @@ from itertools import zip_longest
 from textwrap import wrap
 
 from netlab.events import ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
-from netlab.judge import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
+from netlab.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 
 _MARGIN = "  "
 
