@@ -24,6 +24,7 @@ from netlab.capabilities.scratch import TIMEOUT_S, attempt
 from netlab.capability import CAPABILITIES, Capability
 from netlab.errors import LabError, NetlabError
 from netlab.holder import become_rootless
+from netlab.netns import search_path
 from netlab.observe.netlink import NETLINK_NETFILTER
 from netlab.state import LabDirectory, labs, run_directory
 from netlab.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
@@ -125,7 +126,7 @@ def user() -> Check:
 
 def program(name: str) -> Check:
     """Whether a program that labs do not need, but people do, is there."""
-    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    path = shutil.which(name, path=search_path(os.environ.get("PATH")))
     if path is None:
         return Check(f"program {name}", None, "not installed; netlab does without")
     return Check(f"program {name}", True, f"{path}; netlab does without")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from netlab.errors import LabError, UnsupportedError
 from netlab.kubeproxy import Family
 from netlab.kubeproxy.iptables_save import PROGRAMS, without_counters
+from netlab.netns import search_path
 
 
 def restore(family: Family, text: str) -> None:
@@ -31,8 +32,7 @@ def _run(argv: Sequence[str], text: str = "") -> str:
     import shutil
     import subprocess
 
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # an ordinary user's PATH on Debian lacks them
-    program = shutil.which(argv[0], path=path)
+    program = shutil.which(argv[0], path=search_path(os.environ.get("PATH")))
     if program is None:
         hint = "sudo apt-get install iptables, or load_with: libnftables under kube_proxy"
         raise UnsupportedError(f"there is no program {argv[0]}", hint)

@@ -352,13 +352,22 @@ class Namespaces:
                 change_users_in_name_only()
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
             signal.signal(number, signal.SIG_DFL)
-        os.execvpe(argv[0], list(argv), dict(env))
+        os.execvpe(argv[0], list(argv), {**env, "PATH": search_path(env.get("PATH"))})
 
     def close(self) -> None:
         """Close every descriptor; the namespaces stay."""
         for fd in (*self._fds.values(), self._home, self._mnt, self._pid, self._proc):
             os.close(fd)
         self._fds.clear()
+
+
+def search_path(path: str | None) -> str:
+    """PATH with the directories of root's programs, which an ordinary user's on Debian lacks; None: there is none.
+
+    Who enters a lab is its root: `nft`, `iptables-save` and `sysctl` are there.
+    """
+    found = os.defpath if path is None else path
+    return ":".join([found, *(place for place in ("/usr/sbin", "/sbin") if place not in found.split(":"))])
 
 
 def _terminal_group() -> int | None:

@@ -102,6 +102,18 @@ def test_directory_and_environment_are_kept(lab: labs.Lab, tmp_path: Path) -> No
     assert done.stdout == f"{here}\nkept  as it is\n{umask:04o}\n"
 
 
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [
+        ("/usr/local/bin:/usr/bin:/bin", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
+        ("/usr/sbin:/usr/bin:/sbin:/bin", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ],
+)
+def test_who_enters_a_lab_has_roots_programs(lab: labs.Lab, path: str, inside: str) -> None:
+    done = lab.netlab("exec", "client", "--", "sh", "-c", "echo $PATH", env={"PATH": path})
+    assert (done.stdout, done.stderr) == (f"{inside}\n", "")
+
+
 def test_nothing_of_netlab_is_left_open(lab: labs.Lab) -> None:
     assert lab.exec("client", "sh", "-c", "ls /proc/self/fd | wc -l").strip() == "4"  # 0, 1, 2, and ls's own
     signals = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
