@@ -250,7 +250,8 @@ class KubeProxy(NamedTuple):
 
     cluster_cidrs are the pods' own networks: traffic to a cluster IP from elsewhere is masqueraded. drop_invalid puts
     the `ct state invalid drop` rule first into KUBE-FORWARD, as kube-proxy does since v1.15, or into filter-forward of
-    the nftables mode, where kube-proxy has none.
+    the nftables mode, where kube-proxy has none. service_cidrs are the ranges that cluster IPs are given from: the
+    nftables mode drops what is sent to those of them that no Service has.
     """
 
     nodes: tuple[str, ...] = ()
@@ -258,6 +259,7 @@ class KubeProxy(NamedTuple):
     drop_invalid: DropInvalid = DropInvalid.NEVER
     mode: Mode = Mode.IPTABLES
     load_with: Loader = Loader.LIBNFTABLES
+    service_cidrs: tuple[Network, ...] = ()
 
 
 class UserFix(NamedTuple):

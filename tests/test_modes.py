@@ -143,7 +143,8 @@ ALIKE = [*CLUSTER_IPS, *OTHER_WAYS, *POLICIES, *NO_ENDPOINTS]
 
 # --nodeport-addresses is "primary" in the nftables mode and everything in the other, and only the nftables mode refuses
 # what is sent to a cluster IP's other ports, and what a node itself sends to load balancers' addresses of Services
-# without endpoints; else both are sent on to addresses that nobody has.
+# without endpoints, and drops what is sent to cluster IPs of no Service; else all of it is sent on to addresses that
+# nobody has.
 ONLY_IPTABLES = [
     Row("stranger", "TCP", "10.0.1.1", 30080, ("a1 10.0.1.1", "b1 10.255.1.2")),
     Row("node-a", "TCP", "127.0.0.1", 30080, ("a1 10.0.1.1", "b1 10.255.1.2")),
@@ -153,6 +154,7 @@ ONLY_NFTABLES = [
     Row("node-a", "TCP", "127.0.0.1", 30080, REFUSED),
     Row("client", "TCP", "10.96.0.1", 81, REFUSED),
     Row("node-a", "TCP", "10.96.0.1", 81, REFUSED),
+    Row("client", "TCP", "10.96.9.9", 80, SILENCE),
     Row("node-a", "TCP", "192.0.2.17", 80, REFUSED),
 ]
 ROWS = {"iptables": [*ALIKE, *ONLY_IPTABLES], "nftables": [*ALIKE, *ONLY_NFTABLES]}

@@ -29,7 +29,7 @@ from netlab.model import (
     Topology,
     TrafficPolicy,
 )
-from netlab.topology import read
+from netlab.topology import load, read
 
 HERE = Path(__file__).parent
 WEB = Service(
@@ -81,6 +81,45 @@ def test_one_of_each_kind(node: str) -> None:
     made = ruleset(read(str(HERE / "services.yaml"))[1], node)
     assert made is not None
     assert made.nft() == (HERE / "rules" / f"services.{node}.nft").read_text()
+
+
+UNUSED = """
+namespaces:
+  node: {role: node}
+  pod: {}
+  away: {LOOPBACK}
+bridges:
+  - {name: cni0, netns: node, subnet: [10.0.0.0/24, "fd00::/64"], ports: [pod]}
+links:
+  - {ends: [node, away], subnet: LINK}
+services:
+  web: {cluster_ip: [CLUSTER_IP], port: 80, endpoints: [pod]}
+kube_proxy: {mode: nftables}
+addressing: {services: 10.3.0.0/16, services6: "fd00:3::/112"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "dropped"),
+    [
+        ({}, ["ip daddr { 10.3.0.0/16 }"]),
+        ({"CLUSTER_IP": '10.3.0.1, "fd00:3::1"'}, ["ip daddr { 10.3.0.0/16 }", "ip6 daddr { fd00:3::/112 }"]),
+        ({"CLUSTER_IP": "10.4.0.1"}, []),
+        ({"LINK": "10.3.9.0/30"}, []),
+        ({"LOOPBACK": "loopback: 10.3.9.1"}, []),
+    ],
+)
+def test_cluster_ips_of_no_service_are_dropped_where_nobody_else_is(
+    changed: dict[str, str], dropped: list[str]
+) -> None:
+    text = UNUSED
+    for name, value in {"CLUSTER_IP": "10.3.0.1", "LINK": "10.255.0.0/30", "LOOPBACK": "", **changed}.items():
+        text = text.replace(name, value)
+    made = ruleset(load(text, "lab.yaml"), "node")
+    assert made is not None
+    comment = 'comment "Drop traffic to unallocated ClusterIPs"'
+    found = [line.strip() for line in made.nft().splitlines() if line.endswith(comment)]
+    assert found == [f"{match} drop {comment}" for match in dropped]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ proxier.go of Kubernetes' release-1.33; before pull request 133969, which came w
 priority -110, and short-circuited traffic was dropped). Later releases match less in a service's first rule (pull
 request 131492), and mark without a chain for it (pull request 135800).
 
-Three things are the labs' own. kube-proxy has no rule against INVALID packets in this mode; where the topology asks for
-it, it is the first of filter-forward, so that the fixes can be compared in both modes. Where the pods have several
-networks of a family, all of them are the cluster's, while kube-proxy knows one. And cluster-ips-check ends without
-kube-proxy's rule that drops what is sent to cluster IPs that no Service has: it takes the range from the cluster's
-ServiceCIDR objects, and a lab's cluster IPs may be anywhere.
+Two things are the labs' own. kube-proxy has no rule against INVALID packets in this mode; where the topology asks for
+it, it is the first of filter-forward, so that the fixes can be compared in both modes. And where the pods have several
+networks of a family, all of them are the cluster's, while kube-proxy knows one. What the cluster's ServiceCIDR objects
+are to kube-proxy, the pools are here that the topology gives cluster IPs from.
 
 Unlike in the iptables mode, node ports are open at the node's primary address only (`--nodeport-addresses` is "primary"
 here), a cluster IP's other ports are refused, and so is what the node itself sends to the load-balancer IPs of a
@@ -58,16 +57,19 @@ def tables(topology: Topology, node: str) -> tuple[Table, ...]:
         seen = tuple(portals(topology, node, version))
         if seen:
             cluster = cluster_networks(topology.kube_proxy, version)
-            layout = _Layout(family, cluster, primary.get((node, version)))
+            services = tuple(cidr for cidr in topology.kube_proxy.service_cidrs if cidr.version == version)
+            layout = _Layout(family, cluster, services, primary.get((node, version)))
             made.append(layout.table(seen, topology.drops_invalid(node)))
     return tuple(made)
 
 
 class _Layout(NamedTuple):
-    """One family on one node. cluster are the pods' networks, node_ip is the node's primary address."""
+    """One family on one node. cluster are the pods' networks, services those of the cluster IPs, node_ip is the node's
+    primary address."""
 
     family: Family
     cluster: tuple[Network, ...]
+    services: tuple[Network, ...]
     node_ip: Address | None
 
     def table(self, seen: tuple[Portal, ...], drop_invalid: bool) -> Table:
@@ -144,7 +146,9 @@ class _Layout(NamedTuple):
                 Rule("masquerade fully-random"),
             ),
         )
-        yield Chain("cluster-ips-check", (refused,))
+        unused = f"{ip} daddr {{ {', '.join(map(str, self.services))} }} drop"
+        dropped = Rule(unused, "Drop traffic to unallocated ClusterIPs")
+        yield Chain("cluster-ips-check", (refused, dropped) if self.services else (refused,))
         yield Chain("mark-for-masquerade", (Rule(f"mark set mark or {_BIT}"),))
         yield Chain(
             "reject-chain",

@@ -51,8 +51,9 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     lab = _Lab(reader, root)
     wiring = lab.wire()
     namespaces = lab.namespaces(wiring)
-    services = Services(lab, wiring, namespaces).all()
-    kube_proxy = kube_proxy_of(lab, wiring)
+    declared = Services(lab, wiring, namespaces)
+    services = declared.all()
+    kube_proxy = kube_proxy_of(lab, wiring, declared.ranges())
     if root.get("routing", "auto") == "auto":
         namespaces = _with_routes(namespaces, routing.derive(namespaces, wiring.segments))
         nodes = [netns for netns in namespaces if netns.name in kube_proxy.nodes]

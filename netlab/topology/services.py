@@ -80,6 +80,13 @@ class Services:
         self.cluster_ips = {ip: service.name for service in made for ip in service.cluster_ips}
         return [self._with_other_ways(service, item) for service, item in zip(made, self.items.values(), strict=True)]
 
+    def ranges(self) -> tuple[Network, ...]:
+        """The ranges that cluster IPs are given from, which are then known: without those that others live in too."""
+        pools = (self.sections.pools["services"], self.sections.pools["services6"])
+        used = [pool for pool in pools if any(ip in pool for ip in self.cluster_ips)]
+        own = [ip for ips in self.addresses.values() for ip in ips]
+        return tuple(p for p in used if not any(ip in p for ip in own) and not any(p.overlaps(s) for s in self.subnets))
+
     def _service(self, name: str, item: Item) -> Service:
         if name in self.sections.items:
             hint = "names of both resolve inside the lab; call one of them differently"
@@ -238,7 +245,7 @@ class Services:
             self.sockets.setdefault(key, service.name)
 
 
-def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
+def kube_proxy_of(sections: Sections, wiring: Wiring, service_cidrs: tuple[Network, ...]) -> KubeProxy:
     """Where rules go and which networks are the pods', with the defaults that follow from the rest."""
     fields: dict[str, Item] = sections.root.get("kube_proxy", {})
     busy = bool(sections.service_items) or _masquerades_pods(sections)
@@ -285,7 +292,7 @@ def kube_proxy_of(sections: Sections, wiring: Wiring) -> KubeProxy:
     if mode is Mode.NFTABLES and load_with is Loader.IPTABLES_RESTORE:
         hint = "leave out load_with: libnftables does it"
         sections.reader.at(fields["load_with"], "iptables-restore can't load the rules of the nftables mode", hint)
-    return KubeProxy(tuple(nodes), tuple(cidrs) if busy else (), drop_invalid, mode, load_with)
+    return KubeProxy(tuple(nodes), tuple(cidrs) if busy else (), drop_invalid, mode, load_with, service_cidrs)
 
 
 def _masquerades_pods(sections: Sections) -> bool:
