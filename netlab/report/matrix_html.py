@@ -17,7 +17,7 @@ from netlab.result import Outcome, TrialResult
 
 _MEANING = {
     0: "Every cell that can be played here was seen to be as expected.",
-    1: "The kernel did not do what was expected in each cell: see those marked unexpected.",
+    1: "The kernel did not do what was expected in each cell: see those that are framed.",
     3: "Some cells prove nothing either way: see what they lack.",
     77: "Nothing in this table can be played here.",
 }
@@ -88,11 +88,13 @@ def _table(matrix: Matrix) -> Markup:
 
 
 def _short(matrix: Matrix, cell: Cell) -> Iterator[Markup]:
-    """A cell of the table: what was seen, its mark where it is not as expected, and its side effects."""
+    """A cell of the table: what was seen, where it is not as expected what was, and its side effects."""
     href = f"#cell-{matrix.cells.index(cell) + 1}"
     seen = ", ".join(_seen(cell))
     yield tag("a", seen, href=href, class_=f"cell {_outcome(cell)} {cell.standing}")
-    if cell.standing is not Standing.AS_EXPECTED and seen != _WORDS[cell.standing]:
+    if cell.standing is Standing.UNEXPECTED:
+        yield tag("span", f" expected: {cell.expected}")
+    elif cell.standing is not Standing.AS_EXPECTED and seen != _WORDS[cell.standing]:
         yield tag("span", f" {_WORDS[cell.standing]}")
     if cell.trials:
         yield tag("span", join([tag("span", effect) for effect in _effects(cell)], ", "), class_="effects")
