@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from netlab.events import ConntrackEvent, EntryChange, Event, Tuple
 from netlab.flow import Flow, Leg
 from netlab.model import Address
+
+_DELETED = "deletes the connection's entry"
 
 _AT_ONCE_NS = 1_000_000
 """A SYN that opens a connection anew makes its entry so soon after the end of the one before."""
@@ -24,10 +26,11 @@ class Turn(NamedTuple):
     adopts_answer: bool = False
 
 
-def turns(flow: Flow, events: Iterable[Event]) -> Iterator[Turn]:
+def turns(flow: Flow, events: Iterable[Event], run_out: Container[ConntrackEvent] = ()) -> Iterator[Turn]:
     """Where the flow's entry is lost, made for a packet in mid-stream, or told other window scales; in the order given.
 
-    A SYN that opens the connection anew is no turn, nor is the end of the entry that it found.
+    A SYN that opens the connection anew is no turn, nor is the end of the entry that it found. run_out are the ends of
+    entries that had run out when a packet looked for them.
     """
     legs = flow.legs()
     found = [
@@ -43,7 +46,8 @@ def turns(flow: Flow, events: Iterable[Event]) -> Iterator[Turn]:
             case EntryChange.DESTROY if own:
                 after = next((other for other, _ in found[index + 1 :] if other.netns == event.netns), None)
                 if not (after and _begins(after) and after.time_ns - event.time_ns < _AT_ONCE_NS):
-                    yield Turn(event, f"{node} deletes the connection's entry, and its translation with it")
+                    lost = "finds that the connection's entry has run out" if event in run_out else _DELETED
+                    yield Turn(event, f"{node} {lost}, and its translation with it")
             case EntryChange.NEW if not own:
                 text = (
                     f"{node} makes an entry for a packet of {flow.server}'s, as if it began a connection: without NAT"

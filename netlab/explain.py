@@ -30,7 +30,7 @@ from netlab.events import (
 from netlab.flow import Flow
 from netlab.lives import Life, lives
 from netlab.model import Address
-from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline
+from netlab.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline, window_probes
 from netlab.window import ANEW, BAD_CHECKSUM, CheckName, CtOutcome, Failure
 
 
@@ -197,6 +197,7 @@ class _Story:
         found = lives(flow, timeline.of(flow))
         self.life = next((life for life in found if _reset_of(timeline, life) is not None), found[-1])
         self.journeys = self.life.journeys
+        self.probes = window_probes(self.journeys)
         self._initial: dict[bool, list[int]] = {}
         for journey in timeline.of(flow):
             if journey.segment.flags & SYN:
@@ -213,6 +214,7 @@ class _Story:
         flags = ",".join(flag_names(segment.flags))
         size = "1 byte" if segment.payload_bytes == 1 else f"{segment.payload_bytes:,} bytes"
         parts = [f"{flags} {size}" if segment.payload_bytes else flags]
+        parts += ["a probe of the closed window"] if journey.number in self.probes else []
         parts.append(f"seq {self._seq(segment.seq, journey.to_server)}")
         if segment.flags & ACK:
             parts.append(f"ack {self._seq(segment.ack, not journey.to_server)}")
@@ -285,7 +287,7 @@ class _Story:
 
     def _turns(self, until_ns: int | None) -> list[Step]:
         """What became of the connection's conntrack entries up to then; the answered packet's own is told with it."""
-        found = turns(self.flow, self.timeline.events)
+        found = turns(self.flow, self.timeline.events, self.timeline.noticed)
         steps = [Step(turn.text, None, self.timeline.moment(turn.event)) for turn in found if not turn.adopts_answer]
         own = [step for step in steps if self.life.has(step.time_ns or 0)]
         return [step for step in own if until_ns is None or (step.time_ns or 0) <= until_ns]

@@ -23,7 +23,9 @@ from typing import TypeVar
 from netlab import window
 from netlab.errors import NetlabError
 from netlab.events import (
+    ACK,
     REASON_ACCURACY_NS,
+    RST,
     SYN,
     TRACE_INVALID_CHAIN,
     TRACE_TABLE,
@@ -222,6 +224,26 @@ def _called_invalid(trace: Iterable[TraceStep], netns: str) -> bool:
 def ends(packet: Segment | Tuple) -> Ends:
     """The addresses and ports in a packet's header, or in one direction of a conntrack entry."""
     return (packet.src, packet.sport, packet.dst, packet.dport)
+
+
+def window_probes(journeys: Iterable[Journey]) -> frozenset[int]:
+    """The numbers of the packets of one flow by which an end asks whether the other's closed window is open again.
+
+    They carry nothing, and have the last number that was sent (tcp_xmit_probe_skb(), net/ipv4/tcp_output.c).
+    """
+    found: set[int] = set()
+    sent: dict[bool, int] = {}
+    closed = {True: False, False: False}
+    for journey in journeys:
+        segment, way = journey.segment, journey.to_server
+        bare = segment.flags == ACK and not segment.payload_bytes
+        if bare and closed[not way] and way in sent and seq_diff(segment.seq, sent[way]) == -1:
+            found.add(journey.number)
+        if not segment.flags & RST:
+            closed[way] = segment.window == 0
+            if segment.flags & SYN or way not in sent or seq_diff(segment.end, sent[way]) > 0:
+                sent[way] = segment.end
+    return frozenset(found)
 
 
 # --- building --------------------------------------------------------------------------------------------------------

@@ -369,6 +369,14 @@ def test_what_was_not_translated_ends_on_its_way_to_the_vip() -> None:
     )
 
 
+def test_a_probe_of_a_closed_window_is_no_other_ack() -> None:
+    probe = pictures.to_client(45, ACK, 7304, 1005)
+    again = [*pictures.to_server(700, ACK, 1005, 7573, window=0), *pictures.to_client(710, ACK, 7572, 1005)]
+    told = [each for each in drawn([*pictures.accepted(), *probe, *again]).arrows() if each.kind[0] == "window probe"]
+    assert [each.words[1] for each in told] == ["seq 2304"]
+    assert [each.notes for each in told] == [("server asks whether client's window is open again",)]
+
+
 def test_a_rst_answers_what_has_come_by_then() -> None:
     seq, ack, length = story.REPLY
     late = pictures.to_client(64, ACK, seq + length, ack, 500, invalid=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from functools import cache
 
@@ -72,7 +73,10 @@ def test_the_server_is_taken_for_one_who_begins(name: str) -> None:
     (adopted,) = (piece.event for piece in trial.evidence if piece.link.value == "adopted")
     assert isinstance(adopted, ConntrackEvent)
     assert (adopted.tuple_orig.src, adopted.tuple_orig.dst) == (trial.flow.endpoint, trial.flow.client_address)
-    assert "conntrack on client-node deletes the connection's entry, and its translation with it" in story(recording)
+    # What has run out is deleted where the kernel tidies up before a packet looks for it.
+    run_out = "finds that the connection's entry has run out|" if name == "idle-expiry" else ""
+    gone = f"conntrack on client-node ({run_out}deletes the connection's entry), and its translation with it"
+    assert re.search(gone, story(recording))
     assert "conntrack on client-node has no entry for it: picked up in mid-stream" in story(recording)
 
 

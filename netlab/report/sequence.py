@@ -44,7 +44,7 @@ from netlab.passages import Passage
 from netlab.report import datagrams
 from netlab.report.datagrams import endpoint
 from netlab.result import Evidence, TrialResult
-from netlab.timeline import Crossing, Fate, Journey, Rewrite, Timeline, ends
+from netlab.timeline import Crossing, Fate, Journey, Rewrite, Timeline, ends, window_probes
 from netlab.window import BAD_CHECKSUM
 from netlab.wire import IPPROTO_TCP
 
@@ -197,6 +197,7 @@ class _Builder:
         self._evidence = {moment(piece.event): piece for piece in trial.evidence} if trial else {}
         self._told: set[str] = set()
         self._answers = _answers(self._journeys, flow)
+        self._probes = window_probes(self._journeys)
         self._syns: dict[bool, list[Segment]] = {True: [], False: []}
         for journey in self._journeys:
             if journey.segment.flags & SYN:
@@ -245,7 +246,10 @@ class _Builder:
             end=self._at[journey.last.netns],
             came_to=self._came_to(journey.crossings),
             words=tuple(self._words(journey)),
-            kind=(_noun(journey.segment), fate.qualifier or ("again" if journey.copy_of else "")),
+            kind=(
+                "window probe" if journey.number in self._probes else _noun(journey.segment),
+                fate.qualifier or ("again" if journey.copy_of else ""),
+            ),
             marks=tuple(sorted(fate.marks, key=lambda mark: mark.column)),
             notes=tuple(dict.fromkeys((*(piece.note for piece in pieces if piece.note), *fate.notes))),
             evidence=bool(pieces),
@@ -320,6 +324,9 @@ class _Builder:
         flow, fate, last = self._flow, _Fate(), journey.last
         own = endpoint(flow.endpoint, flow.target_port)
         fate.notes += self._answer(journey)
+        if journey.number in self._probes:
+            asker, asked = (flow.client, flow.server) if journey.to_server else (flow.server, flow.client)
+            fate.notes += self._once(f"{asker} asks whether {asked}'s window is open again")
         for rewrite in journey.rewrites:
             if rewrite.netns:  # else it happened out of sight, and there is no column to put it in
                 fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
@@ -456,7 +463,7 @@ class _Builder:
 
     def _remarks(self) -> Iterator[Remark]:
         """What became of conntrack's entries; of a trial, also its steps, and what happened to the sockets."""
-        for turn in turns(self._flow, self._recording.events):
+        for turn in turns(self._flow, self._recording.events, self._timeline.noticed):
             time_ns = self._timeline.moment(turn.event)
             if turn.event.netns in self._at and (self._trial is None or time_ns <= _until_ns(self._trial)):
                 yield Remark(time_ns, turn.text)
