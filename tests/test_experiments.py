@@ -484,7 +484,9 @@ def test_what_was_to_be_observed_and_was_not_is_missing(
     done = netlab("run", own(tmp_path), "--name", lab_name, privilege, "--trials", "1", "--format", "json")
     (trial,) = json.loads(done.stdout)["trials"]
     assert (trial["outcome"], done.returncode) == ("inconclusive", 3)
-    assert trial["missing"] == ["a line of conntrack's log in client-node that matches 'over the window'"]
+    assert trial["missing"] == [
+        "a line of conntrack's log in client-node that matches 'over the window' (within 5 s of steps[6], finish)"
+    ]
 
 
 @pytest.mark.kernel
@@ -492,7 +494,7 @@ def test_a_counter_that_there_is_none_of_is_told(netlab: Netlab, lab_name: str, 
     file = with_step(tmp_path, "observe: [{counter: {in: server, name: Tcp.InSegz}}]")
     done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json")
     (trial,) = json.loads(done.stdout)["trials"]
-    assert trial["missing"] == ["the counter Tcp.InSegz in server: there is none of that name"]
+    assert trial["missing"] == ["the counter Tcp.InSegz in server: there is none of that name (within 5 s of steps[1])"]
     assert done.returncode == 3
 
 

@@ -203,7 +203,7 @@ class _Trial:
 
         Returns what kept a stimulus from being applied, empty if nothing did.
         """
-        for step in self._experiment.steps:
+        for number, step in enumerate(self._experiment.steps):
             since_ns = time.time_ns()
             try:
                 if step.stimulus is not None:
@@ -217,7 +217,9 @@ class _Trial:
             awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
             self._awaited += awaited
             if awaited and not self._wait(stage, awaited, step.within_s):
-                self._unmet = next(each.found.missing for each in awaited if each.found.missing)
+                unmet = next(each.found.missing for each in awaited if each.found.missing)
+                place = f"steps[{number}]" + (f", {step.stimulus.name}" if step.stimulus else "")
+                self._unmet = f"{unmet} (within {step.within_s:g} s of {place})"
                 return ""
         return ""
 
