@@ -93,10 +93,15 @@ def _below(directory: Path) -> Iterator[Path]:
 
 
 def _ruleset() -> list[str]:
-    """`nft list ruleset` of the host's namespace; nothing where this user may not see it."""
+    """`nft --stateless list ruleset` of the host's namespace; nothing where this user may not see it.
+
+    Without what its rules have counted and its sets have learned meanwhile.
+    """
     import nftables
 
-    code, output, _ = nftables.Nftables().cmd("list ruleset")
+    nft = nftables.Nftables()
+    nft.set_stateless_output(True)
+    code, output, _ = nft.cmd("list ruleset")
     return output.splitlines() if code == 0 else []
 
 

@@ -183,6 +183,27 @@ print(host.changes(before, Path({str(tmp_path)!r}), timeout_s=0))
 
 
 @pytest.mark.kernel
+def test_what_rules_count_is_no_change(tmp_path: Path) -> None:
+    """In a network namespace of its own, which stands for the host's."""
+    skips.skip_unless_root()
+    for program in ("ip", "nft", "unshare"):
+        skips.skip_unless_program(program)
+    script = f"""
+import socket, subprocess, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(host.__file__).parent)!r})
+import host
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["nft", "table ip t {{ chain c {{ type filter hook output priority 0; counter; }}; }}"], check=True)
+before = host.snapshot(Path({str(tmp_path)!r}))
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("127.0.0.1", 9))
+print(host.changes(before, Path({str(tmp_path)!r}), timeout_s=0))
+"""
+    done = subprocess.run(["unshare", "--net", sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
+@pytest.mark.kernel
 def test_mount_left_behind(tmp_path: Path) -> None:
     """In a mount namespace of its own, which stands for the host's."""
     skips.skip_unless_root()
