@@ -280,8 +280,13 @@ def test_nothing_is_invalid_in_the_flagship(netlab: Netlab, lab_name: str, privi
 def test_connections_are_spread_over_the_endpoints_and_each_stays_where_it_is(
     netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
 ) -> None:
+    """Of 40 connections fewer than three go to one of the endpoints once in 670 million runs."""
     text = f"{CLUSTER}  both: {{cluster_ip: 10.96.0.1, port: 80, target_port: 8080, endpoints: [near, far]}}\n"
     lab = labs.make(netlab, lab_name, tmp_path, privilege, text)
     lab.up("--fix", "notrack", "--fix", "nftables-mode")
-    assert [transfer(lab, "client", "10.96.0.1") for _ in range(12)] == ["whole"] * 12
-    assert all(counted(lab, pod, "TcpPassiveOpens") for pod in ("near", "far"))
+    for _ in range(40):
+        assert transfer(lab, "client", "10.96.0.1") == "whole"
+        served = [counted(lab, pod, "TcpPassiveOpens") for pod in ("near", "far")]
+        if min(served) >= 3:
+            break
+    assert min(served) >= 3
