@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION
+from netlab.flow import CANARY_PORT
 from netlab.stimuli import NotApplied
 from netlab.topology.shapes import Boolean, Fields, Integer, Key, Seconds
 
@@ -18,7 +19,10 @@ TIMEOUT_S = 5.0
 ARGUMENTS = Fields(
     {
         "connection": Key(CONNECTION, "its name for later steps (default first, the one under study)"),
-        "source_port": Key(Integer(1, 65535), "the client's own port (default: the kernel picks one)"),
+        "source_port": Key(
+            Integer(CANARY_PORT + 1, 65535),
+            f"the client's own port, not the observers' own {CANARY_PORT} (default: the kernel picks one)",
+        ),
         "port_of": Key(
             CONNECTION, "the connection whose client's port it takes over, which must be closed or forgotten"
         ),
