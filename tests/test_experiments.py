@@ -349,7 +349,7 @@ def test_no_connection_has_the_port_of_the_observers_own_packets(tmp_path: Path)
     file = with_step(tmp_path, "connect: {connection: other, source_port: 1}")
     with pytest.raises(NetlabError) as caught:
         catalogue.plays(file.read_text(), str(file))
-    assert str(caught.value) == f"{file}:7:48: steps[1].connect.source_port: 1 is not between 2 and 65535"
+    assert str(caught.value) == f"{file}:7:47: steps[1].connect.source_port: 1 is not between 2 and 65535"
 
 
 def test_a_load_is_alone(tmp_path: Path) -> None:
