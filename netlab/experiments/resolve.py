@@ -39,6 +39,7 @@ def experiment(reader: Reader, item: Item, topology: Topology, default_name: str
     if "steps" in item and not item["steps"].broken:
         _check_connections(reader, item["steps"])
         _check_load(reader, item["steps"])
+        _check_payload(reader, item["steps"], item.get("payload_bytes", PAYLOAD_BYTES))
     _check_unless(reader, item, topology)
     if not all(key in item for key in EXPERIMENT.required) or item.broken:
         return None
@@ -146,6 +147,25 @@ def _check_load(reader: Reader, steps: Item) -> None:
     who = [step["verb"] for step in steps.value if "verb" in step and step["verb"].value[0] in ("connect", "load")]
     if len(who) > 1 and any(verb.value[0] == "load" for verb in who):
         reader.at(who[1], "a load is alone: nobody else may connect", "give each a document of its own")
+
+
+def _check_payload(reader: Reader, steps: Item, payload_bytes: int) -> None:
+    """See that no end is to send, and the client to get, more than the payload has."""
+    sent: dict[tuple[str, str], int] = {}
+    for name, verb, _ in (each for step in steps.value for each in _verbs(step)):
+        arguments = verb.value[1]
+        if name == "send":
+            end = arguments.get("from")
+            which = (end, arguments.get("connection", FIRST))
+            sent[which] = sent.get(which, 0) + arguments.get("bytes")
+            wanted, what = sent[which], f"the {end} is to send {sent[which]:,} bytes in all"
+        elif name == "received" and arguments.get("by") == "client":
+            wanted, what = arguments.get("bytes"), f"the client is to get {arguments.get('bytes'):,} bytes"
+        else:
+            continue
+        if wanted > payload_bytes:
+            hint = f"payload_bytes: {wanted}, or more"
+            reader.at(arguments["bytes"], f"{what}, and the payload has {payload_bytes:,}", hint)
 
 
 def _verbs(step: Item) -> Iterator[tuple[str, Item, Fields]]:
