@@ -72,7 +72,7 @@ class _Download:
 
 
 def crowd(
-    topology: Topology, experiment: Experiment, namespaces: Namespaces, flows: int = 50, size_bytes: int = 1_000_000
+    topology: Topology, experiment: Experiment, namespaces: Namespaces, flows: int = 50, size_bytes: int = 200_000
 ) -> Crowd:
     """Make the traffic in a lab that is up, observed by everything; the flow in the middle gets the stale window."""
     stage = scene(topology, experiment)
