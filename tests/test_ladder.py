@@ -311,6 +311,7 @@ def test_a_namespace_that_a_packet_passes_by_gets_no_tip_of_its_arrow() -> None:
         *("client", "other-node", "client-node", "server-node", "server")
     ]
     lines = ladder.render(picture).splitlines()
+    assert f"{'10.0.0.2':>40}{'VIP 192.168.0.2':>24}{'10.0.1.2':>16}" in lines
     assert "   +0.010 #1   SYN seq 0 win 2304   |---------|--------NAT------->|-------->|" in lines
     assert "   +0.020 #2   SYN,ACK seq 0 ack 1  |<--------|--------NAT--------|<--------|" in lines
     figure = str(ladder_svg.figures(picture)[0])

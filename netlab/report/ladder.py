@@ -58,8 +58,11 @@ class _Text:
                 yield from self._between(row.text, self._ladder.ms(row.time_ns))
 
     def _heads(self, words: Sequence[str]) -> Iterator[str]:
-        """The words above their lifelines, each broken where the next one's room begins."""
-        cells = [wrap(word, self._pitch - 1) or [""] for word in words]
+        """The words above their lifelines, each broken where the next one's room begins, if it needs any."""
+        cells = []
+        for index, word in enumerate(words):
+            beside = (*words[max(index - 1, 0) : index], *words[index + 1 : index + 2])
+            cells.append(wrap(word, self._pitch * (1 if any(beside) else 2) - 1) or [""])
         for index in range(max(len(cell) for cell in cells)):
             line = [" "] * self._width
             for x, cell in zip(self._x, cells, strict=True):
