@@ -224,8 +224,9 @@ class _Page:
             "Choose a packet to see where it was and what befell it."
         )
         legend = (
-            "NAT: addresses were rewritten there. INVALID: conntrack rejected the packet there (thick line). DROP: it "
-            "went no further. LOGGED: conntrack complained, and let it pass. Dashed line: a RST."
+            "NAT: addresses were rewritten there. INVALID: conntrack found the packet so there, and NAT skips it "
+            "(thick line). DROP: it went no further. LOGGED: conntrack noted something, and let it pass. Dashed line: "
+            "a RST."
         )
         if any(arrow.marked(state) for arrow in ladder.arrows() for state in ("NEW", "ESTABLISHED", "RELATED")):
             legend += " NEW, ESTABLISHED, RELATED: the state of conntrack's that a rule of the lab's own found it in."
