@@ -11,14 +11,25 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from netlab.errors import UnsupportedError
 
 # include/uapi/linux/tcp.h
-_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ, _TCP_REPAIR_WINDOW = 19, 20, 21, 29
 _ON, _OFF_WITHOUT_PROBE = 1, -1
 _RECEIVE_QUEUE, _SEND_QUEUE = 1, 2
-_SEQ = struct.Struct("=I")
+_SEQ, _WINDOW = struct.Struct("=I"), struct.Struct("=5I")
+
+
+class Window(NamedTuple):
+    """struct tcp_repair_window (include/uapi/linux/tcp.h): what a socket believes of its peer's window, and its own."""
+
+    snd_wl1: int
+    snd_wnd: int
+    max_window: int
+    rcv_wnd: int
+    rcv_wup: int
 
 
 @contextmanager
@@ -58,6 +69,16 @@ def forget(sock: socket.socket) -> None:
         raise _refused(error) from error
     finally:
         sock.close()
+
+
+def window(sock: socket.socket) -> Window:
+    """The windows of a socket that is being repaired; OSError before Linux 4.8."""
+    return Window(*_WINDOW.unpack(sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _WINDOW.size)))
+
+
+def set_window(sock: socket.socket, wanted: Window) -> None:
+    """Have a socket that is being repaired believe in these windows; OSError for those that make no sense."""
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*wanted))
 
 
 def next_numbers(sock: socket.socket) -> tuple[int, int]:

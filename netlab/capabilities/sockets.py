@@ -7,11 +7,9 @@ import struct
 
 from netlab.capabilities.scratch import TIMEOUT_S, set_loopback_up
 from netlab.errors import UnsupportedError
+from netlab.repair import repairing, set_window, window
 
 _ETH_P_ALL = 3  # include/uapi/linux/if_ether.h
-# include/uapi/linux/tcp.h; struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
-_TCP_REPAIR, _TCP_REPAIR_WINDOW = 19, 29
-_REPAIR_WINDOW = struct.Struct("=5I")
 
 
 def raw() -> str:
@@ -35,15 +33,12 @@ def tcp_repair() -> str:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as sock,
+        repairing(sock),
     ):
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
-        snd_wl1, snd_wnd, max_window, *received = _window(sock)
-        wanted = (snd_wl1, 2 * snd_wnd, max(max_window, 2 * snd_wnd), *received)
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _REPAIR_WINDOW.pack(*wanted))
-        if _window(sock) != wanted:
+        before = window(sock)
+        twice = 2 * before.snd_wnd
+        wanted = before._replace(snd_wnd=twice, max_window=max(before.max_window, twice))
+        set_window(sock, wanted)
+        if window(sock) != wanted:
             raise UnsupportedError("a socket's window stays what it was")
     return "a socket's window can be set"
-
-
-def _window(sock: socket.socket) -> tuple[int, ...]:
-    return _REPAIR_WINDOW.unpack(sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _REPAIR_WINDOW.size))

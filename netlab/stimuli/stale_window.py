@@ -6,7 +6,6 @@ The packets that follow are the kernel's own: only the number that bounds them w
 from __future__ import annotations
 
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from netlab.events import SocketEvent, SocketEventKind
 from netlab.experiment import FIRST
 from netlab.experiments.words import CONNECTION, END
-from netlab.repair import repairing
+from netlab.repair import repairing, set_window, window
 from netlab.topology.shapes import Fields, Integer, Key
 
 if TYPE_CHECKING:
@@ -32,10 +31,6 @@ ARGUMENTS = Fields(
     "server",
 )
 
-# include/uapi/linux/tcp.h; struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
-_TCP_REPAIR_WINDOW = 29
-_REPAIR_WINDOW = struct.Struct("=5I")
-
 
 def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     """Set the window; UnsupportedError where the kernel or the user can't."""
@@ -49,22 +44,17 @@ def set_stale_window(sock: socket.socket, netns: str, window_bytes: int = WINDOW
     UnsupportedError without TCP_REPAIR_WINDOW (v4.8) or CAP_NET_ADMIN over the namespace.
     """
     with repairing(sock):
-        snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup = _repair_window(sock)
-        stale = max(window_bytes, 2 * snd_wnd)
-        window = _REPAIR_WINDOW.pack(snd_wl1, stale, max(max_window, stale), rcv_wnd, rcv_wup)
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, window)
-        now_wnd = _repair_window(sock)[1]
+        was = window(sock)
+        stale = max(window_bytes, 2 * was.snd_wnd)
+        set_window(sock, was._replace(snd_wnd=stale, max_window=max(was.max_window, stale)))
+        now = window(sock)
         time_ns = time.time_ns()
     return SocketEvent(
         time_ns,
         netns,
         SocketEventKind.STALE_WINDOW,
-        window_bytes=now_wnd,
-        was_bytes=snd_wnd,
+        window_bytes=now.snd_wnd,
+        was_bytes=was.snd_wnd,
         local_port=sock.getsockname()[1],
         peer_port=sock.getpeername()[1],
     )
-
-
-def _repair_window(sock: socket.socket) -> tuple[int, ...]:
-    return _REPAIR_WINDOW.unpack(sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _REPAIR_WINDOW.size))
