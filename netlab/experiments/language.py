@@ -94,7 +94,9 @@ class OneVerb(NamedTuple):
             return None
         name, place, value = verbs[0]
         if name not in known:
-            reader.problem(place, path, f"{name!r} is not {self.what}", suggest(name, (*known, *self.beside)))
+            there = (*known, *self.beside)
+            hint = suggest(name, there) or f"known: {', '.join(there)}"
+            reader.problem(place, path, f"{name!r} is not {self.what}", hint)
             return None
         arguments = known[name].ARGUMENTS.read(reader, value, join(path, name))
         if arguments is None or arguments.broken:
