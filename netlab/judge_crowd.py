@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from netlab.conditions.late import late_segments
-from netlab.events import ConntrackEvent, Event, InvalidReason, Packet, SocketEvent, TraceStep
+from netlab.events import ConntrackEvent, Event, InvalidReason, Packet, Segment, SocketEvent, TraceStep, Tuple
 from netlab.flow import Flow, FlowEvents, Leg
 from netlab.judge import Observed, counted, doubts_about, invalid_packets, judge_flow
 from netlab.result import Crowd, Outcome, Proof, TrialResult
@@ -41,9 +41,11 @@ def client_port(event: Event, like: Flow) -> int:
     """The client's port of the connection that an event belongs to; 0 for an event of none, or of another Service's."""
     if isinstance(event, SocketEvent):
         return event.local_port if event.netns == like.client else event.peer_port
-    header = event.tuple_orig if isinstance(event, ConntrackEvent) else None
-    if isinstance(event, Packet | InvalidReason | TraceStep):
-        header = event.segment  # type: ignore[assignment]  # alike in what is read here
+    header: Segment | Tuple | None = None
+    if isinstance(event, ConntrackEvent):
+        header = event.tuple_orig
+    elif isinstance(event, Packet | InvalidReason | TraceStep):
+        header = event.segment
     if header is None:
         return 0
     return header.sport if header.src == like.client_address else header.dport

@@ -8,7 +8,7 @@ from typing import Any
 from netlab.conditions import Moment
 from netlab.entries import turns
 from netlab.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
-from netlab.experiments.words import NETNS
+from netlab.experiments.words import END, NETNS
 from netlab.flow import Flow
 from netlab.result import Evidence, Link, Proof
 from netlab.topology.shapes import Choice, Fields, Key
@@ -20,12 +20,9 @@ ARGUMENTS = Fields(
     {
         "in": Key(NETNS, "the namespace whose conntrack it is", required=True),
         "change": Key(Choice("a change", _CHANGES), "what was done to it (default any)"),
-        "tcp_state": Key(
-            Choice("conntrack's TCP state", CT_TCP_STATES),
-            "the state it then has",
-        ),
+        "tcp_state": Key(Choice("conntrack's TCP state", CT_TCP_STATES), "the state it then has"),
         "opened_by": Key(
-            Choice("an end of the connection", ("client", "server")),
+            END,
             "whose packet it was made for: a server's is an entry in the wrong direction (default either)",
         ),
     }
