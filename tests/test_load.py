@@ -350,6 +350,18 @@ def test_who_is_not_through_in_time_is_told_of_all_the_same(lab: tuple[PrivateLa
 
 
 @pytest.mark.kernel
+def test_without_a_port_for_each_fewer_begin(lab: tuple[PrivateLab, Scene]) -> None:
+    namespaces, cast = lab
+    namespaces.run(cast.client, "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40009")
+    crowd = open_crowd(namespaces, cast, Demand(30, 2, 20, range(20000, 20001)))
+    until(crowd.ended, "the end of the load")
+    told = crowd.told()
+    crowd.close()
+    assert {each.ended for each in told} == {True}
+    assert {each.port for each in told} <= {20000, *range(40000, 40010)}
+
+
+@pytest.mark.kernel
 def test_a_server_is_limited_where_that_can_be(lab: tuple[PrivateLab, Scene], monkeypatch: pytest.MonkeyPatch) -> None:
     skips.skip_unless_capability("cgroup-cpu")
     asked: list[int] = []

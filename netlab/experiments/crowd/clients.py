@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import os
 import selectors
 import socket
 import time
@@ -16,6 +17,9 @@ from netlab.experiments.connection import CHUNK_BYTES, REQUEST
 from netlab.experiments.crowd.process import TICK_S, Loop
 from netlab.experiments.scene import Scene
 from netlab.netns import Namespaces
+
+_TRIES = 1000
+"""How often the kernel is asked for a port that no other connection of the load has had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,18 @@ class Clients:
         self._loop.tell(pipe, self._over + [client.tell() for client in self._live.values()])
 
     def _open(self, waiting: Iterator[int]) -> bool:
-        """Open as many as there is room for; whether some are left."""
+        """Open as many as there is room for; whether some are left that can be."""
         room = self._demand.parallel - len(self._live)
         numbers = list(islice(waiting, room))
-        for number in numbers:
-            self._begin(number)
+        try:
+            for number in numbers:
+                self._begin(number)
+        except OSError:  # no port: that fewer began than were to is told
+            return False
         return len(numbers) == room
 
     def _begin(self, number: int) -> None:
+        """Begin one; OSError where it gets no port."""
         scene, demand = self._scene, self._demand
         family = socket.AF_INET if scene.vip.version == 4 else socket.AF_INET6
         own_port = demand.own_ports[number] if number < len(demand.own_ports) else None
@@ -109,16 +117,22 @@ class Clients:
     def _bound(self, family: int) -> socket.socket:
         """A socket with a port that no other connection of this load has had: connections are told apart by it.
 
-        The server closes first, so a client's port is free again at once, and the kernel may pick it again.
+        The server closes first, so a client's port is free again at once, and the kernel may pick it again. OSError
+        where there is none, as with a small net.ipv4.ip_local_port_range.
         """
-        while True:
+        for _ in range(_TRIES):
             sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.bind(("", 0))
+            try:
+                sock.bind(("", 0))
+            except OSError:
+                sock.close()
+                raise
             port = int(sock.getsockname()[1])
             if port not in self._ports:
                 self._ports.add(port)
                 return sock
             sock.close()
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
     def _patience_s(self) -> float:
         return min(TICK_S, max(0.0, self._paused[0][0] - time.monotonic())) if self._paused else TICK_S
