@@ -50,7 +50,7 @@ def snapshot(run_directory: Path) -> list[str]:
     ]
 
 
-def changes(before: list[str], run_directory: Path, timeout_s: float = 10) -> str:
+def changes(before: list[str], run_directory: Path, timeout_s: float = 60) -> str:
     """What differs from before, as a diff; empty once nothing does. Waits that long for things to go away."""
     deadline = time.monotonic() + timeout_s
     while (diff := compare(before, snapshot(run_directory))) and time.monotonic() < deadline:
