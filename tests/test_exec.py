@@ -251,13 +251,13 @@ TIDY = """
 import os, signal
 
 def tidy(number, frame):
-    print("tidying", flush=True)
-    print(os.read(0, 80).decode().strip(), "is tidied", flush=True)
+    os.write(1, b"tidying\\n")
+    os.write(1, os.read(0, 80).strip() + b" is tidied\\n")
     os.kill(os.getpid(), signal.SIGSTOP)
 
 signal.signal(signal.SIGTSTP, tidy)
-print("ready", flush=True)
-print("got", os.read(0, 80).decode(), flush=True)
+os.write(1, b"ready\\n")
+os.write(1, b"got " + os.read(0, 80))
 """
 
 
