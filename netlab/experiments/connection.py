@@ -85,12 +85,10 @@ class End:
 class Connection:
     """One connection and how far it has come. `close` closes its sockets; the listener is the stage's.
 
-    name is what the events of its sockets bear: nothing for the connection under study. server is there once it was
-    accepted, which `connect` waits for and `pump` looks for; the client's own address and port are the unspecified ones
-    before `begin`, and began_ns, when that was, is 0.
+    name is what the events of its sockets bear: nothing for the connection under study. The server's end is there once
+    the connection was accepted, which `connect` waits for and `pump` looks for; the client's own address and port are
+    the unspecified ones before `begin`, and began_ns, when that was, is 0.
     """
-
-    server: End
 
     def __init__(
         self, scene: Scene, namespaces: Namespaces, watch: Watch, listener: socket.socket, name: str = ""
@@ -106,6 +104,7 @@ class Connection:
         own = self._closing.enter_context(namespaces.socket(scene.client, family, socket.SOCK_STREAM))
         own.setblocking(False)
         self.client = End("client", scene.client, own, self._request, self._reply)
+        self._server: End | None = None
 
     @property
     def tuple_orig(self) -> Tuple:
@@ -120,12 +119,12 @@ class Connection:
     @property
     def accepted(self) -> bool:
         """Whether the server's program has it."""
-        return hasattr(self, "server")
+        return self._server is not None
 
     def ends(self) -> Iterator[End]:
         """The ends that there are: the server's only once it was accepted, and none that is gone."""
-        for end in (self.client, *([self.server] if self.accepted else [])):
-            if not end.gone:
+        for end in (self.client, self._server):
+            if end is not None and not end.gone:
                 yield end
 
     def end(self, name: str) -> End:
@@ -143,7 +142,7 @@ class Connection:
         if not self.begin(source_port, isn) or not self._watch.until(self._accepted, timeout_s, [self._listener]):
             return False
         self.pump()
-        return not self.client.broken and self._watch.until(self._requested, timeout_s, [self.server.socket])
+        return not self.client.broken and self._watch.until(self._requested, timeout_s, [self.end("server").socket])
 
     def begin(self, source_port: int = 0, isn: int | None = None) -> bool:
         """Begin to connect; whoever pumps goes on with it. False where there is no way to the Service, say.
@@ -174,12 +173,13 @@ class Connection:
             return False
         self._closing.enter_context(own)
         own.setblocking(False)
-        self.server = End("server", self.scene.server, own, self._reply, self._request)
+        self._server = End("server", self.scene.server, own, self._reply, self._request)
         return True
 
     def _requested(self) -> bool:
         self.pump()
-        return self.server.received_bytes >= len(REQUEST) and not self.server.broken
+        server = self.end("server")
+        return server.received_bytes >= len(REQUEST) and not server.broken
 
     def pump(self) -> None:
         """Let each end's program do what it can now."""
