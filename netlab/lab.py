@@ -36,24 +36,11 @@ from netlab.steps import (
     WriteHosts,
 )
 from netlab.syscalls import umount
+from netlab.wanted import Wanted
 
 Done = Callable[[Step], None]
 Waiting = Callable[[str], None]
 """Told what is waited for, again and again while it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A topology as someone asked for it: the text, the `--set` pairs and the fixes it came from, and what it means.
-
-    file is the path as given, None for standard input.
-    """
-
-    topology: Topology
-    text: str
-    file: str | None
-    settings: tuple[tuple[str, str], ...] = ()
-    fixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

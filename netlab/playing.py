@@ -19,6 +19,7 @@ from netlab.recorder import Source
 from netlab.recording import Recording
 from netlab.result import Result
 from netlab.state import LabDirectory
+from netlab.wanted import Wanted
 
 
 def there(play: Play, found: Mapping[str, Capability]) -> tuple[str, ...]:
@@ -34,7 +35,7 @@ def there(play: Play, found: Mapping[str, Capability]) -> tuple[str, ...]:
 
 
 @contextmanager
-def standing(directory: LabDirectory, wanted: lab.Wanted, rootless: bool | None) -> Iterator[lab.Wanted]:
+def standing(directory: LabDirectory, wanted: Wanted, rootless: bool | None) -> Iterator[Wanted]:
     """The lab up, and signals raising Interrupted; afterwards it is gone where it wasn't up, and else as it was.
 
     A lab that was up keeps its fixes: what is yielded has them too. Raises what `lab.up` raises.
@@ -65,7 +66,7 @@ def namespaces(directory: LabDirectory) -> Namespaces:
 
 def play(
     inside: Namespaces,
-    wanted: lab.Wanted,
+    wanted: Wanted,
     given: Play,
     capabilities: tuple[str, ...],
     trials: int,

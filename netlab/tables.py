@@ -21,7 +21,7 @@ from netlab.syscalls import CLONE_NEWNET, unshare
 from netlab.topology.words import OWN_TABLES
 
 if TYPE_CHECKING:
-    from netlab.lab import Wanted
+    from netlab.wanted import Wanted
 
 
 class Refusal(NamedTuple):

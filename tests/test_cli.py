@@ -453,11 +453,22 @@ def test_lint_imports_nothing_of_the_kernels(netlab: Netlab) -> None:
     assert found & {"pyroute2", "nftables", "rich", "asyncio", "jsonschema", "pydantic"} == set()
 
 
-def test_a_documents_language_is_read_without_what_plays_it(netlab: Netlab) -> None:
-    found = modules(netlab, "schema", "experiment")
-    assert "netlab.experiments.language" in found
-    effects = ("kernel", "netns", "recorder", "capabilities", "experiments.trials", "experiments.stage")
-    assert found & {f"netlab.{name}" for name in effects} == set()
+EFFECTS = ("kernel", "netns", "holder", "lab", "recorder", "capabilities", "experiments.trials", "experiments.stage")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pure"),
+    [
+        (("schema", "experiment"), "netlab.experiments.language"),
+        (("plan", FLAGSHIP), "netlab.plan"),
+        (("rules", "client-node", FLAGSHIP), "netlab.kubeproxy.rules"),
+    ],
+    ids=["schema", "plan", "rules"],
+)
+def test_a_pure_look_imports_no_effect_room(netlab: Netlab, arguments: tuple[str | Path, ...], pure: str) -> None:
+    found = modules(netlab, *arguments)
+    assert pure in found
+    assert found & {f"netlab.{name}" for name in EFFECTS} == set()
 
 
 @pytest.mark.kernel

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from netlab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from netlab.lab import Wanted
     from netlab.state import LabDirectory, LabState
+    from netlab.wanted import Wanted
 
 
 def topology_file(topology: str | None) -> str:
@@ -46,8 +46,8 @@ def read_wanted(
 ) -> "Wanted":
     """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
     from netlab import fixes as mitigations
-    from netlab.lab import Wanted
     from netlab.topology import read_text
+    from netlab.wanted import Wanted
 
     file = topology_file(topology)
     text = read_text(file)

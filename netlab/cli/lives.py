@@ -21,9 +21,10 @@ from netlab.cli.options import (
 from netlab.errors import UsageError
 
 if TYPE_CHECKING:
-    from netlab.lab import Done, Outcome, Wanted
+    from netlab.lab import Done, Outcome
     from netlab.state import LabDirectory
     from netlab.steps import Step
+    from netlab.wanted import Wanted
 
 
 def up(

@@ -43,8 +43,8 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     from netlab import tables
     from netlab.experiments import catalogue
     from netlab.experiments.scene import scene
-    from netlab.lab import Wanted
     from netlab.topology import read_text, with_each_fix
+    from netlab.wanted import Wanted
 
     file = topology_file(topology)
     text, pairs = read_text(file), parse_settings(settings)

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from netlab.bundle import Facts
     from netlab.experiments.catalogue import Play
-    from netlab.lab import Wanted
     from netlab.matrix.grid import Task
     from netlab.netns import Namespaces
     from netlab.recording import Recording
     from netlab.result import Result
+    from netlab.wanted import Wanted
 
 
 LadderOption = Annotated[
@@ -83,15 +83,16 @@ def run(
 ) -> None:
     """Play an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
     from netlab import fixes as mitigations
-    from netlab import lab, playing
+    from netlab import playing
     from netlab.capabilities import probe
+    from netlab.wanted import Wanted
 
     _check_report_options(output, ladder=ladder)
     _check_places(html, pcapng, bundle)
     play = _play(topology, experiment, parse_settings(settings), name)
     fixes = tuple(dict.fromkeys(fix or ()))
     fixed = mitigations.load(play.text, play.file, play.settings, play.topology.name, fixes)
-    wanted = lab.Wanted(fixed, play.text, absolute(play.file), play.settings, fixes)
+    wanted = Wanted(fixed, play.text, absolute(play.file), play.settings, fixes)
     capabilities = playing.there(play, probe(play.experiment.capabilities()))
     directory = lab_directory(wanted.topology.name)
     with playing.standing(directory, wanted, None if root is None else not root) as wanted:

@@ -27,6 +27,7 @@ from netlab.matrix.pool import Pool
 from netlab.result import Outcome
 from netlab.state import LabDirectory, run_directory
 from netlab.topology.words import LAB_NAME_MAX
+from netlab.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def _play(task: Task, name: str, manner: Manner) -> Cell:
     """Play one cell, in a child; every error that netlab raises on purpose is in the cell."""
     given = task.play
     file = None if given.file == "-" else str(Path(given.file).resolve())
-    wanted = lab.Wanted(task.topology._replace(name=name), given.text, file, given.settings, task.fixes)
+    wanted = Wanted(task.topology._replace(name=name), given.text, file, given.settings, task.fixes)
     directory = LabDirectory(run_directory(), name)
     try:
         if directory.path.exists():
