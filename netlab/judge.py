@@ -8,9 +8,10 @@ A trial is `reset` only if every link of the chain was seen, in order, in the ke
     answers with a RST whose sequence number is that reply's ack; the RST reaches the server; the server's socket has
     ECONNRESET.
 
-It is `completed` only if nothing of that was seen, the experiment proves that its stimulus took place, and the client
-got every byte, and the right ones. It is `stalled` if the same holds but the deadline passed first. Everything else is
-`inconclusive` and says what is missing: an event that was not seen, an observer that lost some or missed a canary.
+It is `completed` only if nothing of that was seen, and the client got every byte, and the right ones; it is `stalled`
+if the same holds but the deadline passed first. All three need the experiment's proof that its stimulus took place.
+Everything else is `inconclusive` and says what is missing: an event that was not seen, an observer that lost some or
+missed a canary.
 """
 
 from __future__ import annotations
@@ -93,8 +94,11 @@ def judge_flow(observed: Observed, whole: FlowEvents, proof: Proof) -> TrialResu
     doubts = list(doubts_about(observed, whole))
     events = FlowEvents(observed.flow, _of_this_connection(observed)) if observed.since_ns else whole
     chain, missing_link = _chain(events)
-    if not missing_link:
+    if not missing_link and not proof.missing:
         outcome, missing, evidence = Outcome.RESET, "", _merge(chain, proof.evidence)
+    elif not missing_link:
+        outcome, missing = Outcome.INCONCLUSIVE, f"{proof.missing}; the connection was reset all the same"
+        evidence = _merge(chain, proof.evidence)
     elif sign := _sign_of_reset(events):
         outcome, missing, evidence = Outcome.INCONCLUSIVE, f"{missing_link} ({sign})", chain
     elif proof.missing:

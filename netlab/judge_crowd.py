@@ -61,7 +61,7 @@ def judge_crowd(
 ) -> TrialResult:
     """What a trial with a load proves. observed is all of it, its flow nobody's; each are the events of each member.
 
-    It is reset if any connection was, and none is unclear; completed or stalled if the proof is there besides.
+    It is reset if any connection was, the proof is there, and none is unclear; else completed or stalled.
     """
     judged, late, logged = [], 0, 0
     for member, events in zip(members, each, strict=True):
@@ -75,10 +75,10 @@ def judge_crowd(
     missing = list(doubts_about(alone, FlowEvents(observed.flow, observed.events))) or _unclear(crowd)
     if missing:
         outcome = Outcome.INCONCLUSIVE
-    elif crowd.count(Outcome.RESET):
-        outcome = Outcome.RESET
     elif proof.missing or not judged:
         outcome, missing = Outcome.INCONCLUSIVE, [proof.missing or "a connection"]
+    elif crowd.count(Outcome.RESET):
+        outcome = Outcome.RESET
     elif stalled := crowd.count(Outcome.STALLED):
         outcome, missing = Outcome.STALLED, [f"the end of the stream in {stalled:,} of {len(judged):,} connections"]
     else:

@@ -143,6 +143,19 @@ def test_a_reason_may_be_early_by_less_than_its_microsecond() -> None:
     assert judge(early).outcome is Outcome.INCONCLUSIVE
 
 
+def test_a_reset_that_came_otherwise_than_claimed_is_inconclusive() -> None:
+    events = story.reset()
+    stale = events["stale window"]
+    assert isinstance(stale, SocketEvent)
+    events["stale window"] = replace(stale, window_bytes=0)
+    trial = judge(events)
+    assert (trial.outcome, trial.missing) == (
+        Outcome.INCONCLUSIVE,
+        ("a larger send window: the kernel's went from 0 to 0 bytes; the connection was reset all the same",),
+    )
+    assert "server-reset" in links(trial)
+
+
 def test_a_rst_with_another_sequence_number_is_not_the_answer() -> None:
     events = story.reset()
     other = story.segment(Leg.CLIENT_TO_ENDPOINT, RST, 1006, 0, window=0)

@@ -163,12 +163,15 @@ def test_only_so_many_kinds_of_what_is_missing_are_told() -> None:
     assert (len(trial.missing), trial.missing[-1]) == (4, "and 1 things more")
 
 
-def test_all_complete_only_where_the_stimulus_is_proven() -> None:
+def test_all_complete_or_one_is_reset_only_where_the_stimulus_is_proven() -> None:
     events = list(of_port(without_stimulus(story.accepted()), 40001))
     assert judged([member(40001)], events).outcome is Outcome.COMPLETED
     unproven = judged([member(40001)], events, Proof((), "a late segment"))
     assert (unproven.outcome, unproven.missing) == (Outcome.INCONCLUSIVE, ("a late segment",))
     assert judged([], []).missing == ("a connection",)
+    reset = list(of_port(without_stimulus(story.reset()), 40001))
+    unproven = judged([member(40001, ended=False)], reset, Proof((), "a late segment"))
+    assert (unproven.outcome, unproven.missing) == (Outcome.INCONCLUSIVE, ("a late segment",))
     stalled = judged([member(40001, ended=False)], events)
     assert (stalled.outcome, stalled.missing) == (
         Outcome.STALLED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import json
 from functools import cache
 
 import labs
@@ -149,6 +150,17 @@ def test_as_an_ordinary_user(name: str, netlab: Netlab, lab_name: str, rootless:
     file = FLAGSHIP.parent / "experiments" / f"{name}.yaml"
     done = netlab("run", file, "--name", lab_name, "--rootless", "--trials", "1")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_reset_by_another_cause_is_not_taken_for_the_claimed_one(netlab: Netlab, lab_name: str) -> None:
+    file = FLAGSHIP.parent / "experiments" / "idle-expiry-strict.yaml"
+    loose = ("--set", "namespaces.client-node.sysctls.net.netfilter.nf_conntrack_tcp_loose=1")
+    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json", *loose)
+    assert done.returncode == 3, done.stdout
+    (missing,) = json.loads(done.stdout)["trials"][0]["missing"]
+    assert "a rule in client-node finds INVALID" in missing
+    assert missing.endswith("; the connection was reset all the same")
 
 
 @pytest.mark.usefixtures("as_root")
