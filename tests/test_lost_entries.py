@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import socket
-import json
 from functools import cache
 
 import labs
