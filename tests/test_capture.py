@@ -243,6 +243,7 @@ def test_frames_that_the_ring_has_no_room_for_are_counted(lab: Lab, tmp_path: Pa
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    send(lab)  # from now on the neighbour is known: datagrams that wait for its address are lost where they are many
     with capturing(lab, "client:eth0", "--filter", "udp port 9", "-w", fifo) as (process, _):
         # Nobody reads: the pipe fills, and then the ring.
         send(lab, 3000, size=1000)
