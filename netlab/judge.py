@@ -94,7 +94,7 @@ def judge_flow(observed: Observed, whole: FlowEvents, proof: Proof) -> TrialResu
     doubts = list(doubts_about(observed, whole))
     events = FlowEvents(observed.flow, _of_this_connection(observed)) if observed.since_ns else whole
     chain, missing_link = _chain(events)
-    if not missing_link and not proof.missing:
+    if not missing_link and proof.bears_reset:
         outcome, missing, evidence = Outcome.RESET, "", _merge(chain, proof.evidence)
     elif not missing_link:
         outcome, missing = Outcome.INCONCLUSIVE, f"{proof.missing}; the connection was reset all the same"

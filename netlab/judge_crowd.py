@@ -75,10 +75,10 @@ def judge_crowd(
     missing = list(doubts_about(alone, FlowEvents(observed.flow, observed.events))) or _unclear(crowd)
     if missing:
         outcome = Outcome.INCONCLUSIVE
+    elif crowd.count(Outcome.RESET) and proof.bears_reset:
+        outcome = Outcome.RESET
     elif proof.missing or not judged:
         outcome, missing = Outcome.INCONCLUSIVE, [proof.missing or "a connection"]
-    elif crowd.count(Outcome.RESET):
-        outcome = Outcome.RESET
     elif stalled := crowd.count(Outcome.STALLED):
         outcome, missing = Outcome.STALLED, [f"the end of the stream in {stalled:,} of {len(judged):,} connections"]
     else:

@@ -68,10 +68,19 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Whether the stimulus took place: the evidence for it, and what is missing from it (empty if nothing is)."""
+    """Whether the stimulus took place: the evidence for it, and what is missing from it (empty if nothing is).
+
+    only_states: no event is missing, only how sockets and counters were to stand.
+    """
 
     evidence: tuple[Evidence, ...]
     missing: str = ""
+    only_states: bool = False
+
+    @property
+    def bears_reset(self) -> bool:
+        """Whether a reset can be the one that the experiment claims: it keeps sockets from standing as they were to."""
+        return not self.missing or self.only_states
 
 
 @dataclass(frozen=True, slots=True)

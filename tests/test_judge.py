@@ -156,6 +156,13 @@ def test_a_reset_that_came_otherwise_than_claimed_is_inconclusive() -> None:
     assert "server-reset" in links(trial)
 
 
+def test_a_reset_forestalls_what_sockets_were_to_get() -> None:
+    proof = Proof((), "100 bytes at the client", only_states=True)
+    assert judge_trial(story.observed(story.reset()), lambda _: proof).outcome is Outcome.RESET
+    trial = judge_trial(story.observed(story.accepted()), lambda _: proof)
+    assert (trial.outcome, trial.missing) == (Outcome.INCONCLUSIVE, ("100 bytes at the client",))
+
+
 def test_a_rst_with_another_sequence_number_is_not_the_answer() -> None:
     events = story.reset()
     other = story.segment(Leg.CLIENT_TO_ENDPOINT, RST, 1006, 0, window=0)

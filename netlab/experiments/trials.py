@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from netlab.conditions import Moment, conditions, is_live
 from netlab.errors import StepError
 from netlab.events import Event, InvalidReason, Packet
-from netlab.experiment import FIRST, Action, Experiment
+from netlab.experiment import FIRST, Action, Experiment, Step
 from netlab.experiments.connection import Connection
 from netlab.experiments.crowd import Told
 from netlab.experiments.scene import Scene, scene
@@ -214,14 +214,21 @@ class _Trial:
             except (StepError, OSError) as refusal:
                 assert step.stimulus is not None
                 return f"a success of {step.stimulus.name} ({_words(refusal)})"
-            awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
-            self._awaited += awaited
+            awaited = self._await(step, since_ns)
             if awaited and not self._wait(stage, awaited, step.within_s):
                 unmet = next(each.found.missing for each in awaited if each.found.missing)
                 place = f"steps[{number}]" + (f", {step.stimulus.name}" if step.stimulus else "")
                 self._unmet = f"{unmet} (within {step.within_s:g} s of {place})"
+                for later in self._experiment.steps[number + 1 :]:
+                    self._await(later, time.time_ns())
                 return ""
         return ""
+
+    def _await(self, step: Step, since_ns: int) -> list[_Awaited]:
+        """What is to be observed after a step, to be looked for from now on."""
+        awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
+        self._awaited += awaited
+        return awaited
 
     def _wait(self, stage: Stage, awaited: list[_Awaited], within_s: float) -> bool:
         seen = -1
@@ -250,15 +257,17 @@ class _Trial:
     def _proof(self, events: tuple[Event, ...], flow_events: FlowEvents, crowd: tuple[FlowEvents, ...]) -> Proof:
         """Whether all that was to be observed was, over the whole trial."""
         evidence: list[Evidence] = []
-        missing = self._unmet
+        missing, only_states = self._unmet, True
         for each in self._awaited:
             condition = conditions()[each.action.name]
-            if not is_live(condition):
+            live = is_live(condition)
+            if not live:
                 moment = Moment(events, flow_events, each.since_ns, None, crowd)
                 each.found = condition.look(moment, each.action.arguments)
             evidence += each.found.evidence
             missing = missing or each.found.missing
-        return Proof(tuple(evidence), missing)
+            only_states = only_states and (live or not each.found.missing)
+        return Proof(tuple(evidence), missing, only_states)
 
     def _member(self, told: Told) -> Member:
         flow = self._flow_of(self._scene.client_address, told.port)
