@@ -5,24 +5,18 @@ All labs of the tests keep their files below one directory of the session's own,
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import host
 import pytest
 import skips
 from chromium import Browser
-
-RUNDIR = host.RUNDIR
-_numbers = itertools.count()
+from command import Netlab, new_lab_name
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,46 +34,12 @@ def session_rundir() -> Iterator[Path]:
     # Not pytest's tmp_path: that stays on disk, and its long names would fill a Unix socket's 108 bytes.
     with tempfile.TemporaryDirectory(prefix="netlab-test-") as directory:
         rundir = Path(directory)
-        os.environ[RUNDIR] = directory
+        os.environ[host.RUNDIR] = directory
         before = host.snapshot(rundir)
         yield rundir
         diff = host.changes(before, rundir)
     if diff:
         pytest.fail(f"the tests left the host changed:\n{diff}", pytrace=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Netlab:
-    """Runs `netlab` in a process of its own, with a run directory of the test's own."""
-
-    rundir: Path
-
-    def __call__(
-        self,
-        *arguments: str | Path,
-        stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        timeout_s: float = 180,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run it to its end; stdout and stderr are text. env is added to the environment."""
-        return subprocess.run(
-            self.argv(*arguments),
-            input="" if stdin is None else stdin,
-            capture_output=True,
-            text=True,
-            env=self.environment(env),
-            cwd=cwd,
-            timeout=timeout_s,
-        )
-
-    def argv(self, *arguments: str | Path) -> Sequence[str]:
-        """The command line, for a test that starts the process itself."""
-        return [sys.executable, "-m", "netlab", *map(str, arguments)]
-
-    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment that goes with argv()."""
-        return {**os.environ, RUNDIR: str(self.rundir), **(env or {})}
 
 
 @pytest.fixture
@@ -91,11 +51,6 @@ def netlab(session_rundir: Path) -> Iterator[Netlab]:
     if run.rundir.exists():
         done = run("down", "--all")
         assert done.returncode == 0, done.stderr
-
-
-def new_lab_name() -> str:
-    """A name for a lab that nothing else on this machine has, and by which the host's check knows it."""
-    return f"{host.lab_prefix()}{next(_numbers):03x}"
 
 
 @pytest.fixture

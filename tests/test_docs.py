@@ -15,12 +15,12 @@ import pytest
 import skips
 import typer
 import yaml
-from conftest import Netlab
+from command import Netlab
+from places import ROOT
 
 from netlab.cli import app
 from netlab.experiments import catalogue
 from netlab.topology import load
-from netlab.topology.document import Reader, compose
 from netlab.topology.language import (
     ADDRESSING,
     BRIDGE,
@@ -38,9 +38,9 @@ from netlab.topology.language import (
     SESSION_AFFINITY,
     TOPOLOGY,
 )
-from netlab.topology.shapes import Fields
+from netlab.yamlspec.document import Reader, compose
+from netlab.yamlspec.shapes import Fields
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PAGE = (ROOT / "docs" / "topology.md").read_text()
 

@@ -12,12 +12,12 @@ import struct
 from ipaddress import ip_address
 from typing import Self
 
-from netlab import ctnetlink
 from netlab.capabilities.scratch import set_loopback_up
 from netlab.errors import UnsupportedError
-from netlab.events import ACK, PSH, RST, SYN, EntryChange, Tuple
-from netlab.kernel import nft, read_sysctl, write_sysctl
+from netlab.lab.apply import nft, read_sysctl, write_sysctl
+from netlab.linux import ctnetlink
 from netlab.observe.conntrack import decode_entry
+from netlab.record.events import ACK, PSH, RST, SYN, EntryChange, Tuple
 
 LATE_BYTES = 100_000
 """How far below the window the late segment is: as in Kubernetes' test/images/regression-issue-74839/main.go."""

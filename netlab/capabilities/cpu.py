@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from netlab.cgroups import PERIOD_US, limited_cpu
+from netlab.linux.cgroups import PERIOD_US, limited_cpu
 
 
 def limited() -> str:

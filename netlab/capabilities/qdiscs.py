@@ -1,5 +1,5 @@
-"""Queueing disciplines, by adding one to lo. A topology's own are `tc.py`'s; loading pyroute2 for it takes longer than
-all probes together.
+"""Queueing disciplines, by adding one to lo. A topology's own are `linux/tc.py`'s; loading pyroute2 for it takes
+longer than all probes together.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import socket
 import struct
 
 from netlab.errors import UnsupportedError
-from netlab.observe.netlink import NLM_F_ACK, NLM_F_REQUEST, NLMSGHDR, attribute
-from netlab.rtnl import NLM_F_CREATE, NLM_F_EXCL, errors
+from netlab.linux.netlink import NLM_F_ACK, NLM_F_REQUEST, NLMSGHDR, attribute
+from netlab.linux.rtnl import NLM_F_CREATE, NLM_F_EXCL, errors
 
 # include/uapi/linux/{rtnetlink,pkt_sched}.h
 _RTM_NEWQDISC, _TCA_KIND, _TCA_OPTIONS = 36, 1, 2

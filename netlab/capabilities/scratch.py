@@ -16,10 +16,10 @@ import struct
 from collections.abc import Callable
 from typing import NoReturn
 
-from netlab import interrupts
 from netlab.errors import NetlabError
-from netlab.holder import become_rootless
-from netlab.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+from netlab.lab.holder import become_rootless
+from netlab.linux import interrupts
+from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
 TIMEOUT_S = 20.0
 """How long one attempt may take: a kernel that has to load modules first needs seconds under emulation."""

@@ -7,7 +7,7 @@ import struct
 
 from netlab.capabilities.scratch import TIMEOUT_S, set_loopback_up
 from netlab.errors import UnsupportedError
-from netlab.repair import repairing, set_window, window
+from netlab.linux.tcp_repair import repairing, set_window, window
 
 _ETH_P_ALL = 3  # include/uapi/linux/if_ether.h
 

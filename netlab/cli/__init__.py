@@ -11,10 +11,26 @@ import sys
 
 import typer
 
-from netlab import interrupts
-from netlab.cli import fixing, inside, lives, looks, machine, observing, runs
+from netlab.cli import (
+    doctor as machine,
+)
+from netlab.cli import (
+    exec as inside,
+)
+from netlab.cli import (
+    fixing,
+    observing,
+    runs,
+)
+from netlab.cli import (
+    inspect as looks,
+)
+from netlab.cli import (
+    lifecycle as lives,
+)
 from netlab.cli.messages import say
 from netlab.errors import NetlabError, TopologyError, told
+from netlab.linux import interrupts
 
 app = typer.Typer(
     name="netlab",

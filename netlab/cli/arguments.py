@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from netlab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from netlab.state import LabDirectory, LabState
-    from netlab.wanted import Wanted
+    from netlab.lab.spec import Wanted
+    from netlab.lab.state import LabDirectory, LabState
 
 
 def topology_file(topology: str | None) -> str:
@@ -25,7 +25,7 @@ def topology_here() -> str | None:
 
 def is_lab(word: str | None) -> bool:
     """Whether an argument that may be a file or a lab is the name of a lab, and of no file."""
-    from netlab.state import labs, run_directory
+    from netlab.lab.state import labs, run_directory
 
     return word is not None and word in labs(run_directory()) and not Path(word).exists()
 
@@ -45,9 +45,9 @@ def read_wanted(
     topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
 ) -> "Wanted":
     """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
-    from netlab import fixes as mitigations
+    from netlab.lab.spec import Wanted
+    from netlab.topology import fixes as mitigations
     from netlab.topology import read_text
-    from netlab.wanted import Wanted
 
     file = topology_file(topology)
     text = read_text(file)
@@ -62,14 +62,14 @@ def absolute(file: str) -> str | None:
 
 def lab_directory(lab: str) -> "LabDirectory":
     """Where a lab of this name keeps what belongs to it."""
-    from netlab.state import LabDirectory, run_directory
+    from netlab.lab.state import LabDirectory, run_directory
 
     return LabDirectory(run_directory(), lab)
 
 
 def find_lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
     """The directory and state of the lab that a command means; None for the only one. LabError, UsageError."""
-    from netlab.state import choose, run_directory
+    from netlab.lab.state import choose, run_directory
 
     directory = lab_directory(choose(run_directory(), lab))
     state = directory.read()

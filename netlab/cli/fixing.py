@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab import interrupts
 from netlab.cli.arguments import find_lab, is_lab, read_wanted
-from netlab.cli.lives import outcome_text
+from netlab.cli.lifecycle import outcome_text
 from netlab.cli.messages import say
 from netlab.cli.options import LabOption, complete_fix
+from netlab.linux import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ def fix_list(
     ] = None,
 ) -> None:
     """The mitigations by name, the built-in ones and a topology's own, and whether a lab that is up has them."""
-    from netlab.fixes import FIXES
-    from netlab.lab import as_it_is
-    from netlab.state import labs, run_directory
+    from netlab.lab.lifecycle import as_it_is
+    from netlab.lab.state import labs, run_directory
+    from netlab.topology.fixes import FIXES
 
     if topology is None or is_lab(topology):
         found = [find_lab(name) for name in labs(run_directory()) if topology in (None, name)]
@@ -75,8 +75,8 @@ def fix_revert(
 def _change_fixes(
     lab_name: str | None, names: "Sequence[str]", change: "Callable[[tuple[str, ...]], tuple[str, ...]]"
 ) -> None:
-    from netlab import lab
-    from netlab.fixes import check_name
+    from netlab.lab import lifecycle as lab
+    from netlab.topology.fixes import check_name
 
     directory, state = find_lab(lab_name)
     as_was = lab.as_it_is(directory, state)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab import interrupts
 from netlab.cli.arguments import check_netns, find_lab
 from netlab.cli.messages import counted, say
 from netlab.cli.options import DataFormat, LabArgument, LabOption, complete_netns
 from netlab.errors import UsageError
+from netlab.linux import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netlab.events import Event
-    from netlab.recording import Recording
+    from netlab.record.events import Event
+    from netlab.record.recording import Recording
 
 
 def capture(
@@ -51,8 +51,8 @@ def capture(
     lab: LabOption = None,
 ) -> None:
     """Write the packets of several namespaces into one pcapng file, until Ctrl-C."""
-    from netlab import capture as captures
-    from netlab.lab import as_it_is, open_lab
+    from netlab.lab.lifecycle import as_it_is, open_lab
+    from netlab.observe import capture as captures
 
     if file == "-" and sys.stdout.isatty():
         raise UsageError("pcapng on a terminal helps nobody", "-w FILE, or a pipe: netlab capture | tshark -r -")
@@ -63,7 +63,7 @@ def capture(
     snaplen_bytes = captures.WHOLE_FRAME_BYTES if snaplen is None else snaplen
     program = None
     if expression:
-        from netlab.libpcap import compile_filter
+        from netlab.linux.libpcap import compile_filter
 
         # Where there is no network: a name in the expression isn't asked for outside.
         with namespaces.scratch():
@@ -101,8 +101,8 @@ def watch(
     """Show what happens in a lab that is up, an event a line, until Ctrl-C."""
     import select
 
-    from netlab import recorder
-    from netlab.lab import as_it_is, open_lab
+    from netlab.lab.lifecycle import as_it_is, open_lab
+    from netlab.observe import recorder
     from netlab.report.live import line
 
     directory, state = find_lab(lab)
@@ -152,8 +152,8 @@ def explain(
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
     """Say why a connection was reset: the chain of causes, packet by packet. Watches a lab until one is reset."""
-    from netlab import explain as explaining
-    from netlab.timeline import build
+    from netlab.analysis import explain as explaining
+    from netlab.analysis.timeline import build
 
     if source is not None and Path(source).is_file():
         if for_s is not None:
@@ -174,8 +174,8 @@ def _recording(file: str) -> "Recording":
     """The recording in a bundle, or in a file of its own as JSON; UsageError where there is none."""
     import json
 
-    from netlab import bundle
-    from netlab.recording import Recording, from_json
+    from netlab.record.recording import Recording, from_json
+    from netlab.report import bundle
 
     if bundle.is_bundle(Path(file)):
         return bundle.read(Path(file)).recording
@@ -194,9 +194,9 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
     """What happens in a lab until a connection (the flow's, if one is named) is reset, time is up, or Ctrl-C."""
     import select
 
-    from netlab import recorder
-    from netlab.events import RST, Packet
-    from netlab.lab import as_it_is, open_lab
+    from netlab.lab.lifecycle import as_it_is, open_lab
+    from netlab.observe import recorder
+    from netlab.record.events import RST, Packet
 
     directory, state = find_lab(lab)
     wanted = as_it_is(directory, state)

@@ -16,14 +16,14 @@ class DataFormat(StrEnum):
 
 def complete_lab(incomplete: str) -> list[str]:
     """The labs that are up."""
-    from netlab.state import labs, run_directory
+    from netlab.lab.state import labs, run_directory
 
     return [lab for lab in labs(run_directory()) if lab.startswith(incomplete)]
 
 
 def complete_netns(incomplete: str) -> list[str]:
     """The namespaces of all labs that are up."""
-    from netlab.state import LabDirectory, labs, run_directory
+    from netlab.lab.state import LabDirectory, labs, run_directory
 
     root = run_directory()
     states = [LabDirectory(root, lab).read() for lab in labs(root)]
@@ -35,9 +35,10 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
     """The built-in fixes, and those of the topology on the command line or, for `fix`, of the labs that are up."""
     from contextlib import suppress
 
-    from netlab import lab, topology
-    from netlab.fixes import FIXES
-    from netlab.state import labs, run_directory
+    from netlab import topology
+    from netlab.lab import lifecycle as lab
+    from netlab.lab.state import labs, run_directory
+    from netlab.topology.fixes import FIXES
 
     found = dict.fromkeys(FIXES)
     with suppress(NetlabError):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab import interrupts
 from netlab.cli.arguments import (
     absolute,
     find_lab,
@@ -21,17 +20,18 @@ from netlab.cli.arguments import (
 from netlab.cli.messages import Progress, bar, counted, say
 from netlab.cli.options import DataFormat, FixOption, NameOption, RootOption, SetOption, complete_fix
 from netlab.errors import UsageError
+from netlab.linux import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netlab.bundle import Facts
+    from netlab.analysis.result import Result
     from netlab.experiments.catalogue import Play
+    from netlab.lab.netns import Namespaces
+    from netlab.lab.spec import Wanted
     from netlab.matrix.grid import Task
-    from netlab.netns import Namespaces
-    from netlab.recording import Recording
-    from netlab.result import Result
-    from netlab.wanted import Wanted
+    from netlab.record.recording import Recording
+    from netlab.report.bundle import Facts
 
 
 LadderOption = Annotated[
@@ -82,10 +82,10 @@ def run(
     ] = None,
 ) -> None:
     """Play an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
-    from netlab import fixes as mitigations
-    from netlab import playing
-    from netlab.capabilities import probe
-    from netlab.wanted import Wanted
+    from netlab.capabilities.probes import probe
+    from netlab.experiments import run as playing
+    from netlab.lab.spec import Wanted
+    from netlab.topology import fixes as mitigations
 
     _check_report_options(output, ladder=ladder)
     _check_places(html, pcapng, bundle)
@@ -107,7 +107,7 @@ def run(
 
         _write(pcapng, render(result, recording, drawn_only=True))
     if bundle is not None and facts is not None:
-        from netlab import bundle as bundles
+        from netlab.report import bundle as bundles
 
         bundles.write(bundle, wanted.topology, result, recording, facts)
         say(f"wrote {bundle}")
@@ -144,9 +144,10 @@ def matrix(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a matrix was interrupted.")] = False,
 ) -> None:
     """Play every experiment of a topology with every fix, in labs of their own: one table."""
-    from netlab import lab
     from netlab.experiments import catalogue
-    from netlab.matrix import grid, play
+    from netlab.lab import lifecycle as lab
+    from netlab.matrix import grid
+    from netlab.matrix import run as play
     from netlab.report import matrix as as_text
     from netlab.report import matrix_json as as_json
     from netlab.topology import read_text
@@ -193,7 +194,7 @@ def _check_report_options(output: DataFormat, *, ladder: bool) -> None:
 
 
 def _check_places(*files: Path | None) -> None:
-    from netlab.files import check_place
+    from netlab.linux.files import check_place
 
     for file in files:
         if file is not None:
@@ -201,7 +202,7 @@ def _check_places(*files: Path | None) -> None:
 
 
 def _write(file: Path, data: bytes) -> None:
-    from netlab.files import write_whole
+    from netlab.linux.files import write_whole
 
     write_whole(file, data)
     say(f"wrote {file}")
@@ -212,7 +213,7 @@ def _play(
 ) -> "Play":
     """The experiment to play: of a file, or of a lab that is up."""
     from netlab.experiments import catalogue
-    from netlab.state import choose, labs, run_directory
+    from netlab.lab.state import choose, labs, run_directory
     from netlab.topology import read_text
 
     nothing_here = topology is None and topology_here() is None
@@ -253,8 +254,8 @@ def _run(
     keep_frames: bool,
 ) -> tuple["Result", "Recording"]:
     """Play the experiment in the lab, which is up; say where the window model and the kernel disagree."""
-    from netlab import playing
-    from netlab.held import hold
+    from netlab.analysis.crosscheck import hold
+    from netlab.experiments import run as playing
 
     progress = Progress(f"{wanted.topology.name}, trials", trials)
     try:
@@ -279,7 +280,7 @@ def _run(
 
 def _facts(namespaces: "Namespaces", wanted: "Wanted") -> "Facts":
     """What the kernel tells of the lab beside what was observed, for a bundle."""
-    from netlab import facts
+    from netlab.lab import environment as facts
 
     return facts.gather(namespaces, [netns.name for netns in wanted.topology.namespaces])
 
@@ -291,9 +292,9 @@ def _report(result: "Result", recording: "Recording", output: DataFormat, *, lad
 
     sys.stdout.write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
     if ladder and result.trials:
+        from netlab.analysis.timeline import build as build_timeline
         from netlab.report import ladder as as_ladder
         from netlab.report.sequence import build as build_ladder
-        from netlab.timeline import build as build_timeline
 
         _, trial = as_text.shown(result)
         drawn = build_ladder(build_timeline(recording), trial.flow, trial)
@@ -311,7 +312,7 @@ def report(
     html: HtmlOption = None,
 ) -> None:
     """Say again what a run showed, from its bundle: on any machine, without privilege, without its lab."""
-    from netlab.bundle import read
+    from netlab.report.bundle import read
 
     _check_report_options(output, ladder=ladder)
     _check_places(html)

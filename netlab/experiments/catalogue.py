@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from netlab import topology as topologies
 from netlab.errors import Problem, TopologyError, UsageError
-from netlab.experiment import Experiment
 from netlab.experiments import resolve
+from netlab.experiments.experiment import Experiment
 from netlab.experiments.language import EXPERIMENT
 from netlab.model import Topology
-from netlab.topology.document import Item, Reader, TooLargeError, compose, is_experiment, too_large
-from netlab.topology.settings import apply
+from netlab.yamlspec.document import Item, Reader, TooLargeError, compose, is_experiment, too_large
+from netlab.yamlspec.settings import apply
 
 _RELATIVE = "a path is relative to the file that names it"
 
@@ -87,7 +87,7 @@ def choose(found: Sequence[Play], name: str | None, source: str) -> Play:
     for play in found:
         if play.experiment.name == name:
             return play
-    from netlab.topology.document import suggest
+    from netlab.yamlspec.document import suggest
 
     names = [play.experiment.name for play in found]
     raise UsageError(f"there is no experiment {name!r}", suggest(name, names) or f"there are: {', '.join(names)}")

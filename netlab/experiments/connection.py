@@ -16,13 +16,13 @@ from contextlib import ExitStack
 from functools import lru_cache
 from ipaddress import ip_address
 
-from netlab.events import Tuple
-from netlab.experiments.scene import Scene
+from netlab.experiments.roles import Scene
+from netlab.linux.tcp_repair import forget, set_initial_number
 from netlab.model import Address
 from netlab.observe import Namespaces
 from netlab.observe.sockets import error_event, sample, socket_error, why_failed
 from netlab.observe.watch import Watch
-from netlab.repair import forget, set_initial_number
+from netlab.record.events import Tuple
 
 REQUEST = b"GET\n"
 CHUNK_BYTES = 65536

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from netlab.errors import LabError
-from netlab.stimuli import NotApplied
+from netlab.experiments.stimuli import NotApplied
 
 if TYPE_CHECKING:
-    from netlab.experiments.stage import Stage
+    from netlab.experiments.context import Stage
 
 _HEADERS_BYTES = 120
 """No segment without payload is longer: 40 bytes of IPv6, 60 of TCP with all its options."""
@@ -21,7 +21,7 @@ def pick(stage: Stage, netns: str, end: str, table: str, statement: str) -> None
 
     table is the name of a table for this alone; statement is in nft's words, and comes after the match.
     """
-    from netlab.kernel import nft
+    from netlab.lab.apply import nft
 
     scene = stage.scene
     family, own = "ip" if scene.endpoint.version == 4 else "ip6", end == "server"

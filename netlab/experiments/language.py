@@ -1,7 +1,7 @@
 """The keys of an experiment's document: the one description that is checked with and the JSON Schema is made from.
 
 A document stands in a file of its own, or under `experiments` of a topology. Its verbs come from `stimuli/` and
-`conditions/`, each with the shape of its arguments. Reading is `topology/shapes.py`'s; what the names in a document
+`conditions/`, each with the shape of its arguments. Reading is `yamlspec/shapes.py`'s; what the names in a document
 mean in a topology is `resolve.py`'s. Pure.
 """
 
@@ -12,15 +12,15 @@ from typing import NamedTuple, Protocol
 
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from netlab.capability import CAPABILITIES
-from netlab.conditions import conditions
-from netlab.experiment import OTHERWISE, PAYLOAD_BYTES, TIMEOUT_S, TRIALS, WITHIN_S
+from netlab.analysis.result import Outcome
+from netlab.capabilities.capability import CAPABILITIES
+from netlab.experiments.conditions import conditions
+from netlab.experiments.experiment import OTHERWISE, PAYLOAD_BYTES, TIMEOUT_S, TRIALS, WITHIN_S
+from netlab.experiments.stimuli import stimuli
 from netlab.experiments.words import BYTES, NETNS
-from netlab.result import Outcome
-from netlab.stimuli import stimuli
 from netlab.topology import words
-from netlab.topology.document import UNTAGGED, Item, Reader, join, kind_of, suggest
-from netlab.topology.shapes import (
+from netlab.yamlspec.document import UNTAGGED, Item, Reader, join, kind_of, suggest
+from netlab.yamlspec.shapes import (
     USES_VARIABLE,
     Choice,
     Fields,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from netlab.stimuli import NotApplied
+from netlab.experiments.stimuli import NotApplied
 
 if TYPE_CHECKING:
-    from netlab.experiments.stage import Stage
+    from netlab.experiments.context import Stage
 
 
 def bare_interface(stage: Stage, link: str) -> tuple[str, str]:
@@ -21,7 +21,7 @@ def bare_interface(stage: Stage, link: str) -> tuple[str, str]:
 
 def add_slow_class(stage: Stage, link: str, bytes_per_s: float, limit: int | None = None) -> None:
     """`tc.add_slow_class` at an interface; NotApplied where it has a qdisc already, UnsupportedError without htb."""
-    from netlab import tc
+    from netlab.linux import tc
 
     netns, ifname = bare_interface(stage, link)
     with stage.namespaces.inside(netns):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
-from netlab import fixes
-from netlab.experiment import (
+from netlab.analysis.result import Outcome
+from netlab.experiments.experiment import (
     FIRST,
     OTHERWISE,
     PAYLOAD_BYTES,
@@ -26,9 +26,9 @@ from netlab.experiment import (
 from netlab.experiments.language import CONDITION, EXPERIMENT, STEP
 from netlab.experiments.words import HOST, LINK, NETNS
 from netlab.model import Topology
-from netlab.result import Outcome
-from netlab.topology.document import Item, Reader, suggest
-from netlab.topology.shapes import Fields, Shape
+from netlab.topology import fixes
+from netlab.yamlspec.document import Item, Reader, suggest
+from netlab.yamlspec.shapes import Fields, Shape
 
 
 def experiment(reader: Reader, item: Item, topology: Topology, default_name: str) -> Experiment | None:

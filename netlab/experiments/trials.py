@@ -10,27 +10,27 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from netlab.conditions import Moment, conditions, is_live
+from netlab.analysis.judge import Observed, judge_trial
+from netlab.analysis.judge_load import Member, by_connection, client_port, judge_crowd
+from netlab.analysis.result import Evidence, Proof, Result, TrialResult
 from netlab.errors import StepError
-from netlab.events import Event, InvalidReason, Packet
-from netlab.experiment import FIRST, Action, Experiment, Step
+from netlab.experiments.conditions import Moment, conditions, is_live
 from netlab.experiments.connection import Connection
-from netlab.experiments.crowd import Told
-from netlab.experiments.scene import Scene, scene
-from netlab.experiments.stage import Stage
-from netlab.flow import CANARY_PORT, Flow, FlowEvents
-from netlab.judge import Observed, judge_trial
-from netlab.judge_crowd import Member, by_connection, client_port, judge_crowd
+from netlab.experiments.context import Stage
+from netlab.experiments.experiment import FIRST, Action, Experiment, Step
+from netlab.experiments.load import Told
+from netlab.experiments.roles import Scene, scene
+from netlab.experiments.stimuli import NotApplied, stimuli
 from netlab.kubeproxy.notrack import untracks
+from netlab.lab.netns import Namespaces
 from netlab.model import Address, Topology
-from netlab.netns import Namespaces
 from netlab.observe.canary import send_canary
 from netlab.observe.packets import Outline
+from netlab.observe.recorder import Recorder, Source
 from netlab.observe.watch import Watch
-from netlab.recorder import Recorder, Source
-from netlab.recording import Recording
-from netlab.result import Evidence, Proof, Result, TrialResult
-from netlab.stimuli import NotApplied, stimuli
+from netlab.record.events import Event, InvalidReason, Packet
+from netlab.record.flow import CANARY_PORT, Flow, FlowEvents
+from netlab.record.recording import Recording
 
 _CANARY_TIMEOUT_S = 0.5
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from netlab.events import ACK, FIN, PSH, RST, SYN
-from netlab.experiment import PAYLOAD_MAX_BYTES
+from netlab.experiments.experiment import PAYLOAD_MAX_BYTES
+from netlab.record.events import ACK, FIN, PSH, RST, SYN
 from netlab.topology import words
-from netlab.topology.shapes import Choice, Fields, Integer, InvalidError, Key, ListOf, Text
+from netlab.yamlspec.shapes import Choice, Fields, Integer, InvalidError, Key, ListOf, Text
 
 END = Choice("an end of the connection", ("client", "server"))
 """Who does it: the program at that end."""

@@ -1,6 +1,6 @@
 """Rules as the text that nft and libnftables read.
 
-Owns nft's syntax, as nftables 1.0.6 (Debian 12) and later accept it. Running the text is `kernel.py`'s.
+Owns nft's syntax, as nftables 1.0.6 (Debian 12) and later accept it. Running the text is `lab/apply.py`'s.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every experiment with every fix, one table: what was expected of each cell, and what was seen. Pure values.
 
-`grid.py` makes the cells of a table and says which can't be played here, `play.py` plays them in labs of their own,
+`grid.py` makes the cells of a table and says which can't be played here, `run.py` plays them in labs of their own,
 `journal.py` keeps what is done; the table is printed by `report/matrix.py` and its siblings.
 """
 
@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from netlab.capability import Capability
-from netlab.result import Outcome, TrialResult
+from netlab.analysis.result import Outcome, TrialResult
+from netlab.capabilities.capability import Capability
 
 
 class Standing(StrEnum):

@@ -9,14 +9,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from netlab import fixes as mitigations
-from netlab.capability import Capability
+from netlab.capabilities.capability import Capability
 from netlab.errors import NetlabError, UsageError
-from netlab.experiment import PLAIN
 from netlab.experiments.catalogue import Play, Settings, choose
-from netlab.experiments.scene import scene
+from netlab.experiments.experiment import PLAIN
+from netlab.experiments.roles import scene
 from netlab.matrix import Cell, Column, Row
 from netlab.model import Topology
+from netlab.topology import fixes as mitigations
 
 
 @dataclass(frozen=True, slots=True)

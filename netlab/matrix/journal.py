@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from netlab import codec
 from netlab.errors import UsageError
-from netlab.files import naming
+from netlab.lab.state import lock, make_root, remove_if_empty, same, wait_for_lock
+from netlab.linux.files import naming
 from netlab.matrix import Cell
-from netlab.state import lock, make_root, remove_if_empty, same, wait_for_lock
+from netlab.record import codec
 
 _LOCK_S = 5.0
 """How long to wait for a former one whose labs are being taken down."""

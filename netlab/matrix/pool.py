@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, NoReturn, TypeVar
 
-from netlab import interrupts
-from netlab.syscalls import end_with_parent
+from netlab.linux import interrupts
+from netlab.linux.syscalls import end_with_parent
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """Observers: each file one source of events from the kernel.
 
 An observer is ready when its constructor returns: bound, subscribed, filtered. It never blocks, counts what it lost,
-and leaves the kernel as it found it when closed. What the events prove is `judge.py`'s to say.
+and leaves the kernel as it found it when closed. What the events prove is `analysis/judge.py`'s to say.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from netlab.events import Event
+from netlab.record.events import Event
 
 
 class Namespaces(Protocol):
-    """What observing needs of a lab's namespaces; `netlab.netns.Namespaces` has it."""
+    """What observing needs of a lab's namespaces; `netlab.lab.netns.Namespaces` has it."""
 
     def inside(self, name: str, /) -> AbstractContextManager[None]:
         """The calling thread is in the namespace meanwhile, and back afterwards."""

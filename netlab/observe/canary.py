@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 import struct
 
-from netlab.flow import CANARY_PORT
 from netlab.model import Address
 from netlab.observe import Namespaces
+from netlab.record.flow import CANARY_PORT
 
 _HEADER_WORDS = 5 << 4
 

@@ -13,10 +13,10 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from netlab.errors import UnsupportedError
-from netlab.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
+from netlab.linux.netlink import NFGENMSG, Subscription, attributes, dump
 from netlab.observe import Namespaces
-from netlab.observe.netlink import NFGENMSG, Subscription, attributes, dump
-from netlab.observe.sysctls import ChangedSysctls
+from netlab.observe.sysctl import ChangedSysctls
+from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
 
 _GROUPS = (1, 2, 3)
 """NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY (include/uapi/linux/netfilter/nfnetlink_compat.h)."""

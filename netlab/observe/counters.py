@@ -12,10 +12,10 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-from netlab.events import CounterChange
-from netlab.kernel import nft
+from netlab.lab.apply import nft
+from netlab.linux.netlink import attributes, dump
 from netlab.observe import Namespaces
-from netlab.observe.netlink import attributes, dump
+from netlab.record.events import CounterChange
 
 _GET_STATS_CPU = 1 << 8 | 4  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS_CPU
 

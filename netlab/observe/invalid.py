@@ -12,9 +12,7 @@ import struct
 import time
 
 from netlab.errors import LabError, UnsupportedError
-from netlab.events import InvalidReason
-from netlab.observe import Namespaces
-from netlab.observe.netlink import (
+from netlab.linux.netlink import (
     NFGENMSG,
     NLM_F_ACK,
     NLM_F_REQUEST,
@@ -24,8 +22,10 @@ from netlab.observe.netlink import (
     messages,
     netfilter_socket,
 )
-from netlab.observe.sysctls import ChangedSysctls
-from netlab.wire import IPPROTO_TCP, decode_ip
+from netlab.observe import Namespaces
+from netlab.observe.sysctl import ChangedSysctls
+from netlab.record.events import InvalidReason
+from netlab.record.wire import IPPROTO_TCP, decode_ip
 
 # include/uapi/linux/netfilter/nfnetlink.h, nfnetlink_log.h
 _NFNL_SUBSYS_ULOG = 4

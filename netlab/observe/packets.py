@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from netlab.errors import UnsupportedError
-from netlab.events import FIN, PSH, RST, SYN, DatagramPacket, Direction, Packet
 from netlab.model import Address
 from netlab.observe import Namespaces
-from netlab.wire import (
+from netlab.record.events import FIN, PSH, RST, SYN, DatagramPacket, Direction, Packet
+from netlab.record.wire import (
     ETH_HEADER_BYTES,
     ETH_P_IP,
     ETH_P_IPV6,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from netlab.errors import UnsupportedError
-from netlab.events import SocketEvent, SocketEventKind, SocketSample
+from netlab.linux.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSGHDR, attributes, messages
 from netlab.model import Address
 from netlab.observe import Namespaces
-from netlab.observe.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSGHDR, attributes, messages
+from netlab.record.events import SocketEvent, SocketEventKind, SocketSample
 
 _TCP_INFO_BYTES = 236
 # struct tcp_info of include/uapi/linux/tcp.h: where the members stand that are read here.

@@ -15,13 +15,13 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from netlab import interrupts
 from netlab.errors import LabError
-from netlab.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
-from netlab.kernel import nft, nftables
+from netlab.lab.apply import nft, nftables
+from netlab.linux import interrupts
+from netlab.linux.netlink import Subscription, attributes
 from netlab.observe import Namespaces
-from netlab.observe.netlink import Subscription, attributes
-from netlab.wire import decode_datagram, decode_ip
+from netlab.record.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
+from netlab.record.wire import decode_datagram, decode_ip
 
 LIMIT = "limit rate 100/second burst 100 packets"
 """How many packets are traced that are of no special kind."""

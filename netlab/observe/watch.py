@@ -12,8 +12,8 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from netlab.events import Event
 from netlab.observe import Observer
+from netlab.record.events import Event
 
 _TICK_S = 0.02
 """How long to wait for news at most: a change of TCP_INFO alone wakes nobody, should no observer see its packet."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from netlab.events import Datagram, Tuple
 from netlab.model import Address
-from netlab.wire import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, icmp_name
+from netlab.record.events import Datagram, Tuple
+from netlab.record.wire import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, icmp_name
 
 PROTOCOLS = {
     IPPROTO_ICMP: "icmp",

@@ -11,10 +11,16 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
-from netlab import fixes as mitigations
-from netlab import timeline
+from netlab.analysis import timeline
+from netlab.analysis.datagrams import Passage
+from netlab.analysis.explain import Explanation, Step, explain
+from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
+from netlab.analysis.timeline import Crossing, Journey, Timeline
+from netlab.conntrack.window import SINCE_6_1, CtOutcome, rules
 from netlab.errors import NetlabError
-from netlab.events import (
+from netlab.kubeproxy import ruleset
+from netlab.model import Topology
+from netlab.record.events import (
     ConntrackEvent,
     CounterChange,
     DatagramPacket,
@@ -26,19 +32,13 @@ from netlab.events import (
     flag_names,
     seq_diff,
 )
-from netlab.explain import Explanation, Step, explain
-from netlab.kubeproxy import ruleset
-from netlab.model import Topology
-from netlab.passages import Passage
-from netlab.recording import Recording
+from netlab.record.recording import Recording
 from netlab.report import chart, graph, ladder_svg, text
 from netlab.report.datagrams import describe, endpoint, ends
 from netlab.report.markup import Markup, join, tag
 from netlab.report.page import bullets, code, document, facts, figure, section, table
 from netlab.report.sequence import Arrow, Ladder, build, moment, seen
-from netlab.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
-from netlab.timeline import Crossing, Journey, Timeline
-from netlab.window import SINCE_6_1, CtOutcome, rules
+from netlab.topology import fixes as mitigations
 
 LINKS = {
     Link.REQUEST: "The client's request to the VIP",

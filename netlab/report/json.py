@@ -7,7 +7,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from netlab.events import (
+from netlab.analysis.result import Crowd, Evidence, Outcome, Result, TrialResult
+from netlab.record.events import (
     ConntrackEvent,
     DatagramPacket,
     InvalidReason,
@@ -18,7 +19,6 @@ from netlab.events import (
     flag_names,
 )
 from netlab.report.datagrams import describe
-from netlab.result import Crowd, Evidence, Outcome, Result, TrialResult
 
 FORMAT = 1
 """Grows when a member goes or changes its meaning; new members may come without."""

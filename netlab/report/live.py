@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from netlab.events import (
+from netlab.record.events import (
     ConntrackEvent,
     CounterChange,
     DatagramPacket,

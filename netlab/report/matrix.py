@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
+from netlab.analysis.result import Outcome
 from netlab.matrix import Cell, Column, Matrix, Standing
-from netlab.result import Outcome
 
 _GAP = "  "
 

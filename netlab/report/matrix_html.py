@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netlab.experiment import PLAIN
+from netlab.analysis.result import Outcome, TrialResult
+from netlab.experiments.experiment import PLAIN
 from netlab.matrix import Cell, Matrix, Row, Standing
 from netlab.report.html import LINKS, evidence_words
 from netlab.report.markup import Markup, join, tag
 from netlab.report.matrix import outcomes, why
 from netlab.report.page import bullets, document, facts, section, table
-from netlab.result import Outcome, TrialResult
 
 _MEANING = {
     0: "Every cell that can be played here was seen to be as expected.",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from netlab.analysis.result import Outcome
 from netlab.matrix import Cell, Matrix, Standing
 from netlab.report.json import trial_members
-from netlab.result import Outcome
 
 FORMAT = 1
 """Grows when a member goes or changes its meaning; new members may come without."""

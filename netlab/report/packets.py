@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from netlab import pcapng
-from netlab.events import REASON_ACCURACY_NS, Direction, InvalidReason, Packet
+from netlab.analysis.result import Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
-from netlab.recording import Recording
+from netlab.record import pcapng
+from netlab.record.events import REASON_ACCURACY_NS, Direction, InvalidReason, Packet
+from netlab.record.recording import Recording
 from netlab.report import text
-from netlab.result import Evidence, Link, Outcome, Result, TrialResult
 
 
 def render(result: Result, recording: Recording, *, drawn_only: bool = False) -> bytes:

@@ -1,7 +1,7 @@
 """One connection's packets across the namespaces as a sequence diagram: the model that text and HTML draw. Pure.
 
 A packet is one arrow from the namespace that sent it to the last one that saw it, whatever number of interfaces it
-crossed; `timeline.py` has followed it. The arrow has a tip in each namespace that saw it, and passes the others by.
+crossed; `analysis/timeline.py` followed it. The arrow has a tip in each namespace that saw it, and passes others by.
 What is said of it comes from what was seen: "NAT" where it was sent on with other addresses; "INVALID" where a rule
 found it so, or conntrack gave a reason, and NAT left the packet alone or it went no further; "DROP" where it was last
 seen although its destination was watched and no event was lost; "LOGGED" where conntrack gave a reason and let it pass;
@@ -22,8 +22,13 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
-from netlab.entries import turns
-from netlab.events import (
+from netlab.analysis.datagrams import Passage
+from netlab.analysis.judge import THROWN_AWAY
+from netlab.analysis.result import Evidence, TrialResult
+from netlab.analysis.timeline import Crossing, Fate, Journey, Rewrite, Timeline, ends, window_probes
+from netlab.analysis.transitions import turns
+from netlab.conntrack.window import BAD_CHECKSUM
+from netlab.record.events import (
     ACK,
     FIN,
     RST,
@@ -38,15 +43,10 @@ from netlab.events import (
     Witness,
     flag_names,
 )
-from netlab.flow import Flow
-from netlab.judge import THROWN_AWAY
-from netlab.passages import Passage
+from netlab.record.flow import Flow
+from netlab.record.wire import IPPROTO_TCP
 from netlab.report import datagrams
 from netlab.report.datagrams import endpoint
-from netlab.result import Evidence, TrialResult
-from netlab.timeline import Crossing, Fate, Journey, Rewrite, Timeline, ends, window_probes
-from netlab.window import BAD_CHECKSUM
-from netlab.wire import IPPROTO_TCP
 
 SHOWN_OF_A_KIND = 2
 """So many packets of each kind are shown one by one; the rest of them may be folded."""

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
-from netlab.events import ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
+from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
-from netlab.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
+from netlab.record.events import ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
 
 _MARGIN = "  "
 

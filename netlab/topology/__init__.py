@@ -1,8 +1,8 @@
 """Topology files: YAML text to a Topology, or every problem of the file at once.
 
-The way through: `document.py` composes nodes, `settings.py` puts in what `--set` says, `language.py` lists the keys and
-`shapes.py` reads their values, `segments.py` wires and addresses, `services.py` makes the Services, `resolve.py`
-joins it all. Nothing here touches a kernel; `read_text` is the only function that opens a file.
+The way through: `yamlspec/` composes nodes and puts in what `--set` says, `language.py` lists the keys and their
+shapes, `wiring.py` wires and addresses, `services.py` makes the Services, `resolve.py` joins it all. Nothing here
+touches a kernel; `read_text` is the only function that opens a file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.model import Topology
 from netlab.topology import resolve, words
-from netlab.topology.document import Reader, TooLargeError, compose, is_experiment, join, too_large
 from netlab.topology.language import TOPOLOGY
-from netlab.topology.settings import apply, apply_fixes
-from netlab.topology.shapes import InvalidError
+from netlab.yamlspec.document import Reader, TooLargeError, compose, is_experiment, join, too_large
+from netlab.yamlspec.settings import apply, apply_fixes
+from netlab.yamlspec.shapes import InvalidError
 
 __all__ = ["default_name", "load", "problem", "read", "read_text", "with_each_fix"]
 

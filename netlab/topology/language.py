@@ -1,6 +1,6 @@
 """The keys of a topology file: the one description that the loader checks with and the JSON Schema is made from.
 
-Reading is `shapes.py`'s, the words are `words.py`'s, and what keys mean together is `resolve.py`'s.
+Reading is `yamlspec/shapes.py`'s, the words are `words.py`'s, and what keys mean together is `resolve.py`'s.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from yaml.nodes import MappingNode, Node
 from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import words
-from netlab.topology.document import Item, Reader
-from netlab.topology.shapes import (
+from netlab.yamlspec.document import Item, Reader
+from netlab.yamlspec.shapes import (
     Anything,
     Boolean,
     Choice,
@@ -32,7 +32,7 @@ from netlab.topology.shapes import (
     Seconds,
     Text,
 )
-from netlab.units import rate_bytes_per_s
+from netlab.yamlspec.units import rate_bytes_per_s
 
 UINT32_MAX = 2**32 - 1
 MTU = Integer(68, 65535)

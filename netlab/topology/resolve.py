@@ -1,7 +1,7 @@
 """What the keys of a topology mean together: references, defaults and derived values, from Items to a Topology.
 
 Each function makes one part of the model and notes every problem it sees; a part with problems comes out
-incomplete, and `load` throws the whole away. Interfaces and addresses are `segments.py`'s, derived routes are
+incomplete, and `load` throws the whole away. Interfaces and addresses are `wiring.py`'s, derived routes are
 `routing.py`'s, Services `services.py`'s.
 """
 
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from yaml.nodes import MappingNode, SequenceNode
 
-from netlab import routing
 from netlab.model import (
     Address,
     Interface,
@@ -33,17 +32,17 @@ from netlab.model import (
     UserFix,
     Veth,
 )
-from netlab.routing import Detour
-from netlab.topology import words
-from netlab.topology.document import Item, Reader, suggest
+from netlab.topology import routing, words
 from netlab.topology.language import TOPOLOGY
+from netlab.topology.routing import Detour
 from netlab.topology.sections import Sections
-from netlab.topology.segments import Wiring, wire
 from netlab.topology.services import Services, kube_proxy_of, pod_masquerade
-from netlab.topology.shapes import InvalidError
+from netlab.topology.wiring import Wiring, wire
+from netlab.yamlspec.document import Item, Reader, suggest
+from netlab.yamlspec.shapes import InvalidError
 
 if TYPE_CHECKING:
-    from netlab.experiment import Experiment
+    from netlab.experiments.experiment import Experiment
 
 
 def topology(reader: Reader, root: Item, name: str) -> Topology:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from netlab.model import Network, Role
-from netlab.topology.document import Item, Reader, suggest
 from netlab.topology.language import POOL_DEFAULTS
+from netlab.yamlspec.document import Item, Reader, suggest
 
 
 class Sections:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from netlab import addressing
 from netlab.kubeproxy.portals import cluster_networks
 from netlab.model import (
     Address,
@@ -27,10 +26,11 @@ from netlab.model import (
     ServicePort,
     TrafficPolicy,
 )
-from netlab.topology.document import Item
+from netlab.topology import addresses as addressing
 from netlab.topology.language import PORT_KEYS
 from netlab.topology.sections import Sections
-from netlab.topology.segments import Wiring
+from netlab.topology.wiring import Wiring
+from netlab.yamlspec.document import Item
 
 KUBE_PROXY_TABLES = tuple(f"{family} {name}" for family in ("ip", "ip6") for name in ("nat", "filter", "kube-proxy"))
 """The tables that kube-proxy's rules stand in, in either mode."""

@@ -20,9 +20,9 @@ from ipaddress import (
 )
 from typing import TypeAlias
 
-from netlab.fixes import FIXES
 from netlab.model import IFNAMSIZ, Address, InterfaceAddress, Network
-from netlab.topology.shapes import InvalidError
+from netlab.topology.fixes import FIXES
+from netlab.yamlspec.shapes import InvalidError
 
 LAB_NAME_MAX = 32
 TABLE_NAME_MAX = 255
@@ -120,7 +120,7 @@ def _label(
 
 def fix_name(text: str) -> str:
     """The name of a fix that a topology defines; the built-in ones keep theirs."""
-    from netlab.experiment import PLAIN  # it needs more than most topologies do
+    from netlab.experiments.experiment import PLAIN  # it needs more than most topologies do
 
     if text in (*FIXES, PLAIN):
         whose = "that of a trial without a fix" if text == PLAIN else "a built-in fix's"

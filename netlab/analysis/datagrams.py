@@ -1,0 +1,127 @@
+"""Packets without TCP followed from interface to interface: UDP datagrams and ICMP's errors. Pure.
+
+A packet is recognised by what neither NAT nor forwarding changes: protocol, length, ICMP type and code, and IP
+identification. `timeline.py` numbers these packets together with the TCP segments, which it follows itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netlab.model import Address
+from netlab.record.events import Datagram, DatagramPacket, Direction, Event, TraceStep
+
+_SAME_WAY_NS = 1_000_000_000
+"""What looks alike and comes this much later is another packet: no packet of a lab is on its way for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One datagram's way: where it was seen, in order, and the rules it came through there.
+
+    number is the recording's, as a Journey's. delivered: it was last seen coming in where its destination's address is.
+    """
+
+    number: int
+    crossings: tuple[DatagramPacket, ...]
+    delivered: bool
+    trace: tuple[TraceStep, ...] = ()
+
+    @property
+    def datagram(self) -> Datagram:
+        """The datagram as it was first seen."""
+        return self.crossings[0].datagram
+
+    @property
+    def time_ns(self) -> int:
+        """When it was first seen."""
+        return self.crossings[0].time_ns
+
+    @property
+    def last(self) -> DatagramPacket:
+        """Where it was last seen."""
+        return self.crossings[-1]
+
+
+class _Draft:
+    """A passage in the making."""
+
+    def __init__(self, packet: DatagramPacket) -> None:
+        self.crossings = [packet]
+        self.trace: list[TraceStep] = []
+
+    def goes_on_with(self, packet: DatagramPacket) -> bool:
+        """Whether a datagram that looks like it can be the same one, farther on its way."""
+        last = self.crossings[-1]
+        hops = {(crossing.netns, crossing.ifname, crossing.direction) for crossing in self.crossings}
+        here = (packet.netns, packet.ifname, packet.direction)
+        return here not in hops and packet.time_ns - last.time_ns < _SAME_WAY_NS
+
+
+def follow(events: Iterable[Event], in_order: Iterable[DatagramPacket], homes: Mapping[Address, str]) -> list[Passage]:
+    """The datagrams' ways by the time at which each began, not numbered yet.
+
+    in_order are the datagrams as they crossed the interfaces, homes the namespaces of the lab's addresses.
+    """
+    drafts: list[_Draft] = []
+    alike: dict[tuple[int | None, ...], list[_Draft]] = defaultdict(list)
+    for packet in in_order:
+        key = _likeness(packet.datagram)
+        draft = next((draft for draft in alike[key] if draft.goes_on_with(packet)), None)
+        if draft is None:
+            draft = _Draft(packet)
+            drafts.append(draft)
+            alike[key].append(draft)
+        else:
+            draft.crossings.append(packet)
+    _attach_traces(drafts, events)
+    return [
+        Passage(0, tuple(draft.crossings), _delivered(draft.crossings[-1], homes), tuple(draft.trace))
+        for draft in drafts
+    ]
+
+
+def _likeness(datagram: Datagram) -> tuple[int | None, ...]:
+    """What stays the same on all of a packet's way."""
+    icmp = (datagram.icmp_type, datagram.icmp_code)
+    return (datagram.header.proto, datagram.payload_bytes, datagram.ip_id, *icmp)
+
+
+def _delivered(last: DatagramPacket, homes: Mapping[Address, str]) -> bool:
+    return last.direction is Direction.IN and homes.get(last.datagram.header.dst) == last.netns
+
+
+def _attach_traces(drafts: Iterable[_Draft], events: Iterable[Event]) -> None:
+    """Give each traced packet's steps to the first datagram with that header that has none there yet."""
+    ways: dict[tuple[str, int], _Draft | None] = {}
+    for step in events:
+        if not isinstance(step, TraceStep):
+            continue
+        trace = (step.netns, step.trace_id)
+        draft, shown = ways.get(trace), step.datagram
+        # The kernel may give a number again.
+        if shown is not None and not (draft and _can_show(step, shown, draft)):
+            draft = ways[trace] = next((draft for draft in drafts if _can_show(step, shown, draft)), None)
+        if draft:
+            draft.trace.append(step)
+
+
+def has_passed(trace: Iterable[TraceStep], step: TraceStep) -> bool:
+    """Whether a packet has been in a step's chain before: then the step is another's that looks like it.
+
+    The kernel may give one packet several numbers: it makes them of what translation, or a bridge, changes.
+    """
+    place = (step.netns, step.family, step.table, step.chain)
+    return any((past.netns, past.family, past.table, past.chain) == place for past in trace)
+
+
+def _can_show(step: TraceStep, shown: Datagram, draft: _Draft) -> bool:
+    """Whether a step's packet can be the datagram; what an ICMP error quotes is cut off there."""
+    return not has_passed(draft.trace, step) and any(
+        crossing.netns == step.netns
+        and crossing.datagram.header == shown.header
+        and _likeness(crossing.datagram) == _likeness(shown)
+        for crossing in draft.crossings
+    )

@@ -1,0 +1,232 @@
+"""What a run showed: outcomes, the evidence for them, trials, and all of them together. Pure values.
+
+`judge.py` makes them from what was seen, `report/` tells them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netlab.record.events import Witness
+from netlab.record.flow import Flow
+
+_Z_95 = 1.959963984540054
+"""The 97.5th percentile of the standard normal distribution."""
+
+
+class Outcome(StrEnum):
+    """What became of one trial."""
+
+    RESET = "reset"
+    COMPLETED = "completed"
+    STALLED = "stalled"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Conclusion(StrEnum):
+    """What all trials together show about the experiment's claim."""
+
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not-reproduced"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Link(StrEnum):
+    """What a piece of evidence shows: its place in the chain of causes, or in what happened instead."""
+
+    REQUEST = "request"
+    REQUEST_TRANSLATED = "request-translated"
+    STALE_WINDOW = "stale-window"
+    REPLY = "reply"
+    INVALID = "invalid"
+    ADOPTED = "adopted"
+    REPLY_UNTRANSLATED = "reply-untranslated"
+    REPLY_TRANSLATED = "reply-translated"
+    RST = "rst"
+    RST_AT_SERVER = "rst-at-server"
+    SERVER_RESET = "server-reset"
+    CLIENT_RESET = "client-reset"
+    OBSERVED = "observed"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing that was seen. note is what it means in numbers, in plain words; it may be empty.
+
+    relative_seq and relative_ack count from the connection's initial sequence numbers, as tcpdump and Wireshark do;
+    None where there is no packet or the handshake was not seen.
+    """
+
+    link: Link
+    event: Witness
+    note: str = ""
+    relative_seq: int | None = None
+    relative_ack: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether the stimulus took place: the evidence for it, and what is missing from it (empty if nothing is).
+
+    only_states: no event is missing, only how sockets and counters were to stand.
+    """
+
+    evidence: tuple[Evidence, ...]
+    missing: str = ""
+    only_states: bool = False
+
+    @property
+    def bears_reset(self) -> bool:
+        """Whether a reset can be the one that the experiment claims: it keeps sockets from standing as they were to."""
+        return not self.missing or self.only_states
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One trial, judged. missing is empty for `reset` and `completed`; lost counts events over all observers.
+
+    invalid is how many packets the nodes' conntrack found INVALID, retransmits how many segments were sent again from
+    any namespace, both by the kernel's own counters. crowd are the connections of a load; flow and evidence are then
+    those of one of them.
+    """
+
+    outcome: Outcome
+    duration_s: float
+    started_ns: int
+    flow: Flow
+    evidence: tuple[Evidence, ...]
+    bytes_received: int
+    payload_bytes: int
+    lost: int = 0
+    missing: tuple[str, ...] = ()
+    invalid: int = 0
+    retransmits: int = 0
+    crowd: Crowd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What became of a load's connections.
+
+    completed is how many did; others are those that didn't, each judged as a trial is. drawn is one of all of them that
+    was observed whole, and is to show, None where none was. late is how many segments came
+    to the client's node after a copy of their data, logged how many of theirs conntrack there logged something about.
+    cpu_percent is how much of one CPU the server had, None where it was not to be limited; unlimited says why it could
+    not be.
+    """
+
+    completed: int
+    others: tuple[TrialResult, ...]
+    drawn: TrialResult | None
+    late: int
+    logged: int
+    cpu_percent: int | None = None
+    unlimited: str = ""
+
+    @property
+    def connections(self) -> int:
+        """How many there were."""
+        return self.completed + len(self.others)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many ended so."""
+        if outcome is Outcome.COMPLETED:
+            return self.completed
+        return sum(other.outcome is outcome for other in self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class PerThousand:
+    """How many of a load's connections were reset, in a thousand: as counted, and the 95 % interval of the true rate.
+
+    The interval takes connections for independent of each other, which those of one load are not quite.
+    """
+
+    resets: int
+    connections: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        """As counted."""
+        return 1000 * self.resets / self.connections
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run showed. claim is the experiment's, in one sentence; kernel is `uname -r`.
+
+    expected is the outcome that the experiment's document expects of each trial with these fixes on this kernel; None
+    where it says nothing. explanation is the document's, in paragraphs; it may be empty.
+    """
+
+    experiment: str
+    claim: str
+    lab: str
+    fixes: tuple[str, ...]
+    kernel: str
+    trials: tuple[TrialResult, ...]
+    expected: Outcome | None = None
+    explanation: str = ""
+
+    def count(self, outcome: Outcome) -> int:
+        """How many trials ended so."""
+        return sum(trial.outcome is outcome for trial in self.trials)
+
+    def reset_rate(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval of the share of resets among all trials that told; None if none did."""
+        told = self.count(Outcome.RESET) + self.count(Outcome.COMPLETED) + self.count(Outcome.STALLED)
+        return wilson_interval(self.count(Outcome.RESET), told) if told else None
+
+    def per_thousand(self) -> PerThousand | None:
+        """How many connections were reset, over the loads of all trials that told; None where there were none."""
+        crowds = [trial.crowd for trial in self.trials if trial.crowd and trial.outcome is not Outcome.INCONCLUSIVE]
+        connections = sum(crowd.connections for crowd in crowds)
+        if not connections:
+            return None
+        resets = sum(crowd.count(Outcome.RESET) for crowd in crowds)
+        low, high = wilson_interval(resets, connections)
+        return PerThousand(resets, connections, 1000 * low, 1000 * high)
+
+    @property
+    def result(self) -> Conclusion:
+        """Inconclusive as soon as one trial is, or stalled unexpectedly; else reproduced if any was reset."""
+        stalled = 0 if self.expected is Outcome.STALLED else self.count(Outcome.STALLED)
+        if not self.trials or self.count(Outcome.INCONCLUSIVE) or stalled:
+            return Conclusion.INCONCLUSIVE
+        return Conclusion.REPRODUCED if self.count(Outcome.RESET) else Conclusion.NOT_REPRODUCED
+
+    def exit_code(self, expect: str | None = None) -> int:
+        """0 as expected, 1 otherwise, 3 where a trial was inconclusive, whatever was expected.
+
+        Expected is `expect` if given, else that each trial has the document's outcome; where it says nothing, that the
+        reset is reproduced without fixes and not with one. A stalled trial tells the document's expectation alone.
+        """
+        if not self.trials or self.count(Outcome.INCONCLUSIVE):
+            return 3
+        if expect is None and self.expected is not None:
+            return 0 if self.count(self.expected) == len(self.trials) else 1
+        if self.result is Conclusion.INCONCLUSIVE:
+            return 3
+        return 0 if self.result == (expect or self._usual()) else 1
+
+    def _usual(self) -> Conclusion:
+        return Conclusion.NOT_REPRODUCED if self.fixes else Conclusion.REPRODUCED
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion, both ends between 0 and 1, for at least one trial.
+
+    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal of the American
+    Statistical Association 22 (1927), 209-212. Unlike the normal approximation it says something for 20 of 20.
+    """
+    z2 = _Z_95 * _Z_95
+    share = successes / trials
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z_95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
+    # Rounding must not push the ends of 0 of n and n of n off the scale.
+    low = 0.0 if successes == 0 else centre - half
+    return low, 1.0 if successes == trials else centre + half

@@ -1,0 +1,291 @@
+"""What this kernel and this user can do, found out by doing it: `netlab doctor`.
+
+Every check of the kernel runs in a forked child, in namespaces that end with it, so that nothing is left and nothing of
+the host's is touched. What experiments can ask for comes from `capabilities/`. A Check is a value; rendering is pure.
+Nothing here builds or repairs a lab.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from netlab.capabilities.capability import CAPABILITIES, Capability
+from netlab.capabilities.probes import probe
+from netlab.capabilities.scratch import TIMEOUT_S, attempt
+from netlab.errors import LabError, NetlabError
+from netlab.lab.holder import become_rootless
+from netlab.lab.netns import search_path
+from netlab.lab.state import LabDirectory, labs, run_directory
+from netlab.linux.netlink import NETLINK_NETFILTER
+from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
+
+FLAGSHIP_NEEDS = ("tcp-repair", "raw-sockets")
+"""The capabilities without which the flagship can't run; others are needed by what names them."""
+
+# One of each thing that kube-proxy's rules need; loaded into a namespace that ends with the probe.
+NAT_RULES = """
+table ip probe {
+  chain prerouting {
+    type nat hook prerouting priority dstnat;
+    ip daddr 192.168.0.2 tcp dport 80 numgen random mod 2 0 dnat to 10.0.1.2:80
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    meta mark & 0x4000 == 0x4000 masquerade fully-random
+  }
+  chain forward {
+    type filter hook forward priority filter;
+    ct state invalid drop
+    reject
+  }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. ok is False where netlab can't work without it, None where it can and something is amiss.
+
+    detail says what was found, advice what to do about it; advice is empty where there is nothing to do.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    advice: str = ""
+
+
+def checks() -> list[Check]:
+    """Look at everything, in the order in which one thing needs another. Takes about a second."""
+    return [
+        kernel(),
+        user(),
+        user_namespaces(),
+        namespaces(),
+        pyroute2_package(),
+        nftables_binding(),
+        links(),
+        nat(),
+        conntrack_events(),
+        invalid_reasons(),
+        *map(_capability, probe(CAPABILITIES).values()),
+        *(program(name) for name in ("ip", "nft")),
+        command(),
+        leftovers(),
+    ]
+
+
+def exit_code(found: Sequence[Check]) -> int:
+    """0 where a lab can be built and the flagship run, 77 where not."""
+    return 77 if any(check.ok is False for check in found) else 0
+
+
+def render(found: Sequence[Check]) -> str:
+    """The checks as a table for people, its last line the conclusion."""
+    width = max(len(check.name) for check in found)
+    words = {True: "ok", False: "FAIL", None: "note"}
+    lines = []
+    for check in found:
+        lines.append(f"{words[check.ok]:4}  {check.name:{width}}  {check.detail}")
+        if check.advice:
+            lines.append(f"{'':4}  {'':{width}}  {check.advice}")
+    can = exit_code(found) == 0
+    lines.append("netlab can build labs here." if can else "netlab can't build labs here: see FAIL above.")
+    return "\n".join(lines) + "\n"
+
+
+def render_json(found: Sequence[Check]) -> str:
+    """{"usable": bool, "checks": [{"name", "ok", "detail", "advice"}, …]} as text."""
+    return json.dumps({"usable": exit_code(found) == 0, "checks": [asdict(check) for check in found]}, indent=2) + "\n"
+
+
+# --- who and what ---------------------------------------------------------------------------------------------------
+
+
+def kernel() -> Check:
+    """Which kernel this is; nothing is concluded from its version."""
+    return Check("kernel", True, f"{platform.system()} {platform.release()}")
+
+
+def user() -> Check:
+    """Which kind of lab this user gets."""
+    if os.geteuid() == 0:
+        return Check("user", True, "root: namespaces get names that `ip netns` shows")
+    return Check("user", True, f"uid {os.geteuid()}: labs are rootless, each in a user namespace of its own")
+
+
+def program(name: str) -> Check:
+    """Whether a program that labs do not need, but people do, is there."""
+    path = shutil.which(name, path=search_path(os.environ.get("PATH")))
+    if path is None:
+        return Check(f"program {name}", None, "not installed; netlab does without")
+    return Check(f"program {name}", True, f"{path}; netlab does without")
+
+
+def command() -> Check:
+    """Whether the `netlab` that a shell finds is this one: others on PyPI install a command of that name."""
+    ours = Path(sys.executable).with_name("netlab")
+    found = shutil.which("netlab")
+    if found is None:
+        return Check("command", None, "no netlab on PATH", f"call {ours}, or put its directory on PATH")
+    if Path(found).resolve() != ours.resolve():
+        detail = f"{found} comes first on PATH and is another netlab"
+        return Check("command", None, detail, f"call {ours}, or put its directory first on PATH")
+    return Check("command", True, found)
+
+
+def leftovers() -> Check:
+    """Labs that are written down and do not stand: killed on the way up or down, or older than this boot."""
+    root = run_directory()
+    there = labs(root)
+    broken = []
+    for lab in there:
+        with suppress(LabError):
+            state = LabDirectory(root, lab).read()
+            if state is not None and state.standing():
+                continue
+        broken.append(lab)
+    if broken:
+        advice = "; ".join(f"netlab down {lab}" for lab in broken)
+        return Check("leftovers", None, f"these labs are not whole: {', '.join(broken)}", advice)
+    return Check("leftovers", True, f"none; labs that are up: {len(there)}")
+
+
+def pyroute2_package() -> Check:
+    """pyroute2, by its version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check("pyroute2", True, version("pyroute2"))
+    except PackageNotFoundError:
+        return Check("pyroute2", False, "not installed", "run scripts/setup")
+
+
+def nftables_binding() -> Check:
+    """The libnftables binding, and that the library behind it loads."""
+    try:
+        import nftables
+
+        nftables.Nftables()
+    except (ImportError, OSError) as error:
+        advice = "sudo apt-get install python3-nftables, then run scripts/setup"
+        return Check("libnftables binding", False, str(error), advice)
+    return Check("libnftables binding", True, str(Path(nftables.__file__).parent.resolve()))
+
+
+# --- what the kernel does when asked --------------------------------------------------------------------------------
+
+
+def user_namespaces() -> Check:
+    """Whether this user can make a user namespace. Root's labs need none."""
+
+    def body() -> str:
+        become_rootless()
+        return "this user can make them"
+
+    found = _try("user namespaces", attempt(body, enter=False))
+    if os.geteuid() == 0 and not found.ok:
+        return Check(found.name, None, found.detail, "root's labs need none, unless made with --rootless")
+    return found
+
+
+def namespaces() -> Check:
+    """Network, mount and PID namespaces: what a lab is made of."""
+
+    def body() -> str:
+        unshare(CLONE_NEWPID | CLONE_NEWNET)
+        return "network, mount and PID"
+
+    return _try("namespaces", attempt(body))
+
+
+def links() -> Check:
+    """A veth pair with one end on a bridge."""
+
+    def body() -> str:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as ip:
+            ip.link("add", ifname="br0", kind="bridge")
+            ip.link("add", ifname="v0", kind="veth", peer={"ifname": "v1"})
+            bridge, veth = (ip.link_lookup(ifname=ifname)[0] for ifname in ("br0", "v0"))
+            ip.link("set", index=veth, master=bridge, state="up")
+        return "veth, bridge"
+
+    return _try("links", attempt(body))
+
+
+def nat() -> Check:
+    """nf_tables with the kinds of rules that kube-proxy installs."""
+
+    def body() -> str:
+        import nftables
+
+        code, _, error = nftables.Nftables().cmd(NAT_RULES)
+        if code:
+            raise NetlabError(error.strip().splitlines()[0])
+        return "nf_tables with DNAT, masquerade, reject and conntrack state"
+
+    return _try("kube-proxy rules", attempt(body))
+
+
+def conntrack_events() -> Check:
+    """ctnetlink: a socket that is told of conntrack's entries."""
+
+    def body() -> str:
+        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
+        with NFCTSocket() as conntrack:
+            list(conntrack.dump())
+        return "ctnetlink lists conntrack's entries"
+
+    return _try("conntrack", attempt(body))
+
+
+def invalid_reasons() -> Check:
+    """conntrack's own reason why a packet is INVALID, told to NFLOG group 0."""
+
+    def body() -> str:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as log:
+            log.settimeout(TIMEOUT_S)
+            log.send(_nflog_bind(group=0))
+            # nlmsghdr, then the nlmsgerr that acknowledges: its error is 0 or a negative errno.
+            if error := -struct.unpack_from("=i", log.recv(4096), 16)[0]:
+                raise OSError(error, os.strerror(error), "NFLOG group 0")
+        # The logger can only be named once its module is there, which the binding has loaded.
+        sysctls = Path("/proc/sys/net/netfilter")
+        (sysctls / "nf_log/2").write_text("nfnetlink_log")
+        (sysctls / "nf_conntrack_log_invalid").write_text("6")
+        return "conntrack tells NFLOG why a packet is INVALID"
+
+    return _try("NFLOG", attempt(body))
+
+
+def _capability(found: Capability) -> Check:
+    if found.there or found.name in FLAGSHIP_NEEDS:
+        return Check(found.name, found.there, found.reason)
+    return Check(found.name, None, found.reason)
+
+
+def _try(name: str, outcome: str | NetlabError) -> Check:
+    if isinstance(outcome, NetlabError):
+        return Check(name, False, outcome.message, outcome.hint or "")
+    return Check(name, True, outcome)
+
+
+def _nflog_bind(group: int) -> bytes:
+    """NFULNL_MSG_CONFIG with NFULNL_CFG_CMD_BIND, acknowledged (include/uapi/linux/netfilter/nfnetlink_log.h)."""
+    message_type, flags = 4 << 8 | 1, 0x1 | 0x4  # NFNL_SUBSYS_ULOG, NLM_F_REQUEST | NLM_F_ACK
+    attribute = struct.pack("=HHBxxx", 5, 1, 1)  # NFULA_CFG_CMD: bind
+    body = struct.pack("!BBH", socket.AF_INET, 0, group) + attribute
+    return struct.pack("=IHHII", 16 + len(body), message_type, flags, 1, 0) + body

@@ -1,0 +1,48 @@
+"""What this kernel lets this user do, by trying it: experiments and `netlab doctor` ask here.
+
+Kernel versions are never looked at: distributions carry changes back and leave things out. A probe is a function that
+says in a line what it saw, or raises what is missing; it is called in a process of its own, in an empty network
+namespace that ends with it (`scratch.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from netlab.capabilities import conntrack, cpu, qdiscs, sockets
+from netlab.capabilities.capability import Capability
+from netlab.capabilities.scratch import attempt
+from netlab.errors import NetlabError
+
+PROBES: Mapping[str, Callable[[], str]] = {
+    "forgives-late-segments": conntrack.forgives_late_segments,
+    "forgives-small-overshoot": conntrack.forgives_small_overshoot,
+    "keeps-window-scale": conntrack.keeps_window_scale,
+    "passes-challenged-rst": conntrack.passes_challenged_rst,
+    "tcp-repair": sockets.tcp_repair,
+    "raw-sockets": sockets.raw,
+    "invalid-rst-ignored": conntrack.ignores_invalid_rst,
+    "ctnetlink-window-scale": conntrack.sets_window_scale,
+    "ctnetlink-delete": conntrack.deletes_entries,
+    "ftp-helper": conntrack.ftp_helper,
+    "sctp": conntrack.sctp,
+    **{kind: partial(qdiscs.add, kind) for kind in qdiscs.KINDS},
+    "cgroup-cpu": cpu.limited,
+}
+"""How each of CAPABILITIES is tried, in their order."""
+
+
+def probe(names: Iterable[str]) -> dict[str, Capability]:
+    """Try each of these, in this order, in some milliseconds each. KeyError for a name that isn't in CAPABILITIES.
+
+    Any user may call it, also in a user namespace. Nothing is left behind, and the calling process stays where it is.
+    """
+    return {name: _probe(name) for name in names}
+
+
+def _probe(name: str) -> Capability:
+    outcome = attempt(PROBES[name])
+    if isinstance(outcome, NetlabError):
+        return Capability(name, False, outcome.message)
+    return Capability(name, True, outcome)

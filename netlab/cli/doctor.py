@@ -1,0 +1,19 @@
+"""This machine: `doctor`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from netlab.cli.options import DataFormat
+
+
+def doctor(
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+) -> None:
+    """What this kernel and this user can do, and what to do about the rest."""
+    from netlab.capabilities import doctor as checkup
+
+    found = checkup.checks()
+    sys.stdout.write(checkup.render_json(found) if output is DataFormat.json else checkup.render(found))
+    sys.exit(checkup.exit_code(found))

@@ -1,0 +1,45 @@
+"""Programs inside a lab: `exec`, `shell`."""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import typer
+
+from netlab.cli.arguments import check_netns, find_lab
+from netlab.cli.options import LabOption, NetnsArgument
+from netlab.errors import UsageError
+
+PROGRAM_FOLLOWS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+"""`exec`'s context: what follows the namespace's name is the program's own."""
+
+
+def execute(context: typer.Context, name: NetnsArgument, lab: LabOption = None) -> None:
+    """Run a program inside a namespace: `netlab exec client -- curl http://web/`."""
+    argv = context.args[1:] if context.args[:1] == ["--"] else context.args
+    if not argv:
+        raise UsageError("there is no command to run", f"`netlab exec {name} -- COMMAND…`, or `netlab shell {name}`")
+    _run_inside(name, argv, lab)
+
+
+def shell(name: NetnsArgument, lab: LabOption = None) -> None:
+    """An interactive shell inside a namespace."""
+    _run_inside(name, [os.environ.get("SHELL") or "/bin/sh"], lab)
+
+
+def _run_inside(name: str, argv: list[str], lab: str | None) -> NoReturn:
+    from netlab.lab.lifecycle import open_lab
+
+    _, state = find_lab(lab)
+    namespaces = open_lab(state)
+    check_netns(state, name)
+    # debian_chroot is what Debian's and Ubuntu's shells show in their prompt.
+    environment = {**os.environ, "debian_chroot": f"{state.lab}/{name}", "NETLAB_LAB_NETNS": name}
+    status = namespaces.run(name, argv, environment)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:  # end as the program did, so that the caller's shell sees the same
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code if code >= 0 else 128 - code)

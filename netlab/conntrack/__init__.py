@@ -1,0 +1,1 @@
+"""A model of conntrack's TCP tracking, computed from packets alone. Pure."""

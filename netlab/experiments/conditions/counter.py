@@ -1,0 +1,37 @@
+"""counter: one of a namespace's counters has grown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from netlab.analysis.result import Proof
+from netlab.experiments.conditions import Moment
+from netlab.experiments.words import NETNS
+from netlab.yamlspec.shapes import Fields, Integer, Key, Text
+
+LIVE = True
+DOC = "a counter of a namespace has grown since the trial began (named as `netlab watch` shows it)"
+ARGUMENTS = Fields(
+    {
+        "in": Key(NETNS, "the namespace", required=True),
+        "name": Key(
+            Text("a counter's name"),
+            "TcpExt.TCPTimeouts, conntrack.invalid, TABLE.COUNTER of nftables, …",
+            required=True,
+        ),
+        "at_least": Key(Integer(1, 2**31), "by how much at least (default 1)"),
+    }
+)
+
+
+def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
+    """How far the counter has gone."""
+    assert moment.stage is not None
+    by = moment.stage.counted(arguments["in"], arguments["name"])
+    wanted = arguments.get("at_least", 1)
+    if by is None:
+        return Proof((), f"the counter {arguments['name']} in {arguments['in']}: there is none of that name")
+    if by < wanted:
+        return Proof((), f"the counter {arguments['name']} in {arguments['in']}, {wanted} higher: it went up by {by}")
+    return Proof(())

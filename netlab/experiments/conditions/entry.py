@@ -1,0 +1,62 @@
+"""entry: conntrack made, changed or destroyed the connection's entry, as ctnetlink told it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from netlab.analysis.result import Evidence, Link, Proof
+from netlab.analysis.transitions import turns
+from netlab.experiments.conditions import Moment
+from netlab.experiments.words import END, NETNS
+from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
+from netlab.record.flow import Flow
+from netlab.record.wire import IPPROTO_TCP
+from netlab.yamlspec.shapes import Choice, Fields, Key
+
+DOC = "conntrack in a namespace made, changed or destroyed an entry of the connection's"
+_CHANGES = tuple(change.value for change in EntryChange if change is not EntryChange.FOUND)
+ARGUMENTS = Fields(
+    {
+        "in": Key(NETNS, "the namespace whose conntrack it is", required=True),
+        "change": Key(Choice("a change", _CHANGES), "what was done to it (default any)"),
+        "tcp_state": Key(Choice("conntrack's TCP state", CT_TCP_STATES), "the state it then has"),
+        "opened_by": Key(
+            END,
+            "whose packet it was made for: a server's is an entry in the wrong direction (default either)",
+        ),
+    }
+)
+
+
+def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
+    """The first such event since the step began."""
+    if moment.flow_events is None:
+        return Proof((), "a connection whose entry can be told")
+    flow = moment.flow_events.flow
+    for event in moment.since():
+        if not isinstance(event, ConntrackEvent) or event.netns != arguments["in"]:
+            continue
+        opener = _opened_by(event.tuple_orig, flow)
+        if (
+            opener is not None
+            and arguments.get("change", event.change) == event.change
+            and arguments.get("tcp_state", event.tcp_state) == event.tcp_state
+            and arguments.get("opened_by", opener) == opener
+        ):
+            note = next((turn.text for turn in turns(flow, moment.events) if turn.event is event), "")
+            return Proof((Evidence(Link.OBSERVED, event, note),))
+    change = arguments.get("change", "change")
+    state = f", in {arguments['tcp_state']}" if "tcp_state" in arguments else ""
+    who = f", opened by the {arguments['opened_by']}" if "opened_by" in arguments else ""
+    return Proof((), f"conntrack's {change} of the connection's entry in {arguments['in']}{state}{who}")
+
+
+def _opened_by(header: Tuple, flow: Flow) -> str | None:
+    if header.proto != IPPROTO_TCP:
+        return None
+    own = (header.src, header.sport)
+    if own == (flow.client_address, flow.client_port):
+        return "client"
+    ends = (*own, header.dst, header.dport)
+    return "server" if ends == (flow.endpoint, flow.target_port, flow.client_address, flow.client_port) else None

@@ -1,0 +1,174 @@
+"""Where a trial is played: the lab's namespaces, the connections, and what must be given back when the trial is over.
+
+Stimuli act through it, conditions look at it. One thread drives everything: whoever waits, pumps.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from types import TracebackType
+from typing import Self
+
+from netlab.errors import LabError, StepError
+from netlab.experiments.connection import Connection, End, open_listener
+from netlab.experiments.experiment import FIRST
+from netlab.experiments.load import Crowd
+from netlab.experiments.roles import Scene
+from netlab.experiments.stimuli import NotApplied
+from netlab.lab.apply import Kernel, no_sysctl, read_sysctl
+from netlab.lab.netns import Namespaces
+from netlab.lab.steps import Step
+from netlab.linux import interrupts
+from netlab.model import Topology
+from netlab.observe.counters import Counters
+from netlab.observe.watch import Watch
+from netlab.record.events import Event
+
+
+class Stage:
+    """One trial's stage. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
+
+    connections are by name, in the order they were made; crowd are those of a load, None where there was none.
+    timeout_s is how long a transfer may take, own_ports are the client's ports of a load's connections that are
+    observed whole.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        scene: Scene,
+        namespaces: Namespaces,
+        watch: Watch,
+        timeout_s: float,
+        own_ports: range,
+    ) -> None:
+        self.topology, self.scene, self.namespaces, self.watch = topology, scene, namespaces, watch
+        self.timeout_s, self.own_ports = timeout_s, own_ports
+        self.connections: dict[str, Connection] = {}
+        self.crowd: Crowd | None = None
+        self._counters: dict[str, Counters] = {}
+        self._listener: socket.socket | None = None
+        self._closing = ExitStack()
+        self._changes = self._closing.enter_context(ExitStack())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def undo(self, change: Callable[[], object]) -> None:
+        """Have something called when the steps are over, whatever happens."""
+        self._changes.callback(change)
+
+    def make(self, make: Callable[[], object], back: Callable[[], object]) -> None:
+        """Do something that `back` undoes when the steps are over: no Ctrl-C comes between the two."""
+        with interrupts.held_back():
+            make()
+            self.undo(back)
+
+    def restore(self) -> None:
+        """Undo what the stimuli changed, the last change first; the connections stay."""
+        self._changes.close()
+
+    def note(self, event: Event) -> None:
+        """Add an event to the trial's."""
+        self.watch.note(event)
+
+    # Connections
+
+    def listen(self) -> socket.socket:
+        """The server's listening socket. LabError where the server's port is taken by another program."""
+        if self._listener is None:
+            scene = self.scene
+            try:
+                self._listener = self._closing.enter_context(open_listener(scene, self.namespaces))
+            except OSError as error:
+                raise LabError(
+                    f"{scene.server}: can't listen on {scene.endpoint} port {scene.target_port}: {error.strerror}",
+                    "the experiment is its own server there: no other program may listen on that port",
+                ) from error
+        return self._listener
+
+    def new_connection(self, name: str = FIRST) -> Connection:
+        """A connection that isn't made yet; NotApplied where there is one of that name already."""
+        if name in self.connections:
+            raise NotApplied(f"a name for the second connection: {name!r} is taken")
+        own = "" if name == FIRST else name
+        connection = Connection(self.scene, self.namespaces, self.watch, self.listen(), own)
+        self._closing.callback(connection.close)
+        self.connections[name] = connection
+        return connection
+
+    def connection(self, name: str = FIRST) -> Connection:
+        """The connection of that name; NotApplied where no step made one."""
+        if name not in self.connections:
+            raise NotApplied(f"a connection {name!r}: no step before this one connects")
+        return self.connections[name]
+
+    def end(self, end: str, connection: str = FIRST) -> End:
+        """One end of a connection; NotApplied where it isn't there, or had an error."""
+        try:
+            found = self.connection(connection).end(end)
+        except KeyError:
+            raise NotApplied(f"the {end}'s end of the connection") from None
+        if found.broken:
+            raise NotApplied(f"a connection that lives until the stimulus: the {end}'s socket had an error")
+        return found
+
+    def pump(self) -> None:
+        """Let the programs at all ends do what they can now."""
+        for connection in self.connections.values():
+            connection.pump()
+
+    def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Pump and observe until `done()`; False if the time ran out first."""
+
+        def pumped() -> bool:
+            self.pump()
+            return done()
+
+        sockets = [end.socket for connection in self.connections.values() for end in connection.ends() if end.reads]
+        return self.watch.until(pumped, timeout_s, [sock for sock in sockets if sock.fileno() >= 0])
+
+    # The lab
+
+    def change(self, netns: str, change: Sequence[Step], back: Sequence[Step]) -> None:
+        """Carry out steps in a namespace, as `up` does, and those of `back` when the trial is over. StepError."""
+        with self.namespaces.inside(netns):
+            indexes = {(netns, name): index for index, name in socket.if_nameindex()}
+        made = False
+
+        def undo() -> None:
+            # What was made in part only is given back as far as it goes: why it failed is what is to be told.
+            with nullcontext() if made else suppress(StepError):
+                Kernel(self.namespaces, indexes).apply(back)
+
+        self.undo(undo)
+        Kernel(self.namespaces, indexes).apply(change)
+        made = True
+
+    def count(self, netns: str) -> None:
+        """Begin to count in a namespace."""
+        if netns not in self._counters:
+            tables = self.topology.netns(netns).tables
+            self._counters[netns] = Counters(self.namespaces, netns, nftables=bool(tables))
+
+    def counted(self, netns: str, name: str) -> int | None:
+        """How far a counter of a namespace has gone since `count`, None where it has none of that name.
+
+        KeyError without `count`.
+        """
+        return self._counters[netns].grown(name)
+
+    def read_sysctl(self, netns: str, key: str) -> str:
+        """A sysctl's value in a namespace; UnsupportedError where this kernel has none of that name, or OSError."""
+        with self.namespaces.inside(netns):
+            try:
+                return read_sysctl(key)
+            except FileNotFoundError:
+                raise no_sysctl(key) from None

@@ -1,0 +1,89 @@
+"""An experiment played in its lab: built if it isn't up, and afterwards left as it was found.
+
+`netlab run` and `netlab matrix` both play through here. `lab/lifecycle.py` builds and takes down, `experiments/` plays;
+what the kernel must have is asked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from netlab.analysis.result import Result
+from netlab.capabilities.capability import Capability
+from netlab.errors import UnsupportedError
+from netlab.experiments.catalogue import Play
+from netlab.experiments.trials import observe_run
+from netlab.lab import lifecycle as lab
+from netlab.lab.netns import Namespaces
+from netlab.lab.spec import Wanted
+from netlab.lab.state import LabDirectory
+from netlab.linux import interrupts
+from netlab.observe.recorder import Source
+from netlab.record.recording import Recording
+
+
+def there(play: Play, found: Mapping[str, Capability]) -> tuple[str, ...]:
+    """What this kernel has of what the experiment asks for; UnsupportedError where it lacks what it needs.
+
+    found are the capabilities that the experiment asks for, and maybe others.
+    """
+    experiment = play.experiment
+    for name in experiment.needs:
+        if not found[name].there:
+            raise UnsupportedError(f"{experiment.name} needs {name}: {found[name].reason}")
+    return tuple(name for name in experiment.capabilities() if found[name].there)
+
+
+@contextmanager
+def standing(directory: LabDirectory, wanted: Wanted, rootless: bool | None) -> Iterator[Wanted]:
+    """The lab up, and signals raising Interrupted; afterwards it is gone where it wasn't up, and else as it was.
+
+    A lab that was up keeps its fixes: what is yielded has them too. Raises what `lab.up` raises.
+    """
+    interrupts.stop_on_signals()
+    state = directory.read()
+    as_was = lab.as_it_is(directory, state) if state is not None and state.standing() else None
+    if as_was is not None:
+        wanted = lab.with_only_fixes(wanted, tuple(dict.fromkeys((*as_was.fixes, *wanted.fixes))))
+    outcome = lab.up(directory, wanted, rootless=rootless)
+    try:
+        interrupts.stop_on_signals()
+        yield wanted
+    finally:
+        with interrupts.undisturbed():
+            if as_was is None:
+                lab.down(directory)
+            elif outcome.steps:
+                lab.up(directory, as_was, rootless=None)
+
+
+def namespaces(directory: LabDirectory) -> Namespaces:
+    """Enter the lab, which is up."""
+    state = directory.read()
+    assert state is not None
+    return lab.open_lab(state)
+
+
+def play(
+    inside: Namespaces,
+    wanted: Wanted,
+    given: Play,
+    capabilities: tuple[str, ...],
+    trials: int,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    keep_frames: bool = False,
+) -> tuple[Result, Recording]:
+    """Play the experiment in its lab. Raises what `observe_run` raises."""
+    return observe_run(
+        wanted.topology,
+        given.experiment,
+        wanted.fixes,
+        inside,
+        trials,
+        progress,
+        keep_frames=keep_frames,
+        source=Source(wanted.text, wanted.settings, wanted.fixes, given.document, given.own),
+        capabilities=capabilities,
+    )

@@ -1,0 +1,51 @@
+"""connect: the client connects to the Service, and sends a request that the server's program reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.experiments.experiment import FIRST
+from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.words import CONNECTION
+from netlab.record.flow import CANARY_PORT
+from netlab.yamlspec.shapes import Boolean, Fields, Integer, Key, Seconds
+
+if TYPE_CHECKING:
+    from netlab.experiments.context import Stage
+
+DOC = "the client connects to the Service and sends its request; the server's program has it when the step is done"
+TIMEOUT_S = 5.0
+ARGUMENTS = Fields(
+    {
+        "connection": Key(CONNECTION, "its name for later steps (default first, the one under study)"),
+        "source_port": Key(
+            Integer(CANARY_PORT + 1, 65535),
+            f"the client's own port, not the observers' own {CANARY_PORT} (default: the kernel picks one)",
+        ),
+        "port_of": Key(
+            CONNECTION, "the connection whose client's port it takes over, which must be closed or forgotten"
+        ),
+        "isn": Key(Integer(1, 2**32 - 1), "the client's initial sequence number (default: the kernel picks one)"),
+        "wait": Key(
+            Boolean(), "whether to wait until the request is there (default true); what comes later is `finish`'s"
+        ),
+        "timeout_s": Key(Seconds(), f"how long it may take (default {TIMEOUT_S:g})"),
+    }
+)
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Connect; NotApplied where the request hasn't arrived in time."""
+    port = arguments.get("source_port", 0)
+    if "port_of" in arguments:
+        port = stage.connection(arguments["port_of"]).client_port
+    connection = stage.new_connection(arguments.get("connection", FIRST))
+    if arguments.get("wait", True):
+        done = connection.connect(arguments.get("timeout_s", TIMEOUT_S), port, arguments.get("isn"))
+    else:
+        done = connection.begin(port, arguments.get("isn"))
+    if not done:
+        scene = connection.scene
+        raise NotApplied(f"a connection from {scene.client} to {scene.vip} port {scene.port}")
+    connection.sample()

@@ -1,0 +1,62 @@
+"""corrupt: what a bad cable or a bad memory does: now and then one byte arrives that was not sent.
+
+The sender must fill in its checksums itself: on a veth they are left out, and a segment without one can't be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.experiments.words import END, NETNS
+from netlab.yamlspec.shapes import Fields, Integer, Key
+
+if TYPE_CHECKING:
+    from netlab.experiments.context import Stage
+
+DOC = (
+    "a namespace that forwards the connection changes a byte of every so many segments of one end, so that their TCP "
+    "checksum is wrong, until the trial is over"
+)
+EVERY = 10
+ARGUMENTS = Fields(
+    {
+        "in": Key(NETNS, "the namespace that forwards them", required=True),
+        "from": Key(END, "whose segments with payload", required=True),
+        "every": Key(Integer(1, 10**6), f"one of so many (default {EVERY})"),
+    }
+)
+_TABLE = "netlab_corrupt"
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Add the rule, and have the sender's interfaces leave checksums to the host; NotApplied where nftables refuses."""
+    from netlab.experiments.forwarded import pick
+
+    scene, every = stage.scene, arguments.get("every", EVERY)
+    sender = scene.server if arguments["from"] == "server" else scene.client
+    for interface in stage.topology.interfaces():
+        if interface.netns == sender:
+            _compute(stage, sender, interface.ifname)
+    # Past 20 bytes of header and 12 of timestamps; nft doesn't mend the checksum for a raw expression.
+    byte = "@th,256,8"
+    pick(
+        stage,
+        arguments["in"],
+        arguments["from"],
+        _TABLE,
+        f"numgen inc mod {every} {every - 1} {byte} set {byte} ^ 0xff",
+    )
+
+
+def _compute(stage: Stage, netns: str, ifname: str) -> None:
+    from netlab.linux.ethtool import computes_checksums, set_computes_checksums
+
+    def let_compute(on: bool) -> None:
+        with stage.namespaces.inside(netns):
+            set_computes_checksums(ifname, on)
+
+    with stage.namespaces.inside(netns):
+        computes = computes_checksums(ifname)
+    if computes:
+        stage.make(lambda: let_compute(False), lambda: let_compute(True))

@@ -1,0 +1,30 @@
+"""sysctl: a sysctl of one namespace gets another value, and its former one when the trial is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from netlab.experiments.words import NETNS
+from netlab.lab.steps import SetSysctl
+from netlab.topology import words
+from netlab.yamlspec.shapes import Fields, Key, Text
+
+if TYPE_CHECKING:
+    from netlab.experiments.context import Stage
+
+DOC = "a sysctl of one namespace gets another value until the trial is over"
+ARGUMENTS = Fields(
+    {
+        "in": Key(NETNS, "the namespace", required=True),
+        "name": Key(Text("a sysctl's name", words.sysctl, words.SYSCTL), "as in sysctl(8)", required=True),
+        "value": Key(Text("a value", words.sysctl_value, numbers=True), "what is written", required=True),
+    }
+)
+
+
+def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+    """Write it; StepError where the kernel refuses."""
+    netns, name = arguments["in"], arguments["name"]
+    before = stage.read_sysctl(netns, name)
+    stage.change(netns, [SetSysctl(netns, name, arguments["value"])], [SetSysctl(netns, name, before)])

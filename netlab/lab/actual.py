@@ -1,0 +1,65 @@
+"""What the kernel has of a lab, as a value: `read.py` fills it, `diff.py` compares it with a topology.
+
+Pure. It is compared, never parsed: rules and qdiscs are texts as the kernel tells them, beside the texts that it would
+tell if it had what the topology wants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from netlab.kubeproxy import Family
+from netlab.model import InterfaceAddress, LinkAttributes, Route
+
+LinkKey: TypeAlias = tuple[str, str]
+"""(netns, ifname)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActualLink:
+    """One interface. peer_index is a veth's other end's ifindex; bridge is (stp, mcast_snooping, vlan_filtering)."""
+
+    index: int
+    kind: str
+    up: bool
+    master: str | None
+    attributes: LinkAttributes
+    peer_index: int | None = None
+    bridge: tuple[bool, bool, bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What the kernel has, and what it would have if it had what is wanted; None for nothing."""
+
+    has: str | None
+    wants: str | None
+
+    def same(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.has == self.wants
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """All that a topology can speak of, in the namespaces that the lab owns and that are there.
+
+    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). iptables are
+    kube-proxy's rules where iptables-restore loads them, tables the lab's own beside kube-proxy's, by (netns, family,
+    name). former are the values of sysctls, by (netns, key), from before the lab set them, where they are known.
+    """
+
+    namespaces: frozenset[str] = frozenset()
+    links: dict[LinkKey, ActualLink] = field(default_factory=dict)
+    addresses: dict[LinkKey, frozenset[InterfaceAddress]] = field(default_factory=dict)
+    unrouted: set[tuple[str, str, InterfaceAddress]] = field(default_factory=set)
+    routes: dict[str, frozenset[Route]] = field(default_factory=dict)
+    sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
+    former: dict[tuple[str, str], str] = field(default_factory=dict)
+    rules: dict[str, Compared] = field(default_factory=dict)
+    iptables: dict[tuple[str, Family], Compared] = field(default_factory=dict)
+    tables: dict[tuple[str, str, str], Compared] = field(default_factory=dict)
+    qdiscs: dict[LinkKey, Compared] = field(default_factory=dict)
+    hosts: str = ""
+    programs: frozenset[tuple[str, str]] = frozenset()

@@ -1,0 +1,361 @@
+"""apply: carries steps out in the kernel, through rtnetlink, libnftables and /proc/sys.
+
+rtnetlink requests that follow each other in one namespace are sent together, with one acknowledgement at the end; the
+kernel carries them out in order and reports each that fails. Making and removing namespaces and starting programs is
+`lifecycle.py`'s, who knows what must be written down first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netlab.errors import LabError, StepError, UnsupportedError
+from netlab.kubeproxy.affinity import reminders
+from netlab.kubeproxy.iptables_save import NO_RULES
+from netlab.lab import iptables
+from netlab.lab.netns import Namespaces
+from netlab.lab.steps import (
+    AddAddress,
+    AddQdisc,
+    AddRoute,
+    ClearRules,
+    CreateBridge,
+    CreateVeth,
+    DeleteAddress,
+    DeleteEntries,
+    DeleteLink,
+    DeleteQdisc,
+    DeleteRoute,
+    DeleteRules,
+    DeleteStaleEntries,
+    DeleteTable,
+    LoadRules,
+    LoadTable,
+    ResetSysctl,
+    RestoreRules,
+    SetLink,
+    SetSysctl,
+    SetUp,
+    Step,
+    WriteHosts,
+)
+from netlab.linux import interrupts, rtnl, tc
+
+if TYPE_CHECKING:
+    from nftables import Nftables
+
+    from netlab.kubeproxy.stale import Frontend
+    from netlab.model import Address
+
+FIRST_IFINDEX = 100
+"""Where a lab's ifindexes begin in each namespace: above the tunnel devices that some kernels put into every one."""
+
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11  # include/uapi/linux/netlink.h
+_SEND_BYTES = 1 << 16
+"""How much is sent at once: well under the default send buffer (net.core.wmem_default, 212,992 bytes)."""
+
+
+class Kernel:
+    """Applies steps to the namespaces of one lab.
+
+    indexes maps (netns, ifname) to the ifindex of every link that is there already; new links get the next free ones.
+    """
+
+    def __init__(self, namespaces: Namespaces, indexes: dict[tuple[str, str], int] | None = None) -> None:
+        self._namespaces = namespaces
+        self._indexes = dict(indexes or {})
+        self._next: dict[str, int] = {}
+        for (netns, _), index in self._indexes.items():
+            self._next[netns] = max(self._next.get(netns, FIRST_IFINDEX), index + 1)
+        self._batch = _Batch()
+
+    def apply(self, steps: Iterable[Step], done: Callable[[Step], None] = lambda _step: None) -> None:
+        """Carry out the steps in order; done is called with each before the next begins or is batched.
+
+        Raises StepError with the step and the kernel's own words at the first that fails; the steps batched with it
+        may have been carried out.
+        """
+        for step in steps:
+            messages = self._messages(step)
+            if messages is None or isinstance(step, WriteHosts):
+                self._flush()
+                self._effect(step)
+            else:
+                if self._batch.netns != step.netns or self._batch.size > _SEND_BYTES:
+                    self._flush()
+                    self._batch.netns = step.netns
+                for message in messages:
+                    self._batch.add(step, message)
+            done(step)
+        self._flush()
+
+    # --- rtnetlink ---------------------------------------------------------------------------------------------------
+
+    def _messages(self, step: Step) -> list[bytes] | None:
+        """The rtnetlink requests that carry a step out; None where it takes something else."""
+        match step:
+            case SetUp(netns, ifname, up, link_local):
+                index = self._index(netns, ifname)
+                quiet = [] if link_local else [rtnl.no_link_local(index)]
+                return [*quiet, rtnl.set_up(index, up=up)]
+            case AddAddress(netns, ifname, address, prefix_route):
+                return [rtnl.new_address(self._index(netns, ifname), address, prefix_route=prefix_route)]
+            case AddRoute(netns, route):
+                return [rtnl.new_route(route, None if route.dev is None else self._index(netns, route.dev))]
+            case CreateVeth(veth):
+                a, b = veth.a, veth.b
+                master = None if a.master is None else self._index(a.netns, a.master)
+                a_index, b_index = self._new_index(a.netns, a.ifname), self._new_index(b.netns, b.ifname)
+                peer_fd = self._namespaces.fd(b.netns)
+                return [
+                    rtnl.new_veth(a.ifname, a_index, a.attributes, master, b.ifname, b_index, b.attributes, peer_fd)
+                ]
+            case CreateBridge(bridge):
+                interface = bridge.interface
+                return [
+                    rtnl.new_bridge(
+                        interface.ifname,
+                        self._new_index(interface.netns, interface.ifname),
+                        interface.attributes,
+                        stp=bridge.stp,
+                        mcast_snooping=bridge.mcast_snooping,
+                        vlan_filtering=bridge.vlan_filtering,
+                    )
+                ]
+            case SetLink(interface):
+                master = None if interface.master is None else self._index(interface.netns, interface.master)
+                return [rtnl.set_link(self._index(interface.netns, interface.ifname), interface.attributes, master)]
+            case DeleteLink(netns, ifname):
+                return [rtnl.del_link(self._indexes.pop((netns, ifname)))]
+            case DeleteAddress(netns, ifname, address):
+                return [rtnl.del_address(self._index(netns, ifname), address)]
+            case DeleteRoute(netns, route):
+                return [rtnl.del_route(route, None if route.dev is None else self._index(netns, route.dev))]
+        return None
+
+    def _index(self, netns: str, ifname: str) -> int:
+        return 1 if ifname == "lo" else self._indexes[netns, ifname]
+
+    def _new_index(self, netns: str, ifname: str) -> int:
+        index = self._next.get(netns, FIRST_IFINDEX)
+        self._next[netns] = index + 1
+        self._indexes[netns, ifname] = index
+        return index
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, _Batch()
+        if not batch.messages:
+            return
+        with _rtnl_socket(self._namespaces, batch.netns) as rtnl_socket:
+            refusal = batch.send(rtnl_socket)
+        if refusal is not None:
+            raise self._refused(*refusal)
+
+    def _refused(self, step: Step, words: str) -> StepError:
+        return StepError(f"{step.describe()}: {words}", f"the same by hand: {step.twin(self._namespaces.prefix)}")
+
+    # --- everything else ---------------------------------------------------------------------------------------------
+
+    def _effect(self, step: Step) -> None:
+        try:
+            match step:
+                case SetSysctl(netns, key, value, if_there):
+                    with self._namespaces.inside(netns):
+                        if not if_there or sysctl_path(key).exists():
+                            write_sysctl(key, value)
+                case ResetSysctl(netns, key, value):
+                    if value is None:
+                        with self._namespaces.scratch():
+                            value = read_sysctl(step.default_key)
+                    with self._namespaces.inside(netns):
+                        write_sysctl(key, value)
+                case LoadRules(netns, ruleset, replace, gone):
+                    with self._namespaces.inside(netns):
+                        keep = reminders(nft("list ruleset"), ruleset.memories) if replace and ruleset.memories else ""
+                        nft(ruleset.nft(replace=replace, gone=gone) + keep)
+                case RestoreRules(netns, family, text):
+                    with self._namespaces.inside(netns):
+                        iptables.restore(family, text)
+                case ClearRules(netns, family):
+                    with self._namespaces.inside(netns):
+                        iptables.restore(family, NO_RULES)
+                        nft(step.no_tables)
+                case DeleteStaleEntries(netns, frontends):
+                    self._delete_stale(netns, frontends)
+                case DeleteEntries(netns, sockets):
+                    self._delete_entries(netns, sockets)
+                case DeleteRules(netns, tables):
+                    with self._namespaces.inside(netns):
+                        nft(
+                            "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in tables)
+                        )
+                case LoadTable(netns):
+                    with self._namespaces.inside(netns):
+                        nft(step.commands)
+                case DeleteTable(netns, family, name):
+                    with self._namespaces.inside(netns):
+                        nft(f"delete table {family} {name}")
+                case AddQdisc(netns, ifname, qdisc):
+                    with self._namespaces.inside(netns):
+                        tc.replace_root(self._index(netns, ifname), qdisc)
+                case DeleteQdisc(netns, ifname):
+                    with self._namespaces.inside(netns):
+                        tc.delete_root(self._index(netns, ifname))
+                case _:
+                    raise AssertionError(f"not a step for the kernel: {step}")
+        except OSError as error:
+            raise self._refused(step, error.strerror or str(error)) from error
+
+    def _delete_stale(self, netns: str, frontends: Sequence[Frontend]) -> None:
+        from netlab.linux import ctnetlink
+        from netlab.observe.conntrack import entries
+
+        alive = {frontend[:3]: frontend.endpoints for frontend in frontends}
+        stale = []
+        for entry in entries(self._namespaces, netns):
+            asked, answer = entry.tuple_orig, entry.tuple_reply
+            version = asked.dst.version
+            endpoints = alive.get((version, asked.dst, asked.dport)) or alive.get((version, None, asked.dport))
+            if asked.proto == socket.IPPROTO_UDP and endpoints and (answer.src, answer.sport) not in endpoints:
+                stale.append(asked)
+        with self._namespaces.inside(netns):
+            for asked in stale:
+                ctnetlink.delete(asked)
+
+    def _delete_entries(self, netns: str, sockets: Sequence[tuple[Address, int]]) -> None:
+        from netlab.linux import ctnetlink
+        from netlab.observe.conntrack import entries
+
+        found = [entry.tuple_orig for entry in entries(self._namespaces, netns)]
+        with self._namespaces.inside(netns):
+            for asked in found:
+                if asked.proto == socket.IPPROTO_TCP and (asked.dst, asked.dport) in sockets:
+                    ctnetlink.delete(asked)
+
+
+class _Batch:
+    """Requests for one namespace, to be sent together."""
+
+    def __init__(self) -> None:
+        self.netns = ""
+        self.messages: list[bytes] = []
+        self.steps: list[Step] = []
+        self.size = 0
+
+    def add(self, step: Step, message: bytes) -> None:
+        self.messages.append(message)
+        self.steps.append(step)
+        self.size += len(message)
+
+    def send(self, rtnl_socket: socket.socket) -> tuple[Step, str] | None:
+        """Send them and wait for the end; the first step that the kernel refused, and its words."""
+        last = len(self.messages)
+        rtnl_socket.send(b"".join(rtnl.numbered(m, i, ack=i == last) for i, m in enumerate(self.messages, 1)))
+        refusal: tuple[Step, str] | None = None
+        while True:
+            for sequence, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
+                step = self.steps[sequence - 1]
+                # no_link_local's: where there is no IPv6 (MTU below 1280, ipv6.disable=1) no address comes by itself.
+                no_ipv6 = code == errno.EAFNOSUPPORT and isinstance(step, SetUp)
+                if code and not no_ipv6 and refusal is None:
+                    refusal = step, f"{os.strerror(code)}{f' ({words})' if words else ''}"
+                if sequence == last:
+                    return refusal
+
+
+def _rtnl_socket(namespaces: Namespaces, netns: str) -> socket.socket:
+    rtnl_socket = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+        with suppress(OSError):  # since Linux 4.3 and 4.12; without them an error has no words of its own
+            rtnl_socket.setsockopt(_SOL_NETLINK, option, 1)
+    return rtnl_socket
+
+
+# --- sysctls ---------------------------------------------------------------------------------------------------------
+
+
+def sysctl_path(key: str) -> Path:
+    """The file of a sysctl; a slash in the key stands for a dot in an interface's name, as sysctl(8) has it."""
+    return Path("/proc/sys", *(part.replace("/", ".") for part in key.split(".")))
+
+
+def read_sysctl(key: str) -> str:
+    """A sysctl of the calling thread's network namespace, blanks folded; OSError."""
+    return " ".join(sysctl_path(key).read_text().split())
+
+
+def write_sysctl(key: str, value: str) -> None:
+    """Equivalent to `sysctl -w KEY=VALUE` in the calling thread's network namespace.
+
+    UnsupportedError where this kernel has no such sysctl.
+    """
+    try:
+        sysctl_path(key).write_text(value)
+    except FileNotFoundError:
+        raise no_sysctl(key) from None
+
+
+def no_sysctl(key: str) -> UnsupportedError:
+    """What is said where this kernel has no sysctl of that name."""
+    return UnsupportedError(
+        f"this kernel has no sysctl {key} in a network namespace of its own",
+        "is its module loaded? is the key spelt as `sysctl -a` has it?",
+    )
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+def nftables() -> Nftables:
+    """A libnftables context; it must be made and used inside the namespace that it is to speak of.
+
+    Signals must be held back until it is gone: what they raise in its __del__ is lost.
+    """
+    try:
+        from nftables import Nftables
+    except ImportError:
+        raise UnsupportedError(
+            "the Python binding of libnftables is missing", "sudo apt-get install python3-nftables, then scripts/setup"
+        ) from None
+    return Nftables()
+
+
+@interrupts.held_back()
+def nft(commands: str) -> str:
+    """Equivalent to `nft -f -` in the calling thread's network namespace; returns its output, LabError if refused."""
+    context = nftables()
+    code, output, complaint = context.cmd(commands)
+    if code:
+        raise LabError(f"nftables refused the rules: {complaint.strip()}")
+    return str(output)
+
+
+@interrupts.held_back()
+def list_tables(tables: Iterable[tuple[str, str]]) -> str:
+    """The (family, name) tables of the calling thread's network namespace that exist, without counters and handles.
+
+    Equivalent to `nft -s list table FAMILY NAME` for each, sorted; what packets have put into sets is left out.
+    """
+    context = nftables()
+    context.set_stateless_output(True)
+    texts = []
+    for family, name in sorted(tables):
+        code, output, _ = context.cmd(f"list table {family} {name}")
+        if code == 0:
+            texts.append(_DYNAMIC_ELEMENTS.sub(r"\1", str(output)))
+    return "".join(texts)
+
+
+_DYNAMIC_ELEMENTS = re.compile(
+    r"(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
+    r"\t\telements = \{[^}]*\}\n",
+    re.MULTILINE,
+)
+"""The elements of a set or map with `flags dynamic`, and what stands before them there."""

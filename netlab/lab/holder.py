@@ -1,0 +1,303 @@
+"""The holder: the one process that keeps a lab's namespaces together.
+
+It is PID 1 of the lab's PID namespace, and has the lab's mount namespace: its own /proc and /etc/hosts, and an empty
+/etc/resolv.conf. When it dies, the kernel ends every process of the lab with it.
+
+Without root the lab lives in a user namespace of its own, and the names of its network namespaces stand on a tmpfs in
+the holder's mount namespace. With root they stand in the host's /run/netns, where `ip netns` finds them. In both cases
+the directory of names is a shared mount, and the holder's copy of it a slave: a name made later shows up there too.
+Entering what is held is `netns.py`'s.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from netlab.errors import LabError, UnsupportedError
+from netlab.linux import interrupts
+from netlab.linux.syscalls import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    mount,
+    umount,
+    unshare,
+)
+
+HOST_NAMES = Path("/run/netns")
+"""Where iproute2 keeps the names of network namespaces (NETNS_RUN_DIR in its include/namespace.h)."""
+
+
+_MARKER = "made-run-netns"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A lab's holder, named so that no other process can be taken for it.
+
+    pid is the host's number; start_ticks is field 22 of /proc/PID/stat, in clock ticks since boot.
+    """
+
+    pid: int
+    start_ticks: int
+
+    def alive(self) -> bool:
+        """Whether the process is there, is not a zombie, and is the same one."""
+        return start_ticks(self.pid) == self.start_ticks
+
+    def kill(self) -> None:
+        """End the holder, and with it every process of the lab's PID namespace; returns when they are gone."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if not self.alive():
+                return
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _wait_readable(pidfd, timeout_s=10)
+        finally:
+            os.close(pidfd)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot; None if there is none, or only its zombie."""
+    try:
+        return parse_start_ticks(Path(f"/proc/{pid}/stat").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def parse_start_ticks(stat: str) -> int | None:
+    """Field 22 of a /proc/PID/stat, None for a zombie (proc_pid_stat(5))."""
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _wait_readable(fd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class Newborn:
+    """A holder that waits for its release: until then it ends with the process that made it."""
+
+    holder: Holder
+    _go: int
+
+    def release(self) -> None:
+        """Let the holder live on; call this once it is written down."""
+        os.write(self._go, b"\n")
+        os.close(self._go)
+
+
+def become_rootless() -> None:
+    """Move this (single-threaded) process into a user namespace in which it is root over what it makes.
+
+    Equivalent to `unshare --user --map-root-user --mount --net`. Raises UnsupportedError where it is forbidden.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    except OSError as error:
+        raise UnsupportedError(
+            f"this user can't make a user namespace: {error.strerror}", userns_hint() or "run netlab as root"
+        ) from error
+    mount("none", "/", flags=MS_REC | MS_SLAVE)
+
+
+def userns_hint() -> str | None:
+    """What to do where user namespaces are restricted; None where nothing is known to restrict them."""
+    knobs = {
+        "kernel.apparmor_restrict_unprivileged_userns": "1",  # Ubuntu 23.10 and newer
+        "kernel.unprivileged_userns_clone": "0",  # Debian's kernels before 5.10
+        "user.max_user_namespaces": "0",
+    }
+    for knob, forbidding in knobs.items():
+        with suppress(OSError):
+            if Path("/proc/sys", *knob.split(".")).read_text().strip() == forbidding:
+                allowing = "15000" if forbidding == "0" and knob.startswith("user.") else str(1 - int(forbidding))
+                return f"{knob} is {forbidding}: run netlab as root, or `sudo sysctl {knob}={allowing}`"
+    return None
+
+
+def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
+    """Fork a lab's holder. After this, children of the calling process are born into the lab's PID namespace.
+
+    names is the directory for the network namespaces' names; with own_names a tmpfs is put there first, for the lab
+    alone. hosts is the file that the lab sees as /etc/hosts, title what `ps` shows. Raises LabError or OSError, and
+    leaves no process behind then.
+    """
+    if own_names:
+        names.mkdir(mode=0o755, exist_ok=True)
+        mount("netns", str(names), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
+        mount("none", str(names), flags=MS_SHARED)
+    unshare(CLONE_NEWPID)
+    ready_r, ready_w = os.pipe()
+    go_r, go_w = os.pipe()
+    pid = interrupts.fork()
+    if pid == 0:
+        os.close(ready_r)
+        os.close(go_w)
+        _run_holder(names, hosts, title, ready_w, go_r)
+    os.close(ready_w)
+    os.close(go_r)
+    with os.fdopen(ready_r) as ready:
+        complaint = ready.read()
+    if complaint != "ready":
+        os.close(go_w)
+        os.waitpid(pid, 0)
+        raise LabError(f"the lab's holder could not start: {complaint or 'it ended early'}")
+    ticks = start_ticks(pid)
+    if ticks is None:
+        os.close(go_w)
+        raise LabError("the lab's holder ended early")
+    return Newborn(Holder(pid, ticks), go_w)
+
+
+def share_host_names(run_directory: Path) -> None:
+    """Make /run/netns the shared mount that `ip netns add` makes of it, and remember if it wasn't one."""
+    marker = run_directory / _MARKER
+    with _one_at_a_time(run_directory):
+        try:
+            mount("none", str(HOST_NAMES), flags=MS_SHARED | MS_REC)
+        except FileNotFoundError:
+            marker.write_text("directory")
+            HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
+            _mount_shared(HOST_NAMES)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: a directory, but no mount point
+                raise
+            marker.write_text("mount")
+            _mount_shared(HOST_NAMES)
+
+
+def _mount_shared(directory: Path) -> None:
+    mount(str(directory), str(directory), flags=MS_BIND | MS_REC)
+    mount("none", str(directory), flags=MS_SHARED | MS_REC)
+
+
+def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> None:
+    """Undo `share_host_names`, unless another lab may be using it: in_use tells.
+
+    Where a name that isn't ours stands there by now, the mount stays, as after `ip netns add`.
+    """
+    marker = run_directory / _MARKER
+    if not marker.exists():
+        return
+    with _one_at_a_time(run_directory):
+        if in_use() or not marker.exists():
+            return
+        if HOST_NAMES.is_dir() and not any(HOST_NAMES.iterdir()):
+            with suppress(OSError):  # EINVAL: not a mount point; EBUSY: a name was added just now
+                umount(str(HOST_NAMES), flags=0)
+            if marker.read_text() == "directory":
+                with suppress(OSError):
+                    HOST_NAMES.rmdir()
+        marker.unlink()
+
+
+@contextmanager
+def _one_at_a_time(run_directory: Path) -> Iterator[None]:
+    """One lab's first name must not come while another lab, the last one so far, takes the mount away."""
+    fd = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> NoReturn:
+    """The holder's own code, in the forked child: set up its mounts, wait to be released, then sleep for ever.
+
+    Where the parent dies before the release, reading `go` ends with nothing, and the holder ends too.
+    """
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        unshare(CLONE_NEWNS)
+        mount("none", "/", flags=MS_REC | MS_SLAVE)
+        with suppress(PermissionError):  # a container with a masked /proc forbids it: the host's stays
+            mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        if names != HOST_NAMES:
+            _mount_on_run_netns(names)
+        mount(str(hosts), "/etc/hosts", flags=MS_BIND)
+        # No name server is reachable from a lab: without this, looking up any other name takes ten seconds.
+        with suppress(FileNotFoundError):
+            mount("/dev/null", "/etc/resolv.conf", flags=MS_BIND)
+        os.setsid()
+        os.write(ready, b"ready")
+        os.close(ready)
+        if os.read(go, 1):
+            _sleep_for_ever(title)
+    except OSError as error:
+        with suppress(OSError):
+            os.write(ready, str(error).encode())
+    os._exit(1)
+
+
+def _mount_on_run_netns(names: Path) -> None:
+    """Let `ip netns` inside the lab find the names: bind them to /run/netns, making that directory if need be."""
+    if not HOST_NAMES.is_dir():
+        _rebuild_run()
+        HOST_NAMES.mkdir()
+        if not names.exists():  # the names' own tmpfs stood below /run and is behind the new one now
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(names))
+    mount(str(names), str(HOST_NAMES), flags=MS_BIND | MS_REC)
+
+
+def _rebuild_run() -> None:
+    """Put a tmpfs on /run that shows all that was there: an ordinary user can't make a directory in the real one."""
+    old = os.open("/run", os.O_PATH | os.O_DIRECTORY)
+    entries = list(os.scandir("/run"))
+    mount("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
+    for entry in entries:
+        source, target = f"/proc/self/fd/{old}/{entry.name}", f"/run/{entry.name}"
+        if entry.is_symlink():
+            Path(target).symlink_to(Path(source).readlink())
+            continue
+        if entry.is_dir():
+            Path(target).mkdir()
+        else:
+            Path(target).touch()
+        with suppress(OSError):
+            mount(source, target, flags=MS_BIND | MS_REC)
+    os.close(old)
+
+
+def _sleep_for_ever(title: str) -> NoReturn:
+    # SIGCHLD ignored survives the exec, and makes the kernel reap what is orphaned in the lab.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.closerange(3, 1024)
+    os.chdir("/")
+    sleep = "import signal\nopen('/proc/self/comm','w').write('netlab-holder')\nwhile 1: signal.pause()"
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", sleep, title])

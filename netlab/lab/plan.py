@@ -1,0 +1,150 @@
+"""The plan: a topology as a list of steps, in the order in which the kernel can take them.
+
+Pure. `up` is the whole lab from nothing; what changes a lab that stands is `diff.py`'s. The renderings show
+exactly the steps that `netlab up` carries out: as text, as JSON, and as a shell script that builds the same lab.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from netlab.kubeproxy import loaded_by
+from netlab.lab.steps import (
+    AddAddress,
+    AddQdisc,
+    AddRoute,
+    CreateBridge,
+    CreateNetns,
+    CreateVeth,
+    LoadRules,
+    LoadTable,
+    RestoreRules,
+    SetLink,
+    SetSysctl,
+    SetUp,
+    StartProgram,
+    Step,
+    WriteHosts,
+)
+from netlab.model import Interface, Loader, Netns, Route, Topology
+
+
+def up(topology: Topology) -> list[Step]:
+    """Every step from nothing to the running lab.
+
+    Links come before the sysctls that are theirs (net.ipv4.conf.eth0…), rules before conntrack's sysctls (loading a
+    rule that tracks makes a modular kernel load conntrack), programs last.
+    """
+    by_netns: dict[str, list[Interface]] = {netns.name: [] for netns in topology.namespaces}
+    for interface in topology.interfaces():
+        by_netns[interface.netns].append(interface)
+    steps: list[Step] = [CreateNetns(netns.name) for netns in topology.namespaces]
+    steps += [CreateBridge(bridge) for bridge in topology.bridges]
+    steps += [CreateVeth(veth) for veth in topology.veths]
+    # What the kernel doesn't take while it makes a link: an alias, and the bridge of a veth's peer.
+    late = {id(veth.b) for veth in topology.veths if veth.b.master is not None}
+    steps += [SetLink(i) for i in topology.interfaces() if id(i) in late or i.attributes.alias is not None]
+    for netns in topology.namespaces:
+        steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if not is_netfilter(key)]
+        steps += [SetSysctl(netns.name, key, value, if_there=True) for key, value in netns.sysctls_if_there]
+    for netns in topology.namespaces:
+        steps += _configure(netns, by_netns[netns.name])
+    for netns in topology.namespaces:
+        if (rules := loaded_by(Loader.LIBNFTABLES, topology, netns.name)) is not None:
+            steps.append(LoadRules(netns.name, rules))
+        if (rules := loaded_by(Loader.IPTABLES_RESTORE, topology, netns.name)) is not None:
+            steps += [RestoreRules(netns.name, f, rules.iptables_restore(f)) for f in rules.families]
+        steps += [LoadTable(netns.name, table) for table in netns.tables]
+        steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if is_netfilter(key)]
+    for interface in topology.interfaces():
+        if interface.qdisc is not None:
+            steps.append(AddQdisc(interface.netns, interface.ifname, interface.qdisc))
+    steps.append(WriteHosts(hosts(topology), tuple(netns.name for netns in topology.namespaces)))
+    for netns in topology.namespaces:
+        steps += [StartProgram(netns.name, program) for program in netns.programs]
+    return steps
+
+
+def is_netfilter(key: str) -> bool:
+    """Whether a sysctl is conntrack's or the packet filter's, and so comes after the rules."""
+    return key.startswith("net.netfilter.")
+
+
+def _configure(netns: Netns, interfaces: list[Interface]) -> Iterator[Step]:
+    yield SetUp(netns.name, "lo")
+    for address in netns.loopback:
+        yield AddAddress(netns.name, "lo", address)
+    for interface in interfaces:
+        yield set_up(interface)
+        for address in interface.addresses:
+            yield AddAddress(netns.name, interface.ifname, address, interface.prefix_route)
+    for route in netns.routes:
+        if _passable(route, interfaces):
+            yield AddRoute(netns.name, route)
+
+
+def _passable(route: Route, interfaces: list[Interface]) -> bool:
+    """Whether a route's interface is up: through one that isn't, the kernel has no route."""
+    if route.dev is not None:
+        through = [interface.up for interface in interfaces if interface.ifname == route.dev]
+    elif route.via is not None:
+        via = route.via
+        through = [i.up for i in interfaces if any(via in address.network for address in i.addresses)]
+    else:
+        return True
+    return not through or any(through)
+
+
+def set_up(interface: Interface) -> SetUp:
+    """The step that brings an interface up (or leaves it down), with IPv6 only where the topology asks for it.
+
+    Each new port's duplicate address detection and router solicitation floods its bridge: the square of the ports.
+    """
+    link_local = any(address.version == 6 for address in interface.addresses)
+    return SetUp(interface.netns, interface.ifname, interface.up, link_local)
+
+
+def hosts(topology: Topology) -> str:
+    """The lab's /etc/hosts: each namespace by its primary addresses, each Service by its cluster IPs."""
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    primary = topology.primary_addresses()
+    for netns in topology.namespaces:
+        lines += [f"{primary[netns.name, v]} {netns.name}" for v in (4, 6) if (netns.name, v) in primary]
+    for service in topology.services:
+        names = (
+            f"{service.name} {service.name}.{service.namespace} {service.name}.{service.namespace}.svc.cluster.local"
+        )
+        lines += [f"{address} {names}" for address in service.cluster_ips]
+    return "\n".join(lines) + "\n"
+
+
+def as_text(steps: list[Step], prefix: str) -> str:
+    """One description a line, with its twin below it."""
+    lines = []
+    for step in steps:
+        lines.append(step.describe())
+        lines += [f"    {line}" for line in step.twin(prefix).splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(steps: list[Step], topology: Topology) -> str:
+    """An object with `lab` and `steps`, each with `step` (its kind), `describes` and `twin`."""
+    items = [
+        {"step": type(step).__name__, "describes": step.describe(), "twin": step.twin(topology.name + "-")}
+        for step in steps
+    ]
+    return json.dumps({"lab": topology.name, "steps": items}, indent=2) + "\n"
+
+
+def as_shell(steps: list[Step], topology: Topology) -> str:
+    """A script that builds the same lab with iproute2, nftables and procps alone; its head says how to remove it."""
+    prefix = topology.name + "-"
+    removal = " ".join(prefix + netns.name for netns in topology.namespaces)
+    head = f"""#!/bin/sh
+# The lab {topology.name}. Run as root, or as anyone in a shell with a /run, and an /etc to write to, of its own:
+#   unshare -Urnm sh -c 'mount -t tmpfs none /run; cp -r /etc /run 2>/dev/null; mount --bind /run/etc /etc; exec sh'
+# To remove it: for n in {removal}; do ip netns pids $n | xargs -r kill; ip netns del $n; rm -rf /etc/netns/$n; done
+set -eu
+"""
+    return head + "".join(f"\n# {step.describe()}\n{step.twin(prefix)}\n" for step in steps)

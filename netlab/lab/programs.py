@@ -1,0 +1,99 @@
+"""The topology's programs: started in their namespaces, waited for until they are ready, ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from netlab.errors import LabError
+from netlab.lab.netns import Namespaces
+from netlab.lab.state import StartedProgram
+from netlab.model import Program, Readiness
+
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)
+_POLL_S = 0.02
+
+
+def start(namespaces: Namespaces, netns: str, program: Program, log: Path) -> StartedProgram:
+    """Start a program, its output going to log; LabError where it can't be executed."""
+    pid = namespaces.start(netns, program.argv, {**os.environ, **dict(program.env)}, log)
+    return StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0)
+
+
+def running(namespaces: Namespaces, started: StartedProgram) -> bool:
+    """Whether the program, and not another with its pid, is there."""
+    return namespaces.start_ticks(started.pid) == started.start_ticks
+
+
+def stop(namespaces: Namespaces, started: StartedProgram) -> None:
+    """End a program and its children: SIGTERM, and SIGKILL for what is left when it is gone, or after a second.
+
+    A child that made a session of its own stays until the lab goes down.
+    """
+    import signal
+
+    if not running(namespaces, started):
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        namespaces.kill_group(started.pid, number)  # it leads a group of its own: see Namespaces.start
+        deadline = time.monotonic() + 1.0
+        while running(namespaces, started) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+
+def wait_ready(
+    namespaces: Namespaces, program: Program, started: StartedProgram, log: Path, waiting: Callable[[str], None]
+) -> None:
+    """Wait for the program's readiness condition; LabError with the end of its output where it doesn't come.
+
+    Meanwhile waiting is called again and again with what is waited for, in words.
+    """
+    deadline = time.monotonic() + program.ready.timeout_s
+    awaited = f"{started.netns}: program {program.name} ({_condition(program.ready)})"
+    while not _ready(namespaces, started.netns, program.ready, log):
+        gone = not running(namespaces, started)
+        if gone and _ready(namespaces, started.netns, program.ready, log):
+            return
+        if gone or time.monotonic() > deadline:
+            why = "ended before it was ready" if gone else f"wasn't ready after {program.ready.timeout_s:g} s"
+            tail = "".join(f"\n    {line}" for line in log.read_text(errors="replace").splitlines()[-5:])
+            said = f"; its last output:{tail}" if tail else "; it printed nothing"
+            raise LabError(f"{started.netns}: program {program.name} ({shlex.join(program.argv)}) {why}{said}")
+        waiting(awaited)
+        time.sleep(_POLL_S)
+
+
+def _condition(ready: Readiness) -> str:
+    if ready.listening is not None:
+        return f"listening on {ready.listening}"
+    if ready.output is not None:
+        return f"output {ready.output!r}"
+    return f"command {shlex.join(ready.command or ())!r}"
+
+
+def _ready(namespaces: Namespaces, netns: str, ready: Readiness, log: Path) -> bool:
+    if ready.listening is not None:
+        return ready.listening in _listening(namespaces, netns)
+    if ready.output is not None:
+        return re.search(ready.output, log.read_text(errors="replace")) is not None
+    if ready.command is not None:
+        return namespaces.run_quietly(netns, ready.command, os.environ) == 0
+    return True
+
+
+def _listening(namespaces: Namespaces, netns: str) -> set[int]:
+    """The TCP ports that something in the namespace listens on."""
+    ports = set()
+    with namespaces.inside(netns):
+        for table in ("tcp", "tcp6"):
+            with suppress(FileNotFoundError):
+                for line in namespaces.read_proc(f"thread-self/net/{table}").splitlines()[1:]:
+                    _, local, _, tcp_state, *_ = line.split()
+                    if tcp_state == _LISTEN:
+                        ports.add(int(local.rpartition(":")[2], 16))
+    return ports

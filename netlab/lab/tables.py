@@ -1,0 +1,142 @@
+"""The tables of a lab's own, in an empty namespace: what nft finds wrong with their text, and links for them to name.
+
+Loading them into the lab is `apply.py`'s, comparing them `read.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from netlab.errors import NetlabError, TopologyError, UnsupportedError
+from netlab.lab.apply import nftables
+from netlab.lab.holder import become_rootless
+from netlab.linux import interrupts, rtnl
+from netlab.linux.syscalls import CLONE_NEWNET, unshare
+from netlab.model import LinkAttributes, NftTable, Topology
+from netlab.topology.words import OWN_TABLES
+
+if TYPE_CHECKING:
+    from netlab.lab.spec import Wanted
+
+
+class Refusal(NamedTuple):
+    """What nft says of a table's text. line and column count from 1 in the body; line 0 is the whole of it."""
+
+    netns: str
+    table: NftTable
+    line: int
+    column: int
+    message: str
+
+
+def interfaces_named(topology: Topology) -> Iterator[tuple[str, NftTable, tuple[str, ...]]]:
+    """Each table with its namespace, and those of the namespace's interfaces whose names are in its text."""
+    ifnames: dict[str, list[str]] = {netns.name: [] for netns in topology.namespaces if netns.tables}
+    for interface in topology.interfaces():
+        if interface.netns in ifnames:
+            ifnames[interface.netns].append(interface.ifname)
+    for netns in topology.namespaces:
+        for table in netns.tables:
+            yield netns.name, table, tuple(ifname for ifname in ifnames[netns.name] if ifname in table.body)
+
+
+def pretend(ifnames: Iterable[str]) -> None:
+    """Links of these names in the calling thread's namespace, where there are none: nft asks for their indexes.
+
+    Equivalent to `ip link add IFNAME type bridge` for each; OSError.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as rtnl_socket:
+        for index, ifname in enumerate(ifnames, 2):
+            message = rtnl.new_bridge(
+                ifname, index, LinkAttributes(), stp=False, mcast_snooping=False, vlan_filtering=False
+            )
+            rtnl_socket.send(rtnl.numbered(message, index, ack=True))
+            for _, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
+                if code:
+                    raise OSError(code, words or os.strerror(code), ifname)
+
+
+def check(wanted: Wanted) -> None:
+    """Ask nft about the tables of a topology; TopologyError with the place of each problem in its file.
+
+    UnsupportedError where this user can make no namespaces to ask in.
+    """
+    found = refusals(wanted.topology)
+    if found:
+        from netlab.topology import problem
+
+        file = wanted.file or "-"
+        problems = []
+        for one in found:
+            path = ("namespaces", one.netns, "tables", f"{one.table.family} {one.table.name}")
+            source = (wanted.text, file, wanted.settings, wanted.fixes)
+            problems.append(problem(*source, path, one.line, one.column, f"nft: {one.message}"))
+        raise TopologyError(file, problems)
+
+
+def refusals(topology: Topology) -> list[Refusal]:
+    """What nft has against the tables of a topology, found by loading each into namespaces that end with this call.
+
+    Those that netlab itself writes aren't asked about. UnsupportedError where this user can make none.
+    """
+    asked = [one for one in interfaces_named(topology) if not one[1].name.startswith(OWN_TABLES)]
+    if not asked:
+        return []
+    answer, told = os.pipe()
+    child = interrupts.fork()
+    if child == 0:
+        try:
+            with os.fdopen(told, "w") as out:
+                out.write(json.dumps(_answer([(table, named) for _, table, named in asked])))
+        finally:
+            os._exit(0)
+    os.close(told)
+    with os.fdopen(answer) as source:
+        text = source.read()
+    os.waitpid(child, 0)
+    found = json.loads(text or '{"unable": "what was to ask nft has ended"}')
+    if "unable" in found:
+        raise UnsupportedError(found["unable"])
+    said = zip(asked, found["said"], strict=True)
+    return [Refusal(netns, table, *one) for (netns, table, _), complaints in said for one in complaints]
+
+
+def _answer(asked: list[tuple[NftTable, tuple[str, ...]]]) -> dict[str, object]:
+    """In a child: the complaints about each table, or why none can be asked for."""
+    try:
+        if os.geteuid() != 0:
+            become_rootless()
+        known: dict[tuple[NftTable, tuple[str, ...]], list[tuple[int, int, str]]] = {}
+        for table, ifnames in asked:
+            if (table, ifnames) not in known:
+                unshare(CLONE_NEWNET)
+                pretend(ifnames)
+                known[table, ifnames] = _complaints(table)
+        return {"said": [known[one] for one in asked]}
+    except (NetlabError, OSError) as error:
+        return {"unable": str(error)}
+
+
+_COMPLAINT = re.compile(r"^[^\n]*?:([0-9]+):([0-9]+)-[0-9]+: Error: ([^\n]*)", re.MULTILINE)
+
+
+def _complaints(table: NftTable) -> list[tuple[int, int, str]]:
+    # nft tells lines of a file only.
+    file = os.memfd_create("table", 0)
+    os.write(file, f"table {table.family} {table.name} {{\n{table.body}\n}}\n".encode())
+    code, _, complaint = nftables().cmd_from_file(f"/proc/self/fd/{file}")
+    os.close(file)
+    if code == 0:
+        return []
+    last = table.body.rstrip().count("\n") + 1
+    found = _COMPLAINT.findall(complaint)
+    # After a syntax error nft loses its way: what it says next of the end is no help.
+    found = found[:1] + [one for one in found[1:] if not one[2].endswith("unexpected end of file")]
+    return [(min(max(int(line) - 1, 1), last), int(column), message) for line, column, message in found] or [
+        (0, 0, complaint.strip())
+    ]

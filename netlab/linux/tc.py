@@ -1,0 +1,175 @@
+"""Queueing disciplines: rare and intricate, so pyroute2 encodes them. tc's words go in, a root qdisc comes out.
+
+Everything here acts in the calling thread's network namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from netlab.errors import UnsupportedError
+from netlab.model import Qdisc
+from netlab.yamlspec.units import rate_bytes_per_s, size_bytes, time_us
+
+
+def _percent(text: str) -> float:
+    return float(text.removesuffix("%"))
+
+
+def _netem(words: dict[str, str]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    delay = words.get("delay", "").split()
+    for name, text in zip(("delay", "jitter"), delay, strict=False):
+        arguments[name] = time_us(text)
+    if len(delay) > 2:
+        arguments["delay_corr"] = _percent(delay[2])
+    names = {
+        "loss": ("loss", "loss_corr"),
+        "duplicate": ("duplicate", "dup_corr"),
+        "reorder": ("prob_reorder", "corr_reorder"),
+        "corrupt": ("prob_corrupt", "corr_corrupt"),
+    }
+    for word, arguments_of in names.items():
+        for name, text in zip(arguments_of, words.get(word, "").split(), strict=False):
+            arguments[name] = _percent(text)
+    if "rate" in words:
+        arguments["rate"] = rate_bytes_per_s(words["rate"])
+    arguments |= {word: int(words[word]) for word in ("gap", "limit") if word in words}
+    return arguments
+
+
+def arguments(qdisc: Qdisc) -> dict[str, Any]:
+    """The parameters as pyroute2's tc() takes them: bytes, bytes a second, microseconds, percent."""
+    words = dict(qdisc.parameters)
+    if qdisc.kind == "netem":
+        return _netem(words)
+    if qdisc.kind == "pfifo":
+        return {word: int(value) for word, value in words.items()}
+    readers = {"rate": rate_bytes_per_s, "ceil": rate_bytes_per_s, "peakrate": rate_bytes_per_s, "latency": time_us}
+    found = {word: readers.get(word, size_bytes)(value) for word, value in words.items()}
+    if "peakrate" in found:
+        found["peak"] = found.pop("peakrate")
+    if qdisc.kind == "htb":
+        # tc's own default: what is sent in a tick of the kernel's packet scheduler, a nanosecond, and one packet.
+        found.setdefault("burst", found["rate"] // 10**9 + 1600)
+        found.setdefault("cburst", found.get("ceil", found["rate"]) // 10**9 + 1600)
+    return found
+
+
+def _mend_pyroute2() -> None:
+    """Teach pyroute2 0.9 bfifo, fifos without a limit (it would make that 0), and tbf's peak rate (it drops that)."""
+    from types import SimpleNamespace
+
+    from pyroute2.netlink.rtnl import TC_H_ROOT
+    from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo, sched_tbf
+    from pyroute2.netlink.rtnl.tcmsg.common import calc_xmittime, get_rate_parameters
+
+    def fifo(words: dict[str, Any]) -> dict[str, Any] | None:
+        return {"limit": words["limit"]} if "limit" in words else None
+
+    def tbf(words: dict[str, Any]) -> dict[str, Any]:
+        parameters = get_rate_parameters(words)
+        tables = [["TCA_TBF_RTAB", True]]
+        if "peak" in words:
+            parameters |= {"peak": words["peak"], "mtu": calc_xmittime(words["peak"], words["mtu"])}
+            tables.append(["TCA_TBF_PTAB", True])
+        return {"attrs": [["TCA_TBF_PARMS", parameters], *tables]}
+
+    for kind in ("pfifo", "bfifo"):
+        plugins[kind] = SimpleNamespace(parent=TC_H_ROOT, options=sched_pfifo.options, get_parameters=fifo)
+    plugins["tbf"] = SimpleNamespace(
+        parent=TC_H_ROOT, options=sched_tbf.options, get_parameters=tbf, fix_request=sched_tbf.fix_request
+    )
+
+
+def replace_root(index: int, qdisc: Qdisc) -> None:
+    """Equivalent to `tc qdisc replace dev IFNAME root KIND …` (htb: with one class that takes all traffic).
+
+    UnsupportedError where the kernel lacks the discipline; OSError for other refusals.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    _mend_pyroute2()
+    with IPRoute() as ipr:
+        try:
+            if qdisc.kind == "htb":
+                ipr.tc("replace", "htb", index=index, handle=0x10000, default=1)
+                ipr.tc("replace-class", "htb", index=index, handle=0x10001, parent=0x10000, **arguments(qdisc))
+            else:
+                ipr.tc("replace", qdisc.kind, index=index, handle=0x10000, **arguments(qdisc))
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:  # no such discipline, and no module for it
+                raise _unknown(qdisc.kind) from None
+            raise OSError(error.code, os.strerror(error.code)) from error
+        except Exception as error:  # pyroute2 has no class of its own for words that don't go together
+            raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {error}") from error
+
+
+SLOW_CLASS, SLOW_PRIORITY = "1:2", 0x10002
+"""The class of `add_slow_class`, as nft's `meta priority set` and SO_PRIORITY name it: htb goes by that first."""
+
+
+def add_slow_class(index: int, bytes_per_s: float, limit: int | None = None) -> None:
+    """Give an interface without a qdisc a class of so few bytes a second, and one that takes all that isn't put there.
+
+    A packet that finds the slow class unused leaves at once, and those after it wait until its bytes are made up for:
+    limit of them at most, or as many as the interface's transmit queue is long.
+    Equivalent to `tc qdisc add dev IFNAME root handle 1: htb default 1`, and `tc class add dev IFNAME parent 1: classid
+    …` with `1:1 htb rate 10gbit` and `1:2 htb rate RATE burst 1 cburst 1`. UnsupportedError where the kernel lacks htb;
+    OSError for other refusals.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    fast, slow = rate_bytes_per_s("10gbit"), max(int(bytes_per_s), 1)
+    with IPRoute() as ipr:
+        try:
+            ipr.tc("add", "htb", index=index, handle=0x10000, default=1)
+            ipr.tc("add-class", "htb", index=index, handle=0x10001, parent=0x10000, rate=fast, burst=1 << 17)
+            ipr.tc("add-class", "htb", index=index, handle=0x10002, parent=0x10000, rate=slow, burst=1, cburst=1)
+            if limit is not None:
+                ipr.tc("add", "pfifo", index=index, handle=0x20000, parent=0x10002, limit=limit)
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                raise _unknown("htb") from None
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def _unknown(kind: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"this kernel has no queueing discipline {kind}",
+        f"it needs CONFIG_NET_SCH_{kind.upper()}, or its module sch_{kind}",
+    )
+
+
+def delete_root(index: int) -> None:
+    """Equivalent to `tc qdisc del dev IFNAME root`; OSError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as ipr:
+        try:
+            ipr.tc("del", index=index, parent=0xFFFFFFFF)
+        except NetlinkError as error:
+            raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def roots(ipr: Any) -> dict[int, tuple[str, str]]:
+    """The root qdiscs that someone set, by ifindex: (kind, its options as the kernel tells them).
+
+    A qdisc that the kernel gave by itself has handle 0 and is left out. Options are text to compare, not to parse.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    classes: dict[int, list[str]] = {}
+    for message in ipr.get_qdiscs():
+        if message["parent"] == 0xFFFFFFFF and message["handle"]:
+            found[message["index"]] = (message.get_attr("TCA_KIND"), str(message.get_attr("TCA_OPTIONS")))
+    for index, (kind, options) in found.items():
+        if kind == "htb":
+            for message in ipr.get_classes(index=index):
+                classes.setdefault(index, []).append(str(message.get_attr("TCA_OPTIONS")))
+            found[index] = (kind, options + "".join(classes.get(index, [])))
+    return found

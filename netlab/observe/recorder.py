@@ -1,0 +1,277 @@
+"""All observers over some namespaces of a lab, and the Recording of what they saw.
+
+What each observer sees is in `observe/`. What can't be observed on this kernel is named, not passed over. Experiments
+run inside a Recorder; `record` is for a lab in which something else makes the traffic.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from netlab.capabilities.probes import probe
+from netlab.conntrack.window import DECIDING
+from netlab.errors import LabError, NetlabError
+from netlab.lab.apply import nft
+from netlab.model import Role, Topology
+from netlab.observe import Namespaces
+from netlab.observe.conntrack import ConntrackObserver
+from netlab.observe.counters import Counters
+from netlab.observe.invalid import InvalidObserver
+from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver
+from netlab.observe.sockets import samples
+from netlab.observe.trace import TraceObserver
+from netlab.observe.watch import Watch
+from netlab.record.events import Event
+from netlab.record.flow import Flow, flows_in
+from netlab.record.recording import Recording, Stimulus, Tap
+
+SLOTS_IN_ALL = 1 << 18
+"""How many packets may wait to be read, over all interfaces together: 64 MiB of rings, each of 256 slots or more."""
+
+_MOST_SLOTS, _LEAST_SLOTS = 32768, 256
+_BATCH_S = 0.1
+"""How often `record` hands on what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a lab was made from: its YAML text, the `--set` pairs, the fixes.
+
+    experiment is the document's text, experiment_settings the `--set` pairs that changed the experiment.
+    """
+
+    text: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    fixes: tuple[str, ...] = ()
+    experiment: str = ""
+    experiment_settings: tuple[tuple[str, str], ...] = ()
+
+
+class Recorder:
+    """Observers over the given namespaces of a lab, open inside a `with`; what they bring is kept for the Recording.
+
+    Packets are TCP, UDP and SCTP from or to one of `ports` (any without), and ICMP's errors. needs_reasons: where
+    conntrack's reasons can't be observed, entering fails instead of naming it in `blind`. Entering raises LabError
+    where an interface is missing, UnsupportedError where packets can't be observed. With keep_events=False only the
+    losses are kept: for an observation without end. With an outline, only what it says is observed of packets, and no
+    rules' traces: for a load.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        namespaces: Namespaces,
+        netns: Sequence[str],
+        ports: Collection[int],
+        *,
+        keep_frames: bool = False,
+        snaplen_bytes: int = SNAPLEN_BYTES,
+        needs_reasons: bool = False,
+        keep_events: bool = True,
+        outline: Outline | None = None,
+    ) -> None:
+        self.watch = Watch()
+        self.taps = tuple(
+            Tap(end.netns, end.ifname, topology.netns(end.netns).role)
+            for end in topology.interfaces()
+            if end.netns in netns
+        )
+        self._topology, self._namespaces = topology, namespaces
+        self._netns, self._ports = tuple(netns), frozenset(ports)
+        self._keep_frames, self._snaplen = keep_frames, snaplen_bytes
+        self._needs_reasons, self._keep_events = needs_reasons, keep_events
+        self._outline = outline
+        self._blind: list[str] = []
+        self._counters: list[Counters] = []
+        self._events: list[Event] = []
+        self._stimuli: list[Stimulus] = []
+        self._lost: Counter[str] = Counter()
+        self._started_ns = 0
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opening:
+            opening.enter_context(self.watch)
+            self._open()
+            self._closing = opening.pop_all()
+        self._started_ns = time.time_ns()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def _open(self) -> None:
+        slots = max(_LEAST_SLOTS, min(_MOST_SLOTS, SLOTS_IN_ALL // max(1, len(self.taps)) // 64 * 64))
+        for tap in self.taps:
+            self._open_tap(tap, slots)
+        if self._outline is not None:
+            whole = self._outline.whole
+            self._blind.append(
+                "most packets: of a connection whose client's port isn't one of "
+                f"{whole.start} to {whole.stop - 1}, what is between its ends"
+            )
+        for netns in self._netns:
+            rules = self._rules(netns)
+            if rules or self._topology.netns(netns).role is Role.NODE:
+                self._open_node(netns, rules)
+        self._counters = [
+            Counters(self._namespaces, netns, nftables=bool(self._topology.netns(netns).tables))
+            for netns in self._netns
+        ]
+
+    def _open_tap(self, tap: Tap, slots: int) -> None:
+        outline = self._outline
+        if outline is not None and tap.netns not in outline.where:
+            outline = outline._replace(source=None)
+        try:
+            self.watch.add(
+                PacketObserver(
+                    self._namespaces,
+                    tap.netns,
+                    tap.ifname,
+                    self._ports,
+                    slots,
+                    keep_frames=self._keep_frames,
+                    snaplen_bytes=self._snaplen,
+                    outline=outline,
+                )
+            )
+        except OSError as error:
+            raise LabError(
+                f"can't observe packets on {tap.netns}/{tap.ifname}: {error.strerror}",
+                "`netlab up` makes what is missing",
+            ) from error
+
+    def _rules(self, netns: str) -> str:
+        with self._or_blind(f"the rules on {netns}"), self._namespaces.inside(netns):
+            return nft("list ruleset")
+        return ""
+
+    def _open_node(self, netns: str, rules: str) -> None:
+        namespaces = self._namespaces
+        versions = {address.version for end in self._topology.interfaces() for address in end.addresses}
+        families = [family for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)) if version in versions]
+        with self._or_blind(f"conntrack's reasons on {netns}", needed=self._needs_reasons):
+            self.watch.add(InvalidObserver(namespaces, netns, *families))
+        with self._or_blind(f"conntrack's events on {netns}"):
+            self.watch.add(ConntrackObserver(namespaces, netns))
+        if self._outline:
+            self._blind.append(f"the rules' traces on {netns}: a load has too many packets")
+        elif rules:
+            with self._or_blind(f"the rules' traces on {netns}"):
+                conntrack = any(word in rules for word in ("ct ", "type nat"))
+                self.watch.add(TraceObserver(namespaces, netns, self._ports, conntrack=conntrack))
+
+    @contextmanager
+    def _or_blind(self, what: str, *, needed: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except NetlabError as error:
+            if needed:
+                raise
+            self._blind.append(f"{what}: {error.message}")
+
+    def sample_sockets(self) -> None:
+        """Note TCP_INFO of the sockets with one of the ports, in every namespace."""
+        for netns in self._netns:
+            with self._or_blind(f"the sockets in {netns}"):
+                for sample in samples(self._namespaces, netns, self._ports):
+                    self.watch.note(sample)
+
+    def note_counters(self) -> None:
+        """Note how the counters have changed since this was last called, or since the beginning."""
+        for counters in self._counters:
+            for change in counters.changes():
+                self.watch.note(change)
+
+    def note_stimulus(self, time_ns: int, text: str) -> None:
+        """Note a step of the experiment, when it begins."""
+        self._stimuli.append(Stimulus(time_ns, text))
+
+    def take(self) -> tuple[tuple[Event, ...], tuple[tuple[str, int], ...]]:
+        """What came since the last time, and how many events each observer lost meanwhile; both are kept too."""
+        events, lost = self.watch.take()
+        if self._keep_events:
+            self._events += events
+        self._lost.update(dict(lost))
+        return events, lost
+
+    def forget(self, wanted: Callable[[Event], bool]) -> None:
+        """Keep only these of the events that were taken."""
+        self._events = [event for event in self._events if wanted(event)]
+
+    def recording(self, source: Source, flows: Iterable[Flow] | None = None) -> Recording:
+        """All that was taken, as one value, up to now. Without flows: those that conntrack translated."""
+        events = tuple(sorted(self._events, key=lambda event: event.time_ns))
+        dead = (f"{name}, which could not be read to the end: {reason}" for name, reason in self.watch.dead)
+        return Recording(
+            lab=self._topology.name,
+            kernel=os.uname().release,
+            started_ns=self._started_ns,
+            ended_ns=time.time_ns(),
+            topology=source.text,
+            settings=source.settings,
+            fixes=source.fixes,
+            experiment=source.experiment,
+            experiment_settings=source.experiment_settings,
+            taps=self.taps,
+            flows=flows_in(self._topology, events) if flows is None else tuple(flows),
+            in_part=self._outline is not None,
+            stimuli=tuple(self._stimuli),
+            events=events,
+            lost=tuple(self._lost.items()),
+            blind=tuple(dict.fromkeys((*self._blind, *dead))),
+            capabilities=tuple((name, found.there) for name, found in probe(DECIDING).items()),
+        )
+
+
+def record(
+    topology: Topology,
+    namespaces: Namespaces,
+    source: Source,
+    netns: Sequence[str] | None = None,
+    seconds: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    on_events: Callable[[Sequence[Event]], None] = lambda _events: None,
+    *,
+    keep_frames: bool = False,
+    keep_events: bool = True,
+) -> Recording:
+    """Observe a lab that is up until `stop()` or for some seconds, whichever comes first; None is without end.
+
+    netns names the namespaces to observe, None all of them. Packets are those of the Services' ports, or of
+    all ports in a lab without Services. on_events gets what came, several times a second and once at the end, sorted
+    by time; it is called with nothing as soon as every observer is ready. keep_frames and keep_events are the
+    Recorder's. Raises what entering a Recorder raises.
+    """
+    names = [each.name for each in topology.namespaces] if netns is None else netns
+    ports = {
+        number for service in topology.services for port in service.ports for number in (port.port, port.target_port)
+    }
+    deadline = time.monotonic() + seconds if seconds is not None else float("inf")
+    with Recorder(topology, namespaces, names, ports, keep_frames=keep_frames, keep_events=keep_events) as recorder:
+        on_events(())
+        recorder.sample_sockets()
+        while not stop() and (left_s := deadline - time.monotonic()) > 0:
+            recorder.watch.until(stop, min(left_s, _BATCH_S))
+            _hand_on(recorder, on_events)
+        recorder.sample_sockets()
+        recorder.note_counters()
+        _hand_on(recorder, on_events)
+        return recorder.recording(source)
+
+
+def _hand_on(recorder: Recorder, on_events: Callable[[Sequence[Event]], None]) -> None:
+    events, _ = recorder.take()
+    if events:
+        on_events(sorted(events, key=lambda event: event.time_ns))

@@ -1,0 +1,1 @@
+"""What was observed, as values and as bytes: events, headers, recordings, pcapng."""

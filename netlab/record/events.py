@@ -1,0 +1,304 @@
+"""What was seen, as values on one clock: packets, conntrack's reasons and entries, rules, sockets, counters.
+
+This room knows no kernel: `observe/` makes these values, `analysis/judge.py` reads them. The clock is CLOCK_REALTIME in
+nanoseconds. Packets and reasons carry the kernel's own stamps, taken when the packet crossed the interface or the
+hook, comparable between all namespaces of a host. A reason's stamp is in whole microseconds, cut off, so it can be
+early by less than one; a socket's event carries the moment at which the program read it, so it can only be late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from netlab.model import Address
+
+# TCP flags as they stand in the header's 14th byte (RFC 9293, section 3.1).
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
+_FLAG_NAMES = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+
+
+REASON_ACCURACY_NS = 1_000
+"""A reason may be stamped this much too early: NFULA_TIMESTAMP has microseconds (nfnetlink_log.h)."""
+
+
+def flag_names(flags: int) -> tuple[str, ...]:
+    """The names of the flags that are set: ("SYN", "ACK")."""
+    return tuple(name for bit, name in enumerate(_FLAG_NAMES) if flags & 1 << bit)
+
+
+def seq_diff(a: int, b: int) -> int:
+    """How far sequence number `a` is past `b`, in bytes; negative if it is before it. Numbers wrap at 2**32."""
+    return ((a - b + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
+
+
+class Direction(StrEnum):
+    """Whether an interface received the packet or sent it."""
+
+    IN = "in"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A TCP segment with its addresses, as one packet's headers have them.
+
+    window is the header's field, not yet scaled; wscale is the window scale option of a SYN, None without it.
+    payload_bytes comes from the IP header, so it is right for a packet that was captured in part. ip_id is IPv4's
+    identification, 0 for IPv6: Linux counts it up per connection, so it tells copies of a packet from its
+    retransmission. ts_val and ts_ecr are the timestamp option's, None without it. sack_permitted is the SYN's option;
+    sack_edge the highest right edge among the selective acknowledgements (RFC 2018), None without any.
+    """
+
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    payload_bytes: int
+    wscale: int | None = None
+    ip_id: int = 0
+    ts_val: int | None = None
+    ts_ecr: int | None = None
+    sack_permitted: bool = False
+    sack_edge: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The sequence number after the segment's last byte; SYN and FIN count as one each."""
+        return (self.seq + self.payload_bytes + bool(self.flags & SYN) + bool(self.flags & FIN)) & 0xFFFFFFFF
+
+    def same_data(self, other: Segment) -> bool:
+        """Whether both are the same segment, whatever NAT made of its addresses."""
+        return (self.seq, self.ack, self.flags, self.payload_bytes) == (
+            other.seq,
+            other.ack,
+            other.flags,
+            other.payload_bytes,
+        )
+
+    def same_packet(self, other: Segment) -> bool:
+        """Whether both are one packet, as far as a copy that was sent later can be told from it."""
+        return self.same_data(other) and (self.ip_id, self.ts_val) == (other.ip_id, other.ts_val)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A TCP segment crossing one interface.
+
+    wire_bytes is the frame's length on the wire (more than the interface's MTU for a GSO packet), frame its beginning
+    as captured, link-layer header first; both are empty where the observer was not asked to keep them.
+    """
+
+    time_ns: int
+    netns: str
+    ifname: str
+    direction: Direction
+    segment: Segment
+    wire_bytes: int = 0
+    frame: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """A packet's header, as one direction of a conntrack entry has it; proto is the IP protocol's number.
+
+    The ports are 0 for a protocol that has none.
+    """
+
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+    proto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A packet that is no TCP segment, as its headers have it: UDP, SCTP, or an ICMP message.
+
+    icmp_type and icmp_code are those of an ICMP or ICMPv6 message, None of anything else. about is the header of the
+    packet that an ICMP error answers, as the error quotes it. payload_bytes comes from the IP header, and counts what
+    follows it. ip_id is IPv4's identification, 0 for IPv6.
+    """
+
+    header: Tuple
+    payload_bytes: int
+    ip_id: int = 0
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    about: Tuple | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramPacket:
+    """A datagram crossing one interface. wire_bytes and frame are as a Packet's."""
+
+    time_ns: int
+    netns: str
+    ifname: str
+    direction: Direction
+    datagram: Datagram
+    wire_bytes: int = 0
+    frame: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidReason:
+    """What conntrack logged about a packet, and the packet as it was then, before any translation.
+
+    text is the kernel's own: "SEQ is over upper bound 4242 (over the window of the receiver)". Conntrack logs ignored
+    packets too: a reason is no proof that the packet became INVALID. ifname is where the packet came in, empty where
+    the kernel doesn't say.
+    """
+
+    time_ns: int
+    netns: str
+    ifname: str
+    text: str
+    segment: Segment
+
+
+class SocketEventKind(StrEnum):
+    """What can happen to a socket under study."""
+
+    STALE_WINDOW = "stale-window"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class SocketEvent:
+    """Something that happened to the socket at one end, as the kernel told the program.
+
+    ERROR has the errno. STALE_WINDOW has window_bytes, the send window the kernel has from now on, and was_bytes, the
+    one it had until now, both read back from the kernel. local_port is the socket's own, peer_port that of
+    the other end as this one sees it; 0 where it was not told. connection names another than the one under study, which
+    may have the same ports: one that was there before it.
+    """
+
+    time_ns: int
+    netns: str
+    kind: SocketEventKind
+    errno: int = 0
+    window_bytes: int = 0
+    was_bytes: int = 0
+    local_port: int = 0
+    peer_port: int = 0
+    connection: str = ""
+
+
+class EntryChange(StrEnum):
+    """What conntrack did to an entry (IPCT_NEW and the rest of enum ip_conntrack_events, grouped as ctnetlink does).
+
+    FOUND is an entry that was there already when the observation began.
+    """
+
+    FOUND = "found"
+    NEW = "new"
+    UPDATE = "update"
+    DESTROY = "destroy"
+
+
+CT_TCP_STATES = (
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+)
+"""Conntrack's own TCP states, by enum tcp_conntrack (include/uapi/linux/netfilter/nf_conntrack_tcp.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackEvent:
+    """A conntrack entry found, made, changed or destroyed, as ctnetlink told it.
+
+    status are the names of the IPS_* bits that are set, without the prefix: ("SEEN_REPLY", "ASSURED", "DST_NAT").
+    tcp_state is conntrack's own ("SYN_RECV", "ESTABLISHED"), None for other protocols and for events without it.
+    time_ns is the kernel's own stamp where it is stamped, otherwise the moment the event was read, which can only be
+    late. tuple_master is the tuple_orig of the connection that made conntrack expect this one, as an FTP helper does
+    with the data connection that it finds announced; None for any other. window_scales are by how many
+    bits windows are shifted, the original direction's and the reply's; None for other protocols and where not told.
+    """
+
+    time_ns: int
+    netns: str
+    change: EntryChange
+    tuple_orig: Tuple
+    tuple_reply: Tuple
+    status: tuple[str, ...]
+    tcp_state: str | None = None
+    zone: int = 0
+    stamped: bool = False
+    tuple_master: Tuple | None = None
+    window_scales: tuple[int, int] | None = None
+
+
+TRACE_TABLE, TRACE_INVALID_CHAIN = "netlab_trace", "invalid"
+"""A TraceStep of this (inet) table and chain is conntrack's verdict: the packet matched `ct state invalid`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One rule, or the end of one chain, that a traced packet came through: `nft monitor trace`.
+
+    trace_id is one packet's way through one hook's chains and on. rule is the rule's text as nft prints it, empty for
+    a chain's policy or end; verdict is nftables' word ("accept", "drop", "continue", "jump KUBE-SERVICES"). segment is
+    the packet's, None where the kernel sends none (it comes with a chain's first step); a packet that is no TCP segment
+    has datagram instead. time_ns is when it was read.
+    """
+
+    time_ns: int
+    netns: str
+    trace_id: int
+    family: str
+    table: str
+    chain: str
+    rule: str
+    verdict: str
+    ifname_in: str = ""
+    ifname_out: str = ""
+    segment: Segment | None = None
+    datagram: Datagram | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SocketSample:
+    """A socket's TCP_INFO at one moment. windows in bytes; tcp_state is the kernel's name: "ESTABLISHED", "CLOSE"."""
+
+    time_ns: int
+    netns: str
+    local: Address
+    local_port: int
+    tcp_state: str
+    snd_wnd_bytes: int
+    rcv_wnd_bytes: int
+    unacked: int
+    retransmits: int
+    total_retrans: int
+    notsent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CounterChange:
+    """How far one of a namespace's counters went between the beginning and the end: "TcpExt.TCPTimeouts"."""
+
+    time_ns: int
+    netns: str
+    name: str
+    by: int
+
+
+Witness: TypeAlias = Packet | DatagramPacket | InvalidReason | SocketEvent | ConntrackEvent | TraceStep
+"""What can be evidence for a link of the chain that ends in a reset."""
+
+Event: TypeAlias = Witness | SocketSample | CounterChange

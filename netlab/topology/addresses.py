@@ -1,0 +1,91 @@
+"""Addresses, subnets and interface names that a topology left open: what is free, in a stable order.
+
+This room knows numbers and names only. Who needs an address, and from where, is decided in `wiring.py`.
+The same requests in the same order give the same answers, on every machine.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
+from ipaddress import IPv4Network
+from itertools import count
+
+from netlab.model import IFNAMSIZ, Network
+
+
+class Pool:
+    """A network that subnets are cut from, in order, around the networks that are taken already."""
+
+    def __init__(self, network: Network, taken: Iterable[Network]) -> None:
+        self.network = network
+        first, last = int(network.network_address), int(network.broadcast_address)
+        spans = sorted(
+            (int(other.network_address), int(other.broadcast_address))
+            for other in taken
+            if other.version == network.version and other.overlaps(network)
+        )
+        # Ends that never fall, so that the last span starting before a subnet ends tells whether any overlaps it.
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in spans:
+            self._starts.append(start)
+            self._ends.append(max(end, self._ends[-1]) if self._ends else end)
+        self._next, self._last = first, last
+
+    def take(self, prefixlen: int) -> Network | None:
+        """The next free subnet with that prefix length; None where the pool is used up."""
+        size = 1 << (self.network.max_prefixlen - prefixlen)
+        start = -(-self._next // size) * size
+        while start + size - 1 <= self._last:
+            index = bisect_right(self._starts, start + size - 1) - 1
+            if index < 0 or self._ends[index] < start:
+                self._next = start + size
+                return self.network.__class__((start, prefixlen))
+            start = -(-(self._ends[index] + 1) // size) * size
+        return None
+
+
+def hosts(network: Network, taken: Collection[int]) -> Iterator[int]:
+    """The addresses of a network that an interface can have and nobody has, as numbers, lowest first.
+
+    Leaves out IPv4's network and broadcast address and IPv6's Subnet-Router anycast address (RFC 4291, 2.6.1);
+    the last two of IPv4 (RFC 3021) and IPv6 (RFC 6164) prefixes of one bit are both usable.
+    """
+    first, last = int(network.network_address), int(network.broadcast_address)
+    if network.prefixlen < network.max_prefixlen - 1:
+        first += 1
+        if isinstance(network, IPv4Network):
+            last -= 1
+    return (number for number in range(first, last + 1) if number not in taken)
+
+
+def bridge_prefixlen(version: int, members: int) -> int:
+    """Prefix length of a bridge's subnet: /24, or larger where more than 254 hang on it; /64 for IPv6."""
+    if version == 6:
+        return 64
+    return min(24, 32 - (members + 1).bit_length())
+
+
+def link_prefixlen(version: int) -> int:
+    """Prefix length of a link's subnet: /30, since a /31 (RFC 3021) is not known to every tool; /64 for IPv6."""
+    return 30 if version == 4 else 64
+
+
+def eth_name(taken: Collection[str]) -> str:
+    """The first of eth0, eth1, … that is free."""
+    return next(name for number in count() if (name := f"eth{number}") not in taken)
+
+
+def veth_name(peer: str, taken: Collection[str]) -> str:
+    """`veth-<peer>`, with a number where that is taken, and shortened with a hash where it exceeds 15 characters."""
+    for number in count(1):
+        name = f"veth-{peer}" if number == 1 else f"veth-{peer}-{number}"
+        if len(name) > IFNAMSIZ:
+            import hashlib  # 3 ms, and most names fit
+
+            digest = hashlib.sha256(name.encode()).hexdigest()[:4]
+            name = f"veth-{peer[:5]}-{digest}"
+        if name not in taken:
+            return name
+    raise AssertionError("count() has no end")

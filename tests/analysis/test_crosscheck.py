@@ -1,0 +1,54 @@
+"""A run whose log lines are not what the window model computes says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import stories
+import story
+from crossings import Crossings
+
+from netlab.analysis.crosscheck import hold
+from netlab.analysis.result import Evidence, Link, Outcome, Result, TrialResult
+from netlab.record.events import ACK, PSH, InvalidReason
+from netlab.record.recording import Recording
+
+WRONG = "SEQ is over upper bound 4242 (over the window of the receiver)"
+
+
+def result(recording: Recording) -> Result:
+    """One trial, whose evidence is the log's first line."""
+    reason = next(event for event in recording.events if isinstance(event, InvalidReason))
+    trial = TrialResult(Outcome.RESET, 0.1, story.START_NS, story.FLOW, (Evidence(Link.INVALID, reason),), 2304, 10_000)
+    return Result("window-overrun", "", "lab", (), "6.18.44", (trial,))
+
+
+def test_what_agrees_is_left_as_it_is() -> None:
+    recording = stories.reset()
+    assert hold(result(recording), recording) == (result(recording), ())
+
+
+def test_a_log_line_that_was_not_expected_has_a_note() -> None:
+    recording = stories.reset()
+    changed = replace(
+        recording,
+        events=tuple(
+            replace(event, text=WRONG) if isinstance(event, InvalidReason) and event.text == stories.OVER else event
+            for event in recording.events
+        ),
+    )
+    held, sentences = hold(result(changed), changed)
+    differs = f'the kernel logged "{WRONG}" where the model expects "{stories.OVER}"'
+    assert sentences == (f"trial 1, seq 8000 on client-node: {differs}",)
+    (evidence,) = held.trials[0].evidence
+    assert evidence.note == f"not as computed: {differs}"
+
+
+def test_a_log_line_that_never_came_is_told() -> None:
+    crossings = Crossings().filled()
+    crossings.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
+    recording = crossings.recording()
+    _, sentences = hold(result(stories.reset()), recording)
+    assert sentences == (
+        f'trial 1, seq 8000 on client-node: the model expects "{stories.OVER}", and the kernel logged nothing',
+    )

@@ -1,0 +1,166 @@
+"""`netlab doctor`: the table and JSON as whole texts, the probes by what this machine must have or must be without."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import skips
+
+from netlab.capabilities import doctor
+from netlab.capabilities.capability import CAPABILITIES, Capability
+from netlab.capabilities.doctor import Check
+
+FINE = [
+    Check("kernel", True, "Linux 6.12.0"),
+    Check("libnftables binding", True, "/usr/lib/python3/dist-packages/nftables"),
+    Check(
+        "qdisc netem",
+        None,
+        "can't be added: No such file or directory",
+        "topologies that ask for it can't be built",
+    ),
+    Check("program ip", None, "not installed; netlab does without"),
+]
+FORBIDDEN = Check(
+    "user namespaces",
+    False,
+    "this user can't make a user namespace: Operation not permitted",
+    "kernel.apparmor_restrict_unprivileged_userns is 1: run netlab as root",
+)
+
+
+def test_table() -> None:
+    assert doctor.render(FINE) == (
+        "ok    kernel               Linux 6.12.0\n"
+        "ok    libnftables binding  /usr/lib/python3/dist-packages/nftables\n"
+        "note  qdisc netem          can't be added: No such file or directory\n"
+        "                           topologies that ask for it can't be built\n"
+        "note  program ip           not installed; netlab does without\n"
+        "netlab can build labs here.\n"
+    )
+    assert doctor.exit_code(FINE) == 0
+
+
+def test_table_of_a_failure() -> None:
+    found = [FINE[0], FORBIDDEN]
+    assert doctor.render(found) == (
+        "ok    kernel           Linux 6.12.0\n"
+        "FAIL  user namespaces  this user can't make a user namespace: Operation not permitted\n"
+        "                       kernel.apparmor_restrict_unprivileged_userns is 1: run netlab as root\n"
+        "netlab can't build labs here: see FAIL above.\n"
+    )
+    assert doctor.exit_code(found) == 77
+
+
+def test_json() -> None:
+    assert json.loads(doctor.render_json([FINE[3], FORBIDDEN])) == {
+        "usable": False,
+        "checks": [
+            {"name": "program ip", "ok": None, "detail": "not installed; netlab does without", "advice": ""},
+            {
+                "name": "user namespaces",
+                "ok": False,
+                "detail": "this user can't make a user namespace: Operation not permitted",
+                "advice": "kernel.apparmor_restrict_unprivileged_userns is 1: run netlab as root",
+            },
+        ],
+    }
+
+
+def install(directory: Path, script: str = "#!/bin/sh\n") -> Path:
+    """An executable file `netlab` in a directory."""
+    directory.mkdir()
+    path = directory / "netlab"
+    path.write_text(script)
+    path.chmod(0o755)
+    return path
+
+
+def test_another_netlab_first_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = install(tmp_path / "ours"), install(tmp_path / "theirs")
+    monkeypatch.setattr(sys, "executable", str(ours.with_name("python")))
+    monkeypatch.setenv("PATH", f"{theirs.parent}:{ours.parent}")
+    assert doctor.command() == Check(
+        "command",
+        None,
+        f"{theirs} comes first on PATH and is another netlab",
+        f"call {ours}, or put its directory first on PATH",
+    )
+
+
+def test_our_netlab_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = install(tmp_path / "ours")
+    link = tmp_path / "bin" / "netlab"
+    link.parent.mkdir()
+    link.symlink_to(ours)
+    monkeypatch.setattr(sys, "executable", str(ours.with_name("python")))
+    monkeypatch.setenv("PATH", str(link.parent))
+    assert doctor.command() == Check("command", True, str(link))
+
+
+def test_no_netlab_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    advice = f"call {tmp_path}/netlab, or put its directory on PATH"
+    assert doctor.command() == Check("command", None, "no netlab on PATH", advice)
+
+
+def test_program_that_is_not_there() -> None:
+    assert doctor.program("no-such-program") == Check(
+        "program no-such-program", None, "not installed; netlab does without"
+    )
+
+
+def test_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETLAB_LAB_RUNDIR", str(tmp_path))
+    assert doctor.leftovers() == Check("leftovers", True, "none; labs that are up: 0")
+    (tmp_path / "killed-early").mkdir()
+    garbled = tmp_path / "garbled"
+    garbled.mkdir()
+    (garbled / "state.json").write_text("{")
+    assert doctor.leftovers() == Check(
+        "leftovers",
+        None,
+        "these labs are not whole: garbled, killed-early",
+        "netlab down garbled; netlab down killed-early",
+    )
+
+
+def test_a_missing_capability_is_a_note_unless_the_flagship_needs_it() -> None:
+    assert doctor._capability(Capability("netem", False, "no such qdisc")) == Check("netem", None, "no such qdisc")
+    assert doctor._capability(Capability("netem", True, "it is there")) == Check("netem", True, "it is there")
+    missing = Check("tcp-repair", False, "not permitted")
+    assert doctor._capability(Capability("tcp-repair", False, "not permitted")) == missing
+
+
+@pytest.mark.kernel
+def test_probes_on_this_kernel() -> None:
+    """Where namespaces can be made, all that the flagship needs is there, and the probes leave nothing behind."""
+    if os.geteuid() != 0:
+        skips.skip_unless_userns()
+    links = socket.if_nameindex()
+    found = doctor.checks()
+    assert [check.name for check in found] == [
+        "kernel",
+        "user",
+        "user namespaces",
+        "namespaces",
+        "pyroute2",
+        "libnftables binding",
+        "links",
+        "kube-proxy rules",
+        "conntrack",
+        "NFLOG",
+        *CAPABILITIES,
+        "program ip",
+        "program nft",
+        "command",
+        "leftovers",
+    ]
+    assert [check for check in found if check.ok is False] == []
+    assert socket.if_nameindex() == links

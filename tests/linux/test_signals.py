@@ -1,0 +1,105 @@
+"""Signals that come where what they raise would be lost, or would leave something behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from netlab.lab import apply as kernel
+from netlab.lab import netns
+from netlab.lab import state as states
+from netlab.lab.state import LabDirectory
+from netlab.linux import interrupts
+
+
+class Signalled:
+    """A libnftables context in whose first and last moment a signal comes, to this thread: xdist has others."""
+
+    ended = 0
+
+    def __init__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        self.made = True
+
+    def cmd(self, _commands: str) -> tuple[int, str, str]:
+        return 0, "", ""
+
+    def set_stateless_output(self, _wanted: bool) -> None:
+        pass
+
+    def __del__(self) -> None:
+        assert self.made
+        signal.raise_signal(signal.SIGTERM)
+        Signalled.ended += 1
+
+
+@pytest.fixture
+def stopping() -> Iterator[None]:
+    """Signals raise Interrupted in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    interrupts.stop_on_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("use", [lambda: kernel.nft("list ruleset"), lambda: kernel.list_tables([("ip", "one")])])
+def test_nft_is_brought_to_its_end_before_a_signal_counts(
+    use: object, stopping: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callable(use)
+    lost: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lost.append)
+    monkeypatch.setattr(kernel, "nftables", Signalled)
+    monkeypatch.setattr(Signalled, "ended", 0)
+    with pytest.raises(interrupts.Interrupted):
+        use()
+    assert (Signalled.ended, lost) == (1, [])
+
+
+def test_a_signal_leaves_no_directory_without_a_lock(
+    stopping: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = states.lock
+    directory = LabDirectory(tmp_path / "run", "lab")
+
+    def signalled(fd: int) -> bool:
+        assert directory.path.is_dir()
+        signal.raise_signal(signal.SIGTERM)
+        return real(fd)
+
+    monkeypatch.setattr(states, "lock", signalled)
+    with pytest.raises(interrupts.Interrupted), directory.locked(create=True):
+        pass
+    assert not directory.root.exists()
+
+
+class Here(netns.Namespaces):
+    """Starts programs where this process is."""
+
+    def __init__(self) -> None:
+        self._pid = -1
+
+    def _become(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+        os.execvpe(argv[0], list(argv), dict(env))
+
+
+def test_a_program_whose_start_is_interrupted_is_known_all_the_same(
+    stopping: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What starts it, and has yet to tell its pid, gets the signal too: they are one process group."""
+    real, ours = os.write, os.getpid()
+
+    def signalled(fd: int, data: bytes) -> int:
+        if os.getpid() != ours:
+            signal.raise_signal(signal.SIGTERM)
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", signalled)
+    monkeypatch.setattr(netns, "setns", lambda _fd, _flags: None)
+    assert Here().start("here", ["true"], os.environ, tmp_path / "log") > 0

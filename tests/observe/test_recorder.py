@@ -1,0 +1,296 @@
+"""The recorder in a lab: a run's whole recording, observers that die in mid-run, a crowd, and the live timeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+
+import crowd
+import pytest
+import story
+from command import Netlab
+from flagship import FLAGSHIP, part
+from private_lab import PrivateLab
+
+from netlab.analysis.result import Conclusion, Outcome
+from netlab.capabilities.probes import probe
+from netlab.conntrack.window import DECIDING
+from netlab.model import Topology
+from netlab.observe import conntrack, invalid, recorder, trace
+from netlab.observe import packets as packet_observers
+from netlab.observe.recorder import Source, record
+from netlab.record.events import (
+    ConntrackEvent,
+    CounterChange,
+    Datagram,
+    DatagramPacket,
+    Direction,
+    EntryChange,
+    Event,
+    InvalidReason,
+    Packet,
+    SocketEvent,
+    SocketSample,
+    TraceStep,
+    Tuple,
+)
+from netlab.record.flow import Leg, flows_in
+from netlab.record.recording import from_json, to_json
+from netlab.report.live import line
+from netlab.topology import load
+
+NODES = ("client-node", "server-node")
+
+
+def topology() -> Topology:
+    return load(FLAGSHIP.read_text(), "-", (), None)
+
+
+@pytest.fixture
+def lab(as_root: None) -> Iterator[PrivateLab]:
+    with PrivateLab(topology()) as namespaces:
+        yield namespaces
+
+
+# --- a run's recording -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kernel
+def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
+    source = Source(FLAGSHIP.read_text(), (("vars.x", "1"),), ("fix",))
+    result, recording = part().play(lab, 2, keep_frames=True, source=source)
+    assert result.result is Conclusion.REPRODUCED
+    assert (recording.topology, recording.settings, recording.fixes) == (source.text, source.settings, source.fixes)
+    assert recording.flows == tuple(trial.flow for trial in result.trials)
+    assert flows_in(topology(), recording.events) == recording.flows
+    assert recording.blind == ()
+    assert dict(recording.lost) == dict.fromkeys(
+        [
+            *(f"the packets on {tap.netns}/{tap.ifname}" for tap in recording.taps),
+            *(f"conntrack's {what} on {node}" for what in ("reasons", "events") for node in NODES),
+            "the rules' traces on client-node",
+        ],
+        0,
+    )
+    assert {(tap.netns, tap.role) for tap in recording.taps} == {
+        ("client", "pod"),
+        ("client-node", "node"),
+        ("server-node", "node"),
+        ("server", "pod"),
+    }
+    kinds = {Packet, InvalidReason, SocketEvent, ConntrackEvent, TraceStep, SocketSample, CounterChange}
+    assert {type(event) for event in recording.events} == kinds
+    assert list(recording.events) == sorted(recording.events, key=lambda event: event.time_ns)
+    packets = [event for event in recording.events if isinstance(event, Packet)]
+    assert all(54 <= len(packet.frame) <= packet.wire_bytes for packet in packets)
+    assert from_json(json.loads(json.dumps(to_json(recording)))) == recording
+    known = {name: capability.there for name, capability in probe(DECIDING).items()}
+    assert dict(recording.capabilities) == known
+
+
+@pytest.mark.kernel
+def test_the_verdict_invalid_is_traced_for_the_reply_and_the_rst(lab: PrivateLab) -> None:
+    result, recording = part().play(lab, 1)
+    (flow,) = recording.flows
+    invalid_segments = {
+        (step.segment.src, step.segment.dst, step.segment.seq)
+        for step in recording.events
+        if isinstance(step, TraceStep) and step.table == "netlab_trace" and step.segment and step.segment.sport != 1
+    }
+    chain = {piece.link.value: piece.event for piece in result.trials[0].evidence}
+    for link in ("reply-untranslated", "rst"):
+        packet = chain[link]
+        assert isinstance(packet, Packet)
+        assert (packet.segment.src, packet.segment.dst, packet.segment.seq) in invalid_segments
+    assert {source for source, _, _ in invalid_segments} == {flow.endpoint, flow.client_address}
+
+
+# --- observers that die ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (packet_observers.PacketObserver, "the packets on server/eth0"),
+        (invalid.InvalidObserver, "conntrack's reasons on client-node"),
+        (conntrack.ConntrackObserver, "conntrack's events on client-node"),
+        (trace.TraceObserver, "the rules' traces on client-node"),
+    ],
+)
+def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
+    lab: PrivateLab, monkeypatch: pytest.MonkeyPatch, kind: type, name: str
+) -> None:
+    opened = []
+
+    class Doomed(kind):  # type: ignore[misc]
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(recorder, kind.__name__, Doomed)
+
+    def kill(done: int, _: int) -> None:
+        (victim,) = (observer for observer in opened if observer.name == name)
+        if done == 1:
+            (victim._subscription if hasattr(victim, "_subscription") else victim)._socket.close()
+
+    result, recording = part().play(lab, 2, progress=kill)
+    assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
+    assert f"all of {name}: observing ended early (Bad file descriptor)" in result.trials[1].missing
+    assert recording.blind == (f"{name}, which could not be read to the end: Bad file descriptor",)
+    assert result.exit_code() == 3
+
+
+@pytest.mark.kernel
+def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conntrack, "_EVENTS", "net/netfilter/nf_conntrack_no_events")
+    monkeypatch.setattr(trace, "_NFNLGRP_NFTRACE", 999)
+    result, recording = part().play(lab, 1)
+    missing = "net.netfilter.nf_conntrack_no_events: No such file or directory"
+    assert recording.blind == (
+        f"conntrack's events on client-node: this kernel can't tell of conntrack's events: {missing}",
+        "the rules' traces on client-node: this kernel has no netfilter group 999: Invalid argument",
+        f"conntrack's events on server-node: this kernel can't tell of conntrack's events: {missing}",
+    )
+    assert result.result is Conclusion.REPRODUCED
+
+
+# --- many flows at once ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kernel
+def test_of_fifty_downloads_the_one_that_is_reset_can_be_told(lab: PrivateLab) -> None:
+    seen = crowd.crowd(topology(), part().experiment, lab, size_bytes=200_000)
+    assert sum(count for _, count in seen.recording.lost) == 0
+    assert (seen.recording.blind, len(seen.recording.flows)) == ((), 50)
+    assert {port for port, got in seen.received.items() if got < 200_000} == {seen.victim_port}
+    errors = [event for event in seen.recording.events if isinstance(event, SocketEvent) and event.errno]
+    assert {seen.victim_port} == {e.local_port if e.netns == "client" else e.peer_port for e in errors}
+    ports = {event.segment.sport for event in seen.recording.events if isinstance(event, InvalidReason)}
+    assert ports == {80, seen.victim_port}
+
+
+# --- a lab in which something else makes the traffic -----------------------------------------------------------------
+
+
+@pytest.mark.kernel
+def test_a_live_lab_is_recorded_until_it_is_told_to_stop(lab: PrivateLab) -> None:
+    batches: list[Sequence[Event]] = []
+
+    def connect_once_then_stop() -> bool:
+        if len(batches) == 1:  # every observer is ready, and nothing has come
+            with lab.socket("client", socket.AF_INET, socket.SOCK_STREAM) as client:
+                client.connect_ex(("192.168.0.2", 80))
+        return any(isinstance(event, ConntrackEvent) for batch in batches for event in batch)
+
+    names = ["client", "client-node"]
+    recording = record(topology(), lab, Source(), names, 30, connect_once_then_stop, batches.append)
+    assert batches[0] == ()
+    assert {tap.netns for tap in recording.taps} == set(names)
+    assert {flow.client for flow in recording.flows} == {"client"}
+    handed_on = sorted((event for batch in batches for event in batch), key=lambda event: event.time_ns)
+    assert handed_on == list(recording.events)
+
+
+# --- the live timeline -----------------------------------------------------------------------------------------------
+
+
+def test_each_event_is_a_line() -> None:
+    named = story.reset()
+    orig, reply = (
+        Tuple(story.FLOW.client_address, 40000, story.FLOW.vip, 80, 6),
+        Tuple(story.FLOW.endpoint, 8080, story.FLOW.client_address, 40000, 6),
+    )
+    at = story.START_NS + 1_500_000_000
+    entry = ConntrackEvent(at, "node", EntryChange.UPDATE, orig, reply, ("SEEN_REPLY", "DST_NAT"), "ESTABLISHED", 3)
+    rst = story.segment(Leg.CLIENT_TO_ENDPOINT, 4, 7, 0, window=0)
+    step = TraceStep(at, "node", 0xAB, "ip", "nat", "PREROUTING", "counter", "jump X", "eth0", "", rst)
+    to_dns = Tuple(story.FLOW.client_address, 40000, story.FLOW.endpoint, 53, 17)
+    error = Tuple(story.FLOW.endpoint, 0, story.FLOW.client_address, 0, 1)
+    port_unreachable = Datagram(error, 41, 7, 3, 3, to_dns)
+    expected = ConntrackEvent(at, "node", EntryChange.NEW, orig, reply, ("EXPECTED",), "SYN_SENT", tuple_master=orig)
+    sample = SocketSample(at, "server", story.FLOW.endpoint, 8080, "ESTABLISHED", 2304, 65535, 3, 0, 1, 4096)
+    events = [
+        named["syn"],
+        named["invalid"],
+        named["stale window"],
+        named["server reset"],
+        entry,
+        step,
+        TraceStep(at, "node", 0xAB, "ip", "nat", "PREROUTING", "", "accept"),
+        TraceStep(at, "node", 0xAB, "ip", "nat", "X", "", "continue"),
+        sample,
+        CounterChange(at, "client", "Tcp.OutRsts", 1),
+        DatagramPacket(at, "client", "eth0", Direction.IN, port_unreachable),
+        TraceStep(at, "node", 0xAC, "inet", "tour", "states", "counter", "continue", datagram=Datagram(to_dns, 13)),
+        expected,
+    ]
+    assert "\n".join(line(event, story.START_NS) for event in events) == (
+        "    0.000010  client/eth0 out  10.0.0.2:40000 > 192.168.0.2:80 SYN seq 1000 ack 0 win 2304 len 0\n"
+        f"    0.000063  client-node  conntrack logs: {story.UPPER_BOUND} "
+        "[10.0.1.2:8080 > 10.0.0.2:40000 PSH,ACK seq 8073 ack 1005 win 64 len 4000]\n"
+        "    0.000050  server  socket's send window set: 0 to 1,048,576 bytes\n"
+        "    0.000090  server  socket error: ECONNRESET\n"
+        "    1.500000  node  conntrack entry update: tcp ESTABLISHED 10.0.0.2:40000 > 192.168.0.2:80, "
+        "replies 10.0.1.2:8080 > 10.0.0.2:40000 zone 3 [SEEN_REPLY DST_NAT]\n"
+        "    1.500000  node  rules: 000000ab ip nat PREROUTING: counter -> jump X "
+        "[10.0.0.2:40000 > 10.0.1.2:8080 RST seq 7 ack 0 win 0 len 0]\n"
+        "    1.500000  node  rules: 000000ab ip nat PREROUTING: policy -> accept\n"
+        "    1.500000  node  rules: 000000ab ip nat X: end of chain -> continue\n"
+        "    1.500000  server  socket 10.0.1.2:8080 ESTABLISHED: send window 2,304, receive window 65,535, "
+        "3 segments unacknowledged, 4,096 bytes not sent, 1 retransmissions\n"
+        "    1.500000  client  counter Tcp.OutRsts: +1\n"
+        "    1.500000  client/eth0 in  10.0.1.2 > 10.0.0.2 ICMP port unreachable len 41, "
+        "about udp 10.0.0.2:40000 > 10.0.1.2:53\n"
+        "    1.500000  node  rules: 000000ac inet tour states: counter -> continue "
+        "[10.0.0.2:40000 > 10.0.1.2:53 UDP len 13]\n"
+        "    1.500000  node  conntrack entry new: tcp SYN_SENT 10.0.0.2:40000 > 192.168.0.2:80, "
+        "replies 10.0.1.2:8080 > 10.0.0.2:40000 [EXPECTED], expected by 10.0.0.2:40000 > 192.168.0.2:80"
+    )
+
+
+@pytest.mark.kernel
+def test_watch_shows_events_at_once_and_ends_cleanly(netlab: Netlab, lab_name: str, privilege: str) -> None:
+    assert netlab("up", FLAGSHIP, "--name", lab_name, privilege, "-q").returncode == 0
+    watching = subprocess.Popen(
+        netlab.argv("watch", lab_name, "--netns", "client", "--netns", "client-node"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=netlab.environment(),
+    )
+    assert watching.stdout is not None and watching.stderr is not None
+    try:
+        assert watching.stderr.readline() == b"watching client, client-node\n"
+        refused = netlab("exec", "--lab", lab_name, "client", "--", "bash", "-c", "exec 3<>/dev/tcp/192.168.0.2/80")
+        assert refused.returncode == 1
+        shown = b""
+        deadline = time.monotonic() + 20
+        while b"RST" not in shown and select.select([watching.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
+            shown += os.read(watching.stdout.fileno(), 65536)
+        watching.send_signal(signal.SIGTERM)
+        rest, complaints = watching.communicate(timeout=20)
+    finally:
+        watching.kill()
+        watching.wait()
+    assert (watching.returncode, complaints) == (0, b"no event lost\n")
+    first = shown.decode().splitlines()[0]
+    assert re.fullmatch(r" +\d+\.\d{6}  client/eth0 out  10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 SYN seq \d+ .*", first)
+    assert rest.endswith(b"\n")
+    assert b"\x1b" not in shown + rest
+
+
+def test_watch_of_a_namespace_that_is_not_there_is_an_error(netlab: Netlab, lab_name: str, rootless: None) -> None:
+    assert netlab("up", FLAGSHIP, "--name", lab_name, "--rootless", "-q").returncode == 0
+    done = netlab("watch", lab_name, "--netns", "moon")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"netlab: the lab {lab_name} has no namespace moon\n  hint: it has: client, client-node, server-node, server\n"
+    )

@@ -1,0 +1,382 @@
+"""Bundles: what is in them, that they say again what the run said, and what is no bundle."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+import stat
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import labs
+import pytest
+import story
+from command import Netlab
+from places import ROOT
+from test_pcapng import FRAME, packet, told, tshark
+
+from netlab.analysis.result import Result
+from netlab.errors import UsageError
+from netlab.lab import environment as facts
+from netlab.linux.files import check_place, write_whole
+from netlab.record import codec
+from netlab.record.events import Packet
+from netlab.record.recording import Recording
+from netlab.report import bundle, text
+from netlab.report.bundle import Facts
+from netlab.topology import load
+
+FLAGSHIP = ROOT / "topologies" / "kube-proxy-reset.yaml"
+FACTS = Facts(
+    kernel={"release": "6.18.44"},
+    sysctls={"client": {"net.ipv4.ip_forward": "0"}},
+    rules={"client-node": "table ip nat {\n}\n", "client": ""},
+)
+MEMBERS = [
+    "manifest.json",
+    "report.txt",
+    "report.html",
+    "result.json",
+    "topology.yaml",
+    "experiment.yaml",
+    "plan.txt",
+    "plan.sh",
+    "rules/client-node.nft",
+    "rules/client-node.iptables-save",
+    "rules/client-node.listed",
+    "sysctls.json",
+    "kernel.json",
+    "events.json",
+    "judged.json",
+    "packets.pcapng",
+]
+PURE = [name for name in MEMBERS if name != "experiment.yaml"]
+"""Of a recording whose experiment stands in the topology."""
+
+
+def run() -> tuple[Result, Recording]:
+    """A run of the flagship, hand-made."""
+    result, recording = told(story.reset())
+    recording = replace(recording, topology=FLAGSHIP.read_text(), settings=(("vars.window", "4096"),))
+    return result, recording
+
+
+def members() -> dict[str, bytes]:
+    result, recording = run()
+    return bundle.contents(load(recording.topology, "-"), result, recording, FACTS)
+
+
+def packed(changes: dict[str, bytes | None]) -> bytes:
+    """A bundle with some members changed, or left out (None)."""
+    whole: dict[str, bytes | None] = {**members(), **changes}
+    return bundle.pack({name: content for name, content in whole.items() if content is not None}, story.START_NS)
+
+
+# --- writing and reading ---------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) -> None:
+    result, recording = run()
+    topology = load(recording.topology, "-")
+    for name in ("a", "b"):
+        bundle.write(tmp_path / name, topology, result, recording, FACTS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a") as archive:
+        assert archive.namelist() == PURE
+        assert {info.date_time for info in archive.infolist()} == {(2023, 11, 14, 22, 13, 20)}
+        assert json.loads(archive.read("manifest.json")) == {
+            "is": "netlab bundle",
+            "format": 1,
+            "lab": "tiny",
+            "experiment": "window-overrun",
+            "result": "reproduced",
+            "fixes": [],
+            "settings": ["vars.window=4096"],
+            "kernel": "6.18.44",
+            "began": "2023-11-14T22:13:20Z",
+            "ended": "2023-11-14T22:13:20Z",
+        }
+        assert json.loads(archive.read("sysctls.json")) == FACTS.sysctls
+        assert json.loads(archive.read("kernel.json")) == FACTS.kernel
+        assert archive.read("rules/client-node.listed").decode() == FACTS.rules["client-node"]
+
+
+def test_the_manifest_has_what_was_set_of_the_topology_and_of_the_experiment() -> None:
+    result, recording = run()
+    changed = replace(recording, experiment_settings=(("experiment.payload_bytes", "7000"),))
+    manifest = json.loads(bundle.contents(load(recording.topology, "-"), result, changed, FACTS)["manifest.json"])
+    assert manifest["settings"] == ["vars.window=4096", "experiment.payload_bytes=7000"]
+
+
+def test_the_documents_list_of_members_is_right() -> None:
+    document = (ROOT / "docs" / "bundle.md").read_text()
+    listed = re.findall(r"^\| `([\w./<>-]+)` \|", document, re.MULTILINE)
+    assert [name.replace("<node>", "client-node").replace("<netns>", "client-node") for name in listed] == MEMBERS
+
+
+def test_what_is_read_is_what_was_written_but_for_the_frames(tmp_path: Path) -> None:
+    result, recording = run()
+    (tmp_path / "f").write_bytes(packed({}))
+    read = bundle.read(tmp_path / "f")
+    assert read.result == result
+    bare = tuple(replace(event, frame=b"") if isinstance(event, Packet) else event for event in recording.events)
+    assert read.recording == replace(recording, events=bare)
+    assert read.texts["report.txt"] == text.render(read.result) == text.render(result)
+    assert list(read.texts) == [name for name in PURE if not name.startswith(("events", "judged", "packets"))]
+
+
+def test_the_frames_are_in_the_packets() -> None:
+    one = packet(5)
+    result, recording = run()
+    found = bundle.contents(
+        load(recording.topology, "-"), result, replace(recording, events=(*recording.events, one)), FACTS
+    )
+    assert FRAME in found["packets.pcapng"]
+    assert codec.to_json(FRAME).encode() not in found["events.json"]
+
+
+# --- what is no bundle -----------------------------------------------------------------------------------------------
+
+
+def foreign_zip() -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    return file.getvalue()
+
+
+def flipped() -> bytes:
+    """A bundle in which one bit of the events is another."""
+    whole = bytearray(packed({}))
+    with zipfile.ZipFile(BytesIO(whole)) as archive:
+        info = archive.getinfo("events.json")
+    whole[info.header_offset + 30 + len("events.json") + info.compress_size // 2] ^= 1
+    return bytes(whole)
+
+
+def encrypted() -> bytes:
+    """A bundle that claims that its manifest is encrypted."""
+    whole = bytearray(packed({}))
+    for signature, flags_at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        whole[whole.index(signature) + flags_at] |= 1
+    return bytes(whole)
+
+
+NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: b"", "FILE is no bundle, or is damaged: File is not a zip file"),
+        (lambda: b"lab: text\n", "FILE is no bundle, or is damaged: File is not a zip file"),
+        (lambda: packed({})[:-100], "FILE is no bundle, or is damaged: File is not a zip file"),
+        (foreign_zip, NO_BUNDLE),
+        (lambda: packed({"manifest.json": b"[]"}), NO_BUNDLE),
+        (lambda: packed({"manifest.json": b'{"is": "netlab bundle", "format": "1"}'}), NO_BUNDLE),
+        (
+            lambda: packed({"manifest.json": b'{"is": "netlab bundle", "format": 2}'}),
+            "FILE is a bundle of format 2; this netlab understands 1 and less\n"
+            "  hint: read it with the netlab that wrote it, or a newer one",
+        ),
+        (
+            lambda: packed({"manifest.json": b"{"}),
+            "FILE is damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        (
+            lambda: packed({"judged.json": None}),
+            "FILE is damaged: There is no item named 'judged.json' in the archive",
+        ),
+        (lambda: packed({"judged.json": b'{"is": "Flow"}'}), "FILE is damaged: 'Flow', not Result"),
+        (lambda: packed({"events.json": b"[" * 100_000}), "FILE is damaged: maximum recursion depth exceeded"),
+        (lambda: packed({"report.txt": b"\xff"}), "FILE is damaged: 'utf-8' codec can't decode byte 0xff"),
+        (flipped, "FILE is "),
+        (encrypted, "FILE is damaged: File 'manifest.json' is encrypted, password required for extraction"),
+    ],
+    ids=[
+        "empty",
+        "text",
+        "cut off",
+        "another zip",
+        "manifest is a list",
+        "format is text",
+        "newer",
+        "manifest is no JSON",
+        "no result",
+        "another value",
+        "deep",
+        "no UTF-8",
+        "a bit",
+        "encrypted",
+    ],
+)
+def test_what_is_no_whole_bundle_is_an_error(
+    netlab: Netlab, tmp_path: Path, make: Callable[[], bytes], said: str
+) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(make())
+    with pytest.raises(UsageError) as caught:
+        bundle.read(file)
+    assert str(caught.value).replace(str(file), "FILE").startswith(said)
+
+
+@pytest.mark.parametrize("command", ["report", "explain"])
+def test_the_commands_say_what_is_wrong(netlab: Netlab, tmp_path: Path, command: str) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(foreign_zip())
+    done = netlab(command, file)
+    assert done.stderr == f"netlab: {NO_BUNDLE.replace('FILE is', f'{file} is')}\n"
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_bundle_that_is_not_there(netlab: Netlab, tmp_path: Path) -> None:
+    done = netlab("report", tmp_path / "f")
+    assert (done.returncode, done.stderr) == (2, f"netlab: {tmp_path}/f: No such file or directory\n")
+
+
+def test_report_says_it_as_text_json_and_html(netlab: Netlab, tmp_path: Path) -> None:
+    file, page = tmp_path / "f", tmp_path / "p"
+    file.write_bytes(packed({}))
+    whole = members()
+    assert netlab("report", file, "--html", page).stdout == whole["report.txt"].decode()
+    assert page.read_bytes() == whole["report.html"]
+    assert netlab("report", file, "--format", "json").stdout == whole["result.json"].decode()
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_bytes(b"before")
+    link.symlink_to(real)
+    write_whole(link, b"after")
+    assert (link.is_symlink(), real.read_bytes()) == (True, b"after")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_what_is_no_ordinary_file_is_written_to() -> None:
+    write_whole(Path("/dev/null"), b"gone")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file() -> None:
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_whole(Path("/dev/full"), b"too much")
+    assert caught.value.filename == "/dev/full"
+
+
+@pytest.mark.parametrize("place", [".", "nowhere/f"])
+def test_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_place(tmp_path / place)
+    assert str(caught.value) == (
+        f"{tmp_path / place} can't be written\n  hint: name a file in a directory that is there"
+    )
+
+
+# --- in the kernel ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kernel
+def test_a_run_is_told_again_from_its_bundle(netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str) -> None:
+    file, pcap = tmp_path / "run.zip", tmp_path / "run.pcapng"
+    options = ("--name", lab_name, privilege, "--trials", "2")
+    done = netlab("run", FLAGSHIP, *options, "--bundle", file, "--pcapng", pcap)
+    assert done.stderr == f"wrote {pcap}\nwrote {file}\n"
+    assert done.returncode == 0
+    again = netlab("report", file)
+    assert (again.stdout, again.stderr, again.returncode) == (done.stdout, "", 0)
+    assert netlab("explain", file).stdout.startswith("RESET: ")
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == MEMBERS
+        sysctls = json.loads(archive.read("sysctls.json"))
+        listed = archive.read("rules/client-node.listed").decode()
+        kernel = json.loads(archive.read("kernel.json"))
+        archive.extract("packets.pcapng", tmp_path)
+        names = archive.namelist()
+        told_by = b"\n".join(archive.read(name) for name in names if not name.endswith(".pcapng")).decode()
+    assert sysctls["client-node"]["net.ipv4.ip_forward"] == "1"
+    assert "net.ipv4.conf.veth-client.forwarding" in sysctls["client-node"]
+    assert not any(key.endswith(("stable_secret", "tcp_fastopen_key")) for keys in sysctls.values() for key in keys)
+    assert "dnat" in listed
+    assert kernel["release"] == Path("/proc/sys/kernel/osrelease").read_text().strip()
+    host_name = Path("/proc/sys/kernel/hostname").read_text().strip()
+    assert len(host_name) < 4 or not re.search(rf"\b{re.escape(host_name)}\b", told_by)
+    both = tshark(tmp_path / "packets.pcapng", "frame.comment")
+    assert sum("INVALID: SEQ is over upper bound" in comment for comment in both) == 2
+    drawn = tshark(pcap, "frame.interface_name", "frame.comment")
+    assert [line for line in drawn if "the RST that kills" in line] == [
+        "server/eth0|the RST that kills the server's socket"
+    ]
+    assert "client/eth0|NAT skipped: source stays 10.0.1.2" in drawn
+
+
+PLAIN_TRANSFER = f"""\
+claim: A transfer with nothing in its way completes.
+topology: {FLAGSHIP}
+set: {{vars.client_window: 65536}}
+vars: {{size: 1000}}
+client: client
+service: web
+payload_bytes: ${{size}}
+steps: [connect, finish]
+expect: {{plain: completed, drop-invalid: completed}}
+"""
+
+
+@pytest.mark.kernel
+def test_what_was_played_is_played_again_from_its_bundle(
+    netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
+) -> None:
+    file, document = tmp_path / "run.zip", tmp_path / "plain-transfer.yaml"
+    document.write_text(PLAIN_TRANSFER)
+    options = ("--trials", "1", "--fix", "drop-invalid", "--format", "json", privilege)
+    settings = ("--set", "experiment.vars.size=7000", "--set", "experiment.timeout_s=5")
+    done = netlab("run", document, "--name", lab_name, *options, *settings, "--bundle", file)
+    assert done.returncode == 0, done.stderr
+    read = bundle.read(file)
+    assert json.loads(read.texts["manifest.json"])["settings"] == [
+        "vars.client_window=65536",
+        "experiment.vars.size=7000",
+        "experiment.timeout_s=5",
+    ]
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "topology.yaml").write_text(read.texts["topology.yaml"])
+    (again / "plain-transfer.yaml").write_text(read.texts["experiment.yaml"])
+    page = html.unescape(read.texts["report.html"])
+    command = shlex.split(next(match[1] for match in re.finditer(r"<code>netlab (run .*)</code>", page)))
+    repeated = netlab(*command, "--format", "json", privilege, cwd=again)
+    assert repeated.returncode == 0, repeated.stderr
+    for said in (json.loads(done.stdout), json.loads(repeated.stdout)):
+        assert (said["experiment"], said["lab"], said["fixes"]) == ("plain-transfer", lab_name, ["drop-invalid"])
+        assert [(trial["outcome"], trial["payload_bytes"]) for trial in said["trials"]] == [("completed", 7000)]
+
+
+@pytest.mark.kernel
+def test_a_place_that_can_not_be_written_is_said_before_the_run(netlab: Netlab, lab_name: str) -> None:
+    done = netlab("run", FLAGSHIP, "--name", lab_name, "--bundle", "/nowhere/f")
+    assert done.stderr == "netlab: /nowhere/f can't be written\n  hint: name a file in a directory that is there\n"
+    assert done.returncode == 2
+    assert not netlab.rundir.exists()
+
+
+@pytest.mark.kernel
+def test_facts_of_a_lab_that_is_up(netlab: Netlab, lab_name: str, as_root: None, tmp_path: Path) -> None:
+    from netlab.lab.lifecycle import open_lab
+    from netlab.lab.state import LabDirectory
+
+    lab = labs.make(netlab, lab_name, tmp_path, "--root")
+    lab.up()
+    lab.exec("client", "ip", "link", "add", "br.5", "type", "bridge")
+    state = LabDirectory(netlab.rundir, lab_name).read()
+    assert state is not None
+    found = facts.gather(open_lab(state), ["client"])
+    assert found.sysctls["client"]["net.ipv4.conf.br/5.forwarding"] == "0"
+    assert found.rules == {"client": ""}

@@ -1,0 +1,277 @@
+"""pcapng files: exact bytes, and what tshark reads in them."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import skips
+import story
+from test_events import ipv4, tcp
+
+from netlab.analysis.judge import judge_trial
+from netlab.analysis.result import Result
+from netlab.record import pcapng
+from netlab.record.events import ACK, PSH, Direction, Event, InvalidReason, Packet, Segment
+from netlab.record.flow import Leg
+from netlab.record.recording import Recording, Tap
+from netlab.record.wire import decode_frame
+from netlab.report import packets
+
+TAPS = (Tap("client", "eth0", "pod"), Tap("server", "eth0", "pod"))
+FRAME = b"\2" * 12 + b"\x08\0" + ipv4(tcp(ACK, payload=b"abc"))
+
+
+def packet(at_us: int, frame: bytes = FRAME, direction: Direction = Direction.OUT, wire_bytes: int = 0) -> Packet:
+    segment = decode_frame(frame)
+    assert segment is not None
+    at_ns = story.START_NS + at_us * 1000
+    return Packet(at_ns, "client", "eth0", direction, segment, wire_bytes or len(frame), frame)
+
+
+def recording(*events: Event, taps: Sequence[Tap] = TAPS, lost: Mapping[str, int] | None = None) -> Recording:
+    counts = {"the packets on client/eth0": 0, "the packets on server/eth0": 0} if lost is None else lost
+    return Recording(
+        lab="tiny",
+        kernel="6.18.44",
+        started_ns=story.START_NS,
+        ended_ns=story.START_NS + 1_000_000,
+        topology="name: tiny\n",
+        settings=(),
+        fixes=(),
+        taps=tuple(taps),
+        flows=(story.FLOW,),
+        events=events,
+        lost=tuple(counts.items()),
+    )
+
+
+def option(code: int, value: bytes) -> bytes:
+    return struct.pack("<HH", code, len(value)) + value + b"\0" * (-len(value) % 4)
+
+
+def block(kind: int, body: bytes) -> bytes:
+    length = struct.pack("<I", len(body) + 12)
+    return struct.pack("<I", kind) + length + body + length
+
+
+def stamp(at_us: int) -> bytes:
+    return struct.pack("<II", *divmod(story.START_NS + at_us * 1000, 2**32))
+
+
+def test_a_file_is_these_bytes() -> None:
+    frame = FRAME[:55]  # an odd length, for the padding
+    partial = packet(7, frame, Direction.IN, wire_bytes=len(FRAME))
+    tiny = recording(partial, taps=TAPS[:1], lost={"the packets on client/eth0": 2})
+    assert pcapng.write(tiny, {partial: ["INVALID: é", "two"]}, comment="what it is") == b"".join(
+        (
+            block(
+                0x0A0D0D0A,
+                bytes.fromhex("4d3c2b1a 0100 0000 ffffffffffffffff")
+                + option(1, b"what it is")
+                + option(3, b"Linux 6.18.44")
+                + option(4, b"netlab")
+                + option(0, b""),
+            ),
+            block(
+                1,
+                bytes.fromhex("0100 0000 00000000")
+                + option(2, b"client/eth0")
+                + option(3, b"pod")
+                + option(9, b"\x09")
+                + option(0, b""),
+            ),
+            block(
+                6,
+                bytes.fromhex("00000000")
+                + stamp(7)
+                + struct.pack("<II", 55, len(FRAME))
+                + frame
+                + b"\0"
+                + option(1, "INVALID: é".encode())
+                + option(1, b"two")
+                + option(2, bytes.fromhex("01000000"))
+                + option(0, b""),
+            ),
+            block(
+                5,
+                bytes.fromhex("00000000")
+                + stamp(1000)
+                + option(2, stamp(0))
+                + option(3, stamp(1000))
+                + option(4, struct.pack("<Q", 3))
+                + option(5, struct.pack("<Q", 2))
+                + option(0, b""),
+            ),
+        )
+    )
+
+
+def test_a_live_capture_names_its_filter_and_machine() -> None:
+    assert pcapng.section_header(hardware="x86_64") == block(
+        0x0A0D0D0A,
+        bytes.fromhex("4d3c2b1a 0100 0000 ffffffffffffffff")
+        + option(2, b"x86_64")
+        + option(4, b"netlab")
+        + option(0, b""),
+    )
+    assert pcapng.interface_description(Tap("a", "lo", ""), snaplen_bytes=96, expression="tcp port 80") == block(
+        1,
+        bytes.fromhex("0100 0000 60000000")
+        + option(2, b"a/lo")
+        + option(9, b"\x09")
+        + option(11, b"\0tcp port 80")
+        + option(0, b""),
+    )
+
+
+def test_a_comment_too_long_for_an_option_is_cut_between_characters() -> None:
+    written = pcapng.section_header(comment="é" * 40_000)
+    assert struct.unpack_from("<HH", written, 24) == (1, 65534)
+    assert written[28 : 28 + 65534].decode() == "é" * 32767
+
+
+def test_packets_are_in_the_order_of_their_times_and_only_with_their_frames() -> None:
+    late, early, empty = packet(9), packet(3), replace(packet(5), frame=b"")
+    both = recording(late, early, empty)
+    assert pcapng.write(both, {}) == pcapng.write(replace(both, events=(early, late)), {})
+    assert pcapng.write(both, {}).count(FRAME) == 2
+
+
+# --- comments --------------------------------------------------------------------------------------------------------
+
+
+def frame_of(segment: Segment, whole: bool) -> tuple[int, bytes]:
+    """The segment as a frame, its payload zeros; whole or cut off after the headers."""
+    header = struct.pack(
+        "!HHIIBBHHH", segment.sport, segment.dport, segment.seq, segment.ack, 0x50, segment.flags, segment.window, 0, 0
+    )
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 40 + segment.payload_bytes, 0, 0, 64, 6, 0)
+    frame = b"\2" * 12 + b"\x08\0" + ip + segment.src.packed + segment.dst.packed + header
+    wire_bytes = len(frame) + segment.payload_bytes
+    return wire_bytes, frame + b"\0" * segment.payload_bytes * whole
+
+
+def told(events: Mapping[str, Event]) -> tuple[Result, Recording]:
+    """A story judged, and its recording, which also has the reply's arrival at the client's node."""
+    bad = story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
+    seen = {**events, "reply at node": story.packet(62, "client-node", "in", bad)}
+    judged = judge_trial(story.observed(seen, bytes_received=2304, ended=False), story.prove)
+    result = Result("window-overrun", story.CLAIM, "tiny", (), "6.18.44", (judged,))
+    kept = []
+    for event in seen.values():
+        if isinstance(event, Packet):
+            wire_bytes, frame = frame_of(event.segment, whole=event.segment.payload_bytes < 1000)
+            kept.append(replace(event, wire_bytes=wire_bytes, frame=frame))
+    taps = (*TAPS, Tap("client-node", "eth0", "node"))
+    return result, replace(recording(*kept, taps=taps), ended_ns=story.START_NS + 200_000)
+
+
+def said(result: Result, told_of: Recording) -> list[str]:
+    """Each comment with its packet's place, in the order of time."""
+    found = packets.comments(result, told_of)
+    return [
+        f"{(packet.time_ns - story.START_NS) // 1000} {packet.netns} {packet.direction}: {text}"
+        for packet in sorted(found, key=lambda packet: packet.time_ns)
+        for text in found[packet]
+    ]
+
+
+def test_the_packets_of_a_reset_say_what_they_are() -> None:
+    assert said(*told(story.reset())) == [
+        "20 client out: the client's request to the VIP 192.168.0.2:80",
+        "22 client-node out: NAT: destination 192.168.0.2:80 became 10.0.1.2:8080",
+        "61 server out: ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",
+        f"62 client-node in: INVALID: {story.UPPER_BOUND}",
+        "64 client in: NAT skipped: source stays 10.0.1.2",
+        "65 client out: client has no socket for this: RST, its seq is the ack of the reply from 10.0.1.2",
+        "67 server in: the RST that kills the server's socket",
+    ]
+
+
+def test_what_is_only_logged_is_not_called_invalid() -> None:
+    seen = {
+        **story.accepted(),
+        "logged": story.reason(
+            63, "client-node", story.UPPER_BOUND, story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
+        ),
+    }
+    assert said(*told(seen)) == [
+        "20 client out: the client's request to the VIP 192.168.0.2:80",
+        "22 client-node out: NAT: destination 192.168.0.2:80 became 10.0.1.2:8080",
+        "61 server out: ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",
+        f"62 client-node in: conntrack on client-node logged: {story.UPPER_BOUND}",
+        "64 client in: NAT: source 10.0.1.2:8080 became 192.168.0.2:80",
+    ]
+
+
+def test_evidence_of_packets_that_were_not_recorded_says_nothing() -> None:
+    result, told_of = told(story.reset())
+    assert packets.comments(result, replace(told_of, events=())) == {}
+
+
+def test_a_reason_whose_packet_came_after_it_is_not_that_packets() -> None:
+    result, told_of = told(story.reset())
+    reasons = [piece for piece in result.trials[0].evidence if isinstance(piece.event, InvalidReason)]
+    assert len(reasons) == 1
+    moved = tuple(
+        replace(event, time_ns=reasons[0].event.time_ns + 1000) if event.netns == "client-node" else event
+        for event in told_of.events
+    )
+    assert all("INVALID" not in line for line in said(result, replace(told_of, events=moved)))
+
+
+# --- tshark ----------------------------------------------------------------------------------------------------------
+
+
+def tshark(file: Path, *fields: str, options: Sequence[str] = ()) -> list[str]:
+    """The fields of each packet, separated by a bar."""
+    skips.skip_unless_program("tshark")
+    argv = ["tshark", "-n", "-r", str(file), *options, "-T", "fields", "-E", "separator=|"]
+    done = subprocess.run([*argv, *(f"-e{field}" for field in fields)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_tshark_reads_names_times_directions_lengths_and_comments(tmp_path: Path) -> None:
+    file = tmp_path / "reset.pcapng"
+    result, told_of = told(story.reset())
+    file.write_bytes(packets.render(result, told_of))
+    names = ("frame.interface_name", "frame.interface_description", "frame.packet_flags_direction")
+    lengths = ("frame.len", "frame.cap_len", "frame.time_epoch")
+    lines = tshark(file, *names, *lengths, "frame.comment")
+    assert len(lines) == len(told_of.events)
+    assert [line for line in lines if line.split("|")[6]] == [
+        "client/eth0|pod|0x00000002|58|58|1700000000.000020000|the client's request to the VIP 192.168.0.2:80",
+        "client-node/eth0|node|0x00000002|58|58|1700000000.000022000|"
+        "NAT: destination 192.168.0.2:80 became 10.0.1.2:8080",
+        "server/eth0|pod|0x00000002|4054|54|1700000000.000061000|"
+        "ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",
+        f"client-node/eth0|node|0x00000001|4054|54|1700000000.000062000|INVALID: {story.UPPER_BOUND}",
+        "client/eth0|pod|0x00000001|4054|54|1700000000.000064000|NAT skipped: source stays 10.0.1.2",
+        "client/eth0|pod|0x00000002|54|54|1700000000.000065000|"
+        "client has no socket for this: RST, its seq is the ack of the reply from 10.0.1.2",
+        "server/eth0|pod|0x00000001|54|54|1700000000.000067000|the RST that kills the server's socket",
+    ]
+
+
+def test_tshark_finds_nothing_malformed_and_who_wrote_it(tmp_path: Path) -> None:
+    skips.skip_unless_program("capinfos")
+    file = tmp_path / "tiny.pcapng"
+    tiny = recording(packet(1), packet(2), lost={"the packets on client/eth0": 40, "the packets on server/eth0": 0})
+    file.write_bytes(pcapng.write(tiny, {}, comment="of two packets"))
+    assert tshark(file, "frame.number", options=("-Y", "_ws.malformed")) == []
+    done = subprocess.run(["capinfos", "-M", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told_by = {" ".join(line.split()) for line in done.stdout.splitlines()}
+    assert told_by >= {
+        "Capture oper-sys: Linux 6.18.44",
+        "Capture application: netlab",
+        "Capture comment: of two packets",
+        "Number of interfaces in file: 2",
+        "Name = client/eth0",
+        "Number of packets: 2",
+    }

@@ -1,0 +1,118 @@
+"""A topology built with `ip` and `nft` in nameless network namespaces, which go when this process closes them.
+
+For tests of what happens in a lab, independent of how netlab builds one. Needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from netlab.kubeproxy import ruleset
+from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
+from netlab.model import Interface, Topology
+
+
+class PrivateLab:
+    """The namespaces of a topology, with the two methods that observers need."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._fds = {netns.name: _new_netns() for netns in topology.namespaces}
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._build(topology)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the namespaces: the kernel removes them and all that is in them."""
+        for fd in (*self._fds.values(), self._home):
+            os.close(fd)
+
+    @contextmanager
+    def inside(self, name: str, /) -> Iterator[None]:
+        """The calling thread is in the namespace meanwhile."""
+        setns(self._fds[name], CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(self._home, CLONE_NEWNET)
+
+    def socket(self, name: str, family: int, kind: int, proto: int = 0, /) -> socket.socket:
+        """A socket that belongs to the namespace."""
+        with self.inside(name):
+            return socket.socket(family, kind, proto)
+
+    def run(self, name: str, *argv: str, stdin: str = "") -> str:
+        """Run a program in the namespace; its stdout."""
+        with self.inside(name):
+            done = subprocess.run(argv, input=stdin, capture_output=True, text=True)
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    def sysctl(self, name: str, key: str) -> str:
+        """The value of a sysctl in the namespace; key is "net.ipv4.ip_forward"."""
+        with self.inside(name):
+            return Path("/proc/sys", key.replace(".", "/")).read_text().strip()
+
+    def _build(self, topology: Topology) -> None:
+        for bridge in topology.bridges:
+            self.run(bridge.interface.netns, "ip", "link", "add", bridge.interface.ifname, "type", "bridge")
+        for veth in topology.veths:
+            peer = f"/proc/{os.getpid()}/fd/{self._fds[veth.b.netns]}"
+            names = (veth.a.ifname, "type", "veth", "peer", "name", veth.b.ifname, "netns", peer)
+            self.run(veth.a.netns, "ip", "link", "add", *names)
+        for netns in topology.namespaces:
+            self.run(netns.name, "ip", "link", "set", "lo", "up")
+            for key, value in netns.sysctls:  # after the links: some of them are a link's own
+                with self.inside(netns.name):
+                    Path("/proc/sys", key.replace(".", "/")).write_text(value)
+        for interface in topology.interfaces():
+            self._dress(interface)
+        for netns in topology.namespaces:
+            for route in netns.routes:
+                via = ("via", str(route.via)) if route.via else ()
+                dev = ("dev", route.dev) if route.dev else ()
+                self.run(netns.name, "ip", "route", "add", str(route.dst), *via, *dev)
+            rules = ruleset(topology, netns.name)
+            if rules is not None:
+                self.run(netns.name, "nft", "-f", "-", stdin=rules.nft())
+            for table in netns.tables:
+                text = f"table {table.family} {table.name} {{\n{table.body}\n}}\n"
+                self.run(netns.name, "nft", "-f", "-", stdin=text)
+
+    def _dress(self, interface: Interface) -> None:
+        ifname, segs = interface.ifname, interface.attributes.gso_max_segs
+        for address in interface.addresses:
+            nodad = ("nodad",) if address.version == 6 else ()
+            self.run(interface.netns, "ip", "address", "add", str(address), "dev", ifname, *nodad)
+        limit = ("gso_max_segs", str(segs)) if segs else ()
+        master = ("master", interface.master) if interface.master else ()
+        self.run(interface.netns, "ip", "link", "set", ifname, "up", *limit, *master)
+
+
+def _new_netns() -> int:
+    fds: list[int] = []
+
+    def make() -> None:
+        unshare(CLONE_NEWNET)
+        fds.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    # In a thread of its own, so that the calling thread stays where it is.
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return fds[0]
