@@ -15,6 +15,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 from netlab.errors import Problem, TopologyError
 
@@ -30,21 +31,29 @@ VARIABLE = re.compile(r"\$(\$?)\{([^{}]*)\}")
 _Base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
-class _Loader(_Base):  # type: ignore[misc]  # the C loader where PyYAML has it, at three times the speed
-    """A composer that resolves no scalar's type and refuses deep nesting."""
+class _TooDeepError(ComposerError):
+    """Nesting deeper than MAX_DEPTH."""
+
+
+class _Shallow:
+    """What makes of one of PyYAML's loaders one that resolves no scalar's type and refuses deep nesting."""
 
     depth = 0
 
     def descend_resolver(self, current_node: Node, current_index: object) -> None:  # noqa: ARG002
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", current_node.start_mark)
+            raise _TooDeepError(None, None, f"nested more than {MAX_DEPTH} levels deep", current_node.start_mark)
 
     def ascend_resolver(self) -> None:
         self.depth -= 1
 
     def resolve(self, kind: type[Node], value: object, implicit: object) -> str:  # noqa: ARG002
         return UNTAGGED
+
+
+class _Loader(_Shallow, _Base):  # type: ignore[misc]  # the C loader where PyYAML has it, at three times the speed
+    """The loader in use."""
 
 
 @dataclass(slots=True)
@@ -217,7 +226,7 @@ def compose(text: str, file: str) -> Node:
         found = text[: error.position].count("\n") + 1
         raise TopologyError(file, [Problem(found, 1, "", f"not YAML: {error.reason}")]) from None
     except yaml.MarkedYAMLError as error:
-        raise TopologyError(file, [_syntax_problem(error, text)]) from None
+        raise TopologyError(file, [_syntax_problem(_too_deep_before(error, text) or error, text)]) from None
     except UnicodeEncodeError as error:
         line = text[: error.start].count("\n") + 1
         raise TopologyError(file, [Problem(line, 1, "", "not YAML: a character that UTF-8 can't hold")]) from None
@@ -231,6 +240,22 @@ def is_experiment(root: Node) -> bool:
     """Whether a document's root is that of an experiment, and not of a topology."""
     keys = {key.value for key, _ in root.value} if isinstance(root, MappingNode) else set()
     return "namespaces" not in keys and ("steps" in keys or "claim" in keys)
+
+
+def _too_deep_before(error: yaml.MarkedYAMLError, text: str) -> _TooDeepError | None:
+    """The nesting that is too deep in what comes before a scanner's error, if there is any.
+
+    PyYAML's scanner runs up to 1,024 characters ahead of the composer, and some versions have a limit of their own.
+    """
+    if not isinstance(error, ScannerError) or error.problem_mark is None:
+        return None
+    try:
+        yaml.compose(text[: error.problem_mark.index], Loader=_Loader)
+    except _TooDeepError as deeper:
+        return deeper
+    except yaml.YAMLError:
+        pass
+    return None
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
