@@ -53,6 +53,8 @@ TRANSIENT = {
 """What `ip -d` tells that is a number of the kernel's choosing, or not settled yet."""
 
 LINK_LOCAL = re.compile(r"fe80::[0-9a-f]+:[0-9a-f:]+")
+COUNTED = re.compile(r" direct_packets_stat \d+")
+"""What `tc qdisc` tells of an htb that isn't a setting: the packets that no class took."""
 
 
 def settled(told: Any, macs: set[str]) -> Any:
@@ -89,6 +91,8 @@ def picture(topology: Topology, netns: str, told: str) -> str:
         if text.lstrip().startswith("["):
             items = settled(json.loads(text), macs)
             text = "\n".join(sorted(json.dumps(item, indent=1, sort_keys=True) for item in items))
+        elif title == "qdiscs":
+            text = COUNTED.sub("", text)
         parts.append(f"=== {title}\n{text.strip()}")
     return "\n".join(parts)
 
@@ -141,6 +145,13 @@ def read_topology(file: Path, name: str) -> Topology:
         if interface.qdisc is not None and not interface.qdisc.kind.endswith("fifo"):  # these are in every kernel
             skips.skip_unless_capability(interface.qdisc.kind)
     return topology
+
+
+def test_a_picture_has_what_was_set_and_not_what_was_counted() -> None:
+    told = "=== qdiscs\nqdisc htb 1: dev eth0 root refcnt 2 r2q 10 default 0x1 direct_packets_stat {} direct_qlen {}\n"
+    topology = read_topology(EVERYTHING, "lab")
+    quiet, busy, other = (picture(topology, "host", told.format(*numbers)) for numbers in ((0, 77), (3, 77), (0, 78)))
+    assert quiet == busy != other
 
 
 @pytest.mark.kernel
