@@ -136,7 +136,7 @@ def test_every_whole_topology_in_a_document_loads() -> None:
         for block in blocks(path.read_text()):
             if block.language == "yaml" and "name: wrong" not in block.text:
                 if catalogue.is_document(block.text, f"{path.name}:{block.line}"):
-                    catalogue.plays(block.text, str(ROOT / f"{path.name}:{block.line}"))
+                    catalogue.runs(block.text, str(ROOT / f"{path.name}:{block.line}"))
                     continue
                 assert "namespaces" in yaml.safe_load(block.text), f"{path.name}:{block.line}"
                 load(block.text, f"{path.name}:{block.line}")

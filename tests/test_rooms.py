@@ -14,8 +14,6 @@ KNOWN = frozenset(
         "circle: analysis.result -> record.events -> model -> experiments.experiment -> analysis.result",
         "circle: experiments.conditions -> experiments.conditions.burst -> experiments.conditions",
         "pure: experiments.conditions -> experiments.context",
-        "pure: experiments.conditions.received -> experiments.stimuli",
-        "pure: experiments.conditions.socket -> experiments.stimuli",
         "pure: experiments.conditions.socket -> observe.sockets",
         "pure: report.bundle -> linux.files",
         "upward: analysis.judge_load -> experiments.conditions.late",

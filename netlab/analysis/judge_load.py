@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from netlab.analysis.judge import Observed, counted, doubts_about, invalid_packets, judge_flow
-from netlab.analysis.result import Crowd, Outcome, Proof, TrialResult
+from netlab.analysis.result import Load, Outcome, Proof, TrialResult
 from netlab.experiments.conditions.late import late_segments
 from netlab.record.events import ConntrackEvent, Event, InvalidReason, Packet, Segment, SocketEvent, TraceStep, Tuple
 from netlab.record.flow import Flow, FlowEvents, Leg
@@ -51,7 +51,7 @@ def client_port(event: Event, like: Flow) -> int:
     return header.sport if header.src == like.client_address else header.dport
 
 
-def judge_crowd(
+def judge_load(
     observed: Observed,
     members: Sequence[Member],
     each: Sequence[FlowEvents],
@@ -70,16 +70,16 @@ def judge_crowd(
         late += len(found)
         logged += sum(len(events.reasons(member.flow.node, leg)) for leg in Leg)
     others = tuple(each for each in judged if each.outcome is not Outcome.COMPLETED)
-    crowd = Crowd(len(judged) - len(others), others, None, late, logged, cpu_percent, unlimited)
+    load = Load(len(judged) - len(others), others, None, late, logged, cpu_percent, unlimited)
     alone = replace(observed, connects=False)
-    missing = list(doubts_about(alone, FlowEvents(observed.flow, observed.events))) or _unclear(crowd)
+    missing = list(doubts_about(alone, FlowEvents(observed.flow, observed.events))) or _unclear(load)
     if missing:
         outcome = Outcome.INCONCLUSIVE
-    elif crowd.count(Outcome.RESET) and proof.bears_reset:
+    elif load.count(Outcome.RESET) and proof.bears_reset:
         outcome = Outcome.RESET
     elif proof.missing or not judged:
         outcome, missing = Outcome.INCONCLUSIVE, [proof.missing or "a connection"]
-    elif stalled := crowd.count(Outcome.STALLED):
+    elif stalled := load.count(Outcome.STALLED):
         outcome, missing = Outcome.STALLED, [f"the end of the stream in {stalled:,} of {len(judged):,} connections"]
     else:
         outcome = Outcome.COMPLETED
@@ -98,7 +98,7 @@ def judge_crowd(
         missing=tuple(missing),
         invalid=invalid_packets(observed),
         retransmits=counted(observed, "Tcp.RetransSegs"),
-        crowd=replace(crowd, drawn=drawn),
+        load=replace(load, drawn=drawn),
     )
 
 
@@ -118,12 +118,12 @@ def _judge(observed: Observed, member: Member, events: FlowEvents, proof: Proof)
     return judge_flow(own, events, proof)
 
 
-def _unclear(crowd: Crowd) -> list[str]:
+def _unclear(load: Load) -> list[str]:
     """What the connections that nobody can judge lack, each with their number."""
     unclear = Counter(
-        piece for other in crowd.others if other.outcome is Outcome.INCONCLUSIVE for piece in other.missing
+        piece for other in load.others if other.outcome is Outcome.INCONCLUSIVE for piece in other.missing
     )
-    told = [f"in {count:,} of {crowd.connections:,} connections: {piece}" for piece, count in unclear.most_common()]
+    told = [f"in {count:,} of {load.connections:,} connections: {piece}" for piece, count in unclear.most_common()]
     return told if len(told) <= _SHOWN else [*told[:_SHOWN], f"and {len(told) - _SHOWN} things more"]
 
 

@@ -88,7 +88,7 @@ class TrialResult:
     """One trial, judged. missing is empty for `reset` and `completed`; lost counts events over all observers.
 
     invalid is how many packets the nodes' conntrack found INVALID, retransmits how many segments were sent again from
-    any namespace, both by the kernel's own counters. crowd are the connections of a load; flow and evidence are then
+    any namespace, both by the kernel's own counters. load has the connections of a load; flow and evidence are then
     those of one of them.
     """
 
@@ -103,11 +103,11 @@ class TrialResult:
     missing: tuple[str, ...] = ()
     invalid: int = 0
     retransmits: int = 0
-    crowd: Crowd | None = None
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class Load:
     """What became of a load's connections.
 
     completed is how many did; others are those that didn't, each judged as a trial is. drawn is one of all of them that
@@ -183,11 +183,11 @@ class Result:
 
     def per_thousand(self) -> PerThousand | None:
         """How many connections were reset, over the loads of all trials that told; None where there were none."""
-        crowds = [trial.crowd for trial in self.trials if trial.crowd and trial.outcome is not Outcome.INCONCLUSIVE]
-        connections = sum(crowd.connections for crowd in crowds)
+        loads = [trial.load for trial in self.trials if trial.load and trial.outcome is not Outcome.INCONCLUSIVE]
+        connections = sum(load.connections for load in loads)
         if not connections:
             return None
-        resets = sum(crowd.count(Outcome.RESET) for crowd in crowds)
+        resets = sum(load.count(Outcome.RESET) for load in loads)
         low, high = wilson_interval(resets, connections)
         return PerThousand(resets, connections, 1000 * low, 1000 * high)
 

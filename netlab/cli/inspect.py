@@ -41,17 +41,17 @@ def plan(
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
     """Check a topology with its experiments and fixes, or an experiment: each problem, with its place and a hint."""
     from netlab.experiments import catalogue
-    from netlab.experiments.roles import scene
+    from netlab.experiments.roles import assign
     from netlab.lab import tables
     from netlab.lab.spec import Wanted
     from netlab.topology import read_text, with_each_fix
 
     file = topology_file(topology)
     text, pairs = read_text(file), parse_settings(settings)
-    found = catalogue.plays(text, file, pairs, name)
+    found = catalogue.runs(text, file, pairs, name)
     for each in found:
         try:
-            scene(each.topology, each.experiment)
+            assign(each.topology, each.experiment)
         except UsageError as error:
             raise UsageError(f"{file}: the experiment {each.experiment.name}: {error.message}", error.hint) from None
     if catalogue.is_document(text, file):

@@ -1,4 +1,4 @@
-"""Experiments: `run` and `matrix` play them, `report` says again what a run showed."""
+"""Experiments: `run` and `matrix` run them, `report` says again what a run showed."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netlab.analysis.result import Result
-    from netlab.experiments.catalogue import Play
+    from netlab.experiments.catalogue import Run
     from netlab.lab.netns import Namespaces
     from netlab.lab.spec import Wanted
     from netlab.matrix.grid import Task
@@ -81,25 +81,25 @@ def run(
         typer.Option("--bundle", metavar="FILE", help="Write all of the run into one file, for `netlab report`."),
     ] = None,
 ) -> None:
-    """Play an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
+    """Run an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
     from netlab.capabilities.probes import probe
-    from netlab.experiments import run as playing
+    from netlab.experiments import run as runner
     from netlab.lab.spec import Wanted
     from netlab.topology import fixes as mitigations
 
     _check_report_options(output, ladder=ladder)
     _check_places(html, pcapng, bundle)
-    play = _play(topology, experiment, parse_settings(settings), name)
+    chosen = _chosen(topology, experiment, parse_settings(settings), name)
     fixes = tuple(dict.fromkeys(fix or ()))
-    fixed = mitigations.load(play.text, play.file, play.settings, play.topology.name, fixes)
-    wanted = Wanted(fixed, play.text, absolute(play.file), play.settings, fixes)
-    capabilities = playing.there(play, probe(play.experiment.capabilities()))
+    fixed = mitigations.load(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
+    wanted = Wanted(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
+    capabilities = runner.there(chosen, probe(chosen.experiment.capabilities()))
     directory = lab_directory(wanted.topology.name)
-    with playing.standing(directory, wanted, None if root is None else not root) as wanted:
+    with runner.standing(directory, wanted, None if root is None else not root) as wanted:
         keep_frames = pcapng is not None or bundle is not None
-        namespaces = playing.namespaces(directory)
-        count = trials or play.experiment.trials
-        result, recording = _run(namespaces, wanted, play, capabilities, count, keep_frames=keep_frames)
+        namespaces = runner.namespaces(directory)
+        count = trials or chosen.experiment.trials
+        result, recording = _run(namespaces, wanted, chosen, capabilities, count, keep_frames=keep_frames)
         facts = _facts(namespaces, wanted) if bundle is not None else None
     _report(result, recording, output, ladder=ladder, html=html)
     if pcapng is not None:
@@ -131,7 +131,7 @@ def matrix(
             "--fix", metavar="NAME", help="Only plain and this fix, or several: a+b.", autocompletion=complete_fix
         ),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to play each cell.")] = 1,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to run each cell.")] = 1,
     settings: SetOption = None,
     jobs: Annotated[
         int | None,
@@ -143,11 +143,11 @@ def matrix(
     html: HtmlOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a matrix was interrupted.")] = False,
 ) -> None:
-    """Play every experiment of a topology with every fix, in labs of their own: one table."""
+    """Run every experiment of a topology with every fix, in labs of their own: one table."""
     from netlab.experiments import catalogue
     from netlab.lab import lifecycle as lab
     from netlab.matrix import grid
-    from netlab.matrix import run as play
+    from netlab.matrix import run as runner
     from netlab.report import matrix as as_text
     from netlab.report import matrix_json as as_json
     from netlab.topology import read_text
@@ -155,29 +155,27 @@ def matrix(
     _check_places(html)
     if is_lab(topology):
         own = find_lab(topology)[1].file or "FILE"
-        raise UsageError(f"{topology} is a lab, and a matrix is played in labs of its own", f"`netlab matrix {own}`")
+        raise UsageError(f"{topology} is a lab, and a matrix is run in labs of its own", f"`netlab matrix {own}`")
     file, pairs = topology_file(topology), parse_settings(settings)
-    plays = catalogue.plays(
-        read_text(file), file, pairs, name, lambda found: grid.chosen(found, experiment or (), file)
-    )
-    across = grid.columns(plays, fix or ())
-    manner = play.Manner(trials, jobs or play.default_jobs(), root is False or (root is None and os.geteuid() != 0))
+    runs = catalogue.runs(read_text(file), file, pairs, name, lambda found: grid.chosen(found, experiment or (), file))
+    across = grid.columns(runs, fix or ())
+    manner = runner.Manner(trials, jobs or runner.default_jobs(), root is False or (root is None and os.geteuid() != 0))
     lab.check_privilege(rootless=manner.rootless)
-    lab_name = plays[0].topology.name
+    lab_name = runs[0].topology.name
     progress = Progress(lab_name, 0)
 
     def look(done: int, total: int, at_work: "Sequence[Task]") -> None:
         cells = ", ".join(f"{task.cell.experiment} with {task.cell.fix}" for task in at_work)
-        progress.show(f"{bar(done, total)} {lab_name}: {done}/{total} cells; playing {cells}")
+        progress.show(f"{bar(done, total)} {lab_name}: {done}/{total} cells; running {cells}")
 
     try:
         with interrupts.as_news() as stop:
-            made = play.play(plays, across, lab_name, pairs, manner, stop, look, resume=resume)
+            made = runner.run(runs, across, lab_name, pairs, manner, stop, look, resume=resume)
     finally:
         progress.end()
-    if isinstance(made, play.Stopped):
-        kept = f"{counted(made.kept, 'cell')} of {made.playable} {'is' if made.kept == 1 else 'are'} kept"
-        kept += ": with --resume the others are played"
+    if isinstance(made, runner.Stopped):
+        kept = f"{counted(made.kept, 'cell')} of {made.to_run} {'is' if made.kept == 1 else 'are'} kept"
+        kept += ": with --resume the others are run"
         say(f"netlab: interrupted; {kept if made.kept else 'no cell was done'}")
         sys.exit(130)
     sys.stdout.write(as_json.render(made) if output is DataFormat.json else as_text.render(made))
@@ -208,10 +206,10 @@ def _write(file: Path, data: bytes) -> None:
     say(f"wrote {file}")
 
 
-def _play(
+def _chosen(
     topology: str | None, experiment: str | None, settings: tuple[tuple[str, str], ...], name: str | None
-) -> "Play":
-    """The experiment to play: of a file, or of a lab that is up."""
+) -> "Run":
+    """The experiment to run: of a file, or of a lab that is up."""
     from netlab.experiments import catalogue
     from netlab.lab.state import choose, labs, run_directory
     from netlab.topology import read_text
@@ -220,24 +218,24 @@ def _play(
     if is_lab(topology) or (nothing_here and labs(run_directory())):
         directory, state = find_lab(choose(run_directory(), topology))
         text, file = directory.topology_text(), state.file or "-"
-        (play,) = catalogue.plays(
+        (chosen,) = catalogue.runs(
             text,
             file,
             (*state.settings, *settings),
             state.lab,
             lambda found: [catalogue.choose(found, experiment, state.lab)],
         )
-        if play.file != file:
+        if chosen.file != file:
             raise UsageError(
-                f"{play.experiment.name} is played in another lab than {state.lab}: in that of {play.file}",
-                "`netlab run` with the experiment's own file plays it there",
+                f"{chosen.experiment.name} is run in another lab than {state.lab}: in that of {chosen.file}",
+                "`netlab run` with the experiment's own file runs it there",
             )
-        return play
+        return chosen
     file = topology_file(topology)
-    (play,) = catalogue.plays(
+    (chosen,) = catalogue.runs(
         read_text(file), file, settings, name, lambda found: [catalogue.choose(found, experiment, file)]
     )
-    return play
+    return chosen
 
 
 _TOLD = 5
@@ -247,22 +245,22 @@ _TOLD = 5
 def _run(
     namespaces: "Namespaces",
     wanted: "Wanted",
-    play: "Play",
+    chosen: "Run",
     capabilities: tuple[str, ...],
     trials: int,
     *,
     keep_frames: bool,
 ) -> tuple["Result", "Recording"]:
-    """Play the experiment in the lab, which is up; say where the window model and the kernel disagree."""
+    """Run the experiment in the lab, which is up; say where the window model and the kernel disagree."""
     from netlab.analysis.crosscheck import hold
-    from netlab.experiments import run as playing
+    from netlab.experiments import run as runner
 
     progress = Progress(f"{wanted.topology.name}, trials", trials)
     try:
-        result, recording = playing.play(
+        result, recording = runner.run(
             namespaces,
             wanted,
-            play,
+            chosen,
             capabilities,
             trials,
             lambda count, _total: progress.at(count),

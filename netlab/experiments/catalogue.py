@@ -29,8 +29,8 @@ _OWN = "experiment."
 Settings = tuple[tuple[str, str], ...]
 
 
-class Play(NamedTuple):
-    """An experiment and the lab it is played in: the lab's topology, its text, file and `--set` pairs.
+class Run(NamedTuple):
+    """An experiment and the lab it is run in: the lab's topology, its text, file and `--set` pairs.
 
     document is the text of the experiment's own file, empty for one that stands in the topology; own are the `--set`
     pairs that changed what stands there. file is as given, "-" for standard input.
@@ -45,7 +45,7 @@ class Play(NamedTuple):
     own: Settings = ()
 
 
-Choice = Callable[[Sequence[Play]], Sequence[Play]]
+Choice = Callable[[Sequence[Run]], Sequence[Run]]
 
 
 def is_document(text: str, file: str) -> bool:
@@ -59,7 +59,7 @@ def parted(settings: Settings) -> tuple[Settings, Settings]:
     return tuple(pair for pair in settings if pair not in own), own
 
 
-def plays(text: str, file: str, settings: Settings = (), name: str | None = None, choice: Choice = list) -> list[Play]:
+def runs(text: str, file: str, settings: Settings = (), name: str | None = None, choice: Choice = list) -> list[Run]:
     """The experiments of a file's text, a topology's or a document's, in order: those of them that are the choice.
 
     settings may lead into the topology, or with `experiment.` into each document that is chosen. TopologyError, for the
@@ -73,23 +73,23 @@ def plays(text: str, file: str, settings: Settings = (), name: str | None = None
     _check_once(found, file)
     chosen = choice(found)
     if own:
-        chosen = [_listed(lister, found.index(play), own) for play in chosen]
+        chosen = [_listed(lister, found.index(run), own) for run in chosen]
         _check_once(chosen, file)
     return list(chosen)
 
 
-def choose(found: Sequence[Play], name: str | None, source: str) -> Play:
+def choose(found: Sequence[Run], name: str | None, source: str) -> Run:
     """The experiment of that name, or the first; UsageError, naming the source, where there is none."""
     if not found:
         raise UsageError(f"{source} has no experiment", "add `experiments:` to its topology")
     if name is None:
         return found[0]
-    for play in found:
-        if play.experiment.name == name:
-            return play
+    for run in found:
+        if run.experiment.name == name:
+            return run
     from netlab.yamlspec.document import suggest
 
-    names = [play.experiment.name for play in found]
+    names = [run.experiment.name for run in found]
     raise UsageError(f"there is no experiment {name!r}", suggest(name, names) or f"there are: {', '.join(names)}")
 
 
@@ -103,7 +103,7 @@ class _Lister(NamedTuple):
     topology: Topology
 
 
-def _listed(lister: _Lister, index: int, own: Settings) -> Play:
+def _listed(lister: _Lister, index: int, own: Settings) -> Run:
     """One of the experiments that a topology lists: a file's name, or the document itself."""
     text, file, settings, name, topology = lister
     each = topology.experiments[index]
@@ -126,7 +126,7 @@ def _listed(lister: _Lister, index: int, own: Settings) -> Play:
         raise _of_set(error, file, {key: place("", "set", key) for key, _ in each.settings}) from None
     experiment = inline.experiments[index]
     assert isinstance(experiment, Experiment)
-    return Play(experiment, inline, text, file, (*each.settings, *settings), own=own)
+    return Run(experiment, inline, text, file, (*each.settings, *settings), own=own)
 
 
 def _beside(file: str, named: str) -> str:
@@ -149,7 +149,7 @@ def _of_set(error: TopologyError, file: str, places: Mapping[str, Problem]) -> T
 
 def _from_document(
     text: str, file: str, own: Settings, settings: Settings, name: str | None, lister: _Lister | None
-) -> Play:
+) -> Run:
     reader = Reader()
     root = compose(text, file)
     try:
@@ -173,7 +173,7 @@ def _from_document(
     experiment = resolve.experiment(reader, item, topology, topologies.default_name(file))
     if reader.problems or experiment is None:
         raise _error(reader, file)
-    return Play(experiment, topology, lab_text, lab_file, (*needed, *settings), text, own)
+    return Run(experiment, topology, lab_text, lab_file, (*needed, *settings), text, own)
 
 
 def _error(reader: Reader, file: str) -> TopologyError:
@@ -186,7 +186,7 @@ def _error(reader: Reader, file: str) -> TopologyError:
 def _lab(
     reader: Reader, item: Item, file: str, settings: Settings, name: str | None, lister: _Lister | None
 ) -> tuple[str, str, Topology]:
-    """The text, file and meaning of the topology that a document is played in."""
+    """The text, file and meaning of the topology that a document is run in."""
     if "topology" in item:
         path = _beside(file, item.get("topology"))
         try:
@@ -202,16 +202,14 @@ def _lab(
     if lister is None and reader.problems:
         raise _error(reader, file)
     if lister is None:
-        raise UsageError(
-            f"{file} doesn't say which lab it is played in", "add `topology: FILE`, or list it in a topology"
-        )
+        raise UsageError(f"{file} doesn't say which lab it is run in", "add `topology: FILE`, or list it in a topology")
     as_listed = settings == lister.settings
     topology = lister.topology if as_listed else topologies.load(lister.text, lister.file, settings, name)
     return lister.text, lister.file, topology
 
 
-def _check_once(found: Sequence[Play], file: str) -> None:
-    names = [play.experiment.name for play in found]
+def _check_once(found: Sequence[Run], file: str) -> None:
+    names = [run.experiment.name for run in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"{file} has two experiments called {twice!r}", "give one of them another name")

@@ -1,6 +1,6 @@
 """Both ends of one connection through the Service, in one process: real sockets, each of its own namespace.
 
-The ends are programs that go on with what they were told whenever the stage pumps: the client's reads unless it was
+The ends are programs that go on with what they were told whenever the context pumps: the client's reads unless it was
 stopped, each writes up to the byte it was told to. What they send both know, so that each byte is checked. What an
 experiment does to the connection meanwhile is its stimuli's.
 """
@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from ipaddress import ip_address
 
-from netlab.experiments.roles import Scene
+from netlab.experiments.roles import Roles
 from netlab.linux.tcp_repair import forget, set_initial_number
 from netlab.model import Address
 from netlab.observe import Namespaces
@@ -83,7 +83,7 @@ class End:
 
 
 class Connection:
-    """One connection and how far it has come. `close` closes its sockets; the listener is the stage's.
+    """One connection and how far it has come. `close` closes its sockets; the listener is the context's.
 
     name is what the events of its sockets bear: nothing for the connection under study. The server's end is there once
     the connection was accepted, which `connect` waits for and `pump` looks for; the client's own address and port are
@@ -91,25 +91,25 @@ class Connection:
     """
 
     def __init__(
-        self, scene: Scene, namespaces: Namespaces, watch: Watch, listener: socket.socket, name: str = ""
+        self, roles: Roles, namespaces: Namespaces, watch: Watch, listener: socket.socket, name: str = ""
     ) -> None:
-        self.scene, self._watch, self._listener, self._name = scene, watch, listener, name
+        self.roles, self._watch, self._listener, self._name = roles, watch, listener, name
         self.began_ns = 0
-        self._reply = memoryview(known_bytes(scene.payload_bytes))
-        self._request = memoryview(REQUEST + known_bytes(scene.payload_bytes))
-        self.client_address: Address = type(scene.vip)(0)
+        self._reply = memoryview(known_bytes(roles.payload_bytes))
+        self._request = memoryview(REQUEST + known_bytes(roles.payload_bytes))
+        self.client_address: Address = type(roles.vip)(0)
         self.client_port = 0
         self._closing = ExitStack()
-        family = socket.AF_INET if scene.vip.version == 4 else socket.AF_INET6
-        own = self._closing.enter_context(namespaces.socket(scene.client, family, socket.SOCK_STREAM))
+        family = socket.AF_INET if roles.vip.version == 4 else socket.AF_INET6
+        own = self._closing.enter_context(namespaces.socket(roles.client, family, socket.SOCK_STREAM))
         own.setblocking(False)
-        self.client = End("client", scene.client, own, self._request, self._reply)
+        self.client = End("client", roles.client, own, self._request, self._reply)
         self._server: End | None = None
 
     @property
     def tuple_orig(self) -> Tuple:
         """The header of the client's packets to the Service, by which conntrack's entry is found."""
-        vip, port = self.scene.vip, self.scene.port
+        vip, port = self.roles.vip, self.roles.port
         return Tuple(self.client_address, self.client_port, vip, port, socket.IPPROTO_TCP)
 
     def close(self) -> None:
@@ -150,16 +150,16 @@ class Connection:
         source_port is the client's own, 0 for any; isn its initial sequence number, None for the kernel's choice.
         UnsupportedError where that can't be told the kernel.
         """
-        scene, client = self.scene, self.client
+        roles, client = self.roles, self.client
         if isn is not None:
             set_initial_number(client.socket, isn)
         if source_port:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             client.socket.bind(("", source_port))
         self.began_ns = time.time_ns()
-        begun = client.socket.connect_ex((str(scene.vip), scene.port))
+        begun = client.socket.connect_ex((str(roles.vip), roles.port))
         if begun not in (0, errno.EINPROGRESS):
-            self._watch.note(error_event(begun, scene.client, connection=self._name))
+            self._watch.note(error_event(begun, roles.client, connection=self._name))
             return False
         host, port, *_ = client.socket.getsockname()
         self.client_address, self.client_port = ip_address(host), int(port)
@@ -173,7 +173,7 @@ class Connection:
             return False
         self._closing.enter_context(own)
         own.setblocking(False)
-        self._server = End("server", self.scene.server, own, self._reply, self._request)
+        self._server = End("server", self.roles.server, own, self._reply, self._request)
         return True
 
     def _requested(self) -> bool:
@@ -226,8 +226,8 @@ class Connection:
     def _ports(self, end: End) -> tuple[int, int]:
         """The socket's own port and its peer's, as this end sees them."""
         if end is self.client:
-            return self.client_port, self.scene.port
-        return self.scene.target_port, self.client_port
+            return self.client_port, self.roles.port
+        return self.roles.target_port, self.client_port
 
     def _break(self, end: End, code: int) -> None:
         if code:
@@ -235,15 +235,15 @@ class Connection:
             end.broken = True
 
 
-def open_listener(scene: Scene, namespaces: Namespaces) -> socket.socket:
+def open_listener(roles: Roles, namespaces: Namespaces) -> socket.socket:
     """The server's listening socket in its namespace, not blocking; OSError where its port is taken."""
-    family = socket.AF_INET if scene.vip.version == 4 else socket.AF_INET6
-    listener = namespaces.socket(scene.server, family, socket.SOCK_STREAM)
+    family = socket.AF_INET if roles.vip.version == 4 else socket.AF_INET6
+    listener = namespaces.socket(roles.server, family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Room for a burst that may not leave yet; an accepted socket inherits it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        listener.bind((str(scene.endpoint), scene.target_port))
+        listener.bind((str(roles.endpoint), roles.target_port))
         listener.listen(16)
         listener.setblocking(False)
     except OSError:

@@ -1,4 +1,4 @@
-"""Where a trial is played: the lab's namespaces, the connections, and what must be given back when the trial is over.
+"""Where a trial is run: the lab's namespaces, the connections, and what must be given back when the trial is over.
 
 Stimuli act through it, conditions look at it. One thread drives everything: whoever waits, pumps.
 """
@@ -14,9 +14,9 @@ from typing import Self
 from netlab.errors import LabError, StepError
 from netlab.experiments.connection import Connection, End, open_listener
 from netlab.experiments.experiment import FIRST
-from netlab.experiments.load import Crowd
-from netlab.experiments.roles import Scene
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.load import Load
+from netlab.experiments.not_applied import NotApplied
+from netlab.experiments.roles import Roles
 from netlab.lab.apply import Kernel, no_sysctl, read_sysctl
 from netlab.lab.netns import Namespaces
 from netlab.lab.steps import Step
@@ -27,10 +27,10 @@ from netlab.observe.watch import Watch
 from netlab.record.events import Event
 
 
-class Stage:
-    """One trial's stage. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
+class Context:
+    """One trial's context. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
 
-    connections are by name, in the order they were made; crowd are those of a load, None where there was none.
+    connections are by name, in the order they were made; load is None where no step makes one.
     timeout_s is how long a transfer may take, own_ports are the client's ports of a load's connections that are
     observed whole.
     """
@@ -38,16 +38,16 @@ class Stage:
     def __init__(
         self,
         topology: Topology,
-        scene: Scene,
+        roles: Roles,
         namespaces: Namespaces,
         watch: Watch,
         timeout_s: float,
         own_ports: range,
     ) -> None:
-        self.topology, self.scene, self.namespaces, self.watch = topology, scene, namespaces, watch
+        self.topology, self.roles, self.namespaces, self.watch = topology, roles, namespaces, watch
         self.timeout_s, self.own_ports = timeout_s, own_ports
         self.connections: dict[str, Connection] = {}
-        self.crowd: Crowd | None = None
+        self.load: Load | None = None
         self._counters: dict[str, Counters] = {}
         self._listener: socket.socket | None = None
         self._closing = ExitStack()
@@ -84,12 +84,12 @@ class Stage:
     def listen(self) -> socket.socket:
         """The server's listening socket. LabError where the server's port is taken by another program."""
         if self._listener is None:
-            scene = self.scene
+            roles = self.roles
             try:
-                self._listener = self._closing.enter_context(open_listener(scene, self.namespaces))
+                self._listener = self._closing.enter_context(open_listener(roles, self.namespaces))
             except OSError as error:
                 raise LabError(
-                    f"{scene.server}: can't listen on {scene.endpoint} port {scene.target_port}: {error.strerror}",
+                    f"{roles.server}: can't listen on {roles.endpoint} port {roles.target_port}: {error.strerror}",
                     "the experiment is its own server there: no other program may listen on that port",
                 ) from error
         return self._listener
@@ -99,7 +99,7 @@ class Stage:
         if name in self.connections:
             raise NotApplied(f"a name for the second connection: {name!r} is taken")
         own = "" if name == FIRST else name
-        connection = Connection(self.scene, self.namespaces, self.watch, self.listen(), own)
+        connection = Connection(self.roles, self.namespaces, self.watch, self.listen(), own)
         self._closing.callback(connection.close)
         self.connections[name] = connection
         return connection

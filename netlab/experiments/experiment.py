@@ -1,6 +1,6 @@
 """An experiment as a document says it: a claim, steps in the order of time, and what is to come of it. Pure values.
 
-`experiments/resolve.py` makes these values, `experiments/trials.py` plays them. What a step's verbs mean is in
+`experiments/resolve.py` makes these values, `experiments/trials.py` runs them. What a step's verbs mean is in
 `stimuli/` and `conditions/`, one file each.
 """
 
@@ -32,7 +32,7 @@ FIRST = "first"
 """The name of the connection under study: the one that a document's `connect` makes without naming it."""
 
 TRIALS = 20
-"""How often `netlab run` plays an experiment where neither the document nor its caller says."""
+"""How often `netlab run` runs an experiment where neither the document nor its caller says."""
 
 
 class Action(NamedTuple):
@@ -82,9 +82,9 @@ class Expectation(NamedTuple):
 class Experiment(NamedTuple):
     """A whole document.
 
-    client connects to the service, whose endpoint sends payload_bytes. trials is how often it is played where its
-    caller doesn't say. topology is the file of the lab that it is played in, None for the one that lists the document;
-    settings are the `--set` pairs that it needs there. needs are the capabilities without which it can't be played.
+    client connects to the service, whose endpoint sends payload_bytes. trials is how often it is run where its
+    caller doesn't say. topology is the file of the lab that it is run in, None for the one that lists the document;
+    settings are the `--set` pairs that it needs there. needs are the capabilities without which it can't be run.
     expect has what is expected of each fix ("plain" without any): the first that holds.
     """
 
@@ -110,12 +110,12 @@ class Experiment(NamedTuple):
             yield from step.observe
 
     def capabilities(self) -> tuple[str, ...]:
-        """All that must be known of the kernel to play it and to say what is expected, each once."""
+        """All that must be known of the kernel to run it and to say what is expected, each once."""
         asked = [each.capability for _, expected in self.expect for each in expected if each.capability is not None]
         return tuple(dict.fromkeys((*self.needs, *asked)))
 
     def with_fixes(self, fixes: Sequence[str]) -> Experiment:
-        """The experiment as it is played with these fixes: without the steps and conditions that they leave out."""
+        """The experiment as it is run with these fixes: without the steps and conditions that they leave out."""
         steps = tuple(
             step._replace(observe=tuple(each for each in step.observe if not set(fixes) & set(each.unless)))
             for step in self.steps
@@ -135,10 +135,10 @@ class Experiment(NamedTuple):
                     return outcome
         return None
 
-    def plays(self, stimulus: str, connection: str | None = None) -> bool:
+    def has(self, stimulus: str, connection: str | None = None) -> bool:
         """Whether a step has that stimulus, on the connection of that name if there is one."""
-        played = [step.stimulus for step in self.steps if step.stimulus is not None and step.stimulus.name == stimulus]
-        return any(connection in (None, each.arguments.get("connection", FIRST)) for each in played)
+        found = [step.stimulus for step in self.steps if step.stimulus is not None and step.stimulus.name == stimulus]
+        return any(connection in (None, each.arguments.get("connection", FIRST)) for each in found)
 
     def observes(self, condition: str) -> tuple[Mapping[str, Any], ...]:
         """The arguments of that condition wherever a step asks for it."""

@@ -6,16 +6,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from netlab.errors import LabError
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 _HEADERS_BYTES = 120
 """No segment without payload is longer: 40 bytes of IPv6, 60 of TCP with all its options."""
 
 
-def pick(stage: Stage, netns: str, end: str, table: str, statement: str) -> None:
+def pick(context: Context, netns: str, end: str, table: str, statement: str) -> None:
     """Have nftables do something to the segments with payload of one end, where netns forwards them, until the trial
     is over. NotApplied where it refuses.
 
@@ -23,10 +23,10 @@ def pick(stage: Stage, netns: str, end: str, table: str, statement: str) -> None
     """
     from netlab.lab.apply import nft
 
-    scene = stage.scene
-    family, own = "ip" if scene.endpoint.version == 4 else "ip6", end == "server"
+    roles = context.roles
+    family, own = "ip" if roles.endpoint.version == 4 else "ip6", end == "server"
     match = (
-        f"{family} {'saddr' if own else 'daddr'} {scene.endpoint} tcp {'sport' if own else 'dport'} {scene.target_port}"
+        f"{family} {'saddr' if own else 'daddr'} {roles.endpoint} tcp {'sport' if own else 'dport'} {roles.target_port}"
     )
     chain = [
         f"add table inet {table}",
@@ -35,14 +35,14 @@ def pick(stage: Stage, netns: str, end: str, table: str, statement: str) -> None
     ]
 
     def remove() -> None:
-        with stage.namespaces.inside(netns), suppress(LabError):  # it may have been flushed
+        with context.namespaces.inside(netns), suppress(LabError):  # it may have been flushed
             nft(f"delete table inet {table}")
 
     def add() -> None:
-        with stage.namespaces.inside(netns):
+        with context.namespaces.inside(netns):
             nft("\n".join(chain))
 
     try:
-        stage.make(add, remove)
+        context.make(add, remove)
     except LabError as error:
         raise NotApplied(f"a rule in {netns}: {error.message}") from None

@@ -181,7 +181,7 @@ EXPERIMENT = Fields(
         "name": Key(Text("an experiment's name", words.experiment_name, words.LABEL), "its name (default: the file's)"),
         "claim": Key(Text("text", words.prose), "what it shows, in one sentence", required=True),
         "explanation": Key(Text("text", words.prose), "why the kernel does so, for who reads the report"),
-        "topology": Key(Text("a file's name"), "the lab it is played in; left out: the topology that lists it"),
+        "topology": Key(Text("a file's name"), "the lab it is run in; left out: the topology that lists it"),
         "set": Key(
             MapOf(Text("a value", numbers=True)), "values of that topology that must be others, as `--set` has them"
         ),
@@ -192,7 +192,7 @@ EXPERIMENT = Fields(
         "client": Key(NETNS, "the namespace that connects", required=True),
         "service": Key(Text("a service's name"), "the service it connects to", required=True),
         "payload_bytes": Key(BYTES, f"bytes the server sends (default {PAYLOAD_BYTES})"),
-        "trials": Key(Integer(1, 10**6), f"how often `netlab run` plays it (default {TRIALS})"),
+        "trials": Key(Integer(1, 10**6), f"how often `netlab run` runs it (default {TRIALS})"),
         "timeout_s": Key(Seconds(), f"after this long a transfer counts as stalled (default {TIMEOUT_S:g})"),
         "needs": Key(ListOf(_CAPABILITY), "capabilities of the kernel without which it is skipped"),
         "steps": Key(ListOf(STEP, 1), "what is done, in the order of time, and what is observed after", required=True),

@@ -5,38 +5,38 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 
-def bare_interface(stage: Stage, link: str) -> tuple[str, str]:
+def bare_interface(context: Context, link: str) -> tuple[str, str]:
     """Namespace and name of an interface, `server-node:eth0`; NotApplied where the topology gives it a qdisc."""
     netns, _, ifname = link.partition(":")
-    if any(end.qdisc for end in stage.topology.interfaces() if (end.netns, end.ifname) == (netns, ifname)):
+    if any(end.qdisc for end in context.topology.interfaces() if (end.netns, end.ifname) == (netns, ifname)):
         raise _taken(link)
     return netns, ifname
 
 
-def add_slow_class(stage: Stage, link: str, bytes_per_s: float, limit: int | None = None) -> None:
+def add_slow_class(context: Context, link: str, bytes_per_s: float, limit: int | None = None) -> None:
     """`tc.add_slow_class` at an interface; NotApplied where it has a qdisc already, UnsupportedError without htb."""
     from netlab.linux import tc
 
-    netns, ifname = bare_interface(stage, link)
-    with stage.namespaces.inside(netns):
+    netns, ifname = bare_interface(context, link)
+    with context.namespaces.inside(netns):
         index = socket.if_nametoindex(ifname)
 
     def add() -> None:
-        with stage.namespaces.inside(netns):
+        with context.namespaces.inside(netns):
             tc.add_slow_class(index, bytes_per_s, limit)
 
     def remove() -> None:
-        with stage.namespaces.inside(netns):
+        with context.namespaces.inside(netns):
             tc.delete_root(index)
 
     try:
-        stage.make(add, remove)
+        context.make(add, remove)
     except FileExistsError:
         raise _taken(link) from None
 

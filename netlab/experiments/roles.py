@@ -1,4 +1,4 @@
-"""Who plays what in an experiment: its client and its Service with the names resolved. Pure."""
+"""Who is who in an experiment: its client and its Service with the names resolved. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netlab.model import Address, Protocol, Role, Topology
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Roles:
     """The namespaces, addresses and ports of one connection.
 
     client_address is the client's first of the cluster IP's family: what it connects from, unless its routes say more.
@@ -35,10 +35,10 @@ class Scene:
     ports: frozenset[int]
 
 
-def scene(topology: Topology, experiment: Experiment) -> Scene:
-    """The scene of an experiment: its Service's first TCP port, first cluster IP and first endpoint.
+def assign(topology: Topology, experiment: Experiment) -> Roles:
+    """The roles of an experiment: its Service's first TCP port, first cluster IP and first endpoint.
 
-    UsageError where its client, Service or node can't play it in this topology.
+    UsageError where its client, Service or node can't run it in this topology.
     """
     service = topology.service(experiment.service)
     ports = [port for port in service.ports if port.protocol is Protocol.TCP]
@@ -69,8 +69,8 @@ def scene(topology: Topology, experiment: Experiment) -> Scene:
     if not client_addresses:
         raise UsageError(f"the client {experiment.client!r} has no IPv{vip.version} address")
     server_node = topology.netns(endpoint.netns).node
-    cast = (experiment.client, node, server_node, endpoint.netns, *experiment.namespaces())
-    return Scene(
+    roles = (experiment.client, node, server_node, endpoint.netns, *experiment.namespaces())
+    return Roles(
         client=experiment.client,
         client_address=client_addresses[0],
         node=node,
@@ -81,7 +81,7 @@ def scene(topology: Topology, experiment: Experiment) -> Scene:
         endpoint=addresses[0],
         target_port=ports[0].target_port,
         payload_bytes=experiment.payload_bytes,
-        netns=tuple(dict.fromkeys(name for name in cast if name is not None)),
+        netns=tuple(dict.fromkeys(name for name in roles if name is not None)),
         ports=_translated(topology, experiment.ports() | {ports[0].port, ports[0].target_port}),
     )
 

@@ -1,6 +1,6 @@
-"""An experiment played in its lab: built if it isn't up, and afterwards left as it was found.
+"""An experiment run in its lab: built if it isn't up, and afterwards left as it was found.
 
-`netlab run` and `netlab matrix` both play through here. `lab/lifecycle.py` builds and takes down, `experiments/` plays;
+`netlab run` and `netlab matrix` both run through here. `lab/lifecycle.py` builds and takes down, `experiments/` runs;
 what the kernel must have is asked before.
 """
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from netlab.analysis.result import Result
 from netlab.capabilities.capability import Capability
 from netlab.errors import UnsupportedError
-from netlab.experiments.catalogue import Play
+from netlab.experiments.catalogue import Run
 from netlab.experiments.trials import observe_run
 from netlab.lab import lifecycle as lab
 from netlab.lab.netns import Namespaces
@@ -23,12 +23,12 @@ from netlab.observe.recorder import Source
 from netlab.record.recording import Recording
 
 
-def there(play: Play, found: Mapping[str, Capability]) -> tuple[str, ...]:
+def there(run: Run, found: Mapping[str, Capability]) -> tuple[str, ...]:
     """What this kernel has of what the experiment asks for; UnsupportedError where it lacks what it needs.
 
     found are the capabilities that the experiment asks for, and maybe others.
     """
-    experiment = play.experiment
+    experiment = run.experiment
     for name in experiment.needs:
         if not found[name].there:
             raise UnsupportedError(f"{experiment.name} needs {name}: {found[name].reason}")
@@ -65,17 +65,17 @@ def namespaces(directory: LabDirectory) -> Namespaces:
     return lab.open_lab(state)
 
 
-def play(
+def run(
     inside: Namespaces,
     wanted: Wanted,
-    given: Play,
+    given: Run,
     capabilities: tuple[str, ...],
     trials: int,
     progress: Callable[[int, int], None] | None = None,
     *,
     keep_frames: bool = False,
 ) -> tuple[Result, Recording]:
-    """Play the experiment in its lab. Raises what `observe_run` raises."""
+    """Run the experiment in its lab. Raises what `observe_run` raises."""
     return observe_run(
         wanted.topology,
         given.experiment,

@@ -11,16 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from netlab.analysis.judge import Observed, judge_trial
-from netlab.analysis.judge_load import Member, by_connection, client_port, judge_crowd
+from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
 from netlab.analysis.result import Evidence, Proof, Result, TrialResult
 from netlab.errors import StepError
 from netlab.experiments.conditions import Moment, conditions, is_live
 from netlab.experiments.connection import Connection
-from netlab.experiments.context import Stage
+from netlab.experiments.context import Context
 from netlab.experiments.experiment import FIRST, Action, Experiment, Step
 from netlab.experiments.load import Told
-from netlab.experiments.roles import Scene, scene
-from netlab.experiments.stimuli import NotApplied, stimuli
+from netlab.experiments.not_applied import NotApplied
+from netlab.experiments.roles import Roles, assign
+from netlab.experiments.stimuli import stimuli
 from netlab.kubeproxy.notrack import untracks
 from netlab.lab.netns import Namespaces
 from netlab.model import Address, Topology
@@ -46,28 +47,28 @@ def observe_run(
     source: Source | None = None,
     capabilities: Collection[str] = (),
 ) -> tuple[Result, Recording]:
-    """Play an experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
+    """Run an experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
 
     fixes are the names of those the lab was built with, capabilities what this kernel has of those the experiment asks
     for. progress is called with (trials done, trials in all). keep_frames keeps the packets' bytes, up to the end of
     their headers. The Recording has the events of all trials, and their flows in order; source is what it says of where
-    the lab came from. UsageError where the topology can't play it, LabError where the lab isn't as the topology says,
+    the lab came from. UsageError where the topology can't run it, LabError where the lab isn't as the topology says,
     UnsupportedError where this kernel or user can't.
     """
-    played = experiment.with_fixes(fixes)
-    cast = scene(topology, experiment)
+    as_fixed = experiment.with_fixes(fixes)
+    roles = assign(topology, experiment)
     results = []
     with Recorder(
         topology,
         namespaces,
-        cast.netns,
-        cast.ports,
+        roles.netns,
+        roles.ports,
         keep_frames=keep_frames,
         needs_reasons=True,
-        outline=_outline(cast) if experiment.plays("load") else None,
+        outline=_outline(roles) if experiment.has("load") else None,
     ) as recorder:
         for number in range(trials):
-            results.append(_Trial(topology, played, cast, namespaces, recorder, number).play())
+            results.append(_Trial(topology, as_fixed, roles, namespaces, recorder, number).run())
             if progress is not None:
                 progress(number + 1, trials)
         _forget_many(recorder, results)
@@ -93,11 +94,11 @@ _WHOLE_PORTS = range(20000, 28000)
 """Their client's ports, below those that the kernel picks from (net.ipv4.ip_local_port_range)."""
 
 
-def _outline(cast: Scene) -> Outline:
+def _outline(roles: Roles) -> Outline:
     """What is observed of a load: what the server sends where it leaves and where the client's node gets it, what NAT
     leaves alone, how each connection begins and ends; all of the packets of some."""
-    where = frozenset({cast.client, cast.node, cast.server})
-    return Outline(frozenset({cast.port, cast.target_port}), _WHOLE_PORTS, cast.endpoint, where)
+    where = frozenset({roles.client, roles.node, roles.server})
+    return Outline(frozenset({roles.port, roles.target_port}), _WHOLE_PORTS, roles.endpoint, where)
 
 
 def _own_ports(number: int) -> range:
@@ -108,10 +109,10 @@ def _own_ports(number: int) -> range:
 
 def _forget_many(recorder: Recorder, results: Sequence[TrialResult]) -> None:
     """Of loads keep the packets of the connections that were observed whole, or did not complete."""
-    crowds = [trial.crowd for trial in results if trial.crowd is not None]
-    if crowds:
+    loads = [trial.load for trial in results if trial.load is not None]
+    if loads:
         like = results[0].flow
-        told = {other.flow.client_port for crowd in crowds for other in crowd.others} | {0, CANARY_PORT}
+        told = {other.flow.client_port for load in loads for other in load.others} | {0, CANARY_PORT}
 
         def is_told(event: Event) -> bool:
             port = client_port(event, like)
@@ -122,7 +123,7 @@ def _forget_many(recorder: Recorder, results: Sequence[TrialResult]) -> None:
 
 @dataclass(slots=True)
 class _Awaited:
-    """A condition of a step that was played: since when it is looked for, and what a live one was last found to be."""
+    """A condition of a step that was run: since when it is looked for, and what a live one was last found to be."""
 
     action: Action
     since_ns: int
@@ -136,37 +137,39 @@ class _Trial:
         self,
         topology: Topology,
         experiment: Experiment,
-        cast: Scene,
+        roles: Roles,
         namespaces: Namespaces,
         recorder: Recorder,
         number: int,
     ) -> None:
-        self._topology, self._experiment, self._scene = topology, experiment, cast
+        self._topology, self._experiment, self._roles = topology, experiment, roles
         self._namespaces, self._recorder, self._watch = namespaces, recorder, recorder.watch
         self._canaries = (2 * number, 2 * number + 1)
-        self._tracked = not untracks(topology, cast.node, cast.vip, cast.port)
+        self._tracked = not untracks(topology, roles.node, roles.vip, roles.port)
         self._awaited: list[_Awaited] = []
         self._own_ports = _own_ports(number)
         self._unmet = ""
 
-    def play(self) -> TrialResult:
+    def run(self) -> TrialResult:
         started_ns, started = time.time_ns(), time.monotonic()
-        experiment, cast = self._experiment, self._scene
-        _canary(cast, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
-        with Stage(self._topology, cast, self._namespaces, self._watch, experiment.timeout_s, self._own_ports) as stage:
+        experiment, roles = self._experiment, self._roles
+        _canary(roles, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
+        with Context(
+            self._topology, roles, self._namespaces, self._watch, experiment.timeout_s, self._own_ports
+        ) as context:
             for arguments in experiment.observes("counter"):
-                stage.count(arguments["in"])
-            failed = self._play_steps(stage)
-            flow = self._flow(stage)
-            stage.restore()
-            _canary(cast, self._namespaces, self._watch, self._canaries[1], tracked=self._tracked)
-            stage.pump()  # what came before the canary may have ended a connection that nobody has looked at since
+                context.count(arguments["in"])
+            failed = self._carry_out(context)
+            flow = self._flow(context)
+            context.restore()
+            _canary(roles, self._namespaces, self._watch, self._canaries[1], tracked=self._tracked)
+            context.pump()  # what came before the canary may have ended a connection that nobody has looked at since
             duration_s = time.monotonic() - started
-            crowd = stage.crowd
-            members = [self._member(told) for told in crowd.told()] if crowd else []
+            load = context.load
+            members = [self._member(told) for told in load.told()] if load else []
             self._recorder.note_counters()
             events, lost = self._recorder.take()
-            first = stage.connections.get(FIRST)
+            first = context.connections.get(FIRST)
             client = first.client if first else None
         observed = Observed(
             flow=flow,
@@ -181,24 +184,24 @@ class _Trial:
             duration_s=duration_s,
             failed=failed,
             dead=self._watch.dead,
-            connects=experiment.plays("connect"),
-            transfers=experiment.plays("finish", FIRST),
+            connects=experiment.has("connect"),
+            transfers=experiment.has("finish", FIRST),
             tracked=self._tracked,
             since_ns=first.began_ns if first else 0,
         )
-        if crowd is None:
+        if load is None:
             return judge_trial(observed, lambda seen: self._proof(events, seen, ()))
         each = by_connection([member.flow for member in members], events)
         proof = self._proof(events, FlowEvents(flow, ()), each)
-        return judge_crowd(observed, members, each, proof, crowd.cpu_percent, crowd.unlimited)
+        return judge_load(observed, members, each, proof, load.cpu_percent, load.unlimited)
 
     def _to_send(self, first: Connection | None) -> int:
         """How much the server was to send: the payload, or, where no step has it finish, what the steps told it to."""
-        if self._experiment.plays("finish", FIRST) or self._experiment.plays("load"):
-            return self._scene.payload_bytes
+        if self._experiment.has("finish", FIRST) or self._experiment.has("load"):
+            return self._roles.payload_bytes
         return sum(end.goal_bytes for end in first.ends() if end is not first.client) if first else 0
 
-    def _play_steps(self, stage: Stage) -> str:
+    def _carry_out(self, context: Context) -> str:
         """Carry the steps out, up to the first after which something is missing.
 
         Returns what kept a stimulus from being applied, empty if nothing did.
@@ -208,14 +211,14 @@ class _Trial:
             try:
                 if step.stimulus is not None:
                     self._recorder.note_stimulus(since_ns, step.stimulus.describe())
-                    stimuli()[step.stimulus.name].apply(stage, step.stimulus.arguments)
+                    stimuli()[step.stimulus.name].apply(context, step.stimulus.arguments)
             except NotApplied as missing:
                 return str(missing)
             except (StepError, OSError) as refusal:
                 assert step.stimulus is not None
                 return f"a success of {step.stimulus.name} ({_words(refusal)})"
             awaited = self._await(step, since_ns)
-            if awaited and not self._wait(stage, awaited, step.within_s):
+            if awaited and not self._wait(context, awaited, step.within_s):
                 unmet = next(each.found.missing for each in awaited if each.found.missing)
                 place = f"steps[{number}]" + (f", {step.stimulus.name}" if step.stimulus else "")
                 self._unmet = f"{unmet} (within {step.within_s:g} s of {place})"
@@ -230,7 +233,7 @@ class _Trial:
         self._awaited += awaited
         return awaited
 
-    def _wait(self, stage: Stage, awaited: list[_Awaited], within_s: float) -> bool:
+    def _wait(self, context: Context, awaited: list[_Awaited], within_s: float) -> bool:
         seen = -1
 
         def all_hold() -> bool:
@@ -241,20 +244,20 @@ class _Trial:
             flow_events = None
             for each in awaited:
                 condition = conditions()[each.action.name]
-                if stage.crowd and not is_live(condition):
+                if context.load and not is_live(condition):
                     each.found = Proof(())  # of so many connections it is asked once, when the trial is judged
                     continue
                 if not (news or is_live(condition)):
                     continue
-                if flow_events is None and stage.connections:
-                    flow_events = FlowEvents(self._flow(stage), events)
-                moment = Moment(events, flow_events, each.since_ns, stage)
+                if flow_events is None and context.connections:
+                    flow_events = FlowEvents(self._flow(context), events)
+                moment = Moment(events, flow_events, each.since_ns, context)
                 each.found = condition.look(moment, each.action.arguments)
             return not any(each.found.missing for each in awaited)
 
-        return stage.wait(all_hold, within_s)
+        return context.wait(all_hold, within_s)
 
-    def _proof(self, events: tuple[Event, ...], flow_events: FlowEvents, crowd: tuple[FlowEvents, ...]) -> Proof:
+    def _proof(self, events: tuple[Event, ...], flow_events: FlowEvents, load: tuple[FlowEvents, ...]) -> Proof:
         """Whether all that was to be observed was, over the whole trial."""
         evidence: list[Evidence] = []
         missing, only_states = self._unmet, True
@@ -262,7 +265,7 @@ class _Trial:
             condition = conditions()[each.action.name]
             live = is_live(condition)
             if not live:
-                moment = Moment(events, flow_events, each.since_ns, None, crowd)
+                moment = Moment(events, flow_events, each.since_ns, None, load)
                 each.found = condition.look(moment, each.action.arguments)
             evidence += each.found.evidence
             missing = missing or each.found.missing
@@ -270,29 +273,29 @@ class _Trial:
         return Proof(tuple(evidence), missing, only_states)
 
     def _member(self, told: Told) -> Member:
-        flow = self._flow_of(self._scene.client_address, told.port)
+        flow = self._flow_of(self._roles.client_address, told.port)
         whole = told.port in self._own_ports
         return Member(flow, told.received_bytes, told.intact, told.ended, told.duration_s, whole)
 
-    def _flow(self, stage: Stage) -> Flow:
-        first = stage.connections.get(FIRST) or next(iter(stage.connections.values()), None)
+    def _flow(self, context: Context) -> Flow:
+        first = context.connections.get(FIRST) or next(iter(context.connections.values()), None)
         if first is None:
-            return self._flow_of(self._scene.client_address, 0)
+            return self._flow_of(self._roles.client_address, 0)
         return self._flow_of(first.client_address, first.client_port)
 
     def _flow_of(self, client_address: Address, client_port: int) -> Flow:
-        cast = self._scene
+        roles = self._roles
         return Flow(
-            client=cast.client,
-            node=cast.node,
-            server=cast.server,
-            server_node=cast.server_node,
+            client=roles.client,
+            node=roles.node,
+            server=roles.server,
+            server_node=roles.server_node,
             client_address=client_address,
             client_port=client_port,
-            vip=cast.vip,
-            port=cast.port,
-            endpoint=cast.endpoint,
-            target_port=cast.target_port,
+            vip=roles.vip,
+            port=roles.port,
+            endpoint=roles.endpoint,
+            target_port=roles.target_port,
         )
 
 
@@ -303,14 +306,14 @@ def _words(refusal: StepError | OSError) -> str:
     return f"{where}{refusal.strerror or refusal}"
 
 
-def _canary(cast: Scene, namespaces: Namespaces, watch: Watch, seq: int, *, tracked: bool) -> None:
+def _canary(roles: Roles, namespaces: Namespaces, watch: Watch, seq: int, *, tracked: bool) -> None:
     """Send a canary, and give the observers the time to see it: whether they did is for the judge."""
 
     def reported(event: Event) -> bool:
-        if not isinstance(event, InvalidReason if tracked else Packet) or event.netns != cast.node:
+        if not isinstance(event, InvalidReason if tracked else Packet) or event.netns != roles.node:
             return False
         return event.segment.sport == CANARY_PORT and event.segment.seq == seq
 
     with suppress(OSError):  # no route to the Service: then nobody sees it
-        send_canary(namespaces, cast.client, cast.vip, cast.port, seq)
+        send_canary(namespaces, roles.client, roles.vip, roles.port, seq)
     watch.until(lambda: watch.saw(reported), _CANARY_TIMEOUT_S)

@@ -1,6 +1,6 @@
 """Every experiment with every fix, one table: what was expected of each cell, and what was seen. Pure values.
 
-`grid.py` makes the cells of a table and says which can't be played here, `run.py` plays them in labs of their own,
+`grid.py` makes the cells of a table and says which can't be run here, `run.py` runs them in labs of their own,
 `journal.py` keeps what is done; the table is printed by `report/matrix.py` and its siblings.
 """
 
@@ -29,8 +29,8 @@ class Cell:
     """One experiment with one fix.
 
     fix is as the column is called: "plain", a fix's name, or several as "a+b". expected is the outcome that the
-    experiment's document expects on this kernel, None where it says nothing. skipped is why the cell can't be played
-    here; failed what kept it from being played to its end, though it could be. Both are empty where trials are there.
+    experiment's document expects on this kernel, None where it says nothing. skipped is why the cell can't be run
+    here; failed what kept it from being run to its end, though it could be. Both are empty where trials are there.
     """
 
     experiment: str
@@ -97,7 +97,7 @@ class Column:
 class Matrix:
     """The whole table. cells are row by row, each row in the order of the columns; none is missing.
 
-    settings are the `--set` pairs of every topology involved, trials is how often each cell was to be played,
+    settings are the `--set` pairs of every topology involved, trials is how often each cell was to be run,
     kernel `uname -r`. capabilities are those that an experiment needs or expects by, as they were found.
     """
 

@@ -1,4 +1,4 @@
-"""The cells of a table before they are played: which experiments, which fixes, what is expected, what can't be played.
+"""The cells of a table before they are run: which experiments, which fixes, what is expected, what can't be run.
 
 Pure. What the kernel has was found out before.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from netlab.capabilities.capability import Capability
 from netlab.errors import NetlabError, UsageError
-from netlab.experiments.catalogue import Play, Settings, choose
+from netlab.experiments.catalogue import Run, Settings, choose
 from netlab.experiments.experiment import PLAIN
-from netlab.experiments.roles import scene
+from netlab.experiments.roles import assign
 from netlab.matrix import Cell, Column, Row
 from netlab.model import Topology
 from netlab.topology import fixes as mitigations
@@ -21,14 +21,14 @@ from netlab.topology import fixes as mitigations
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A cell that can be played: its place in the table, and the lab it is played in, fixes and all.
+    """A cell that can be run: its place in the table, and the lab it is run in, fixes and all.
 
     number counts all cells of the table from 1. capabilities are what the kernel has of those the experiment asks for.
     """
 
     number: int
     cell: Cell
-    play: Play
+    run: Run
     fixes: tuple[str, ...]
     topology: Topology
     capabilities: tuple[str, ...]
@@ -36,7 +36,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table to play. skipped are the cells that can't be played, by their numbers, tasks all the others."""
+    """A table to run. skipped are the cells that can't be run, by their numbers, tasks all the others."""
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
@@ -44,72 +44,72 @@ class Grid:
     skipped: Mapping[int, Cell]
 
 
-def chosen(found: Sequence[Play], names: Sequence[str], file: str) -> list[Play]:
+def chosen(found: Sequence[Run], names: Sequence[str], file: str) -> list[Run]:
     """The experiments of these names in the order of the file, or all; UsageError for a name that is none."""
     wanted = {choose(found, name, file).experiment.name for name in names}
     if not names:
         choose(found, None, file)
-    return [play for play in found if not names or play.experiment.name in wanted]
+    return [run for run in found if not names or run.experiment.name in wanted]
 
 
-def columns(plays: Sequence[Play], names: Sequence[str]) -> tuple[Column, ...]:
+def columns(runs: Sequence[Run], names: Sequence[str]) -> tuple[Column, ...]:
     """The columns: plain first, always, since it is what the others are compared with; then these fixes.
 
     Without names: all that can be applied to the topology of one of these experiments. "a+b" is two fixes together.
     UsageError for a name that none of the topologies knows, and for a fix with itself.
     """
     known = {fix.name: fix.summary for fix in mitigations.FIXES.values()}
-    for play in plays:
-        known |= {fix.name: fix.summary for fix in play.topology.fixes}
-    asked = names or [name for play in plays for name in mitigations.names(play.topology)]
+    for run in runs:
+        known |= {fix.name: fix.summary for fix in run.topology.fixes}
+    asked = names or [name for run in runs for name in mitigations.names(run.topology)]
     wanted = [name for name in dict.fromkeys(asked) if name != PLAIN]
     for name in (each for column in wanted for each in column.split("+") if each not in known):
-        mitigations.check_name(plays[0].topology, name)
+        mitigations.check_name(runs[0].topology, name)
     for name in wanted:
         if len(set(name.split("+"))) < len(name.split("+")):
             raise UsageError(f"--fix {name} has a fix twice", "name each once")
     return (Column(PLAIN), *(Column(name, "; ".join(known[each] for each in name.split("+"))) for name in wanted))
 
 
-def grid(plays: Sequence[Play], across: Sequence[Column], found: Mapping[str, Capability]) -> Grid:
+def grid(runs: Sequence[Run], across: Sequence[Column], found: Mapping[str, Capability]) -> Grid:
     """Each of these experiments with each of these fixes; found are all capabilities that the experiments ask for."""
     tasks = []
     skipped = {}
     made: dict[tuple[object, ...], Topology] = {}
 
-    def fixed(play: Play, fixes: tuple[str, ...]) -> Topology:
+    def fixed(run: Run, fixes: tuple[str, ...]) -> Topology:
         """Many experiments share a topology, and reading one takes longer than all else here."""
-        key = (play.text, play.file, play.settings, play.topology.name, fixes)
+        key = (run.text, run.file, run.settings, run.topology.name, fixes)
         if key not in made:
-            made[key] = mitigations.load(play.text, play.file, play.settings, play.topology.name, fixes)
+            made[key] = mitigations.load(run.text, run.file, run.settings, run.topology.name, fixes)
         return made[key]
 
-    for number, (play, column) in enumerate(((play, column) for play in plays for column in across), 1):
-        experiment = play.experiment
+    for number, (run, column) in enumerate(((run, column) for run in runs for column in across), 1):
+        experiment = run.experiment
         fixes = () if column.fix == PLAIN else tuple(column.fix.split("+"))
         there = tuple(name for name in experiment.capabilities() if found[name].there)
         cell = Cell(experiment.name, column.fix, experiment.expected(fixes, there))
         missing = next((found[name] for name in experiment.needs if name not in there), None)
         try:
-            topology = fixed(play, fixes)
-            scene(topology, experiment)
+            topology = fixed(run, fixes)
+            assign(topology, experiment)
         except NetlabError as error:
             skipped[number] = replace(cell, skipped=error.message)
             continue
         if missing is not None:
             skipped[number] = replace(cell, skipped=f"needs {missing.name}: {missing.reason}")
             continue
-        tasks.append(Task(number, cell, play, fixes, topology, there))
-    rows = tuple(Row(play.experiment.name, play.experiment.claim, play.experiment.explanation) for play in plays)
+        tasks.append(Task(number, cell, run, fixes, topology, there))
+    rows = tuple(Row(run.experiment.name, run.experiment.claim, run.experiment.explanation) for run in runs)
     return Grid(rows, tuple(across), tuple(tasks), skipped)
 
 
-def fingerprint(plays: Sequence[Play], across: Sequence[Column], settings: Settings) -> dict[str, str]:
+def fingerprint(runs: Sequence[Run], across: Sequence[Column], settings: Settings) -> dict[str, str]:
     """What the inputs of a table are known by, a word for each kind. settings are those that were asked for."""
     return {
-        "topology and experiments": _digest(text for play in plays for text in (play.text, play.document)),
+        "topology and experiments": _digest(text for run in runs for text in (run.text, run.document)),
         "settings": _digest(f"{path}={value}" for path, value in settings),
-        "choice of experiments": " ".join(play.experiment.name for play in plays),
+        "choice of experiments": " ".join(run.experiment.name for run in runs),
         "choice of fixes": " ".join(column.fix for column in across),
     }
 

@@ -1,7 +1,7 @@
-"""What of a table is done, written down as it is done: so that `netlab matrix --resume` plays only the rest.
+"""What of a table is done, written down as it is done: so that `netlab matrix --resume` runs only the rest.
 
 One file in the labs' directory, `<lab>.matrix`: a line with what the table was made from, then a line for each cell.
-It is locked by whoever plays the table, and removed with the last cell.
+It is locked by whoever runs the table, and removed with the last cell.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Journal:
     """The journal of one table, open and locked inside a `with`; the file goes where nothing is left to resume.
 
     inputs are what the table is made from, by words. With resume it must be there and of the same inputs: UsageError
-    otherwise. Without, a former one is begun anew. LabError where another command plays the table.
+    otherwise. Without, a former one is begun anew. LabError where another command runs the table.
     """
 
     def __init__(self, root: Path, lab: str, inputs: Mapping[str, str], *, resume: bool) -> None:

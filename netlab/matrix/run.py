@@ -1,6 +1,6 @@
-"""The cells of a table, each played in a lab of its own, several at a time, in forked children.
+"""The cells of a table, each run in a lab of its own, several at a time, in forked children.
 
-A child builds its lab, plays, and takes it down, whatever happens; `journal.py` keeps each cell as it is done. Labs are
+A child builds its lab, runs, and takes it down, whatever happens; `journal.py` keeps each cell as it is done. Labs are
 called after the table's, with this process' number and the cell's.
 """
 
@@ -19,8 +19,8 @@ import netlab
 from netlab.analysis.result import Outcome
 from netlab.capabilities.probes import probe
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
-from netlab.experiments import run as playing
-from netlab.experiments.catalogue import Play, Settings
+from netlab.experiments import run as runner
+from netlab.experiments.catalogue import Run, Settings
 from netlab.lab import lifecycle as lab
 from netlab.lab.spec import Wanted
 from netlab.lab.state import LabDirectory, run_directory
@@ -34,7 +34,7 @@ from netlab.topology.words import LAB_NAME_MAX
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How cells are played: how often each, how many at a time, and in which kind of lab."""
+    """How cells are run: how often each, how many at a time, and in which kind of lab."""
 
     trials: int
     jobs: int
@@ -57,14 +57,14 @@ def default_jobs() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """A table that was stopped: so many of its cells that can be played are kept."""
+    """A table that was stopped: so many of its cells that can be run are kept."""
 
     kept: int
-    playable: int
+    to_run: int
 
 
-def play(
-    plays: Sequence[Play],
+def run(
+    runs: Sequence[Run],
     columns: Sequence[Column],
     name: str,
     settings: Settings,
@@ -74,17 +74,17 @@ def play(
     *,
     resume: bool,
 ) -> Matrix | Stopped:
-    """Play each of these experiments with each of these fixes, until `stop` is readable.
+    """Run each of these experiments with each of these fixes, until `stop` is readable.
 
     name is what the labs are called after, settings what was asked by `--set`. look is called again and again with how
-    many cells are done, how many there are, and those being played. With resume, the cells that a former one has kept
-    are not played again; raises what entering a Journal raises.
+    many cells are done, how many there are, and those being run. With resume, the cells that a former one has kept
+    are not run again; raises what entering a Journal raises.
     """
-    capabilities = probe(dict.fromkeys(asked for each in plays for asked in each.experiment.capabilities()))
-    table = grid(plays, columns, capabilities)
-    inputs = {**fingerprint(plays, columns, settings), **_circumstances(manner)}
+    capabilities = probe(dict.fromkeys(asked for each in runs for asked in each.experiment.capabilities()))
+    table = grid(runs, columns, capabilities)
+    inputs = {**fingerprint(runs, columns, settings), **_circumstances(manner)}
     with Journal(run_directory(), name, inputs, resume=resume) as journal:
-        cells = _play_all(table, name, manner, journal, stop, look)
+        cells = _run_all(table, name, manner, journal, stop, look)
         if cells is None:
             return Stopped(len(journal.cells), len(table.tasks))
     return Matrix(
@@ -118,7 +118,7 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _play_all(
+def _run_all(
     table: Grid,
     name: str,
     manner: Manner,
@@ -126,7 +126,7 @@ def _play_all(
     stop: socket.socket,
     look: Callable[[int, int, Sequence[Task]], None],
 ) -> tuple[Cell, ...] | None:
-    """Play the cells that the journal doesn't have; all cells of the table, or None where it was stopped."""
+    """Run the cells that the journal doesn't have; all cells of the table, or None where it was stopped."""
     done = {(cell.experiment, cell.fix): cell for cell in journal.cells}
     tasks = [task for task in table.tasks if (task.cell.experiment, task.cell.fix) not in done]
     # The longest first, so that none is waited for alone at the end.
@@ -135,7 +135,7 @@ def _play_all(
     total = len(table.tasks) + len(table.skipped)
 
     def work(task: Task) -> bytes:
-        return json.dumps(codec.to_json(_play(task, lab_names[task.number], manner))).encode()
+        return json.dumps(codec.to_json(_run_cell(task, lab_names[task.number], manner))).encode()
 
     def ended(task: Task, answer: bytes, status: int) -> None:
         if not answer:
@@ -162,17 +162,17 @@ def _lab_name(name: str, number: int) -> str:
     return name[: LAB_NAME_MAX - len(suffix)].rstrip("-") + suffix
 
 
-def _play(task: Task, name: str, manner: Manner) -> Cell:
-    """Play one cell, in a child; every error that netlab raises on purpose is in the cell."""
-    given = task.play
+def _run_cell(task: Task, name: str, manner: Manner) -> Cell:
+    """Run one cell, in a child; every error that netlab raises on purpose is in the cell."""
+    given = task.run
     file = None if given.file == "-" else str(Path(given.file).resolve())
     wanted = Wanted(task.topology._replace(name=name), given.text, file, given.settings, task.fixes)
     directory = LabDirectory(run_directory(), name)
     try:
         if directory.path.exists():
             raise LabError(f"a lab {name} is there already")
-        with playing.standing(directory, wanted, manner.rootless):
-            result, _ = playing.play(playing.namespaces(directory), wanted, given, task.capabilities, manner.trials)
+        with runner.standing(directory, wanted, manner.rootless):
+            result, _ = runner.run(runner.namespaces(directory), wanted, given, task.capabilities, manner.trials)
         return replace(task.cell, trials=result.trials)
     except UnsupportedError as error:
         return replace(task.cell, skipped=error.message)

@@ -18,6 +18,9 @@ from typing import Any, TypeAlias
 
 Convert: TypeAlias = Callable[[Any], Any]
 
+_FORMER = {"Load": "Crowd", "TrialResult.load": "crowd"}
+"""What a type, or a member of one, was called in what was written before it was renamed."""
+
 _PLAIN = frozenset((int, str, float, bool, types.NoneType))
 
 
@@ -76,6 +79,7 @@ def _union(members: Sequence[Any]) -> Convert:
     by_name = {
         member.__name__: _reader(member) for member in others if is_dataclass(member) and isinstance(member, type)
     }
+    by_name |= {_FORMER[name]: read for name, read in by_name.items() if name in _FORMER}
     if set(others) == {ipaddress.IPv4Address, ipaddress.IPv6Address}:
         scalar = _parsed(_address, str)
     elif not by_name:
@@ -121,13 +125,14 @@ def _dataclass(kind: type) -> Convert:
         return {each: _reader(hints[each]) for each in _names(kind)}
 
     def read(raw: Any) -> Any:
-        if _of(dict, raw).get("is") != name:
+        if _of(dict, raw).get("is") not in (name, _FORMER.get(name, name)):
             raise ValueError(f"{raw.get('is')!r}, not {name}")
         values = {}
         for member, reader in readers().items():
-            if member in raw:
+            written = member if member in raw else _FORMER.get(f"{name}.{member}", member)
+            if written in raw:
                 try:
-                    values[member] = reader(raw[member])
+                    values[member] = reader(raw[written])
                 except ValueError as error:
                     raise ValueError(f"{name}.{member}: {error}") from None
         if missing := needed - values.keys():

@@ -155,14 +155,14 @@ class _Page:
     def _load(self) -> Markup:
         """The connections of a load: how they ended in each trial, and each that did not complete."""
         result = self._result
-        crowds = [(number, each.crowd) for number, each in enumerate(result.trials, 1) if each.crowd is not None]
-        if not crowds:
+        loads = [(number, each.load) for number, each in enumerate(result.trials, 1) if each.load is not None]
+        if not loads:
             return Markup("")
         ended = [
-            (str(number), f"{crowd.connections:,}", *(f"{crowd.count(outcome):,}" for outcome in Outcome))
-            for number, crowd in crowds
+            (str(number), f"{load.connections:,}", *(f"{load.count(outcome):,}" for outcome in Outcome))
+            for number, load in loads
         ]
-        others = [_member(number, other) for number, crowd in crowds for other in crowd.others]
+        others = [_member(number, other) for number, load in loads for other in load.others]
         shown = others[:_MOST_MEMBERS]
         what = f"the first {len(shown)} of {len(others):,}" if len(shown) < len(others) else f"all {len(others):,}"
         names = ("Trial", "Client's port", "Outcome", "Bytes", "What was seen, in ms since the trial began")
@@ -189,7 +189,7 @@ class _Page:
         got = f": the client got {received:,} of {sent:,} bytes" if sent else ""
         items.append(tag("li", tag("strong", str(trial.outcome)), f"{got}."))
         ends = f"{endpoint(flow.client_address, flow.client_port)} to {endpoint(flow.vip, flow.port)}"
-        one = ", one connection of its load" if self._result.trials[self._number - 1].crowd else ""
+        one = ", one connection of its load" if self._result.trials[self._number - 1].load else ""
         lead = f"Trial {self._number} of {len(self._result.trials)}{one}, {ends}."
         also = [tag("h3", "Also"), bullets(story.notes)] if story.notes else []
         return section("chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"), *also)

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from netlab.analysis.result import Crowd, Evidence, Outcome, Result, TrialResult
+from netlab.analysis.result import Evidence, Load, Outcome, Result, TrialResult
 from netlab.record.events import (
     ConntrackEvent,
     DatagramPacket,
@@ -79,17 +79,17 @@ def trial_members(number: int, trial: TrialResult) -> dict[str, Any]:
         "server": {"netns": flow.server, "address": str(flow.endpoint), "port": flow.target_port},
         "evidence": [_evidence(piece, trial.started_ns) for piece in trial.evidence],
     }
-    return members if trial.crowd is None else {**members, "load": _load(trial.crowd)}
+    return members if trial.load is None else {**members, "load": _load(trial.load)}
 
 
-def _load(crowd: Crowd) -> dict[str, Any]:
+def _load(load: Load) -> dict[str, Any]:
     return {
-        "connections": crowd.connections,
-        "outcomes": {outcome: crowd.count(outcome) for outcome in Outcome},
-        "late_segments": crowd.late,
-        "segments_logged": crowd.logged,
-        "cpu_percent": crowd.cpu_percent,
-        "unlimited": crowd.unlimited or None,
+        "connections": load.connections,
+        "outcomes": {outcome: load.count(outcome) for outcome in Outcome},
+        "late_segments": load.late,
+        "segments_logged": load.logged,
+        "cpu_percent": load.cpu_percent,
+        "unlimited": load.unlimited or None,
         "not_completed": [
             {
                 "outcome": other.outcome,
@@ -99,7 +99,7 @@ def _load(crowd: Crowd) -> dict[str, Any]:
                 "client_port": other.flow.client_port,
                 "evidence": [_evidence(piece, other.started_ns) for piece in other.evidence],
             }
-            for other in crowd.others
+            for other in load.others
         ],
     }
 

@@ -28,7 +28,7 @@ def render(result: Result, width: int = 80) -> str:
     lines += _missing(result, width)
     if result.trials:
         number, trial = shown(result)
-        one = ", one of its connections" if result.trials[number - 1].crowd else ""
+        one = ", one of its connections" if result.trials[number - 1].load else ""
         lines += [
             "",
             f"Trial {number} of {len(result.trials)}{one}, as seen in the kernel:",
@@ -80,22 +80,22 @@ def rate(result: Result) -> list[str]:
 
 def load(result: Result) -> list[str]:
     """How many connections of a load were reset, per thousand; what came late, and what limited the server."""
-    crowds = [trial.crowd for trial in result.trials if trial.crowd is not None]
-    if not crowds:
+    loads = [trial.load for trial in result.trials if trial.load is not None]
+    if not loads:
         return []
-    counts = ", ".join(f"{sum(crowd.count(outcome) for crowd in crowds):,} {outcome}" for outcome in Outcome)
-    lines = [f"{sum(crowd.connections for crowd in crowds):,} connections: {counts}"]
+    counts = ", ".join(f"{sum(load.count(outcome) for load in loads):,} {outcome}" for outcome in Outcome)
+    lines = [f"{sum(load.connections for load in loads):,} connections: {counts}"]
     if found := result.per_thousand():
         between = f"{found.low:.1f} to {found.high:.1f} with 95 % confidence"
         lines.append(f"resets per thousand connections: {found.rate:.1f} ({between})")
-    late, logged = sum(crowd.late for crowd in crowds), sum(crowd.logged for crowd in crowds)
+    late, logged = sum(load.late for load in loads), sum(load.logged for load in loads)
     lines.append(f"{late:,} segments came after a copy of their data; conntrack logged something about {logged:,}")
     limits = {
-        f"the server's CPU was not limited: {crowd.unlimited}"
-        if crowd.unlimited
-        else f"the server had {crowd.cpu_percent} % of a CPU"
-        for crowd in crowds
-        if crowd.unlimited or crowd.cpu_percent
+        f"the server's CPU was not limited: {load.unlimited}"
+        if load.unlimited
+        else f"the server had {load.cpu_percent} % of a CPU"
+        for load in loads
+        if load.unlimited or load.cpu_percent
     }
     return [*lines, *sorted(limits)]
 
@@ -134,7 +134,7 @@ def shown(result: Result) -> tuple[int, TrialResult]:
     }[result.result]
     found = ((number, trial) for number, trial in enumerate(result.trials, 1) if trial.outcome in preference)
     number, trial = next(found)
-    return number, (trial.crowd.drawn or trial) if trial.crowd else trial
+    return number, (trial.load.drawn or trial) if trial.load else trial
 
 
 class _Picture:

@@ -14,7 +14,7 @@ import pytest
 import stories
 from command import Netlab
 from crossings import Crossings
-from crowd import crowd
+from downloads import download
 from flagship import part
 from places import DATA, TOPOLOGIES
 from private_lab import PrivateLab
@@ -30,7 +30,18 @@ EXPLAINED = DATA / "explained"
 FLAGSHIP = TOPOLOGIES / "kube-proxy-reset.yaml"
 STORIES = (
     *("reset", "without_log", "with_losses", "without_node", "dropped", "liberal"),
-    *("completed", "stalled", "aborted", "expired", "remade", "strict", "crowd", "corrupted", "forged", "overtaken"),
+    *(
+        "completed",
+        "stalled",
+        "aborted",
+        "expired",
+        "remade",
+        "strict",
+        "crowd",
+        "corrupted",
+        "forged",
+        "overtaken",
+    ),
     *("reconnected", "reconnecting", "rescaled"),
 )
 
@@ -125,7 +136,7 @@ def test_a_file_is_not_watched(netlab: Netlab, tmp_path: Path) -> None:
 def test_of_fifty_flows_at_once_the_one_that_was_reset_is_explained() -> None:
     topology = load(FLAGSHIP.read_text(), FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
-        traffic = crowd(topology, part().experiment, namespaces)
+        traffic = download(topology, part().experiment, namespaces)
     recording = traffic.recording
     timeline = build(recording)
     story = explain.explain(timeline)
@@ -225,7 +236,7 @@ def test_what_was_lost_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(recorder, "_LEAST_SLOTS", 64)
     topology = load(FLAGSHIP.read_text(), FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
-        recording = crowd(topology, part().experiment, namespaces, size_bytes=100_000).recording
+        recording = download(topology, part().experiment, namespaces, size_bytes=100_000).recording
     timeline = build(recording)
     story = explain.explain(timeline)
     lost = [f"{count:,} events lost by {observer}" for observer, count in recording.lost if count]

@@ -317,7 +317,7 @@ def observed(fix: str | None = None, trials: int = TRIALS) -> tuple[Recording, T
     played = part(fix=fix)
     with PrivateLab(played.topology) as namespaces:
         source = Source(FLAGSHIP.read_text(), (), names)
-        _, recording = played.play(namespaces, trials, fix, source=source)
+        _, recording = played.run(namespaces, trials, fix, source=source)
     return recording, build(recording)
 
 

@@ -84,9 +84,9 @@ def test_the_page_has_the_whole_vocabulary() -> None:
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.stem)
 def test_a_shipped_experiment_is_sound(file: Path) -> None:
-    (play,) = catalogue.plays(file.read_text(), str(file))
-    assert play.experiment.name == file.stem
-    assert play.experiment.explanation
+    (run,) = catalogue.runs(file.read_text(), str(file))
+    assert run.experiment.name == file.stem
+    assert run.experiment.explanation
     jsonschema.validate(yaml.safe_load(file.read_text()), schema.schema("experiment"))
 
 
@@ -125,20 +125,20 @@ expect:
 
 def test_the_schema_takes_what_is_taken(tmp_path: Path) -> None:
     file = own(tmp_path, VARIABLES)
-    (play,) = catalogue.plays(file.read_text(), str(file))
-    assert play.experiment.steps[0].stimulus == Action("connect", {})
+    (run,) = catalogue.runs(file.read_text(), str(file))
+    assert run.experiment.steps[0].stimulus == Action("connect", {})
     jsonschema.validate(yaml.safe_load(file.read_text()), schema.schema("experiment"))
 
 
 def test_a_document_means_this(tmp_path: Path) -> None:
     file = own(tmp_path)
-    (play,) = catalogue.plays(
+    (run,) = catalogue.runs(
         file.read_text(),
         str(file),
         (("experiment.payload_bytes", "50000"), ("experiment.steps.4.program.timeout_s", "3")),
     )
     send = Action("send", {"from": "server", "bytes": 20000})
-    assert play.experiment._replace(steps=play.experiment.steps[2:5]) == Experiment(
+    assert run.experiment._replace(steps=run.experiment.steps[2:5]) == Experiment(
         name="two-pauses",
         claim="A reader that pauses twice gets every byte.",
         steps=(
@@ -158,7 +158,7 @@ def test_a_document_means_this(tmp_path: Path) -> None:
         expect=(("plain", (Expectation(Outcome.COMPLETED),)),),
         topology=str(TOPOLOGIES / "kube-proxy-reset.yaml"),
     )
-    assert play.experiment.namespaces() == ("client-node", "client")
+    assert run.experiment.namespaces() == ("client-node", "client")
 
 
 def test_an_action_is_told_as_a_document_has_it() -> None:
@@ -192,15 +192,15 @@ def test_a_fix_leaves_out_what_it_makes_impossible(tmp_path: Path) -> None:
         "    observe: {{entry: {{in: client-node}}, unless: notrack}}",
     )
     file = own(tmp_path, text)
-    (play,) = catalogue.plays(file.read_text(), str(file))
-    plain, liberal, untracked = (play.experiment.with_fixes(fixes) for fixes in ((), ("be-liberal",), ("notrack",)))
-    assert plain == play.experiment
+    (run,) = catalogue.runs(file.read_text(), str(file))
+    plain, liberal, untracked = (run.experiment.with_fixes(fixes) for fixes in ((), ("be-liberal",), ("notrack",)))
+    assert plain == run.experiment
     assert [step.stimulus and step.stimulus.name for step in plain.steps if step not in liberal.steps] == ["sysctl"]
     assert (liberal.steps[0].observe, untracked.steps[0].observe) == (plain.steps[0].observe, ())
-    assert not untracked.plays("sysctl")
+    assert not untracked.has("sysctl")
     file.write_text(file.read_text().replace("unless: notrack", "unless: notrak"))
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(file.read_text(), str(file))
+        catalogue.runs(file.read_text(), str(file))
     assert str(caught.value).endswith("there is no fix 'notrak'\n  hint: did you mean 'notrack'?")
 
 
@@ -231,7 +231,7 @@ def test_every_problem_of_a_document_is_told(tmp_path: Path) -> None:
             """)
     )
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(file.read_text(), str(file))
+        catalogue.runs(file.read_text(), str(file))
     assert caught.value.exit_code == 2
     assert str(caught.value).replace(f"{tmp_path}/", "") == dedent("""\
         wrong.yaml:3:9: client: no namespace is called 'clinet'
@@ -292,7 +292,7 @@ def problems(tmp_path: Path, text: str) -> str:
     file = tmp_path / "doubtful.yaml"
     file.write_text(text.format(topology=TOPOLOGIES / "kube-proxy-reset.yaml"))
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(file.read_text(), str(file))
+        catalogue.runs(file.read_text(), str(file))
     assert caught.value.exit_code == 2
     return str(caught.value).replace(f"{tmp_path}/", "").replace(f"{TOPOLOGIES}/", "") + "\n"
 
@@ -346,7 +346,7 @@ def test_what_means_nothing_is_a_problem(tmp_path: Path) -> None:
 def test_no_connection_has_the_port_of_the_observers_own_packets(tmp_path: Path) -> None:
     file = with_step(tmp_path, "connect: {connection: other, source_port: 1}")
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(file.read_text(), str(file))
+        catalogue.runs(file.read_text(), str(file))
     assert str(caught.value) == f"{file}:7:47: steps[1].connect.source_port: 1 is not between 2 and 65535"
 
 
@@ -404,9 +404,9 @@ def test_a_document_without_a_topology_says_so(tmp_path: Path) -> None:
     file = tmp_path / "lost.yaml"
     file.write_text(OWN.replace("topology: {topology}\n", "").replace("{{", "{").replace("}}", "}"))
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(file.read_text(), str(file))
+        catalogue.runs(file.read_text(), str(file))
     assert str(caught.value) == (
-        f"{file} doesn't say which lab it is played in\n  hint: add `topology: FILE`, or list it in a topology"
+        f"{file} doesn't say which lab it is run in\n  hint: add `topology: FILE`, or list it in a topology"
     )
 
 
@@ -415,9 +415,9 @@ def test_a_topology_may_hold_a_document(tmp_path: Path) -> None:
     text = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text().partition("experiments:")[0]
     text += f"experiments:\n  - name: inline\n{inline}\n    client: client\n    service: web\n"
     text += "    set: {vars.client_window: 8192}\n    steps: [connect]\n    expect: {plain: completed}\n"
-    (play,) = catalogue.plays(text, "lab.yaml", (("experiment.payload_bytes", "7"),))
-    assert (play.experiment.name, play.experiment.payload_bytes, play.document) == ("inline", 7, "")
-    assert play.topology.netns("client").sysctls == (("net.ipv4.tcp_rmem", "4096 8192 8192"),)
+    (run,) = catalogue.runs(text, "lab.yaml", (("experiment.payload_bytes", "7"),))
+    assert (run.experiment.name, run.experiment.payload_bytes, run.document) == ("inline", 7, "")
+    assert run.topology.netns("client").sysctls == (("net.ipv4.tcp_rmem", "4096 8192 8192"),)
 
 
 def test_a_setting_changes_the_experiments_that_are_chosen_alone(tmp_path: Path) -> None:
@@ -428,10 +428,10 @@ def test_a_setting_changes_the_experiments_that_are_chosen_alone(tmp_path: Path)
     shipped = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text().partition("experiments:")[0]
     lab.write_text(shipped + "experiments: [one.yaml, two.yaml]\n")
     settings = (("experiment.vars.b", "3"), ("vars.client_window", "8192"))
-    (play,) = catalogue.plays(lab.read_text(), str(lab), settings, None, lambda found: found[1:])
-    assert (play.experiment.name, play.settings, play.own) == ("two", settings[1:], settings[:1])
+    (run,) = catalogue.runs(lab.read_text(), str(lab), settings, None, lambda found: found[1:])
+    assert (run.experiment.name, run.settings, run.own) == ("two", settings[1:], settings[:1])
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(lab.read_text(), str(lab), settings)
+        catalogue.runs(lab.read_text(), str(lab), settings)
     assert str(caught.value) == "--set: experiment.vars.b: there is no 'b'\n  hint: known: a"
 
 
@@ -439,18 +439,16 @@ def test_a_document_in_a_topology_has_variables_and_no_other_lab() -> None:
     text = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text().partition("experiments:")[0]
     text += "experiments:\n  - {vars: {size: 7}, name: one, payload_bytes: '${size}', client: client, service: web,\n"
     text += "     claim: It shows., steps: [connect], expect: {plain: completed}, set: {vars.client_window: 1}}\n"
-    (play,) = catalogue.plays(text, "lab.yaml", (("experiment.vars.size", "9"),))
-    assert play.experiment.payload_bytes == 9
+    (run,) = catalogue.runs(text, "lab.yaml", (("experiment.vars.size", "9"),))
+    assert run.experiment.payload_bytes == 9
     lines = text.count("\n")
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(
-            text.replace("claim: ", "topology: lab.yaml, claim: ").replace("client_window: 1", "no: 1"), "l"
-        )
+        catalogue.runs(text.replace("claim: ", "topology: lab.yaml, claim: ").replace("client_window: 1", "no: 1"), "l")
     assert str(caught.value) == (
         f"l:{lines}:16: experiments[0].topology: an experiment in a topology is played there\n  hint: leave the key out"
     )
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(text.replace("client_window: 1", "no: 1"), "l")
+        catalogue.runs(text.replace("client_window: 1", "no: 1"), "l")
     assert str(caught.value) == (
         f"l:{lines}:85: experiments[0].set.vars.no: there is no 'no'\n  hint: known: client_window"
     )
@@ -461,7 +459,7 @@ def test_a_payload_that_is_too_small_for_the_steps_is_told(tmp_path: Path) -> No
     more = "send: {from: server, bytes: 400001}\n    observe: [{received: {by: client, bytes: 1000003}}]\n"
     file.write_text(file.read_text().replace("finish", f"{more}  - send: {{from: client, bytes: 1000000}}\n  - finish"))
     with pytest.raises(NetlabError) as caught:
-        catalogue.plays(file.read_text(), "one.yaml")
+        catalogue.runs(file.read_text(), "one.yaml")
     assert str(caught.value).splitlines() == [
         "one.yaml:8:33: steps[2].send.bytes: the server is to send 1,000,001 bytes in all, and the payload has "
         "1,000,000",

@@ -54,7 +54,7 @@ def test_what_is_corrupt_is_invalid_with_any_fix_and_never_answered(fix: str | N
 def test_corruption_ends_with_the_trial() -> None:
     part = document("bad-checksum")
     with PrivateLab(part.topology) as namespaces:
-        part.play(namespaces, 1)
+        part.run(namespaces, 1)
         assert "netlab" not in namespaces.run("server-node", "nft", "list", "tables")
         with namespaces.inside("server"):
             assert computes_checksums("eth0")

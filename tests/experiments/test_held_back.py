@@ -41,7 +41,7 @@ def test_nothing_is_held_back_after_the_trial() -> None:
     skips.skip_unless_capability("htb")
     played = document(NAME)
     with PrivateLab(played.topology) as namespaces:
-        played.play(namespaces, 1)
+        played.run(namespaces, 1)
         assert "htb" not in namespaces.run("server-node", "tc", "qdisc", "show", "dev", "eth0")
         assert "netlab" not in namespaces.run("server-node", "nft", "list", "tables")
 

@@ -23,14 +23,14 @@ from private_lab import PrivateLab
 from test_report import LOAD as LOAD_MEMBERS
 
 from netlab.analysis.crosscheck import hold
-from netlab.analysis.judge_load import Member, by_connection, client_port, judge_crowd
+from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
 from netlab.analysis.result import Outcome, Proof, Result, TrialResult
 from netlab.analysis.timeline import Fate, build
 from netlab.capabilities.probes import probe
 from netlab.errors import NetlabError, UnsupportedError
-from netlab.experiments import load as crowds
-from netlab.experiments.load import Crowd, Demand
-from netlab.experiments.roles import Scene, scene
+from netlab.experiments import load as loads
+from netlab.experiments.load import Demand, Load
+from netlab.experiments.roles import Roles, assign
 from netlab.linux import cgroups
 from netlab.observe.recorder import Source
 from netlab.record import codec
@@ -98,7 +98,7 @@ def judged(members: list[Member], events: Iterable[Witness], proof: Proof = Proo
     everything = (*canaries(), *events)
     observed = story.observed(everything, flow=replace(story.FLOW, client_port=0))
     each = by_connection([member.flow for member in members], everything)
-    return judge_crowd(observed, members, each, proof, 30)
+    return judge_load(observed, members, each, proof, 30)
 
 
 def mixed() -> TrialResult:
@@ -120,22 +120,22 @@ def run_of(*trials: TrialResult) -> Result:
 
 def test_each_connection_is_judged_by_itself() -> None:
     trial = mixed()
-    assert trial.crowd is not None
+    assert trial.load is not None
     assert (trial.outcome, trial.missing) == (Outcome.RESET, ())
-    assert {outcome.value: trial.crowd.count(outcome) for outcome in Outcome} == {
+    assert {outcome.value: trial.load.count(outcome) for outcome in Outcome} == {
         "reset": 1,
         "completed": 1,
         "stalled": 1,
         "inconclusive": 0,
     }
-    assert (trial.crowd.connections, trial.crowd.late, trial.crowd.logged) == (3, 1, 2)
-    reset, stalled = trial.crowd.others
+    assert (trial.load.connections, trial.load.late, trial.load.logged) == (3, 1, 2)
+    reset, stalled = trial.load.others
     assert [piece.link.value for piece in reset.evidence] == [
         *("request", "request-translated", "reply", "invalid", "reply-untranslated"),
         *("rst", "rst-at-server", "server-reset", "client-reset"),
     ]
     assert (reset.flow.client_port, stalled.flow.client_port) == (40001, 40003)
-    assert trial.crowd.drawn == replace(reset, duration_s=0.25)
+    assert trial.load.drawn == replace(reset, duration_s=0.25)
     assert (trial.bytes_received, trial.payload_bytes) == (2304 + 2 * 10_000, 3 * 10_000)
 
 
@@ -185,7 +185,7 @@ def test_a_lost_event_makes_the_whole_load_unclear() -> None:
         (*canaries(), *of_port(without_stimulus(story.accepted()), 40001)), lost=(("the packets on client/eth0", 7),)
     )
     each = by_connection([member(40001).flow], observed.events)
-    trial = judge_crowd(observed, [member(40001)], each, Proof(()))
+    trial = judge_load(observed, [member(40001)], each, Proof(()))
     assert (trial.outcome, trial.missing) == (
         Outcome.INCONCLUSIVE,
         ("7 events lost by the packets on client/eth0",),
@@ -236,8 +236,8 @@ Trial 1 of 2, one of its connections, as seen in the kernel:"""
 
 def test_the_text_says_why_a_server_was_not_limited() -> None:
     trial = mixed()
-    assert trial.crowd is not None
-    unlimited = replace(trial, crowd=replace(trial.crowd, cpu_percent=None, unlimited="no cgroup"))
+    assert trial.load is not None
+    unlimited = replace(trial, load=replace(trial.load, cpu_percent=None, unlimited="no cgroup"))
     assert text.load(run_of(unlimited))[-1] == "the server's CPU was not limited: no cgroup"
 
 
@@ -295,78 +295,78 @@ def test_an_event_belongs_to_its_clients_port() -> None:
 
 
 @pytest.fixture
-def lab(as_root: None) -> Iterator[tuple[PrivateLab, Scene]]:
+def lab(as_root: None) -> Iterator[tuple[PrivateLab, Roles]]:
     """The flagship, without slow lanes."""
     part = document(LOAD)
     with PrivateLab(part.topology) as namespaces:
-        yield namespaces, scene(part.topology, part.experiment)
+        yield namespaces, assign(part.topology, part.experiment)
 
 
-def listener(namespaces: PrivateLab, cast: Scene) -> socket.socket:
-    sock = namespaces.socket(cast.server, socket.AF_INET, socket.SOCK_STREAM)
-    sock.bind((str(cast.endpoint), cast.target_port))
+def listener(namespaces: PrivateLab, roles: Roles) -> socket.socket:
+    sock = namespaces.socket(roles.server, socket.AF_INET, socket.SOCK_STREAM)
+    sock.bind((str(roles.endpoint), roles.target_port))
     return sock
 
 
-def open_crowd(namespaces: PrivateLab, cast: Scene, demand: Demand, cpu_percent: int | None = None) -> Crowd:
-    with listener(namespaces, cast) as listening:
-        crowd = Crowd(cast, namespaces, listening, demand, cpu_percent)  # type: ignore[arg-type]  # as for a test's lab
-        crowd.start()
-        return crowd
+def open_load(namespaces: PrivateLab, roles: Roles, demand: Demand, cpu_percent: int | None = None) -> Load:
+    with listener(namespaces, roles) as listening:
+        load = Load(roles, namespaces, listening, demand, cpu_percent)  # type: ignore[arg-type]  # as for a test's lab
+        load.start()
+        return load
 
 
 @pytest.mark.kernel
-def test_a_crowd_gets_every_byte_and_is_gone(lab: tuple[PrivateLab, Scene]) -> None:
-    crowd = open_crowd(*lab, Demand(40, 7, 20, range(20000, 20003)))
-    server, clients = crowd._server.pid, crowd._clients.pid
-    until(crowd.ended, "the end of the load")
-    told = crowd.told()
+def test_a_crowd_gets_every_byte_and_is_gone(lab: tuple[PrivateLab, Roles]) -> None:
+    load = open_load(*lab, Demand(40, 7, 20, range(20000, 20003)))
+    server, clients = load._server.pid, load._clients.pid
+    until(load.ended, "the end of the load")
+    told = load.told()
     assert {(each.received_bytes, each.intact, each.ended) for each in told} == {(100_000, True, True)}
     assert [each for each in told if each.client_error or each.server_error] == []
     assert len({each.port for each in told}) == 40
     assert {20000, 20001, 20002} < {each.port for each in told}
-    crowd.close()
+    load.close()
     assert not [pid for pid in (server, clients) if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.kernel
-def test_a_reset_is_told_by_the_end_that_has_it(lab: tuple[PrivateLab, Scene]) -> None:
-    namespaces, cast = lab
-    crowd = open_crowd(namespaces, cast, Demand(1, 1, 20, range(20000, 20001), 100, 10))
+def test_a_reset_is_told_by_the_end_that_has_it(lab: tuple[PrivateLab, Roles]) -> None:
+    namespaces, roles = lab
+    load = open_load(namespaces, roles, Demand(1, 1, 20, range(20000, 20001), 100, 10))
     # The server may have written all of it into its queue, and closed its side.
-    until(lambda: "FIN-WAIT" in namespaces.run(cast.server, "ss", "-Htan", "dport = :20000"), "the connection")
-    namespaces.run(cast.server, "ss", "-K", "dport = :20000")  # the kernel ends it, and sends a RST
-    (told,) = crowd.told()
-    crowd.close()
+    until(lambda: "FIN-WAIT" in namespaces.run(roles.server, "ss", "-Htan", "dport = :20000"), "the connection")
+    namespaces.run(roles.server, "ss", "-K", "dport = :20000")  # the kernel ends it, and sends a RST
+    (told,) = load.told()
+    load.close()
     assert told.server_error is not None
     assert errno.errorcode[told.server_error[1]] == "ECONNABORTED"
 
 
 @pytest.mark.kernel
-def test_who_is_not_through_in_time_is_told_of_all_the_same(lab: tuple[PrivateLab, Scene]) -> None:
-    crowd = open_crowd(*lab, Demand(4, 2, 0.3, range(0), 50, 30))
-    until(crowd.ended, "the end of the load")
-    told = crowd.told()
-    crowd.close()
+def test_who_is_not_through_in_time_is_told_of_all_the_same(lab: tuple[PrivateLab, Roles]) -> None:
+    load = open_load(*lab, Demand(4, 2, 0.3, range(0), 50, 30))
+    until(load.ended, "the end of the load")
+    told = load.told()
+    load.close()
     assert sum(not each.ended for each in told) >= 1
     # Nobody's socket was closed before it was told of: that would look like a reset.
     assert [each for each in told if each.client_error or each.server_error] == []
 
 
 @pytest.mark.kernel
-def test_without_a_port_for_each_fewer_begin(lab: tuple[PrivateLab, Scene]) -> None:
-    namespaces, cast = lab
-    namespaces.run(cast.client, "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40009")
-    crowd = open_crowd(namespaces, cast, Demand(30, 2, 20, range(20000, 20001)))
-    until(crowd.ended, "the end of the load")
-    told = crowd.told()
-    crowd.close()
+def test_without_a_port_for_each_fewer_begin(lab: tuple[PrivateLab, Roles]) -> None:
+    namespaces, roles = lab
+    namespaces.run(roles.client, "sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40009")
+    load = open_load(namespaces, roles, Demand(30, 2, 20, range(20000, 20001)))
+    until(load.ended, "the end of the load")
+    told = load.told()
+    load.close()
     assert {each.ended for each in told} == {True}
     assert {each.port for each in told} <= {20000, *range(40000, 40010)}
 
 
 @pytest.mark.kernel
-def test_a_server_is_limited_where_that_can_be(lab: tuple[PrivateLab, Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_limited_where_that_can_be(lab: tuple[PrivateLab, Roles], monkeypatch: pytest.MonkeyPatch) -> None:
     skips.skip_unless_capability("cgroup-cpu")
     asked: list[int] = []
 
@@ -374,45 +374,45 @@ def test_a_server_is_limited_where_that_can_be(lab: tuple[PrivateLab, Scene], mo
         asked.append(quota_us)
         return cgroups.limited_cpu(quota_us)
 
-    monkeypatch.setattr(crowds, "limited_cpu", limit)
-    crowd = open_crowd(*lab, Demand(3, 3, 20, range(0)), 20)
-    group = Path(f"/proc/{crowd._server.pid}/cgroup").read_text()
-    crowd.close()
-    assert (asked, crowd.cpu_percent, crowd.unlimited) == ([20_000], 20, "")
+    monkeypatch.setattr(loads, "limited_cpu", limit)
+    load = open_load(*lab, Demand(3, 3, 20, range(0)), 20)
+    group = Path(f"/proc/{load._server.pid}/cgroup").read_text()
+    load.close()
+    assert (asked, load.cpu_percent, load.unlimited) == ([20_000], 20, "")
     assert "/netlab-" in group
 
 
 @pytest.mark.kernel
 def test_a_server_that_cannot_be_limited_serves_all_the_same(
-    lab: tuple[PrivateLab, Scene], monkeypatch: pytest.MonkeyPatch
+    lab: tuple[PrivateLab, Roles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_quota_us: int) -> None:
         raise UnsupportedError("no cgroup for this user")
 
-    monkeypatch.setattr(crowds, "limited_cpu", refuse)
-    crowd = open_crowd(*lab, Demand(3, 3, 20, range(0)), 20)
-    until(crowd.ended, "the end of the load")
-    assert [each.ended for each in crowd.told()] == [True] * 3
-    crowd.close()
-    assert (crowd.cpu_percent, crowd.unlimited) == (None, "no cgroup for this user")
+    monkeypatch.setattr(loads, "limited_cpu", refuse)
+    load = open_load(*lab, Demand(3, 3, 20, range(0)), 20)
+    until(load.ended, "the end of the load")
+    assert [each.ended for each in load.told()] == [True] * 3
+    load.close()
+    assert (load.cpu_percent, load.unlimited) == (None, "no cgroup for this user")
 
 
 @pytest.mark.kernel
-def test_a_process_that_ends_before_it_tells_is_no_empty_load(lab: tuple[PrivateLab, Scene]) -> None:
-    crowd = open_crowd(*lab, Demand(1, 1, 20, range(0), 100, 10))
-    os.kill(crowd._server.pid, signal.SIGKILL)
+def test_a_process_that_ends_before_it_tells_is_no_empty_load(lab: tuple[PrivateLab, Roles]) -> None:
+    load = open_load(*lab, Demand(1, 1, 20, range(0), 100, 10))
+    os.kill(load._server.pid, signal.SIGKILL)
     with pytest.raises(NetlabError, match="ended before it told what it saw"):
-        crowd.told()
-    crowd.close()
+        load.told()
+    load.close()
 
 
 @pytest.mark.kernel
-def test_its_processes_end_with_the_one_that_made_them(lab: tuple[PrivateLab, Scene]) -> None:
+def test_its_processes_end_with_the_one_that_made_them(lab: tuple[PrivateLab, Roles]) -> None:
     read, write = os.pipe()
     maker = os.fork()
     if maker == 0:
-        crowd = open_crowd(*lab, Demand(1, 1, 60, range(0), 100, 60))
-        os.write(write, f"{crowd._server.pid} {crowd._clients.pid}".encode())
+        load = open_load(*lab, Demand(1, 1, 60, range(0), 100, 60))
+        os.write(write, f"{load._server.pid} {load._clients.pid}".encode())
         os._exit(0)  # as if killed: nothing is closed
     os.waitpid(maker, 0)
     pids = os.read(read, 100).decode().split()
@@ -432,7 +432,7 @@ def _runs(pid: str) -> bool:
 # --- played ----------------------------------------------------------------------------------------------------------
 
 
-def play(name: str, fix: str | None, load: Mapping[str, int], trials: int = 1) -> tuple[Result, Recording]:
+def run(name: str, fix: str | None, load: Mapping[str, int], trials: int = 1) -> tuple[Result, Recording]:
     part = document(name, fix)
     for capability in part.experiment.needs:
         skips.skip_unless_capability(capability)
@@ -446,7 +446,7 @@ def play(name: str, fix: str | None, load: Mapping[str, int], trials: int = 1) -
     with PrivateLab(part.topology) as namespaces:
         smaller = replace(part, experiment=part.experiment._replace(steps=steps))
         source = Source(FLAGSHIP.read_text(), fixes=(fix,) if fix else ())
-        result, recording = smaller.play(namespaces, trials, fix, source=source)
+        result, recording = smaller.run(namespaces, trials, fix, source=source)
         assert namespaces.run("server-node", "nft", "list", "tables") == ""
         assert "htb" not in namespaces.run("server-node", "tc", "qdisc", "show")
     expected = part.experiment.expected((fix,) if fix else (), there)
@@ -457,12 +457,12 @@ def play(name: str, fix: str | None, load: Mapping[str, int], trials: int = 1) -
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("fix", [None, "drop-invalid", "be-liberal", "notrack"])
 def test_a_load_ends_as_its_document_expects(fix: str | None) -> None:
-    result, recording = play(LOAD, fix, {"connections": 150, "parallel": 75})
+    result, recording = run(LOAD, fix, {"connections": 150, "parallel": 75})
     (trial,) = result.trials
     assert (trial.outcome, trial.missing) == (result.expected, ())
-    assert trial.crowd is not None
-    assert (trial.crowd.connections, trial.crowd.late >= 3) == (150, True)
-    assert bool(trial.crowd.logged) is (fix not in ("be-liberal", "notrack"))
+    assert trial.load is not None
+    assert (trial.load.connections, trial.load.late >= 3) == (150, True)
+    assert bool(trial.load.logged) is (fix not in ("be-liberal", "notrack"))
     # The connection that is drawn was observed whole, and the model agrees with the kernel about it.
     timeline = build(recording)
     assert [flow.client_port for flow in timeline.flows] == [trial.flow.client_port]
@@ -475,25 +475,25 @@ def test_a_load_ends_as_its_document_expects(fix: str | None) -> None:
 @pytest.mark.kernel
 @pytest.mark.usefixtures("as_root")
 def test_slow_readers_are_reset_and_each_reset_has_its_evidence() -> None:
-    result, recording = play(SLOW_READERS, "drop-invalid", {"connections": 60, "parallel": 60})
+    result, recording = run(SLOW_READERS, "drop-invalid", {"connections": 60, "parallel": 60})
     (trial,) = result.trials
     assert (trial.outcome, trial.missing, result.expected) == (Outcome.RESET, (), Outcome.RESET)
-    assert trial.crowd is not None
-    assert trial.crowd.count(Outcome.RESET) + trial.crowd.completed == 60
-    assert 1 <= trial.crowd.count(Outcome.RESET) <= 6
-    for other in trial.crowd.others:
+    assert trial.load is not None
+    assert trial.load.count(Outcome.RESET) + trial.load.completed == 60
+    assert 1 <= trial.load.count(Outcome.RESET) <= 6
+    for other in trial.load.others:
         links = [piece.link.value for piece in other.evidence]
         assert links[2:8] == ["reply", "adopted", "reply-untranslated", "rst", "rst-at-server", "server-reset"]
     # Of the others, only the events of those that were reset are kept.
     kept = {client_port(event, trial.flow) for event in recording.events} - {0, CANARY_PORT}
-    reset = {other.flow.client_port for other in trial.crowd.others}
+    reset = {other.flow.client_port for other in trial.load.others}
     assert reset <= kept <= reset | set(range(20000, 28000))
 
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("as_root")
 def test_trials_have_ports_of_their_own() -> None:
-    result, _ = play(LOAD, None, {"connections": 20, "parallel": 20}, trials=3)
+    result, _ = run(LOAD, None, {"connections": 20, "parallel": 20}, trials=3)
     drawn = [trial.flow.client_port for trial in result.trials]
     assert [port // 8 for port in drawn] == [2500, 2501, 2502]
 

@@ -19,7 +19,7 @@ from netlab.analysis import crosscheck as held
 from netlab.analysis import explain
 from netlab.analysis.result import Result, TrialResult
 from netlab.analysis.timeline import build
-from netlab.experiments.catalogue import plays
+from netlab.experiments.catalogue import runs
 from netlab.lab.apply import write_sysctl
 from netlab.observe.recorder import Source
 from netlab.record.events import ConntrackEvent, TraceStep
@@ -32,16 +32,16 @@ FIXES = (None, "drop-invalid", "be-liberal")
 
 
 @cache
-def play(name: str, fix: str | None = None) -> tuple[Result, Recording]:
+def run(name: str, fix: str | None = None) -> tuple[Result, Recording]:
     """One trial, in which the window model agrees with the kernel."""
     part = document(name, fix)
     for capability in part.experiment.needs:
         skips.skip_unless_capability(capability)
     file = FLAGSHIP.parent / "experiments" / f"{name}.yaml"
-    (found,) = plays(file.read_text(), str(file))
+    (found,) = runs(file.read_text(), str(file))
     source = Source(found.text, found.settings, (fix,) if fix else ())
     with PrivateLab(part.topology) as namespaces:
-        result, recording = part.play(namespaces, 1, fix, source=source)
+        result, recording = part.run(namespaces, 1, fix, source=source)
     assert held.hold(result, recording)[1] == ()
     return result, recording
 
@@ -60,7 +60,7 @@ def story(recording: Recording) -> str:
 @pytest.mark.parametrize("fix", FIXES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
-    result, _ = play(name, fix)
+    result, _ = run(name, fix)
     assert [(trial.outcome, trial.missing[1:]) for trial in result.trials] == [(result.expected, ())]
     assert result.exit_code() == 0
 
@@ -68,7 +68,7 @@ def test_a_trial_ends_as_its_document_expects(name: str, fix: str | None) -> Non
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("name", ["entry-deleted", "idle-expiry"])
 def test_the_server_is_taken_for_one_who_begins(name: str) -> None:
-    result, recording = play(name)
+    result, recording = run(name)
     (trial,) = result.trials
     chain = ["reply", "adopted", "reply-untranslated", "rst", "rst-at-server", "server-reset"]
     assert [link for link in links(trial) if link != "observed"] == chain
@@ -84,7 +84,7 @@ def test_the_server_is_taken_for_one_who_begins(name: str) -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_nobody_is_taken_for_one_who_begins() -> None:
-    result, recording = play("idle-expiry-strict")
+    result, recording = run("idle-expiry-strict")
     (trial,) = result.trials
     (verdict,) = (piece.event for piece in trial.evidence if piece.link.value == "invalid")
     assert isinstance(verdict, TraceStep)
@@ -93,7 +93,7 @@ def test_nobody_is_taken_for_one_who_begins() -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_the_client_gets_its_translation_anew() -> None:
-    result, recording = play("entry-deleted-client-first")
+    result, recording = run("entry-deleted-client-first")
     assert links(result.trials[0]) == ["observed", "observed", "observed"]
     assert [stimulus.text for stimulus in recording.stimuli] == [
         "connect",

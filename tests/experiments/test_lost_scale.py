@@ -11,7 +11,7 @@ from private_lab import PrivateLab
 from netlab.analysis import crosscheck as held
 from netlab.analysis import explain
 from netlab.analysis.timeline import build
-from netlab.experiments.catalogue import plays
+from netlab.experiments.catalogue import runs
 from netlab.observe.recorder import Source
 
 pytestmark = pytest.mark.kernel
@@ -32,10 +32,10 @@ def skip_unless_able() -> None:
 def test_each_trial_ends_as_its_document_expects(fix: str | None, fate: str) -> None:
     skip_unless_able()
     part = document("lost-scale", fix)
-    (found,) = plays(FILE.read_text(), str(FILE))
+    (found,) = runs(FILE.read_text(), str(FILE))
     with PrivateLab(part.topology) as namespaces:
         source = Source(found.text, found.settings, (fix,) if fix else ())
-        result, recording = part.play(namespaces, TRIALS, fix, source=source)
+        result, recording = part.run(namespaces, TRIALS, fix, source=source)
         assert "tbf" not in namespaces.run("client-node", "tc", "qdisc", "show")
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(result.expected, ())] * TRIALS
     for trial in result.trials:

@@ -27,12 +27,12 @@ EXPERIMENTS = ("states-tour", "related-ftp")
 pytestmark = pytest.mark.kernel
 
 
-def play(name: str, fix: str | None = None, text: str | None = None) -> tuple[Part, Result, Recording]:
+def run(name: str, fix: str | None = None, text: str | None = None) -> tuple[Part, Result, Recording]:
     part = document(name, fix, text)
     for capability in part.experiment.needs:
         skips.skip_unless_capability(capability)
     with PrivateLab(part.topology) as namespaces:
-        return (part, *part.play(namespaces, 1, fix, source=Source(text or TOUR.read_text())))
+        return (part, *part.run(namespaces, 1, fix, source=Source(text or TOUR.read_text())))
 
 
 def drawn(result: Result, recording: Recording) -> Ladder:
@@ -63,14 +63,14 @@ def counted(events: tuple[Event, ...]) -> dict[str, int]:
 @pytest.mark.parametrize("fix", [None, "drop-invalid", "be-liberal", "nftables-mode", "notrack"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
-    part, result, _ = play(name, fix)
+    part, result, _ = run(name, fix)
     expected = part.experiment.expected((fix,) if fix else (), tuple(CAPABILITIES))
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())]
 
 
 @pytest.mark.usefixtures("as_root")
 def test_the_ladder_shows_a_packet_of_each_state_and_rules_count_them() -> None:
-    _, result, recording = play("states-tour")
+    _, result, recording = run("states-tour")
     ladder = drawn(result, recording)
     assert states(ladder) == [
         "UDP packet to the server: NAT NEW",
@@ -98,7 +98,7 @@ def test_the_ladder_shows_a_packet_of_each_state_and_rules_count_them() -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_the_ladder_shows_the_connection_that_was_announced() -> None:
-    _, result, recording = play("related-ftp")
+    _, result, recording = run("related-ftp")
     assert result.count(Outcome.COMPLETED) == 1
     assert result.trials[0].payload_bytes == 0  # no step has the server's program send anything
     assert text.render(result).splitlines()[-1] == f"  | {'completed':<36}|{'':<38}|"
@@ -130,7 +130,7 @@ def test_over_ipv6(name: str) -> None:
         (r"10\.0\.1\.(\d)/24", r'"fd00:b::\1/64"'),
     ):
         text = re.sub(ipv4, ipv6, text)
-    _, result, recording = play(name, text=text)
+    _, result, recording = run(name, text=text)
     assert [trial.missing for trial in result.trials] == [()]
     assert counted(recording.events)["tour.RELATED"] == 1
 
@@ -140,7 +140,7 @@ def test_the_helper_goes_with_the_trial() -> None:
     part = document("related-ftp")
     skips.skip_unless_capability("ftp-helper")
     with PrivateLab(part.topology) as namespaces:
-        part.play(namespaces, 1)
+        part.run(namespaces, 1)
         assert "netlab_helper" not in namespaces.run("node", "nft", "list", "tables")
 
 

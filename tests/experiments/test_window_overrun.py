@@ -36,7 +36,7 @@ def run(
     played: Part, trials: int = TRIALS, fix: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Result:
     with PrivateLab(played.topology) as namespaces:
-        return played.play(namespaces, trials, fix, progress)[0]
+        return played.run(namespaces, trials, fix, progress)[0]
 
 
 def links(trial: TrialResult) -> list[str]:
@@ -194,7 +194,7 @@ def test_a_reason_observer_that_dies_in_mid_run_makes_the_result_inconclusive() 
                 with namespaces.inside("client-node"):
                     Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").write_text("0")
 
-        result = lab.play(namespaces, 2, progress=stop_logging)[0]
+        result = lab.run(namespaces, 2, progress=stop_logging)[0]
     assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
     assert result.trials[1].missing == (
         "the canary before the trial, among conntrack's reasons on client-node",
@@ -240,7 +240,7 @@ def test_wrong_bytes_are_not_taken_for_the_right_ones() -> None:
     lab = part([LARGE])
     with PrivateLab(lab.topology) as namespaces:
         namespaces.run("client-node", "nft", "-f", "-", stdin=CORRUPT)
-        result = lab.play(namespaces, 1)[0]
+        result = lab.run(namespaces, 1)[0]
     missing = {"the right bytes: the client got 1,000,000 of 1,000,000 bytes, not all as they were sent"}
     assert of_all(result) == (Conclusion.INCONCLUSIVE, {"inconclusive": 1}, missing, 0)
 
@@ -250,7 +250,7 @@ def test_a_service_nobody_translates_is_inconclusive(monkeypatch: pytest.MonkeyP
     lab = part()
     with PrivateLab(lab.topology) as namespaces:
         namespaces.run("client-node", "nft", "flush", "ruleset")
-        result = lab.play(namespaces, 1)[0]
+        result = lab.run(namespaces, 1)[0]
     assert result.result is Conclusion.INCONCLUSIVE
     assert "a connection from client to 192.168.0.2 port 80" in result.trials[0].missing
 
@@ -259,7 +259,7 @@ def test_a_client_without_a_route_is_inconclusive() -> None:
     lab = part()
     with PrivateLab(lab.topology) as namespaces:
         namespaces.run("client", "ip", "route", "delete", "default")
-        result = lab.play(namespaces, 1)[0]
+        result = lab.run(namespaces, 1)[0]
     assert result.result is Conclusion.INCONCLUSIVE
     assert result.trials[0].missing[0] == "a connection from client to 192.168.0.2 port 80"
 
@@ -276,7 +276,7 @@ def flagship() -> Iterator[PrivateLab]:
 def test_the_nodes_are_left_as_they_were(flagship: PrivateLab) -> None:
     keys = ("net.netfilter.nf_conntrack_log_invalid", "net.netfilter.nf_log.2")
     before = [flagship.sysctl(node, key) for node in ("client-node", "server-node") for key in keys]
-    part().play(flagship, 1)
+    part().run(flagship, 1)
     assert [flagship.sysctl(node, key) for node in ("client-node", "server-node") for key in keys] == before
 
 
@@ -285,7 +285,7 @@ def test_a_port_that_is_taken_is_an_error(flagship: PrivateLab) -> None:
         other.bind(("0.0.0.0", 80))
         other.listen()
         with pytest.raises(LabError) as caught:
-            part().play(flagship, 1)
+            part().run(flagship, 1)
     assert str(caught.value) == (
         "server: can't listen on 10.0.1.2 port 80: Address already in use\n"
         "  hint: the experiment is its own server there: no other program may listen on that port"
@@ -295,7 +295,7 @@ def test_a_port_that_is_taken_is_an_error(flagship: PrivateLab) -> None:
 def test_an_interface_that_is_gone_is_an_error(flagship: PrivateLab) -> None:
     flagship.run("client", "ip", "link", "delete", "eth0")
     with pytest.raises(LabError) as caught:
-        part().play(flagship, 1)
+        part().run(flagship, 1)
     assert str(caught.value) == (
         "can't observe packets on client-node/veth-client: No such device\n  hint: `netlab up` makes what is missing"
     )

@@ -18,7 +18,7 @@ from places import DOCS
 from netlab.analysis.result import Outcome
 from netlab.capabilities.capability import Capability
 from netlab.errors import UsageError
-from netlab.experiments.catalogue import Play, plays
+from netlab.experiments.catalogue import Run, runs
 from netlab.matrix import Cell, Column, Standing, grid
 from netlab.report import matrix as text
 from netlab.report import matrix_html, matrix_json
@@ -161,8 +161,8 @@ def test_the_exit_code_is_the_worst_cells() -> None:
 # --- the cells before they are played --------------------------------------------------------------------------------
 
 
-def shipped(*settings: tuple[str, str]) -> list[Play]:
-    return plays(FLAGSHIP.read_text(), str(FLAGSHIP), settings)
+def shipped(*settings: tuple[str, str]) -> list[Run]:
+    return runs(FLAGSHIP.read_text(), str(FLAGSHIP), settings)
 
 
 TCP_REPAIR = {"tcp-repair": Capability("tcp-repair", True, "a socket's window can be set")}
@@ -183,11 +183,11 @@ def test_a_name_that_no_experiment_has() -> None:
 
 
 def test_a_cell_that_cannot_be_played_says_why() -> None:
-    play = grid.chosen(shipped(), ["window-overrun"], "")[0]
-    needing = play._replace(experiment=play.experiment._replace(needs=("netem",)))
+    run = grid.chosen(shipped(), ["window-overrun"], "")[0]
+    needing = run._replace(experiment=run.experiment._replace(needs=("netem",)))
     found = {**TCP_REPAIR, "netem": Capability("netem", False, "unknown qdisc")}
     across = (Column("plain"), Column("be-liberal"), Column("another-topologys"))
-    table = grid.grid([play, needing], across, found)
+    table = grid.grid([run, needing], across, found)
     assert [(task.number, task.cell.fix, task.fixes, task.cell.expected) for task in table.tasks] == [
         (1, "plain", (), "reset"),
         (2, "be-liberal", ("be-liberal",), "completed"),
@@ -202,7 +202,7 @@ def test_a_cell_that_cannot_be_played_says_why() -> None:
 
 def test_a_fix_of_the_topologys_own_has_a_column() -> None:
     own = "fixes:\n  wide: {summary: a wide window, set: {vars.client_window: 1048576}}\n"
-    made = plays(f"{FLAGSHIP.read_text()}\n{own}", str(FLAGSHIP))
+    made = runs(f"{FLAGSHIP.read_text()}\n{own}", str(FLAGSHIP))
     across = grid.columns(made, [])
     assert across[-1] == Column("wide", "a wide window")
     table = grid.grid(made[:1], across, TCP_REPAIR)

@@ -119,7 +119,7 @@ def test_what_is_inconclusive_says_what_is_missing(netlab: Netlab, lab_name: str
 
 
 def interrupted(netlab: Netlab, lab_name: str, file: Path, privilege: str, number: int) -> tuple[int, str]:
-    """The exit code and the last words of a matrix that gets a signal while its second experiment is being played."""
+    """The exit code and the last words of a matrix that gets a signal while its second experiment is being run."""
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", privilege, "--jobs", "1")
     with subprocess.Popen(
         argv, env=netlab.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
@@ -134,7 +134,7 @@ def test_interrupted_and_resumed(netlab: Netlab, lab_name: str, privilege: str, 
     before = host.snapshot(netlab.rundir)
     file = topology(tmp_path, document(tmp_path, "harmless"), slow(tmp_path))
     stopped = interrupted(netlab, lab_name, file, privilege, signal.SIGINT)
-    assert stopped == (130, "netlab: interrupted; 1 cell of 2 is kept: with --resume the others are played\n")
+    assert stopped == (130, "netlab: interrupted; 1 cell of 2 is kept: with --resume the others are run\n")
     left = [line for line in host.snapshot(netlab.rundir) if line not in before]
     assert left == [f"file {netlab.rundir}/{lab_name}.matrix"]
     options = ["--name", lab_name, "--fix", "plain", privilege, "--resume"]
@@ -210,7 +210,7 @@ def test_a_terminal_shows_what_is_played(netlab: Netlab, lab_name: str, rootless
     argv = netlab.argv("matrix", file, "--name", lab_name, "--fix", "plain", "--rootless")
     with terminal(lab, *argv) as screen:
         screen.resize(24, 100)
-        screen.expect(rf"\r\x1b\[K\[-{{20}}\] {lab_name}: 0/1 cells; playing slow with plain")
+        screen.expect(rf"\r\x1b\[K\[-{{20}}\] {lab_name}: 0/1 cells; running slow with plain")
         screen.type("\x03")
         screen.expect(r"\r\x1b\[Knetlab: interrupted; no cell was done")
         assert screen.wait() == 130
@@ -236,7 +236,7 @@ def test_a_lab_is_no_topology(netlab: Netlab, lab_name: str, tmp_path: Path) -> 
     done = netlab("matrix", lab_name)
     assert (done.stdout, done.returncode) == ("", 2)
     assert done.stderr == (
-        f"netlab: {lab_name} is a lab, and a matrix is played in labs of its own\n  hint: `netlab matrix {file}`\n"
+        f"netlab: {lab_name} is a lab, and a matrix is run in labs of its own\n  hint: `netlab matrix {file}`\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The recorder in a lab: a run's whole recording, observers that die in mid-run, a crowd, and the live timeline."""
+"""The recorder in a lab: a run's whole recording, observers that die in mid-run, a load, and the live timeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 
-import crowd
+import downloads
 import pytest
 import story
 from command import Netlab
@@ -65,7 +65,7 @@ def lab(as_root: None) -> Iterator[PrivateLab]:
 @pytest.mark.kernel
 def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
     source = Source(FLAGSHIP.read_text(), (("vars.x", "1"),), ("fix",))
-    result, recording = part().play(lab, 2, keep_frames=True, source=source)
+    result, recording = part().run(lab, 2, keep_frames=True, source=source)
     assert result.result is Conclusion.REPRODUCED
     assert (recording.topology, recording.settings, recording.fixes) == (source.text, source.settings, source.fixes)
     assert recording.flows == tuple(trial.flow for trial in result.trials)
@@ -97,7 +97,7 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
 
 @pytest.mark.kernel
 def test_the_verdict_invalid_is_traced_for_the_reply_and_the_rst(lab: PrivateLab) -> None:
-    result, recording = part().play(lab, 1)
+    result, recording = part().run(lab, 1)
     (flow,) = recording.flows
     invalid_segments = {
         (step.segment.src, step.segment.dst, step.segment.seq)
@@ -142,7 +142,7 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
         if done == 1:
             (victim._subscription if hasattr(victim, "_subscription") else victim)._socket.close()
 
-    result, recording = part().play(lab, 2, progress=kill)
+    result, recording = part().run(lab, 2, progress=kill)
     assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
     assert f"all of {name}: observing ended early (Bad file descriptor)" in result.trials[1].missing
     assert recording.blind == (f"{name}, which could not be read to the end: Bad file descriptor",)
@@ -153,7 +153,7 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
 def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conntrack, "_EVENTS", "net/netfilter/nf_conntrack_no_events")
     monkeypatch.setattr(trace, "_NFNLGRP_NFTRACE", 999)
-    result, recording = part().play(lab, 1)
+    result, recording = part().run(lab, 1)
     missing = "net.netfilter.nf_conntrack_no_events: No such file or directory"
     assert recording.blind == (
         f"conntrack's events on client-node: this kernel can't tell of conntrack's events: {missing}",
@@ -168,7 +168,7 @@ def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: 
 
 @pytest.mark.kernel
 def test_of_fifty_downloads_the_one_that_is_reset_can_be_told(lab: PrivateLab) -> None:
-    seen = crowd.crowd(topology(), part().experiment, lab, size_bytes=200_000)
+    seen = downloads.download(topology(), part().experiment, lab, size_bytes=200_000)
     assert sum(count for _, count in seen.recording.lost) == 0
     assert (seen.recording.blind, len(seen.recording.flows)) == ((), 50)
     assert {port for port, got in seen.received.items() if got < 200_000} == {seen.victim_port}

@@ -9,7 +9,9 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from story import FLOW
 
+from netlab.analysis.result import Load, Outcome, TrialResult
 from netlab.model import Address
 from netlab.record.codec import from_json, to_json
 
@@ -97,3 +99,11 @@ def test_what_is_not_whole_is_an_error_that_says_where(raw: Any, said: str) -> N
     with pytest.raises(ValueError) as caught:
         from_json(raw, Outer)
     assert str(caught.value) == said
+
+
+def test_a_load_is_read_under_its_former_name() -> None:
+    load = Load(1, (), None, 2, 3)
+    trial = TrialResult(Outcome.COMPLETED, 1.0, 1, FLOW, (), 1, 1, load=load)
+    raw = to_json(trial)
+    raw["crowd"] = {**raw.pop("load"), "is": "Crowd"}
+    assert from_json(raw, TrialResult) == trial

@@ -1,4 +1,4 @@
-"""The flagship lab and its experiment, for tests that play it in a private lab."""
+"""The flagship lab and its experiment, for tests that run it in a private lab."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from private_lab import PrivateLab
 
 from netlab.analysis.result import Outcome, Result
 from netlab.capabilities.probes import probe
-from netlab.experiments.catalogue import plays
+from netlab.experiments.catalogue import runs
 from netlab.experiments.experiment import Experiment
 from netlab.experiments.trials import observe_run
 from netlab.model import Topology
@@ -27,12 +27,12 @@ LARGE = ("vars.client_window", "1048576")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A topology and the experiment that is played in it."""
+    """A topology and the experiment that is run in it."""
 
     topology: Topology
     experiment: Experiment
 
-    def play(
+    def run(
         self,
         namespaces: PrivateLab,
         trials: int,
@@ -42,7 +42,7 @@ class Part:
         keep_frames: bool = False,
         source: Source | None = None,
     ) -> tuple[Result, Recording]:
-        """Play it in a lab that is up; fix names the one that the topology has."""
+        """Run it in a lab that is up; fix names the one that the topology has."""
         names = (fix,) if fix else ()
         return observe_run(
             self.topology,
@@ -58,22 +58,22 @@ class Part:
 
 def part(settings: Sequence[tuple[str, str]] = (), fix: str | None = None, text: str | None = None) -> Part:
     """The flagship's window-overrun, with `--set` pairs and a fix; text is another topology's."""
-    play = plays(text or FLAGSHIP.read_text(), str(FLAGSHIP), tuple(settings))[0]
-    return Part(fixes.apply(play.topology, (fix,) if fix else ()), play.experiment)
+    run = runs(text or FLAGSHIP.read_text(), str(FLAGSHIP), tuple(settings))[0]
+    return Part(fixes.apply(run.topology, (fix,) if fix else ()), run.experiment)
 
 
 def document(name: str, fix: str | None = None, text: str | None = None) -> Part:
     """A shipped experiment in its lab, or in that of the text, with a fix."""
     file = FLAGSHIP.parent / "experiments" / f"{name}.yaml"
-    (play,) = plays(file.read_text(), str(file))
-    topology = play.topology if text is None else load(text, str(FLAGSHIP), play.settings)
-    return Part(fixes.apply(topology, (fix,) if fix else ()), play.experiment)
+    (run,) = runs(file.read_text(), str(file))
+    topology = run.topology if text is None else load(text, str(FLAGSHIP), run.settings)
+    return Part(fixes.apply(topology, (fix,) if fix else ()), run.experiment)
 
 
 def play_document(
     name: str, trials: int, fix: str | None = None, text: str | None = None
 ) -> tuple[Result, Recording, Outcome | None]:
-    """Play a shipped experiment as `document` has it; and what it expects of each trial on this kernel.
+    """Run a shipped experiment as `document` has it; and what it expects of each trial on this kernel.
 
     Skips where this kernel or user lacks what the experiment needs.
     """
@@ -83,7 +83,7 @@ def play_document(
     there = [each.name for each in probe(played.experiment.capabilities()).values() if each.there]
     with PrivateLab(played.topology) as namespaces:
         source = Source(text or FLAGSHIP.read_text(), fixes=(fix,) if fix else ())
-        result, recording = played.play(namespaces, trials, fix, source=source)
+        result, recording = played.run(namespaces, trials, fix, source=source)
     return result, recording, played.experiment.expected((fix,) if fix else (), there)
 
 

@@ -21,26 +21,26 @@ from netlab.record.flow import FlowEvents
 from netlab.yamlspec.shapes import Fields
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What a condition looks at: the trial's events so far, in the order of their times, and when its step began.
 
-    flow_events are those of the connection under study, or of the first one before there is it; None without any. crowd
-    are those of each connection of a load. stage is None once the trial is over.
+    flow_events are those of the connection under study, or of the first one before there is it; None without any. load
+    are those of each connection of a load. context is None once the trial is over.
     """
 
     events: tuple[Event, ...]
     flow_events: FlowEvents | None
     since_ns: int
-    stage: Stage | None
-    crowd: tuple[FlowEvents, ...] = ()
+    context: Context | None
+    load: tuple[FlowEvents, ...] = ()
 
     def connections(self) -> tuple[FlowEvents, ...]:
         """The events of each connection: of a load's, or of the one under study."""
-        return self.crowd or ((self.flow_events,) if self.flow_events is not None else ())
+        return self.load or ((self.flow_events,) if self.flow_events is not None else ())
 
     def since(self) -> tuple[Event, ...]:
         """The events since the step began."""

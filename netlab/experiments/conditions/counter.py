@@ -27,8 +27,8 @@ ARGUMENTS = Fields(
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """How far the counter has gone."""
-    assert moment.stage is not None
-    by = moment.stage.counted(arguments["in"], arguments["name"])
+    assert moment.context is not None
+    by = moment.context.counted(arguments["in"], arguments["name"])
     wanted = arguments.get("at_least", 1)
     if by is None:
         return Proof((), f"the counter {arguments['name']} in {arguments['in']}: there is none of that name")

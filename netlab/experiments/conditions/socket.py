@@ -8,7 +8,7 @@ from typing import Any
 from netlab.analysis.result import Proof
 from netlab.experiments.conditions import Moment
 from netlab.experiments.experiment import FIRST
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import CONNECTION, COUNT, END
 from netlab.observe.sockets import tcp_info
 from netlab.yamlspec.shapes import Boolean, Fields, Key
@@ -33,9 +33,9 @@ ARGUMENTS = Fields(
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """Whether TCP_INFO agrees with each argument; the samples that a trial takes show the numbers."""
-    assert moment.stage is not None
+    assert moment.context is not None
     try:
-        end = moment.stage.end(arguments["of"], arguments.get("connection", FIRST))
+        end = moment.context.end(arguments["of"], arguments.get("connection", FIRST))
     except NotApplied as missing:
         return Proof((), str(missing))
     info = tcp_info(end.socket)

@@ -17,11 +17,11 @@ from netlab.experiments.connection import known_bytes
 from netlab.experiments.load.clients import Clients, Demand
 from netlab.experiments.load.process import process
 from netlab.experiments.load.server import BACKLOG, Server
-from netlab.experiments.roles import Scene
+from netlab.experiments.roles import Roles
 from netlab.lab.netns import Namespaces
 from netlab.linux.cgroups import PERIOD_US, limited_cpu
 
-__all__ = ["Crowd", "Demand", "Told"]
+__all__ = ["Demand", "Load", "Told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Told:
     server_error: tuple[int, int] | None = None
 
 
-class Crowd:
+class Load:
     """A server's process and its clients': `start` begins them, `close` ends both.
 
     cpu_percent limits the server to so much of one CPU; where this user can't do that, it is None once they are begun,
@@ -48,13 +48,13 @@ class Crowd:
     """
 
     def __init__(
-        self, scene: Scene, namespaces: Namespaces, listener: socket.socket, demand: Demand, cpu_percent: int | None
+        self, roles: Roles, namespaces: Namespaces, listener: socket.socket, demand: Demand, cpu_percent: int | None
     ) -> None:
         self.cpu_percent, self.unlimited = cpu_percent, ""
-        payload = known_bytes(scene.payload_bytes)
+        payload = known_bytes(roles.payload_bytes)
         self._listener = listener
         self._serve = Server(listener, payload).run
-        self._connect = Clients(scene, namespaces, payload, demand).run
+        self._connect = Clients(roles, namespaces, payload, demand).run
         self._told: list[Told] | None = None
         self._closing = ExitStack()
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from netlab.experiments.connection import CHUNK_BYTES, REQUEST
 from netlab.experiments.load.process import TICK_S, Loop
-from netlab.experiments.roles import Scene
+from netlab.experiments.roles import Roles
 from netlab.lab.netns import Namespaces
 
 _TRIES = 1000
@@ -24,7 +24,7 @@ _TRIES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is asked of a crowd: how many connections, how many at a time, and for how long at most.
+    """What is asked of a load: how many connections, how many at a time, and for how long at most.
 
     The first ones have `own_ports` as the client's. Of a hundred clients `pausing_percent` stop reading halfway for
     pause_s.
@@ -58,8 +58,8 @@ class _Client:
 class Clients:
     """Keeps so many connections open at a time, until all were; each asks, reads, checks, and closes."""
 
-    def __init__(self, scene: Scene, namespaces: Namespaces, payload: bytes, demand: Demand) -> None:
-        self._scene, self._namespaces, self._demand = scene, namespaces, demand
+    def __init__(self, roles: Roles, namespaces: Namespaces, payload: bytes, demand: Demand) -> None:
+        self._roles, self._namespaces, self._demand = roles, namespaces, demand
         self._payload = memoryview(payload)
         self._live: dict[socket.socket, _Client] = {}
         self._paused: list[tuple[float, int, _Client]] = []
@@ -68,7 +68,7 @@ class Clients:
 
     def run(self, pipe: int, maker: int) -> NoReturn:
         """Connect until all are over, time is, or it is told to end; then tell of each what `_Client.tell` has."""
-        with self._namespaces.inside(self._scene.client):
+        with self._namespaces.inside(self._roles.client):
             self._loop = Loop(maker)
             deadline = time.monotonic() + self._demand.timeout_s
             waiting = iter(range(self._demand.connections))
@@ -95,8 +95,8 @@ class Clients:
 
     def _begin(self, number: int) -> None:
         """Begin one; OSError where it gets no port."""
-        scene, demand = self._scene, self._demand
-        family = socket.AF_INET if scene.vip.version == 4 else socket.AF_INET6
+        roles, demand = self._roles, self._demand
+        family = socket.AF_INET if roles.vip.version == 4 else socket.AF_INET6
         own_port = demand.own_ports[number] if number < len(demand.own_ports) else None
         sock = self._bound(family) if own_port is None else socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
@@ -105,7 +105,7 @@ class Clients:
         client = _Client(sock, len(self._payload) // 2 if pauses else None)
         if own_port is not None:
             sock.bind(("", own_port))
-        begun = sock.connect_ex((str(scene.vip), scene.port))
+        begun = sock.connect_ex((str(roles.vip), roles.port))
         client.port = sock.getsockname()[1]
         if begun not in (0, errno.EINPROGRESS):
             self._over.append(client.tell((time.time_ns(), begun)))

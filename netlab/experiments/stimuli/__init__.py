@@ -1,8 +1,8 @@
 """What a step of an experiment can do: one small file a stimulus, whose name is the verb's.
 
 A file here is all that a new verb takes. It has DOC, one line for the reference; ARGUMENTS, the shape of what stands
-after the verb; and `apply(stage, arguments)`, which does it. `apply` raises NotApplied, saying what was missing, where
-it could not be done: the trial is then inconclusive. What it changes in the lab it gives back through `stage.undo`.
+after the verb; and `apply(context, arguments)`, which does it. That raises NotApplied where it could not be done: the
+trial is then inconclusive. What it changes in the lab it gives back through `context.undo`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from netlab.yamlspec.shapes import Fields
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
-
-
-class NotApplied(Exception):  # noqa: N818  (it is no error: the kernel or the network did something else)
-    """A stimulus that could not be applied; the message is what was missing, as a noun phrase."""
+    from netlab.experiments.context import Context
 
 
 class Stimulus(Protocol):
@@ -29,7 +25,7 @@ class Stimulus(Protocol):
     DOC: str
     ARGUMENTS: Fields
 
-    def apply(self, stage: Stage, arguments: Mapping[str, Any]) -> None: ...
+    def apply(self, context: Context, arguments: Mapping[str, Any]) -> None: ...
 
 
 @cache

@@ -9,13 +9,13 @@ from netlab.experiments.experiment import FIRST
 from netlab.experiments.words import END_ARGUMENTS
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "the program at that end closes its socket: its kernel sends a FIN, after what still waits in the queue"
 ARGUMENTS = END_ARGUMENTS
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Close it; NotApplied where the end isn't there."""
-    end = stage.end(**arguments)
-    stage.connection(arguments.get("connection", FIRST)).leave(end, silently=False)
+    end = context.end(**arguments)
+    context.connection(arguments.get("connection", FIRST)).leave(end, silently=False)

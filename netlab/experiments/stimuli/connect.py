@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.experiment import FIRST
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import CONNECTION
 from netlab.record.flow import CANARY_PORT
 from netlab.yamlspec.shapes import Boolean, Fields, Integer, Key, Seconds
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "the client connects to the Service and sends its request; the server's program has it when the step is done"
 TIMEOUT_S = 5.0
@@ -35,17 +35,17 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Connect; NotApplied where the request hasn't arrived in time."""
     port = arguments.get("source_port", 0)
     if "port_of" in arguments:
-        port = stage.connection(arguments["port_of"]).client_port
-    connection = stage.new_connection(arguments.get("connection", FIRST))
+        port = context.connection(arguments["port_of"]).client_port
+    connection = context.new_connection(arguments.get("connection", FIRST))
     if arguments.get("wait", True):
         done = connection.connect(arguments.get("timeout_s", TIMEOUT_S), port, arguments.get("isn"))
     else:
         done = connection.begin(port, arguments.get("isn"))
     if not done:
-        scene = connection.scene
-        raise NotApplied(f"a connection from {scene.client} to {scene.vip} port {scene.port}")
+        roles = connection.roles
+        raise NotApplied(f"a connection from {roles.client} to {roles.vip} port {roles.port}")
     connection.sample()

@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from netlab.errors import LabError
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import NETNS, PORT
 from netlab.yamlspec.shapes import Choice, Fields, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = (
     "new connections to a port get one of conntrack's helpers in a namespace until the trial is over (nft `ct helper`)"
@@ -27,14 +27,14 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Make a table that sets it; NotApplied where the kernel has no such helper."""
     from netlab.lab.apply import nft
 
     netns = arguments["in"]
 
     def load(commands: str) -> None:
-        with stage.namespaces.inside(netns):
+        with context.namespaces.inside(netns):
             nft(commands)
 
     def remove() -> None:
@@ -42,7 +42,7 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
             load(f"delete table inet {_TABLE}")
 
     try:
-        stage.make(lambda: load(_table(arguments["helper"], arguments["port"])), remove)
+        context.make(lambda: load(_table(arguments["helper"], arguments["port"])), remove)
     except LabError as error:
         raise NotApplied(f"conntrack's helper {arguments['helper']} in {netns}: {error.message}") from None
 

@@ -12,7 +12,7 @@ from netlab.experiments.words import END, NETNS
 from netlab.yamlspec.shapes import Fields, Integer, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = (
     "a namespace that forwards the connection changes a byte of every so many segments of one end, so that their TCP "
@@ -29,19 +29,19 @@ ARGUMENTS = Fields(
 _TABLE = "netlab_corrupt"
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Add the rule, and have the sender's interfaces leave checksums to the host; NotApplied where nftables refuses."""
     from netlab.experiments.forwarded import pick
 
-    scene, every = stage.scene, arguments.get("every", EVERY)
-    sender = scene.server if arguments["from"] == "server" else scene.client
-    for interface in stage.topology.interfaces():
+    roles, every = context.roles, arguments.get("every", EVERY)
+    sender = roles.server if arguments["from"] == "server" else roles.client
+    for interface in context.topology.interfaces():
         if interface.netns == sender:
-            _compute(stage, sender, interface.ifname)
+            _compute(context, sender, interface.ifname)
     # Past 20 bytes of header and 12 of timestamps; nft doesn't mend the checksum for a raw expression.
     byte = "@th,256,8"
     pick(
-        stage,
+        context,
         arguments["in"],
         arguments["from"],
         _TABLE,
@@ -49,14 +49,14 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     )
 
 
-def _compute(stage: Stage, netns: str, ifname: str) -> None:
+def _compute(context: Context, netns: str, ifname: str) -> None:
     from netlab.linux.ethtool import computes_checksums, set_computes_checksums
 
     def let_compute(on: bool) -> None:
-        with stage.namespaces.inside(netns):
+        with context.namespaces.inside(netns):
             set_computes_checksums(ifname, on)
 
-    with stage.namespaces.inside(netns):
+    with context.namespaces.inside(netns):
         computes = computes_checksums(ifname)
     if computes:
-        stage.make(lambda: let_compute(False), lambda: let_compute(True))
+        context.make(lambda: let_compute(False), lambda: let_compute(True))

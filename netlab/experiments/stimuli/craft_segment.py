@@ -18,7 +18,7 @@ from netlab.record.wire import encode_tcp
 from netlab.yamlspec.shapes import Choice, Fields, Integer, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "a segment like one of the connection's, written by hand (raw socket), leaves the namespace of one end"
 BYTES = 4
@@ -37,9 +37,9 @@ ARGUMENTS = Fields(
 _WINDOW = 512
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Send it; UnsupportedError where the kernel doesn't tell a socket's sequence numbers, OSError without a route."""
-    end = stage.end(arguments["from"], arguments.get("connection", FIRST))
+    end = context.end(arguments["from"], arguments.get("connection", FIRST))
     seq, ack = next_numbers(end.socket)
     (host, port, *_), (peer, peer_port, *_) = end.socket.getsockname(), end.socket.getpeername()
     flags = flag_bits(arguments["flags"]) if "flags" in arguments else PSH | ACK
@@ -49,5 +49,5 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     data = bytearray(encode_tcp(segment, payload))
     if arguments.get("checksum") == "wrong":
         data[16] ^= 0xFF
-    with stage.namespaces.socket(end.netns, end.socket.family, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+    with context.namespaces.socket(end.netns, end.socket.family, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         raw.sendto(data, (str(segment.dst), 0))

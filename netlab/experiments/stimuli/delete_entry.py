@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.experiment import FIRST
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import CONNECTION, NETNS
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "conntrack in a namespace loses its entry of the connection, and the translation with it (ctnetlink)"
 ARGUMENTS = Fields(
@@ -22,12 +22,12 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Delete it; NotApplied where there is none, OSError where the kernel or the user can't."""
     from netlab.linux import ctnetlink
 
     netns = arguments["in"]
-    header = stage.connection(arguments.get("connection", FIRST)).tuple_orig
-    with stage.namespaces.inside(netns):
+    header = context.connection(arguments.get("connection", FIRST)).tuple_orig
+    with context.namespaces.inside(netns):
         if not ctnetlink.delete(header):
             raise NotApplied(f"an entry of the connection in {netns}'s conntrack")

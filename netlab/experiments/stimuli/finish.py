@@ -11,7 +11,7 @@ from netlab.experiments.words import CONNECTION
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = (
     "the client reads, the server sends the rest of the payload and closes; done when the client has the end of the "
@@ -23,16 +23,16 @@ _CLIENT_ERROR_TIMEOUT_S = 0.5
 """How long the client may take to learn that the server's end has died: its next ACK tells it."""
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Let both programs go on; what became of the connection is the judge's to say."""
-    connection = stage.connection(arguments.get("connection", FIRST))
-    deadline = time.monotonic() + stage.timeout_s
+    connection = context.connection(arguments.get("connection", FIRST))
+    deadline = time.monotonic() + context.timeout_s
     connection.client.reads = True
-    stage.wait(lambda: connection.accepted or connection.broken(), stage.timeout_s)
+    context.wait(lambda: connection.accepted or connection.broken(), context.timeout_s)
     for end in connection.ends():
         if end.name == "server":
             end.goal_bytes, end.closes = end.payload_bytes, True
-    stage.wait(connection.settled, deadline - time.monotonic())
+    context.wait(connection.settled, deadline - time.monotonic())
     if connection.broken():
-        stage.wait(lambda: connection.client.ended or connection.client.broken, _CLIENT_ERROR_TIMEOUT_S)
+        context.wait(lambda: connection.client.ended or connection.client.broken, _CLIENT_ERROR_TIMEOUT_S)
     connection.sample()

@@ -9,13 +9,13 @@ from netlab.experiments.experiment import FIRST
 from netlab.experiments.words import END_ARGUMENTS
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "the socket at that end is gone without a packet, as where its host crashes (TCP_REPAIR)"
 ARGUMENTS = END_ARGUMENTS
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Forget it; NotApplied where the end isn't there, UnsupportedError without repair mode."""
-    end = stage.end(**arguments)
-    stage.connection(arguments.get("connection", FIRST)).leave(end, silently=True)
+    end = context.end(**arguments)
+    context.connection(arguments.get("connection", FIRST)).leave(end, silently=True)

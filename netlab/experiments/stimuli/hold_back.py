@@ -16,7 +16,7 @@ from netlab.linux.tcp_repair import next_numbers
 from netlab.yamlspec.shapes import Fields, Key, Seconds
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "one segment of one end waits in a class of its own (htb) at an interface that it passes; a copy of it doesn't"
 FOR_S = 0.5
@@ -38,7 +38,7 @@ _ETH_P_802_EX1 = 0x88B5
 _FILLER_BYTES = 1000
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Add the class, the rule that puts the segment there, and what keeps the class busy meanwhile.
 
     NotApplied where the interface has a qdisc already, UnsupportedError without htb or repair mode.
@@ -48,13 +48,13 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
     from netlab.linux.tc import SLOW_CLASS, SLOW_PRIORITY
 
     netns, _, ifname = arguments["link"].partition(":")
-    seq, _ = next_numbers(stage.end(arguments["from"], arguments.get("connection", FIRST)).socket)
+    seq, _ = next_numbers(context.end(arguments["from"], arguments.get("connection", FIRST)).socket)
     first = (seq + arguments.get("after_bytes", 0)) & 0xFFFFFFFF
-    add_slow_class(stage, arguments["link"], _FILLER_BYTES / arguments.get("for_s", FOR_S))
+    add_slow_class(context, arguments["link"], _FILLER_BYTES / arguments.get("for_s", FOR_S))
     # The second in that range finds the count at 1: it passes, as a copy of the first does.
     match = f"tcp sequence {{ {_range(first)} }} numgen inc mod {_FAR} 0"
-    pick(stage, netns, arguments["from"], _TABLE, f"{match} meta priority set {SLOW_CLASS}")
-    with stage.namespaces.socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
+    pick(context, netns, arguments["from"], _TABLE, f"{match} meta priority set {SLOW_CLASS}")
+    with context.namespaces.socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
         packets.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, SLOW_PRIORITY)
         packets.bind((ifname, _ETH_P_802_EX1))
         packets.send(bytes(12) + _ETH_P_802_EX1.to_bytes(2, "big") + bytes(_FILLER_BYTES - 14))

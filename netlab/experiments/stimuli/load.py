@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.record.events import SocketEvent, SocketEventKind
 from netlab.yamlspec.shapes import Fields, Integer, Key, Seconds
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
     from netlab.experiments.load import Told
 
 DOC = (
@@ -33,40 +33,40 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Let them in; NotApplied where another step connects, or not all could begin in time."""
-    from netlab.experiments.load import Crowd, Demand
+    from netlab.experiments.load import Demand, Load
 
-    if stage.connections or stage.crowd:
+    if context.connections or context.load:
         raise NotApplied("a server that nobody else has connected to")
     demand = Demand(
         connections=arguments.get("connections", CONNECTIONS),
         parallel=arguments.get("parallel", PARALLEL),
-        timeout_s=arguments.get("timeout_s", stage.timeout_s),
-        own_ports=stage.own_ports,
+        timeout_s=arguments.get("timeout_s", context.timeout_s),
+        own_ports=context.own_ports,
         pausing_percent=arguments.get("pausing_percent", 0),
         pause_s=arguments.get("pause_s", 1.0),
     )
-    crowd = Crowd(stage.scene, stage.namespaces, stage.listen(), demand, arguments.get("cpu_percent"))
-    stage.make(crowd.start, crowd.close)
-    stage.wait(crowd.ended, demand.timeout_s + 1)
-    told = crowd.told()
-    stage.crowd = crowd
+    load = Load(context.roles, context.namespaces, context.listen(), demand, arguments.get("cpu_percent"))
+    context.make(load.start, load.close)
+    context.wait(load.ended, demand.timeout_s + 1)
+    told = load.told()
+    context.load = load
     for each in told:
-        _note_errors(stage, each)
+        _note_errors(context, each)
     begun = len({each.port for each in told})
     if begun < demand.connections:
         raise NotApplied(f"{demand.connections:,} connections in {demand.timeout_s:g} s: {begun:,} began")
 
 
-def _note_errors(stage: Stage, told: Told) -> None:
-    scene = stage.scene
+def _note_errors(context: Context, told: Told) -> None:
+    roles = context.roles
     ends = (
-        (scene.client, told.client_error, told.port, scene.port),
-        (scene.server, told.server_error, scene.target_port, told.port),
+        (roles.client, told.client_error, told.port, roles.port),
+        (roles.server, told.server_error, roles.target_port, told.port),
     )
     for netns, error, local_port, peer_port in ends:
         if error is not None:
             time_ns, code = error
             kind = SocketEventKind.ERROR
-            stage.note(SocketEvent(time_ns, netns, kind, code, local_port=local_port, peer_port=peer_port))
+            context.note(SocketEvent(time_ns, netns, kind, code, local_port=local_port, peer_port=peer_port))

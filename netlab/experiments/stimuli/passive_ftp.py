@@ -13,13 +13,13 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.experiment import FIRST
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import CONNECTION, PORT
 from netlab.model import Address
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = (
     "on the connection, whose programs neither read nor write from then on, the server greets, the client asks for a "
@@ -38,26 +38,26 @@ _PASSIVE = re.compile(rb"227 [^(]*\((\d+),(\d+),(\d+),(\d+),(\d+),(\d+)\)")
 _EXTENDED_PASSIVE = re.compile(rb"229 [^(]*\(\|\|\|(\d+)\|\)")
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
-    """Play both sides; NotApplied where a line, or the data connection, doesn't come through."""
-    client, server = (stage.end(end, arguments.get("connection", FIRST)) for end in ("client", "server"))
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
+    """Run both sides; NotApplied where a line, or the data connection, doesn't come through."""
+    client, server = (context.end(end, arguments.get("connection", FIRST)) for end in ("client", "server"))
     client.reads = server.reads = False
-    scene, port = stage.scene, arguments.get("data_port", DATA_PORT)
-    extended = scene.vip.version == 6
+    roles, port = context.roles, arguments.get("data_port", DATA_PORT)
+    extended = roles.vip.version == 6
     family = socket.AF_INET6 if extended else socket.AF_INET
-    listener = stage.namespaces.socket(scene.server, family, socket.SOCK_STREAM)
-    stage.undo(listener.close)
+    listener = context.namespaces.socket(roles.server, family, socket.SOCK_STREAM)
+    context.undo(listener.close)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((str(scene.endpoint), port))
+    listener.bind((str(roles.endpoint), port))
     listener.listen(1)
     listener.setblocking(False)
     # The helper reads a line only after it has seen the end of the one before it (find_nl_seq, nf_conntrack_ftp.c).
-    _say(stage, server.socket, client.socket, b"220 netlab\r\n")
-    _say(stage, client.socket, server.socket, b"EPSV\r\n" if extended else b"PASV\r\n")
-    answer = _say(stage, server.socket, client.socket, _announcement(scene.endpoint, port))
-    address, told_port = _announced(answer, scene.vip)
-    opened = stage.namespaces.socket(scene.client, family, socket.SOCK_STREAM)
-    stage.undo(opened.close)
+    _say(context, server.socket, client.socket, b"220 netlab\r\n")
+    _say(context, client.socket, server.socket, b"EPSV\r\n" if extended else b"PASV\r\n")
+    answer = _say(context, server.socket, client.socket, _announcement(roles.endpoint, port))
+    address, told_port = _announced(answer, roles.vip)
+    opened = context.namespaces.socket(roles.client, family, socket.SOCK_STREAM)
+    context.undo(opened.close)
     opened.setblocking(False)
     begun = opened.connect_ex((str(address), told_port))
     if begun not in (0, errno.EINPROGRESS):
@@ -71,11 +71,11 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
             return False
         return True
 
-    if not stage.wait(accept, _TIMEOUT_S):
-        raise NotApplied(f"a data connection to {address} port {told_port}, at {scene.endpoint} port {port}")
+    if not context.wait(accept, _TIMEOUT_S):
+        raise NotApplied(f"a data connection to {address} port {told_port}, at {roles.endpoint} port {port}")
     (sender,) = accepted
-    stage.undo(sender.close)
-    _say(stage, sender, opened, _LISTING)
+    context.undo(sender.close)
+    _say(context, sender, opened, _LISTING)
 
 
 def _announcement(endpoint: Address, port: int) -> bytes:
@@ -96,7 +96,7 @@ def _announced(answer: bytes, vip: Address) -> tuple[Address, int]:
     raise NotApplied(f"an announcement of a data connection: the client got {answer!r}")
 
 
-def _say(stage: Stage, speaker: socket.socket, hearer: socket.socket, line: bytes) -> bytes:
+def _say(context: Context, speaker: socket.socket, hearer: socket.socket, line: bytes) -> bytes:
     """Send a line, and return it as it came to the other end."""
     heard = b""
 
@@ -111,7 +111,7 @@ def _say(stage: Stage, speaker: socket.socket, hearer: socket.socket, line: byte
     speaker.setblocking(False)
     try:
         speaker.send(line)
-        if not stage.wait(hear, _TIMEOUT_S):
+        if not context.wait(hear, _TIMEOUT_S):
             raise NotApplied(f"the line {line!r} at the other end: {heard!r} came")
     except OSError as error:
         raise NotApplied(f"the line {line!r} at the other end: {error.strerror}") from None

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import NETNS
 from netlab.yamlspec.shapes import Command, Fields, Key, Seconds
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "a program runs in a namespace to its end; it must exit with 0; what it leaves running ends with the trial"
 TIMEOUT_S = 10.0
@@ -27,13 +27,13 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Run it, as `netlab exec` does; NotApplied where it can't be run, fails, or takes too long."""
     netns, argv, timeout_s = arguments["in"], arguments["command"], arguments.get("timeout_s", TIMEOUT_S)
     what = f"`{' '.join(argv)}` in {netns}"
     with tempfile.TemporaryFile() as output:
-        pid = _start(stage, netns, argv, output.fileno())
-        if not stage.wait(lambda: _status(pid) is not None, timeout_s):
+        pid = _start(context, netns, argv, output.fileno())
+        if not context.wait(lambda: _status(pid) is not None, timeout_s):
             raise NotApplied(f"the end of {what}, within {timeout_s:g} s")
         status = _status(pid)
         output.seek(0)
@@ -42,13 +42,13 @@ def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
         raise NotApplied(f"a success of {what}: it ended with {status}{f': {words[-1]}' if words else ''}")
 
 
-def _start(stage: Stage, netns: str, argv: tuple[str, ...], output: int) -> int:
+def _start(context: Context, netns: str, argv: tuple[str, ...], output: int) -> int:
     """Begin it in a process group of its own, which is killed when the trial is over."""
     pid = 0
 
     def spawn() -> None:
         nonlocal pid
-        pid = stage.namespaces.spawn(netns, argv, os.environ, output, leads=True)
+        pid = context.namespaces.spawn(netns, argv, os.environ, output, leads=True)
 
     def end() -> None:
         os.kill(pid, signal.SIGKILL)  # it may not lead its group yet
@@ -56,7 +56,7 @@ def _start(stage: Stage, netns: str, argv: tuple[str, ...], output: int) -> int:
             os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
-    stage.make(spawn, end)
+    context.make(spawn, end)
     return pid
 
 

@@ -14,7 +14,7 @@ from netlab.experiments.words import BYTES, CONNECTION, END
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = (
     "the socket at that end gets a receive buffer of so many bytes (SO_RCVBUF, at most net.core.rmem_max), and may "
@@ -29,9 +29,9 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Set both; the clamp of an established connection keeps the size that its buffer first had."""
-    sock = stage.end(arguments["end"], arguments.get("connection", FIRST)).socket
+    sock = context.end(arguments["end"], arguments.get("connection", FIRST)).socket
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, arguments["bytes"])
     got = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, got)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.experiment import FIRST
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import BYTES, CONNECTION, END
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "the program at that end writes so many bytes more; what its queue has no room for follows as it drains"
 ARGUMENTS = Fields(
@@ -23,13 +23,13 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Write; NotApplied where the end has had an error, or hasn't got so many bytes."""
-    end = stage.end(arguments["from"], arguments.get("connection", FIRST))
+    end = context.end(arguments["from"], arguments.get("connection", FIRST))
     left = end.payload_bytes - end.goal_bytes
     if arguments["bytes"] > left:
         raise NotApplied(
             f"{arguments['bytes']:,} bytes more for the {end.name} to send: {left:,} of its payload are left"
         )
     end.goal_bytes += arguments["bytes"]
-    stage.pump()
+    context.pump()

@@ -14,7 +14,7 @@ from netlab.yamlspec.shapes import Fields, Integer, Key
 from netlab.yamlspec.units import rate_bytes_per_s
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "at an interface, one in so many segments of one end goes into a slow class of its own (htb), by chance"
 EVERY, RATE, LIMIT = 200, "100kbit", 30
@@ -30,13 +30,13 @@ ARGUMENTS = Fields(
 _TABLE = "netlab_slow_lane"
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Add the class and the rule; NotApplied where the interface has a qdisc already, UnsupportedError without htb."""
     from netlab.experiments.forwarded import pick
     from netlab.experiments.qdiscs import add_slow_class
     from netlab.linux.tc import SLOW_CLASS
 
     link, every = arguments["link"], arguments.get("every", EVERY)
-    add_slow_class(stage, link, rate_bytes_per_s(arguments.get("rate", RATE)), arguments.get("limit", LIMIT))
+    add_slow_class(context, link, rate_bytes_per_s(arguments.get("rate", RATE)), arguments.get("limit", LIMIT))
     netns = link.partition(":")[0]
-    pick(stage, netns, arguments["from"], _TABLE, f"numgen random mod {every} 0 meta priority set {SLOW_CLASS}")
+    pick(context, netns, arguments["from"], _TABLE, f"numgen random mod {every} 0 meta priority set {SLOW_CLASS}")

@@ -12,7 +12,7 @@ from netlab.topology.language import RATE, SIZE
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "an interface sends no faster than a rate (tbf) until the trial is over; what comes faster waits in its queue"
 BURST, LIMIT = "5kb", "1mb"
@@ -26,11 +26,11 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Put the qdisc there; NotApplied where the topology gives the interface one, UnsupportedError without tbf."""
     from netlab.experiments.qdiscs import bare_interface
 
-    netns, ifname = bare_interface(stage, arguments["link"])
+    netns, ifname = bare_interface(context, arguments["link"])
     words = (("rate", arguments["rate"]), ("burst", arguments.get("burst", BURST)))
     qdisc = Qdisc("tbf", (*words, ("limit", arguments.get("limit", LIMIT))))
-    stage.change(netns, [AddQdisc(netns, ifname, qdisc)], [DeleteQdisc(netns, ifname)])
+    context.change(netns, [AddQdisc(netns, ifname, qdisc)], [DeleteQdisc(netns, ifname)])

@@ -17,7 +17,7 @@ from netlab.record.events import SocketEvent, SocketEventKind
 from netlab.yamlspec.shapes import Fields, Integer, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "the socket at that end believes in a larger window of its peer than the peer has (TCP_REPAIR_WINDOW)"
 WINDOW_BYTES = 1 << 20
@@ -32,10 +32,10 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Set the window; UnsupportedError where the kernel or the user can't."""
-    end = stage.end(arguments["end"], arguments.get("connection", FIRST))
-    stage.note(set_stale_window(end.socket, end.netns, arguments.get("bytes", WINDOW_BYTES)))
+    end = context.end(arguments["end"], arguments.get("connection", FIRST))
+    context.note(set_stale_window(end.socket, end.netns, arguments.get("bytes", WINDOW_BYTES)))
 
 
 def set_stale_window(sock: socket.socket, netns: str, window_bytes: int = WINDOW_BYTES) -> SocketEvent:

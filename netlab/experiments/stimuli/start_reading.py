@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from netlab.experiments.words import END_ARGUMENTS
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "the program at that end reads on"
 ARGUMENTS = END_ARGUMENTS
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Read on, and at once what waits."""
-    stage.end(**arguments).reads = True
-    stage.pump()
+    context.end(**arguments).reads = True
+    context.pump()

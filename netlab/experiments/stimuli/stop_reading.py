@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from netlab.experiments.words import END_ARGUMENTS
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "the program at that end stops reading: its receive window closes as data comes"
 ARGUMENTS = END_ARGUMENTS
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Stop reading."""
-    stage.end(**arguments).reads = False
+    context.end(**arguments).reads = False

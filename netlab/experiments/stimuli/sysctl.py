@@ -11,7 +11,7 @@ from netlab.topology import words
 from netlab.yamlspec.shapes import Fields, Key, Text
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "a sysctl of one namespace gets another value until the trial is over"
 ARGUMENTS = Fields(
@@ -23,8 +23,8 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Write it; StepError where the kernel refuses."""
     netns, name = arguments["in"], arguments["name"]
-    before = stage.read_sysctl(netns, name)
-    stage.change(netns, [SetSysctl(netns, name, arguments["value"])], [SetSysctl(netns, name, before)])
+    before = context.read_sysctl(netns, name)
+    context.change(netns, [SetSysctl(netns, name, arguments["value"])], [SetSysctl(netns, name, before)])

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.conntrack.window import TCP_MAX_WSCALE
 from netlab.experiments.experiment import FIRST
-from netlab.experiments.stimuli import NotApplied
+from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import CONNECTION, END, NETNS
 from netlab.yamlspec.shapes import Fields, Integer, Key
 
 if TYPE_CHECKING:
-    from netlab.experiments.context import Stage
+    from netlab.experiments.context import Context
 
 DOC = "conntrack in a namespace shifts the windows of one end by so many bits from now on (ctnetlink)"
 ARGUMENTS = Fields(
@@ -31,13 +31,13 @@ ARGUMENTS = Fields(
 )
 
 
-def apply(stage: Stage, arguments: Mapping[str, Any]) -> None:
+def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Set it, and read it back; NotApplied where there is no entry, or its scales stay. OSError if refused."""
     from netlab.linux import ctnetlink
 
     netns = arguments["in"]
-    header = stage.connection(arguments.get("connection", FIRST)).tuple_orig
-    with stage.namespaces.inside(netns):
+    header = context.connection(arguments.get("connection", FIRST)).tuple_orig
+    with context.namespaces.inside(netns):
         found = ctnetlink.window_scales(header)
         if found is None:
             raise NotApplied(f"an entry of the connection, with window scales, in {netns}'s conntrack")

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from netlab.experiments.experiment import Experiment
-from netlab.experiments.roles import scene
+from netlab.experiments.roles import assign
 from netlab.experiments.stimuli.stale_window import set_stale_window
 from netlab.model import Topology
 from netlab.observe import Namespaces
@@ -27,7 +27,7 @@ _SETUP_TIMEOUT_S, _TRANSFER_TIMEOUT_S = 10.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class Downloads:
     """What became of it: the recording, the client port with the stale window, bytes received by client port."""
 
     recording: Recording
@@ -71,39 +71,39 @@ class _Download:
             self.done = True
 
 
-def crowd(
+def download(
     topology: Topology, experiment: Experiment, namespaces: Namespaces, flows: int = 50, size_bytes: int = 200_000
-) -> Crowd:
+) -> Downloads:
     """Make the traffic in a lab that is up, observed by everything; the flow in the middle gets the stale window."""
-    stage = scene(topology, experiment)
+    roles = assign(topology, experiment)
     with ExitStack() as stack:
-        ports = {stage.port, stage.target_port}
-        recorder = stack.enter_context(Recorder(topology, namespaces, stage.netns, ports))
-        listener = stack.enter_context(namespaces.socket(stage.server, socket.AF_INET, socket.SOCK_STREAM))
+        ports = {roles.port, roles.target_port}
+        recorder = stack.enter_context(Recorder(topology, namespaces, roles.netns, ports))
+        listener = stack.enter_context(namespaces.socket(roles.server, socket.AF_INET, socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * BURST_BYTES)
-        listener.bind((str(stage.endpoint), stage.target_port))
+        listener.bind((str(roles.endpoint), roles.target_port))
         listener.listen(flows)
         downloads = []
         for _ in range(flows):
-            client = stack.enter_context(namespaces.socket(stage.client, socket.AF_INET, socket.SOCK_STREAM))
+            client = stack.enter_context(namespaces.socket(roles.client, socket.AF_INET, socket.SOCK_STREAM))
             client.settimeout(_SETUP_TIMEOUT_S)
-            client.connect((str(stage.vip), stage.port))
+            client.connect((str(roles.vip), roles.port))
             server = stack.enter_context(listener.accept()[0])
             client.setblocking(False)
             server.setblocking(False)
             downloads.append(_Download(client, server, size_bytes))
         victim = downloads[flows // 2]
-        _overrun(recorder, victim, stage.server)
+        _overrun(recorder, victim, roles.server)
         finished = recorder.watch.until(
-            lambda: _step(downloads, recorder, stage.client, stage.server), _TRANSFER_TIMEOUT_S, _sockets(downloads)
+            lambda: _step(downloads, recorder, roles.client, roles.server), _TRANSFER_TIMEOUT_S, _sockets(downloads)
         )
         assert finished, "the downloads did not end in time"
         recorder.sample_sockets()
         recorder.note_counters()
         recorder.take()
         received = {download.port: download.received for download in downloads}
-        return Crowd(recorder.recording(Source()), victim.port, received)
+        return Downloads(recorder.recording(Source()), victim.port, received)
 
 
 def _overrun(recorder: Recorder, victim: _Download, netns: str) -> None:
