@@ -22,6 +22,7 @@ from netlab.errors import LabError, UsageError
 from netlab.model import Address
 from netlab.record.events import ACK, FIN, RST, SYN, Direction, SocketEvent, SocketEventKind, flag_names, seq_diff
 from netlab.record.flow import Flow
+from netlab.record.observers import describe_observer, describe_unobserved
 
 
 class Ending(StrEnum):
@@ -628,8 +629,8 @@ def _unseen(timeline: Timeline, flow: Flow, story: _Story) -> list[str]:
         for netns, part in parts
         if netns not in tapped
     ]
-    found += recording.blind
-    found += [f"{count:,} events lost by {observer}" for observer, count in recording.lost if count]
+    found += map(describe_unobserved, recording.unobserved)
+    found += [f"{count:,} events lost by {describe_observer(observer)}" for observer, count in recording.lost if count]
     found += [f"whether conntrack's log is as computed on {why}" for why in timeline.unheld]
     if story.journeys and not any(journey.segment.flags & SYN for journey in story.journeys):
         found.append("the connection's beginning: sequence numbers are those on the wire")

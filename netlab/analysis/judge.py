@@ -39,6 +39,7 @@ from netlab.record.events import (
     TraceStep,
 )
 from netlab.record.flow import CANARY_PORT, Flow, FlowEvents, Leg
+from netlab.record.observers import ObserverId, ObserverKind, describe_observer
 
 _ADOPTION_NS = 100_000_000
 """How much later than its packet an entry's event may be stamped where the kernel doesn't stamp it."""
@@ -53,9 +54,9 @@ _UNLOGGED = "a rule found it INVALID; conntrack logged no reason"
 class Observed:
     """All there is to judge one trial by.
 
-    lost names observers and how many events each could not deliver; dead those that could not be read to the end, each
-    with the reason. canaries are the sequence numbers of the packets sent before and after the trial for every observer
-    to see; a load's single connections have none. intact: each byte the client got was the byte sent;
+    lost has observers and how many events each could not deliver; failed_observers those that could not be read to the
+    end, each with the reason. canaries are the sequence numbers of the packets sent before and after the trial for
+    every observer to see; a load's single connections have none. intact: each byte the client got was the byte sent;
     ended: it then got the end of the stream. failed is what kept the trial from its stimulus, empty if nothing did.
     connects: the experiment makes a connection; transfers: it plays it to the end of its payload. tracked: conntrack on
     the node is to know it. since_ns is when the connection began: what has its addresses before is another's.
@@ -63,7 +64,7 @@ class Observed:
 
     flow: Flow
     events: tuple[Event, ...]
-    lost: tuple[tuple[str, int], ...]
+    lost: tuple[tuple[ObserverId, int], ...]
     canaries: tuple[int, ...]
     payload_bytes: int
     bytes_received: int
@@ -72,7 +73,7 @@ class Observed:
     started_ns: int
     duration_s: float
     failed: str = ""
-    dead: tuple[tuple[str, str], ...] = ()
+    failed_observers: tuple[tuple[ObserverId, str], ...] = ()
     connects: bool = True
     transfers: bool = True
     tracked: bool = True
@@ -155,9 +156,9 @@ def doubts_about(observed: Observed, events: FlowEvents) -> Iterator[str]:
         yield observed.failed
     for observer, count in observed.lost:
         if count:
-            yield f"{count} {'event' if count == 1 else 'events'} lost by {observer}"
-    for observer, reason in observed.dead:
-        yield f"all of {observer}: observing ended early ({reason})"
+            yield f"{count} {'event' if count == 1 else 'events'} lost by {describe_observer(observer)}"
+    for observer, reason in observed.failed_observers:
+        yield f"all of {describe_observer(observer)}: observing ended early ({reason})"
     flow = events.flow
     for when, seq in zip(("before", "after"), observed.canaries, strict=False):
         seen: dict[str, Sequence[Packet | InvalidReason]] = {
@@ -165,21 +166,21 @@ def doubts_about(observed: Observed, events: FlowEvents) -> Iterator[str]:
             f"the packets reaching {flow.node}": events.packets(flow.node, Direction.IN, Leg.CANARY),
         }
         if observed.tracked:
-            seen[f"conntrack's reasons on {flow.node}"] = events.reasons(flow.node, Leg.CANARY)
-        for observer, canaries in seen.items():
+            seen[describe_observer(ObserverId(ObserverKind.REASONS, flow.node))] = events.reasons(flow.node, Leg.CANARY)
+        for where, canaries in seen.items():
             if all(canary.segment.seq != seq for canary in canaries):
-                yield f"the canary {when} the trial, among {observer}"
+                yield f"the canary {when} the trial, among {where}"
     if observed.connects and not observed.failed:
         if not _packets_with(events, flow.server, Direction.IN, Leg.CLIENT_TO_ENDPOINT):
             yield f"the client's connection, among the packets reaching {flow.server}"
         if events.syn_ack() is None:
             yield f"the SYN,ACK, among the packets leaving {flow.server}"
         open_observers = {observer for observer, _ in observed.lost}
-        told = observed.tracked and f"conntrack's events on {flow.node}" in open_observers
-        if told and not events.entry_made():
-            yield f"the connection's new entry, among conntrack's events on {flow.node}"
-        if (observer := f"the rules' traces on {flow.node}") in open_observers and not events.syn_traced():
-            yield f"the client's SYN, among {observer}"
+        entries, traces = (ObserverId(kind, flow.node) for kind in (ObserverKind.ENTRIES, ObserverKind.TRACES))
+        if observed.tracked and entries in open_observers and not events.entry_made():
+            yield f"the connection's new entry, among {describe_observer(entries)}"
+        if traces in open_observers and not events.syn_traced():
+            yield f"the client's SYN, among {describe_observer(traces)}"
 
 
 def _packets_with(events: FlowEvents, netns: str, direction: Direction, leg: Leg, flags: int = 0) -> list[Packet]:

@@ -46,6 +46,7 @@ from netlab.record.events import (
     seq_diff,
 )
 from netlab.record.flow import CANARY_PORT, Flow, about_canary, flows_in
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording
 
 ACCURACY = (
@@ -316,10 +317,8 @@ def _own_tables(topology: Topology | None) -> frozenset[tuple[str, str, str]]:
 
 def _topology(recording: Recording) -> Topology | None:
     """The lab's topology with what was set and fixed; None where the recording has none that can be read."""
-    from netlab.topology import fixes
-
     try:
-        return fixes.load(recording.topology, "recording", recording.settings, None, recording.fixes)
+        return recording.spec()
     except NetlabError:
         return None
 
@@ -696,12 +695,16 @@ def _check(
     found: list[tuple[int, Disagreement]] = []
     unheld: list[str] = []
     for netns in sorted(tracking):
-        missing = sum(count for name, count in recording.lost if name.startswith(f"the packets on {netns}/"))
+        missing = sum(
+            count
+            for observer, count in recording.lost
+            if (observer.kind, observer.netns) == (ObserverKind.PACKETS, netns)
+        )
         if missing:
             unheld.append(f"{netns}: {missing:,} packets were lost there, so what conntrack knew can't be computed")
             continue
         rules = _rules(recording, topology, netns)
-        log = f"conntrack's reasons on {netns}"
+        log = ObserverId(ObserverKind.REASONS, netns)
         heard = lost.get(log) == 0
         if not heard:
             why = f"{lost[log]:,} of its log lines were lost" if log in lost else "its log was not read"

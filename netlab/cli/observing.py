@@ -103,6 +103,7 @@ def watch(
 
     from netlab.lab.lifecycle import as_it_is, open_lab
     from netlab.observe import recorder
+    from netlab.record.observers import describe_observer, describe_unobserved
     from netlab.report.live import line
 
     directory, state = find_lab(lab)
@@ -129,8 +130,10 @@ def watch(
             on_events=show,
             keep_events=False,
         )
-    lost = [f"{counted(number, 'event')} lost by {observer}" for observer, number in seen.lost if number]
-    for line_ in (*lost, *(f"not seen: {what}" for what in seen.blind)):
+    lost = [
+        f"{counted(count, 'event')} lost by {describe_observer(observer)}" for observer, count in seen.lost if count
+    ]
+    for line_ in (*lost, *(f"not seen: {describe_unobserved(what)}" for what in seen.unobserved)):
         say(line_)
     if not lost:
         say("no event lost")

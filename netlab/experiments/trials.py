@@ -183,7 +183,7 @@ class _Trial:
             started_ns=started_ns,
             duration_s=duration_s,
             failed=failed,
-            dead=self._watch.dead,
+            failed_observers=self._watch.failed,
             connects=experiment.has("connect"),
             transfers=experiment.has("finish", FIRST),
             tracked=self._tracked,

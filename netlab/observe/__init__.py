@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from netlab.record.events import Event
+from netlab.record.observers import ObserverId
 
 
 class Namespaces(Protocol):
@@ -25,9 +26,9 @@ class Namespaces(Protocol):
 
 
 class Observer(Protocol):
-    """One source of events. name says what it observes, for a message: "the packets on client/eth0"."""
+    """One source of events, known by its id."""
 
-    name: str
+    id: ObserverId
 
     def fileno(self) -> int:
         """The descriptor that is readable when events wait."""

@@ -17,6 +17,7 @@ from netlab.linux.netlink import NFGENMSG, Subscription, attributes, dump
 from netlab.observe import Namespaces
 from netlab.observe.sysctl import ChangedSysctls
 from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
+from netlab.record.observers import ObserverId, ObserverKind
 
 _GROUPS = (1, 2, 3)
 """NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY (include/uapi/linux/netfilter/nfnetlink_compat.h)."""
@@ -64,7 +65,7 @@ class ConntrackObserver:
     """
 
     def __init__(self, namespaces: Namespaces, netns: str, receive_buffer_bytes: int | None = None) -> None:
-        self.name = f"conntrack's events on {netns}"
+        self.id = ObserverId(ObserverKind.ENTRIES, netns)
         self._netns = netns
         self._sysctls = ChangedSysctls(namespaces, netns)
         self._subscription = Subscription(namespaces, netns, _GROUPS, receive_buffer_bytes)

@@ -25,6 +25,7 @@ from netlab.linux.netlink import (
 from netlab.observe import Namespaces
 from netlab.observe.sysctl import ChangedSysctls
 from netlab.record.events import InvalidReason
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.wire import IPPROTO_TCP, decode_ip
 
 # include/uapi/linux/netfilter/nfnetlink.h, nfnetlink_log.h
@@ -52,7 +53,7 @@ class InvalidObserver:
     """
 
     def __init__(self, namespaces: Namespaces, netns: str, *families: int) -> None:
-        self.name = f"conntrack's reasons on {netns}"
+        self.id = ObserverId(ObserverKind.REASONS, netns)
         self._netns = netns
         self._next_seq: int | None = None
         self._lost = 0

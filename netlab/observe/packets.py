@@ -19,6 +19,7 @@ from netlab.errors import UnsupportedError
 from netlab.model import Address
 from netlab.observe import Namespaces
 from netlab.record.events import FIN, PSH, RST, SYN, DatagramPacket, Direction, Packet
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.wire import (
     ETH_HEADER_BYTES,
     ETH_P_IP,
@@ -85,7 +86,7 @@ class FrameObserver:
         snaplen_bytes: int = SNAPLEN_BYTES,
         slots: int = _SLOTS,
     ) -> None:
-        self.name = f"the packets on {netns}/{ifname}"
+        self.id = ObserverId(ObserverKind.PACKETS, netns, ifname)
         self._netns, self._ifname = netns, ifname
         self._snaplen, self._slots, self._next = snaplen_bytes, slots, 0
         self._slot_bytes, block_bytes = _ring_geometry(snaplen_bytes)

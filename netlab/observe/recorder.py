@@ -31,6 +31,7 @@ from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
 from netlab.record.events import Event
 from netlab.record.flow import Flow, flows_in
+from netlab.record.observers import Gap, ObserverId, ObserverKind, Unobserved
 from netlab.record.recording import Recording, Stimulus, Tap
 
 SLOTS_IN_ALL = 1 << 18
@@ -59,7 +60,7 @@ class Recorder:
     """Observers over the given namespaces of a lab, open inside a `with`; what they bring is kept for the Recording.
 
     Packets are TCP, UDP and SCTP from or to one of `ports` (any without), and ICMP's errors. needs_reasons: where
-    conntrack's reasons can't be observed, entering fails instead of naming it in `blind`. Entering raises LabError
+    conntrack's reasons can't be observed, entering fails instead of naming it in `unobserved`. Entering raises LabError
     where an interface is missing, UnsupportedError where packets can't be observed. With keep_events=False only the
     losses are kept: for an observation without end. With an outline, only what it says is observed of packets, and no
     rules' traces: for a load.
@@ -89,11 +90,11 @@ class Recorder:
         self._keep_frames, self._snaplen = keep_frames, snaplen_bytes
         self._needs_reasons, self._keep_events = needs_reasons, keep_events
         self._outline = outline
-        self._blind: list[str] = []
+        self._unobserved: list[Unobserved] = []
         self._counters: list[Counters] = []
         self._events: list[Event] = []
         self._stimuli: list[Stimulus] = []
-        self._lost: Counter[str] = Counter()
+        self._lost: Counter[ObserverId] = Counter()
         self._started_ns = 0
         self._closing = ExitStack()
 
@@ -116,9 +117,9 @@ class Recorder:
             self._open_tap(tap, slots)
         if self._outline is not None:
             whole = self._outline.whole
-            self._blind.append(
-                "most packets: of a connection whose client's port isn't one of "
-                f"{whole.start} to {whole.stop - 1}, what is between its ends"
+            most = f"of a connection whose client's port isn't one of {whole.start} to {whole.stop - 1}, "
+            self._unobserved.append(
+                Unobserved(ObserverId(ObserverKind.PACKETS, ""), f"{most}what is between its ends", Gap.MOST)
             )
         for netns in self._netns:
             rules = self._rules(netns)
@@ -153,7 +154,7 @@ class Recorder:
             ) from error
 
     def _rules(self, netns: str) -> str:
-        with self._or_blind(f"the rules on {netns}"), self._namespaces.inside(netns):
+        with self._or_unobserved(ObserverKind.RULES, netns), self._namespaces.inside(netns):
             return nft("list ruleset")
         return ""
 
@@ -161,30 +162,30 @@ class Recorder:
         namespaces = self._namespaces
         versions = {address.version for end in self._topology.interfaces() for address in end.addresses}
         families = [family for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)) if version in versions]
-        with self._or_blind(f"conntrack's reasons on {netns}", needed=self._needs_reasons):
+        with self._or_unobserved(ObserverKind.REASONS, netns, needed=self._needs_reasons):
             self.watch.add(InvalidObserver(namespaces, netns, *families))
-        with self._or_blind(f"conntrack's events on {netns}"):
+        with self._or_unobserved(ObserverKind.ENTRIES, netns):
             self.watch.add(ConntrackObserver(namespaces, netns))
         if self._outline:
-            self._blind.append(f"the rules' traces on {netns}: a load has too many packets")
+            self._unobserved.append(Unobserved(ObserverId(ObserverKind.TRACES, netns), "a load has too many packets"))
         elif rules:
-            with self._or_blind(f"the rules' traces on {netns}"):
+            with self._or_unobserved(ObserverKind.TRACES, netns):
                 conntrack = any(word in rules for word in ("ct ", "type nat"))
                 self.watch.add(TraceObserver(namespaces, netns, self._ports, conntrack=conntrack))
 
     @contextmanager
-    def _or_blind(self, what: str, *, needed: bool = False) -> Iterator[None]:
+    def _or_unobserved(self, kind: ObserverKind, netns: str, *, needed: bool = False) -> Iterator[None]:
         try:
             yield
         except NetlabError as error:
             if needed:
                 raise
-            self._blind.append(f"{what}: {error.message}")
+            self._unobserved.append(Unobserved(ObserverId(kind, netns), error.message))
 
     def sample_sockets(self) -> None:
         """Note TCP_INFO of the sockets with one of the ports, in every namespace."""
         for netns in self._netns:
-            with self._or_blind(f"the sockets in {netns}"):
+            with self._or_unobserved(ObserverKind.SOCKETS, netns):
                 for sample in samples(self._namespaces, netns, self._ports):
                     self.watch.note(sample)
 
@@ -198,7 +199,7 @@ class Recorder:
         """Note a step of the experiment, when it begins."""
         self._stimuli.append(Stimulus(time_ns, text))
 
-    def take(self) -> tuple[tuple[Event, ...], tuple[tuple[str, int], ...]]:
+    def take(self) -> tuple[tuple[Event, ...], tuple[tuple[ObserverId, int], ...]]:
         """What came since the last time, and how many events each observer lost meanwhile; both are kept too."""
         events, lost = self.watch.take()
         if self._keep_events:
@@ -213,7 +214,7 @@ class Recorder:
     def recording(self, source: Source, flows: Iterable[Flow] | None = None) -> Recording:
         """All that was taken, as one value, up to now. Without flows: those that conntrack translated."""
         events = tuple(sorted(self._events, key=lambda event: event.time_ns))
-        dead = (f"{name}, which could not be read to the end: {reason}" for name, reason in self.watch.dead)
+        failed = (Unobserved(observer, reason, Gap.END) for observer, reason in self.watch.failed)
         return Recording(
             lab=self._topology.name,
             kernel=os.uname().release,
@@ -230,8 +231,9 @@ class Recorder:
             stimuli=tuple(self._stimuli),
             events=events,
             lost=tuple(self._lost.items()),
-            blind=tuple(dict.fromkeys((*self._blind, *dead))),
+            unobserved=tuple(dict.fromkeys((*self._unobserved, *failed))),
             capabilities=tuple((name, found.there) for name, found in probe(DECIDING).items()),
+            described=self._topology,
         )
 
 

@@ -21,6 +21,7 @@ from netlab.linux import interrupts
 from netlab.linux.netlink import Subscription, attributes
 from netlab.observe import Namespaces
 from netlab.record.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.wire import decode_datagram, decode_ip
 
 LIMIT = "limit rate 100/second burst 100 packets"
@@ -70,7 +71,7 @@ class TraceObserver:
         conntrack: bool,
         receive_buffer_bytes: int | None = None,
     ) -> None:
-        self.name = f"the rules' traces on {netns}"
+        self.id = ObserverId(ObserverKind.TRACES, netns)
         self._namespaces, self._netns = namespaces, netns
         self._subscription = Subscription(namespaces, netns, [_NFNLGRP_NFTRACE], receive_buffer_bytes)
         try:

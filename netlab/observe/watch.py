@@ -14,6 +14,7 @@ from typing import Self
 
 from netlab.observe import Observer
 from netlab.record.events import Event
+from netlab.record.observers import ObserverId
 
 _TICK_S = 0.02
 """How long to wait for news at most: a change of TCP_INFO alone wakes nobody, should no observer see its packet."""
@@ -22,14 +23,14 @@ _TICK_S = 0.02
 class Watch:
     """Observers of one run and the events they brought so far. It closes them when left.
 
-    An observer that fails is left out from then on, and stays in `dead`. One thread drives it:
+    An observer that fails is left out from then on, and stays in `failed`. One thread drives it:
     `until` waits for packets, reasons and the given sockets at once.
     """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._observers: dict[Observer, int] = {}  # each with its descriptor
-        self._dead: dict[Observer, str] = {}
+        self._failed: dict[Observer, str] = {}
         self._events: list[Event] = []
         self._closing = ExitStack()
         self._closing.callback(self._selector.close)
@@ -82,38 +83,38 @@ class Watch:
         """Whether an event that matches has been gathered and not yet taken."""
         return any(matches(event) for event in self._events)
 
-    def take(self) -> tuple[tuple[Event, ...], tuple[tuple[str, int], ...]]:
-        """The events gathered since the last time, and how many each observer lost meanwhile; 0 for a dead one."""
+    def take(self) -> tuple[tuple[Event, ...], tuple[tuple[ObserverId, int], ...]]:
+        """The events gathered since the last time, and how many each observer lost meanwhile; 0 for one that failed."""
         self._read()
         events, self._events = tuple(self._events), []
-        return events, tuple((observer.name, self._lost(observer)) for observer in self._observers)
+        return events, tuple((observer.id, self._lost(observer)) for observer in self._observers)
 
     @property
-    def dead(self) -> tuple[tuple[str, str], ...]:
+    def failed(self) -> tuple[tuple[ObserverId, str], ...]:
         """The observers that could not be read any more, each with the reason; nothing is known of what they missed."""
-        return tuple((observer.name, reason) for observer, reason in self._dead.items())
+        return tuple((observer.id, reason) for observer, reason in self._failed.items())
 
     def _read(self) -> None:
         for observer, descriptor in self._observers.items():
-            if observer in self._dead:
+            if observer in self._failed:
                 continue
             try:
                 if observer.fileno() != descriptor:
                     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
                 self._events.extend(observer.read())
             except OSError as error:
-                self._bury(observer, error)
+                self._give_up(observer, error)
 
     def _lost(self, observer: Observer) -> int:
-        if observer not in self._dead:
+        if observer not in self._failed:
             try:
                 return observer.lost()
             except OSError as error:
-                self._bury(observer, error)
+                self._give_up(observer, error)
         return 0
 
-    def _bury(self, observer: Observer, error: OSError) -> None:
+    def _give_up(self, observer: Observer, error: OSError) -> None:
         """Go on without an observer. Its descriptor's number may be another file's soon."""
-        self._dead[observer] = error.strerror or str(error)
+        self._failed[observer] = error.strerror or str(error)
         with suppress(KeyError):
             self._selector.unregister(self._observers[observer])

@@ -52,8 +52,8 @@ def from_json(raw: Any, hint: Any) -> Any:
 
 @cache
 def _names(kind: type) -> tuple[str, ...]:
-    """A dataclass's members; none for other types."""
-    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
+    """A dataclass's members, but for those that it fills in by itself; none for other types."""
+    return tuple(field.name for field in fields(kind) if field.init) if is_dataclass(kind) else ()
 
 
 @cache

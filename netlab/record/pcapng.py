@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from netlab.record.events import DatagramPacket, Direction, Packet
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording, Tap
 
 LINKTYPE_ETHERNET = 1
@@ -118,7 +119,7 @@ def write(recording: Recording, comments: Comments, *, comment: str = "") -> byt
         )
     lost = dict(recording.lost)
     for key, number in numbers.items():
-        dropped = lost.get(f"the packets on {key[0]}/{key[1]}")
+        dropped = lost.get(ObserverId(ObserverKind.PACKETS, *key))
         blocks.append(
             interface_statistics(
                 number,

@@ -6,12 +6,17 @@ its JSON is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from netlab.record import codec, events
+from netlab.errors import NetlabError
+from netlab.model import Topology
+from netlab.record import codec, events, format1, observers
 from netlab.record.events import Event
 from netlab.record.flow import Flow
+from netlab.record.observers import ObserverId, Unobserved
+from netlab.topology import fixes as mitigations
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,14 @@ class Stimulus:
 class Recording:
     """What the observers saw of a lab.
 
-    lost names each observer and how many events it could not deliver: it is there for every observer that was open,
-    with 0 where nothing was lost. blind names what was not observed at all, with the reason ("the rules' traces: …").
-    flows are those under study, the first one first. topology is the lab's YAML, settings and fixes what was asked
-    beside it; experiment is the text of the experiment's own file, empty where there is none, experiment_settings what
-    `--set experiment.…` changed in the experiment. capabilities are those that conntrack's arithmetic depends on
-    (`window.DECIDING`), and whether the kernel was found to have them; empty in a recording from before they were
-    noted. in_part: of most connections, a load's, only some packets were observed; of `flows` all were.
-    stimuli are the steps of all trials, in order.
+    lost has each observer that was open and how many events it could not deliver, 0 where nothing was lost; unobserved
+    is what was not observed, or not to the end, with the reason. flows are those under study, the first one first.
+    topology is the lab's YAML, settings and fixes what was asked beside it: `spec()` is what they describe. experiment
+    is the text of the experiment's own file, empty where there is none, experiment_settings what `--set experiment.…`
+    changed in the experiment. capabilities are those that conntrack's arithmetic depends on (`window.DECIDING`), and
+    whether the kernel was found to have them; empty in a recording from before they were noted. in_part: of most
+    connections, a load's, only some packets were observed; of `flows` all were. stimuli are the steps of all trials,
+    in order. described is the topology that a recorder knows already.
     """
 
     lab: str
@@ -55,13 +60,38 @@ class Recording:
     taps: tuple[Tap, ...]
     flows: tuple[Flow, ...]
     events: tuple[Event, ...]
-    lost: tuple[tuple[str, int], ...] = ()
-    blind: tuple[str, ...] = ()
+    lost: tuple[tuple[ObserverId, int], ...] = ()
+    unobserved: tuple[Unobserved, ...] = ()
     experiment: str = ""
     capabilities: tuple[tuple[str, bool], ...] = ()
     in_part: bool = False
     experiment_settings: tuple[tuple[str, str], ...] = ()
     stimuli: tuple[Stimulus, ...] = ()
+    described: InitVar[Topology | None] = None
+    _described: Topology | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self, described: Topology | None) -> None:
+        object.__setattr__(self, "_described", described)
+
+    def spec(self) -> Topology:
+        """The lab as it was asked for, with settings and fixes; NetlabError where this netlab can't read its text.
+
+        Who makes a recording of a lab that it knows gives it as `described`; otherwise the text is read, once.
+        """
+        if self._described is not None:
+            return self._described
+        found = _read(self.lab, self.topology, self.settings, self.fixes)
+        if isinstance(found, NetlabError):
+            raise found
+        return found
+
+
+@lru_cache(maxsize=4)
+def _read(lab: str, text: str, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...]) -> Topology | NetlabError:
+    try:
+        return mitigations.load(text, f"{lab}.yaml", settings, lab, fixes)
+    except NetlabError as error:
+        return error
 
 
 _TYPES: dict[str, type] = {
@@ -82,6 +112,8 @@ _TYPES: dict[str, type] = {
         events.TraceStep,
         events.SocketSample,
         events.CounterChange,
+        observers.ObserverId,
+        observers.Unobserved,
     )
 }
 
@@ -94,4 +126,11 @@ def from_json(raw: Any) -> Any:
     kind = _TYPES.get(raw["is"]) if isinstance(raw, dict) and isinstance(raw.get("is"), str) else None
     if kind is None:
         raise ValueError("nothing that is in a recording")
-    return codec.from_json(raw, kind)
+    return recording_from_json(raw) if kind is Recording else codec.from_json(raw, kind)
+
+
+def recording_from_json(raw: Any) -> Recording:
+    """The recording, of any format, that `to_json` was given; ValueError for anything else."""
+    found = codec.from_json(format1.upgraded(raw) if isinstance(raw, dict) else raw, Recording)
+    assert isinstance(found, Recording)
+    return found

@@ -24,11 +24,11 @@ from netlab.linux.files import write_whole
 from netlab.model import Mode, Topology
 from netlab.record import codec
 from netlab.record.events import DatagramPacket, Packet
-from netlab.record.recording import Recording
+from netlab.record.recording import Recording, recording_from_json
 from netlab.report import html, packets, text
 from netlab.report import json as report_json
 
-FORMAT = 1
+FORMAT = 2
 """Grows when a reader of the former one could not understand a bundle any more; new members may come without."""
 
 _KIND = "netlab bundle"
@@ -130,7 +130,7 @@ def read(path: Path) -> Bundle:
                     f"{path} is a bundle of format {manifest['format']}; this netlab understands {FORMAT} and less",
                     "read it with the netlab that wrote it, or a newer one",
                 )
-            recording = codec.from_json(json.loads(archive.read(_EVENTS)), Recording)
+            recording = recording_from_json(json.loads(archive.read(_EVENTS)))
             result = codec.from_json(json.loads(archive.read(_JUDGED)), Result)
             names = [name for name in archive.namelist() if not name.endswith((_NOT_TEXT, "/", _EVENTS, _JUDGED))]
             return Bundle(recording, result, {name: archive.read(name).decode() for name in names})

@@ -32,13 +32,13 @@ from netlab.record.events import (
     flag_names,
     seq_diff,
 )
+from netlab.record.observers import describe_observer, describe_unobserved
 from netlab.record.recording import Recording
 from netlab.report import chart, graph, ladder_svg, text
 from netlab.report.datagrams import describe, endpoint, ends
 from netlab.report.markup import Markup, join, tag
 from netlab.report.page import bullets, code, document, facts, figure, section, table
 from netlab.report.sequence import Arrow, Ladder, build, moment, seen
-from netlab.topology import fixes as mitigations
 
 LINKS = {
     Link.REQUEST: "The client's request to the VIP",
@@ -352,9 +352,9 @@ class _Page:
 
     def _unseen(self) -> Markup:
         recording = self._recording
-        lost = [(name, f"{count:,}") for name, count in recording.lost if count]
+        lost = [(describe_observer(observer), f"{count:,}") for observer, count in recording.lost if count]
         disagreements: tuple[str, ...] = ()
-        unseen = recording.blind
+        unseen = tuple(map(describe_unobserved, recording.unobserved))
         said = [
             tag("p", f"{len(recording.lost)} observers were open; none lost an event.")
             if not lost
@@ -495,8 +495,7 @@ def _points(ladder: Ladder, recording: Recording) -> Iterator[chart.Point]:
 def _topology(recording: Recording) -> tuple[Topology | None, str]:
     """The lab as it was built; None, and why, where this netlab can't read it."""
     try:
-        text, file = recording.topology, f"{recording.lab}.yaml"
-        return mitigations.load(text, file, recording.settings, recording.lab, recording.fixes), ""
+        return recording.spec(), ""
     except NetlabError as error:
         return None, str(error)
 

@@ -28,6 +28,7 @@ from netlab.record.events import (
     Tuple,
 )
 from netlab.record.flow import FlowEvents, Leg
+from netlab.record.observers import ObserverId, ObserverKind
 
 
 def judge(events: Mapping[str, Event], **changes: Any) -> TrialResult:
@@ -361,7 +362,13 @@ def test_an_error_without_a_cause_is_inconclusive(transfers: bool) -> None:
 
 @pytest.mark.parametrize("events", [story.reset(), story.accepted()], ids=["reset", "accepted"])
 def test_lost_events_make_any_trial_inconclusive(events: dict[str, Event]) -> None:
-    trial = judge(events, lost=(("the packets on client/eth0", 1), ("conntrack's reasons on client-node", 7)))
+    trial = judge(
+        events,
+        lost=(
+            (ObserverId(ObserverKind.PACKETS, "client", "eth0"), 1),
+            (ObserverId(ObserverKind.REASONS, "client-node"), 7),
+        ),
+    )
     assert (trial.outcome, trial.lost) == (Outcome.INCONCLUSIVE, 8)
     assert trial.missing == (
         "1 event lost by the packets on client/eth0",
@@ -512,7 +519,8 @@ def test_the_confidence_interval_is_wilsons(successes: int, trials: int, low: fl
 def test_only_trials_that_told_count_for_the_rate() -> None:
     told = judge_trial(story.observed(story.dropped()), story.prove)
     untold = judge_trial(
-        story.observed(story.dropped(), dead=(("conntrack's events on client-node", "gone"),)), story.prove
+        story.observed(story.dropped(), failed_observers=((ObserverId(ObserverKind.ENTRIES, "client-node"), "gone"),)),
+        story.prove,
     )
     assert untold.outcome is Outcome.INCONCLUSIVE
     result = Result("t", "c", "l", (), "6", (told, untold))
@@ -525,7 +533,10 @@ def test_only_trials_that_told_count_for_the_rate() -> None:
 
 def test_an_observer_that_died_is_named() -> None:
     trial = judge_trial(
-        story.observed(story.dropped(), dead=(("the packets on client/eth0", "Bad file"),)), story.prove
+        story.observed(
+            story.dropped(), failed_observers=((ObserverId(ObserverKind.PACKETS, "client", "eth0"), "Bad file"),)
+        ),
+        story.prove,
     )
     assert (trial.outcome, trial.missing) == (
         Outcome.INCONCLUSIVE,
@@ -534,7 +545,7 @@ def test_an_observer_that_died_is_named() -> None:
 
 
 def test_open_observers_of_entries_and_traces_must_have_seen_the_connection() -> None:
-    names = ("conntrack's events on client-node", "the rules' traces on client-node")
+    names = (ObserverId(ObserverKind.ENTRIES, "client-node"), ObserverId(ObserverKind.TRACES, "client-node"))
     trial = judge_trial(story.observed(story.dropped(), lost=tuple((name, 0) for name in names)), story.prove)
     assert (trial.outcome, trial.missing) == (
         Outcome.INCONCLUSIVE,

@@ -16,6 +16,7 @@ from netlab.conntrack.window import CtOutcome
 from netlab.observe.recorder import Source
 from netlab.record.events import ACK, PSH, RST, SYN, ConntrackEvent, EntryChange, InvalidReason, Packet, flag_names
 from netlab.record.flow import CANARY_PORT
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording
 
 FLAGSHIP = TOPOLOGIES / "kube-proxy-reset.yaml"
@@ -281,7 +282,9 @@ def test_silence_is_no_evidence_where_nobody_listened() -> None:
 
 
 def test_nothing_is_computed_where_packets_were_lost() -> None:
-    lost = tuple((name, 12 if name == "the packets on client-node/eth0" else 0) for name in OBSERVERS)
+    lost = tuple(
+        (name, 12 if name == ObserverId(ObserverKind.PACKETS, "client-node", "eth0") else 0) for name in OBSERVERS
+    )
     timeline = build(overrun().recording(lost=lost))
     assert timeline.unheld == ("client-node: 12 packets were lost there, so what conntrack knew can't be computed",)
     assert {journey.checks for journey in timeline.journeys} == {()}

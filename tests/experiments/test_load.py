@@ -36,6 +36,7 @@ from netlab.observe.recorder import Source
 from netlab.record import codec
 from netlab.record.events import ACK, InvalidReason, Packet, Segment, SocketEvent, Witness
 from netlab.record.flow import CANARY_PORT, Leg
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording
 from netlab.report import html, text
 from netlab.report import json as report_json
@@ -182,7 +183,8 @@ def test_all_complete_or_one_is_reset_only_where_the_stimulus_is_proven() -> Non
 
 def test_a_lost_event_makes_the_whole_load_unclear() -> None:
     observed = story.observed(
-        (*canaries(), *of_port(without_stimulus(story.accepted()), 40001)), lost=(("the packets on client/eth0", 7),)
+        (*canaries(), *of_port(without_stimulus(story.accepted()), 40001)),
+        lost=((ObserverId(ObserverKind.PACKETS, "client", "eth0"), 7),),
     )
     each = by_connection([member(40001).flow], observed.events)
     trial = judge_load(observed, [member(40001)], each, Proof(()))

@@ -24,6 +24,7 @@ from netlab.observe.packets import PacketObserver
 from netlab.observe.watch import Watch
 from netlab.record.events import DatagramPacket, InvalidReason, Packet, SocketEvent, SocketEventKind
 from netlab.record.flow import FlowEvents
+from netlab.record.observers import ObserverId, ObserverKind
 
 TRIALS = 20
 BLIND = struct.pack("=HBBI", 0x06, 0, 0, 0)
@@ -170,7 +171,7 @@ def test_blind_packet_observers_make_it_inconclusive(monkeypatch: pytest.MonkeyP
 def test_one_blind_packet_observer_at_the_server_makes_it_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
     class Blind(PacketObserver):
         def read(self) -> list[Packet | DatagramPacket]:
-            return [] if self.name == "the packets on server/eth0" else super().read()
+            return [] if self.id == ObserverId(ObserverKind.PACKETS, "server", "eth0") else super().read()
 
     monkeypatch.setattr(recorder, "PacketObserver", Blind)
     result = run(part(), 1)

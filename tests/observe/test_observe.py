@@ -37,6 +37,7 @@ from netlab.record.events import (
     SocketEvent,
     Tuple,
 )
+from netlab.record.observers import ObserverId, ObserverKind
 
 LEFT, RIGHT = ip_address("10.9.0.1"), ip_address("10.9.0.2")
 
@@ -251,7 +252,10 @@ def test_both_ends_of_a_veth_pair_see_a_handshake_in_order(pair: PrivateLab) -> 
     ]
     assert before <= seen[0].time_ns
     assert seen[-1].time_ns <= time.time_ns()
-    assert lost == (("the packets on left/eth0", 0), ("the packets on right/eth0", 0))
+    assert lost == (
+        (ObserverId(ObserverKind.PACKETS, "left", "eth0"), 0),
+        (ObserverId(ObserverKind.PACKETS, "right", "eth0"), 0),
+    )
 
 
 @pytest.mark.kernel
@@ -281,7 +285,7 @@ def test_other_ports_are_not_seen(pair: PrivateLab) -> None:
         watch.add(PacketObserver(pair, "left", "eth0", {80}))
         client, server = connect(pair, 81)
         with client, server:
-            assert watch.take() == ((), (("the packets on left/eth0", 0),))
+            assert watch.take() == ((), ((ObserverId(ObserverKind.PACKETS, "left", "eth0"), 0),))
 
 
 @pytest.mark.kernel
@@ -294,9 +298,18 @@ def test_what_a_full_ring_has_no_room_for_is_counted_once(pair: PrivateLab) -> N
         for seq in range(sent):
             send_canary(pair, "left", RIGHT, 80, seq)
         events, lost = watch.take()
-        assert lost == (("the packets on left/eth0", sent - 16), ("the packets on left/eth0", 0))
+        assert lost == (
+            (ObserverId(ObserverKind.PACKETS, "left", "eth0"), sent - 16),
+            (ObserverId(ObserverKind.PACKETS, "left", "eth0"), 0),
+        )
         assert len(events) == sent + 16
-        assert watch.take() == ((), (("the packets on left/eth0", 0), ("the packets on left/eth0", 0)))
+        assert watch.take() == (
+            (),
+            (
+                (ObserverId(ObserverKind.PACKETS, "left", "eth0"), 0),
+                (ObserverId(ObserverKind.PACKETS, "left", "eth0"), 0),
+            ),
+        )
 
 
 @pytest.mark.kernel
@@ -334,7 +347,7 @@ def test_conntracks_reason_comes_up_and_the_sysctls_go_back(pair: PrivateLab) ->
     assert isinstance(reason, InvalidReason)
     assert (reason.netns, reason.segment.seq, reason.segment.dst) == ("right", 77, RIGHT)
     assert "tcp" in reason.text or "checksum" in reason.text
-    assert lost == (("conntrack's reasons on right", 0),)
+    assert lost == ((ObserverId(ObserverKind.REASONS, "right"), 0),)
     assert [pair.sysctl("right", key) for key in LOGGING] == before
 
 

@@ -34,6 +34,7 @@ from netlab.record.events import (
     TraceStep,
     Tuple,
 )
+from netlab.record.observers import ObserverId, ObserverKind
 
 TRACKED = """\
 table ip t {
@@ -140,7 +141,7 @@ def test_an_entrys_life_is_told_and_the_sysctls_go_back(pair: PrivateLab) -> Non
         (EntryChange.UPDATE, "SYN_RECV"),
         (EntryChange.UPDATE, "ESTABLISHED"),
     ]
-    assert lost == (("conntrack's events on right", 0),)
+    assert lost == ((ObserverId(ObserverKind.ENTRIES, "right"), 0),)
     assert [pair.sysctl("right", key) for key in keys] == before
 
 
@@ -259,7 +260,7 @@ def test_the_path_of_a_packet_is_told_and_the_table_goes(pair: PrivateLab) -> No
         (TRACE_TABLE, TRACE_INVALID_CHAIN, invalid_rule, "continue"),
         ("t", "c", "ct state invalid counter", "continue"),
     ]
-    assert lost == (("the rules' traces on right", 0),)
+    assert lost == ((ObserverId(ObserverKind.TRACES, "right"), 0),)
     assert pair.run("right", "nft", "list", "tables") == "table ip t\n"
 
 
@@ -363,6 +364,6 @@ def test_an_observer_whose_socket_is_closed_is_dead_and_the_others_live_on(pair:
         with client, server:
             assert watch.until(lambda: watch.saw(lambda event: isinstance(event, TraceStep)), 5)
         events, lost = watch.take()
-        assert watch.dead == (("conntrack's events on right", "Bad file descriptor"),)
+        assert watch.failed == ((ObserverId(ObserverKind.ENTRIES, "right"), "Bad file descriptor"),)
     assert not [event for event in events if isinstance(event, ConntrackEvent | Packet)]
-    assert lost == (("conntrack's events on right", 0), ("the rules' traces on right", 0))
+    assert lost == ((ObserverId(ObserverKind.ENTRIES, "right"), 0), (ObserverId(ObserverKind.TRACES, "right"), 0))

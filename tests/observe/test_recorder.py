@@ -42,6 +42,14 @@ from netlab.record.events import (
     Tuple,
 )
 from netlab.record.flow import Leg, flows_in
+from netlab.record.observers import (
+    Gap,
+    ObserverId,
+    ObserverKind,
+    Unobserved,
+    describe_observer,
+    describe_unobserved,
+)
 from netlab.record.recording import from_json, to_json
 from netlab.report.live import line
 from netlab.topology import load
@@ -70,12 +78,12 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
     assert (recording.topology, recording.settings, recording.fixes) == (source.text, source.settings, source.fixes)
     assert recording.flows == tuple(trial.flow for trial in result.trials)
     assert flows_in(topology(), recording.events) == recording.flows
-    assert recording.blind == ()
+    assert recording.unobserved == ()
     assert dict(recording.lost) == dict.fromkeys(
         [
-            *(f"the packets on {tap.netns}/{tap.ifname}" for tap in recording.taps),
-            *(f"conntrack's {what} on {node}" for what in ("reasons", "events") for node in NODES),
-            "the rules' traces on client-node",
+            *(ObserverId(ObserverKind.PACKETS, tap.netns, tap.ifname) for tap in recording.taps),
+            *(ObserverId(kind, node) for kind in (ObserverKind.REASONS, ObserverKind.ENTRIES) for node in NODES),
+            ObserverId(ObserverKind.TRACES, "client-node"),
         ],
         0,
     )
@@ -117,16 +125,16 @@ def test_the_verdict_invalid_is_traced_for_the_reply_and_the_rst(lab: PrivateLab
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(
-    ("kind", "name"),
+    ("kind", "observer_id"),
     [
-        (packet_observers.PacketObserver, "the packets on server/eth0"),
-        (invalid.InvalidObserver, "conntrack's reasons on client-node"),
-        (conntrack.ConntrackObserver, "conntrack's events on client-node"),
-        (trace.TraceObserver, "the rules' traces on client-node"),
+        (packet_observers.PacketObserver, ObserverId(ObserverKind.PACKETS, "server", "eth0")),
+        (invalid.InvalidObserver, ObserverId(ObserverKind.REASONS, "client-node")),
+        (conntrack.ConntrackObserver, ObserverId(ObserverKind.ENTRIES, "client-node")),
+        (trace.TraceObserver, ObserverId(ObserverKind.TRACES, "client-node")),
     ],
 )
 def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
-    lab: PrivateLab, monkeypatch: pytest.MonkeyPatch, kind: type, name: str
+    lab: PrivateLab, monkeypatch: pytest.MonkeyPatch, kind: type, observer_id: ObserverId
 ) -> None:
     opened = []
 
@@ -138,14 +146,17 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
     monkeypatch.setattr(recorder, kind.__name__, Doomed)
 
     def kill(done: int, _: int) -> None:
-        (victim,) = (observer for observer in opened if observer.name == name)
+        (victim,) = (observer for observer in opened if observer.id == observer_id)
         if done == 1:
             (victim._subscription if hasattr(victim, "_subscription") else victim)._socket.close()
 
     result, recording = part().run(lab, 2, progress=kill)
     assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
-    assert f"all of {name}: observing ended early (Bad file descriptor)" in result.trials[1].missing
-    assert recording.blind == (f"{name}, which could not be read to the end: Bad file descriptor",)
+    assert (
+        f"all of {describe_observer(observer_id)}: observing ended early (Bad file descriptor)"
+        in result.trials[1].missing
+    )
+    assert recording.unobserved == (Unobserved(observer_id, "Bad file descriptor", Gap.END),)
     assert result.exit_code() == 3
 
 
@@ -155,7 +166,7 @@ def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: 
     monkeypatch.setattr(trace, "_NFNLGRP_NFTRACE", 999)
     result, recording = part().run(lab, 1)
     missing = "net.netfilter.nf_conntrack_no_events: No such file or directory"
-    assert recording.blind == (
+    assert tuple(map(describe_unobserved, recording.unobserved)) == (
         f"conntrack's events on client-node: this kernel can't tell of conntrack's events: {missing}",
         "the rules' traces on client-node: this kernel has no netfilter group 999: Invalid argument",
         f"conntrack's events on server-node: this kernel can't tell of conntrack's events: {missing}",
@@ -170,7 +181,7 @@ def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: 
 def test_of_fifty_downloads_the_one_that_is_reset_can_be_told(lab: PrivateLab) -> None:
     seen = downloads.download(topology(), part().experiment, lab, size_bytes=200_000)
     assert sum(count for _, count in seen.recording.lost) == 0
-    assert (seen.recording.blind, len(seen.recording.flows)) == ((), 50)
+    assert (seen.recording.unobserved, len(seen.recording.flows)) == ((), 50)
     assert {port for port, got in seen.received.items() if got < 200_000} == {seen.victim_port}
     errors = [event for event in seen.recording.events if isinstance(event, SocketEvent) and event.errno]
     assert {seen.victim_port} == {e.local_port if e.netns == "client" else e.peer_port for e in errors}

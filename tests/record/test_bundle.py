@@ -91,7 +91,7 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
         assert {info.date_time for info in archive.infolist()} == {(2023, 11, 14, 22, 13, 20)}
         assert json.loads(archive.read("manifest.json")) == {
             "is": "netlab bundle",
-            "format": 1,
+            "format": 2,
             "lab": "tiny",
             "experiment": "window-overrun",
             "result": "reproduced",
@@ -180,8 +180,8 @@ NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
         (lambda: packed({"manifest.json": b"[]"}), NO_BUNDLE),
         (lambda: packed({"manifest.json": b'{"is": "netlab bundle", "format": "1"}'}), NO_BUNDLE),
         (
-            lambda: packed({"manifest.json": b'{"is": "netlab bundle", "format": 2}'}),
-            "FILE is a bundle of format 2; this netlab understands 1 and less\n"
+            lambda: packed({"manifest.json": b'{"is": "netlab bundle", "format": 3}'}),
+            "FILE is a bundle of format 3; this netlab understands 2 and less\n"
             "  hint: read it with the netlab that wrote it, or a newer one",
         ),
         (

@@ -17,6 +17,7 @@ from netlab.analysis.result import Result
 from netlab.record import pcapng
 from netlab.record.events import ACK, PSH, Direction, Event, InvalidReason, Packet, Segment
 from netlab.record.flow import Leg
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording, Tap
 from netlab.record.wire import decode_frame
 from netlab.report import packets
@@ -32,8 +33,12 @@ def packet(at_us: int, frame: bytes = FRAME, direction: Direction = Direction.OU
     return Packet(at_ns, "client", "eth0", direction, segment, wire_bytes or len(frame), frame)
 
 
-def recording(*events: Event, taps: Sequence[Tap] = TAPS, lost: Mapping[str, int] | None = None) -> Recording:
-    counts = {"the packets on client/eth0": 0, "the packets on server/eth0": 0} if lost is None else lost
+def recording(*events: Event, taps: Sequence[Tap] = TAPS, lost: Mapping[ObserverId, int] | None = None) -> Recording:
+    counts = (
+        {ObserverId(ObserverKind.PACKETS, "client", "eth0"): 0, ObserverId(ObserverKind.PACKETS, "server", "eth0"): 0}
+        if lost is None
+        else lost
+    )
     return Recording(
         lab="tiny",
         kernel="6.18.44",
@@ -65,7 +70,7 @@ def stamp(at_us: int) -> bytes:
 def test_a_file_is_these_bytes() -> None:
     frame = FRAME[:55]  # an odd length, for the padding
     partial = packet(7, frame, Direction.IN, wire_bytes=len(FRAME))
-    tiny = recording(partial, taps=TAPS[:1], lost={"the packets on client/eth0": 2})
+    tiny = recording(partial, taps=TAPS[:1], lost={ObserverId(ObserverKind.PACKETS, "client", "eth0"): 2})
     assert pcapng.write(tiny, {partial: ["INVALID: é", "two"]}, comment="what it is") == b"".join(
         (
             block(
@@ -261,7 +266,14 @@ def test_tshark_reads_names_times_directions_lengths_and_comments(tmp_path: Path
 def test_tshark_finds_nothing_malformed_and_who_wrote_it(tmp_path: Path) -> None:
     skips.skip_unless_program("capinfos")
     file = tmp_path / "tiny.pcapng"
-    tiny = recording(packet(1), packet(2), lost={"the packets on client/eth0": 40, "the packets on server/eth0": 0})
+    tiny = recording(
+        packet(1),
+        packet(2),
+        lost={
+            ObserverId(ObserverKind.PACKETS, "client", "eth0"): 40,
+            ObserverId(ObserverKind.PACKETS, "server", "eth0"): 0,
+        },
+    )
     file.write_bytes(pcapng.write(tiny, {}, comment="of two packets"))
     assert tshark(file, "frame.number", options=("-Y", "_ws.malformed")) == []
     done = subprocess.run(["capinfos", "-M", str(file)], capture_output=True, text=True)

@@ -21,13 +21,14 @@ from pages import Document
 from places import TOPOLOGIES
 
 from netlab.analysis.result import Result
+from netlab.record.observers import ObserverId, ObserverKind, Unobserved
 from netlab.record.recording import Recording
 from netlab.report import graph, html
 from netlab.report.graph import BOX_WIDTH, Box, route
 from netlab.report.markup import tag, wrap_text
 from netlab.topology import read
 
-LOST = (("the packets on client/eth0", 3), ("conntrack's reasons on client-node", 0))
+LOST = ((ObserverId(ObserverKind.PACKETS, "client", "eth0"), 3), (ObserverId(ObserverKind.REASONS, "client-node"), 0))
 
 
 @cache
@@ -253,7 +254,7 @@ def test_what_others_wrote_stays_text() -> None:
     result, recording = run("reset")
     evil = "<script>alert(1)</script>"
     topology = recording.topology.replace("A connection reset through conntrack's INVALID", f'"{evil}&amp;"')
-    recording = replace(recording, topology=topology, blind=(evil,), settings=())
+    recording = replace(recording, topology=topology, unobserved=(Unobserved(None, evil),), settings=())
     result = replace(result, claim=evil, experiment=evil, lab=f"{evil}'\"")
     document = Document(html.render(result, recording))
     assert len(document.all("script")) == 1

@@ -28,6 +28,7 @@ from netlab.record.events import (
     TraceStep,
 )
 from netlab.record.flow import Leg
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Stimulus
 from netlab.report import ladder, ladder_svg, sequence
 from netlab.report.sequence import Arrow, Fold, Ladder
@@ -240,7 +241,7 @@ client-node. Numbers are relative, windows in bytes, times in ms.
 
 
 def test_what_was_lost_is_not_called_dropped() -> None:
-    picture = drawn(pictures.stalled(), lost=(("the packets on client/eth0", 3),), ended=False)
+    picture = drawn(pictures.stalled(), lost=((ObserverId(ObserverKind.PACKETS, "client", "eth0"), 3),), ended=False)
     assert (
         ladder.render(picture)
         == """\

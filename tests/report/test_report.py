@@ -13,6 +13,7 @@ from places import DOCS
 
 from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.result import Link, Outcome, Result, TrialResult
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.report import json as report_json
 from netlab.report import text
 
@@ -179,7 +180,7 @@ Trial 1 of 1, as seen in the kernel:
 
 def test_inconclusive_names_each_missing_piece_once_and_fits_60_columns() -> None:
     cut = story.observed(story.without(story.reset(), "rst at server"))
-    lossy = story.observed(story.accepted(), lost=(("the packets on client/eth0", 12),))
+    lossy = story.observed(story.accepted(), lost=((ObserverId(ObserverKind.PACKETS, "client", "eth0"), 12),))
     assert (
         text.render(result(story.observed(story.accepted()), cut, cut, lossy), 60)
         == """\

@@ -32,6 +32,7 @@ from netlab.record.events import (
     Tuple,
 )
 from netlab.record.flow import Flow, Leg
+from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording, Tap
 
 FLAGSHIP = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text()
@@ -61,7 +62,10 @@ TAPS = tuple(
     Tap(netns, ifname, "node" if netns == "client-node" else "pod")
     for netns, ifname in dict.fromkeys((netns, ifname) for netns, ifname, _ in TO_SERVER)
 )
-OBSERVERS = (*(f"the packets on {tap.netns}/{tap.ifname}" for tap in TAPS), "conntrack's reasons on client-node")
+OBSERVERS = (
+    *(ObserverId(ObserverKind.PACKETS, tap.netns, tap.ifname) for tap in TAPS),
+    ObserverId(ObserverKind.REASONS, "client-node"),
+)
 
 
 def other_flow(port: int = 40001) -> Flow:

@@ -16,6 +16,7 @@ from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.result import Result
 from netlab.record.events import ACK, FIN, PSH, RST, SYN, Event, SocketEvent, SocketEventKind
 from netlab.record.flow import Flow, Leg
+from netlab.record.observers import ObserverId, ObserverKind, Unobserved
 from netlab.record.recording import Recording, Tap
 
 TOPOLOGY = """\
@@ -165,9 +166,9 @@ def run(*trials: Iterable[Event], fixes: tuple[str, ...] = (), **changes: Any) -
         trials=tuple(judge_trial(trial, story.prove) for trial in observed),
     )
     lost = observed[0].lost if observed else ()
-    blind = ("the rules' traces on client-node: this kernel has none",)
+    untraced = Unobserved(ObserverId(ObserverKind.TRACES, "client-node"), "this kernel has none")
     events = [event for trial in observed for event in trial.events]
-    return result, recording([trial.flow for trial in observed], events, fixes=fixes, lost=lost, blind=blind)
+    return result, recording([trial.flow for trial in observed], events, fixes=fixes, lost=lost, unobserved=(untraced,))
 
 
 def recording(flows: Iterable[Flow], events: Iterable[Event], **changes: Any) -> Recording:

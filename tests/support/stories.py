@@ -9,6 +9,7 @@ from crossings import OBSERVERS, Crossings, other_flow
 from story import FLOW
 
 from netlab.record.events import ACK, FIN, PSH, RST, SYN, EntryChange, InvalidReason
+from netlab.record.observers import Unobserved
 from netlab.record.recording import Recording
 
 OVER = "SEQ is over upper bound 7307 (over the window of the receiver)"
@@ -41,13 +42,16 @@ def without_log() -> Recording:
         whole,
         events=tuple(event for event in whole.events if not isinstance(event, InvalidReason)),
         lost=whole.lost[:-1],
-        blind=("conntrack's reasons on client-node: this kernel has no NFLOG (nfnetlink_log): EOPNOTSUPP",),
+        unobserved=(Unobserved(OBSERVERS[-1], "this kernel has no NFLOG (nfnetlink_log): EOPNOTSUPP"),),
     )
 
 
 def with_losses() -> Recording:
     """The same where a ring was too small on the node."""
-    return replace(reset(), lost=tuple((name, 1234 if name.endswith("-node/eth0") else 0) for name in OBSERVERS))
+    return replace(
+        reset(),
+        lost=tuple((each, 1234 if each.ifname == "eth0" and each.netns.endswith("-node") else 0) for each in OBSERVERS),
+    )
 
 
 def without_node() -> Recording:
@@ -57,7 +61,7 @@ def without_node() -> Recording:
         whole,
         events=tuple(event for event in whole.events if event.netns != "client-node"),
         taps=tuple(tap for tap in whole.taps if tap.netns != "client-node"),
-        lost=tuple((name, count) for name, count in whole.lost if "client-node" not in name),
+        lost=tuple((observer, count) for observer, count in whole.lost if observer.netns != "client-node"),
     )
 
 

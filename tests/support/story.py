@@ -31,6 +31,7 @@ from netlab.record.events import (
     Witness,
 )
 from netlab.record.flow import CANARY_PORT, Flow, FlowEvents, Leg
+from netlab.record.observers import ObserverId, ObserverKind
 
 CLAIM = "A burst past the client's small window makes NAT skip packets, and the connection is reset."
 START_NS = 1_700_000_000_000_000_000
@@ -177,7 +178,10 @@ def observed(events: Mapping[str, Event] | Iterable[Event], **changes: Any) -> O
     whole = Observed(
         flow=FLOW,
         events=tuple(values),
-        lost=(("the packets on client/eth0", 0), ("conntrack's reasons on client-node", 0)),
+        lost=(
+            (ObserverId(ObserverKind.PACKETS, "client", "eth0"), 0),
+            (ObserverId(ObserverKind.REASONS, "client-node"), 0),
+        ),
         canaries=CANARIES,
         payload_bytes=PAYLOAD_BYTES,
         bytes_received=PAYLOAD_BYTES,
