@@ -29,7 +29,7 @@ def hold(result: Result, recording: Recording) -> tuple[Result, tuple[str, ...]]
             or (isinstance(event, Packet) and event.direction is Direction.IN)
         )
     )
-    timeline = build(replace(recording, events=events))
+    timeline = build(replace(recording, events=events, in_part=True))
     journeys = {journey.number: journey for journey in timeline.journeys}
     trials = {trial.flow: number for number, trial in enumerate(result.trials, 1)}
     differs: dict[int, Disagreement] = {}

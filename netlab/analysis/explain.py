@@ -15,13 +15,13 @@ from itertools import pairwise
 from textwrap import wrap
 
 from netlab.analysis.incarnations import Life, lives
-from netlab.analysis.timeline import ACCURACY, Ends, Fate, Journey, NodeCheck, Timeline, window_probes
+from netlab.analysis.timeline import ACCURACY, Fate, Journey, NodeCheck, Timeline, window_probes
 from netlab.analysis.transitions import turns
 from netlab.conntrack.window import ANEW, BAD_CHECKSUM, CheckName, CtOutcome, Failure
 from netlab.errors import LabError, UsageError
 from netlab.model import Address
 from netlab.record.events import ACK, FIN, RST, SYN, Direction, SocketEvent, SocketEventKind, flag_names, seq_diff
-from netlab.record.flow import Flow
+from netlab.record.flow import Ends, Flow
 from netlab.record.observers import describe_observer, describe_unobserved
 
 
@@ -298,7 +298,7 @@ class _Story:
             assert arrived is not None
             if any(check.checked.note.startswith("picked up") for check in cause.checks):
                 text = f"NAT on {node} has no translation for it: its source stays {self.flow.endpoint}"
-            elif any(check.invalid for check in cause.checks) or cause.called_invalid(node) or cause.reasons:
+            elif any(check.invalid for check in cause.checks) or (node and cause.called_invalid(node)) or cause.reasons:
                 text = f"NAT on {node} skips it: its source stays {self.flow.endpoint}"
             else:
                 text = f"NAT on {node} left it alone: its source stays {self.flow.endpoint}, and why was not seen"

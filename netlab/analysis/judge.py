@@ -297,7 +297,7 @@ def _why_untranslated(events: FlowEvents, departure: Packet, arrival: Packet) ->
 
 
 def _reason(
-    events: FlowEvents, netns: str, segment: Segment, not_before_ns: int, not_after_ns: int
+    events: FlowEvents, netns: str | None, segment: Segment, not_before_ns: int, not_after_ns: int
 ) -> InvalidReason | None:
     earliest_ns = not_before_ns - REASON_ACCURACY_NS
     for reason in events.reasons(netns, Leg.ENDPOINT_TO_CLIENT):

@@ -10,7 +10,7 @@ from netlab.analysis.judge import Observed, counted, doubts_about, invalid_packe
 from netlab.analysis.result import Load, Outcome, Proof, TrialResult
 from netlab.experiments.conditions.late import late_segments
 from netlab.record.events import ConntrackEvent, Event, InvalidReason, Packet, Segment, SocketEvent, TraceStep, Tuple
-from netlab.record.flow import Flow, FlowEvents, Leg
+from netlab.record.flow import Flow, FlowEvents
 
 _SHOWN = 3
 """So many kinds of what is missing are told, the most frequent ones first."""
@@ -65,10 +65,10 @@ def judge_load(
     """
     judged, late, logged = [], 0, 0
     for member, events in zip(members, each, strict=True):
-        found = tuple(late_segments(events, member.flow.node))
+        found = tuple(late_segments(events, member.flow.node)) if member.flow.node else ()
         judged.append(_judge(observed, member, events, Proof(found[:1])))
         late += len(found)
-        logged += sum(len(events.reasons(member.flow.node, leg)) for leg in Leg)
+        logged += len(events.logged(member.flow.node))
     others = tuple(each for each in judged if each.outcome is not Outcome.COMPLETED)
     load = Load(len(judged) - len(others), others, None, late, logged, cpu_percent, unlimited)
     alone = replace(observed, connects=False)

@@ -20,12 +20,13 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TypeVar
 
+from netlab.analysis import connections
 from netlab.analysis.datagrams import Passage, follow, has_passed
 from netlab.conntrack import window
 from netlab.conntrack.window import Checked, CtOutcome, Differs, Disagreement, Rules
 from netlab.errors import NetlabError
 from netlab.kubeproxy.notrack import untracks
-from netlab.model import Address, Topology
+from netlab.model import Topology
 from netlab.record.events import (
     ACK,
     REASON_ACCURACY_NS,
@@ -42,10 +43,9 @@ from netlab.record.events import (
     Packet,
     Segment,
     TraceStep,
-    Tuple,
     seq_diff,
 )
-from netlab.record.flow import CANARY_PORT, Flow, about_canary, flows_in
+from netlab.record.flow import CANARY_PORT, Ends, Flow, about_canary, ends, inverse
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording
 
@@ -55,9 +55,6 @@ ACCURACY = (
     "everything else: the moment it was read, so it can only be late",
 )
 """How good each time in a timeline is; all are of one clock."""
-
-Ends = tuple[Address, int, Address, int]
-"""Source, source port, destination, destination port."""
 
 
 class Fate(StrEnum):
@@ -222,11 +219,6 @@ def _called_invalid(trace: Iterable[TraceStep], netns: str) -> bool:
     )
 
 
-def ends(packet: Segment | Tuple) -> Ends:
-    """The addresses and ports in a packet's header, or in one direction of a conntrack entry."""
-    return (packet.src, packet.sport, packet.dst, packet.dport)
-
-
 def window_probes(journeys: Iterable[Journey]) -> frozenset[int]:
     """The numbers of the packets of one flow by which an end asks whether the other's closed window is open again.
 
@@ -265,8 +257,8 @@ def build(recording: Recording) -> Timeline:
 def _build(recording: Recording) -> Timeline:
     events = tuple(sorted(recording.events, key=lambda event: event.time_ns))
     topology = _topology(recording)
-    found = flows_in(topology, events) if topology is not None and not recording.in_part else ()
-    flows = tuple(dict.fromkeys((*recording.flows, *found)))
+    found = connections.connections_in(topology, events) if topology is not None and not recording.in_part else ()
+    flows = connections.completed(recording.flows, found)
     tracks = _Tracks(flows, events)
     helped = _helped(flows, events)
     merge = _Merge(flows, tracks, {index for index, _ in helped})
@@ -351,8 +343,7 @@ class _Tracks:
         for index, flow in enumerate(flows):
             for header in flow.legs():
                 if header[1] != CANARY_PORT:
-                    to_server = header[:2] == (flow.client_address, flow.client_port)
-                    self._found.setdefault(_numbers(header), (index, to_server))
+                    self._found.setdefault(_numbers(header), (index, header in flow.headers()))
         for event in events:
             if isinstance(event, ConntrackEvent) and event.tuple_orig.proto == 6:
                 self._add(event)
@@ -363,8 +354,8 @@ class _Tracks:
         if found is None:
             return
         index, to_server = found
-        self._found.setdefault(_numbers(_inverse(reply)), (index, to_server))
-        for header in (reply, _inverse(original)):
+        self._found.setdefault(_numbers(inverse(reply)), (index, to_server))
+        for header in (reply, inverse(original)):
             self._found.setdefault(_numbers(header), (index, not to_server))
 
     def of(self, segment: Segment) -> tuple[int, bool] | None:
@@ -375,10 +366,6 @@ class _Tracks:
 def _numbers(header: Ends) -> tuple[int, int, int, int]:
     """A header to look up by: an address as a number is hashed many times faster."""
     return (int(header[0]), header[1], int(header[2]), header[3])
-
-
-def _inverse(header: Ends) -> Ends:
-    return (header[2], header[3], header[0], header[1])
 
 
 _Hop = tuple[str, str, Direction]
@@ -682,7 +669,7 @@ def _check(
     What the Timeline has of that name is put into `noticed`.
     """
     entries: dict[str, list[ConntrackEvent]] = defaultdict(list)
-    tracking = {flow.node for flow in flows}
+    tracking = {flow.node for flow in flows if flow.node is not None}
     for event in events:
         if isinstance(event, ConntrackEvent):
             entries[event.netns].append(event)

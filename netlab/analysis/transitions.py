@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
-from netlab.model import Address
-from netlab.record.events import ConntrackEvent, EntryChange, Event, Tuple
-from netlab.record.flow import Flow, Leg
+from netlab.record.events import ConntrackEvent, EntryChange, Event
+from netlab.record.flow import Flow, Leg, ends
 
 _DELETED = "deletes the connection's entry"
 
@@ -37,7 +36,8 @@ def turns(flow: Flow, events: Iterable[Event], run_out: Container[ConntrackEvent
         (event, leg)
         for event in events
         if isinstance(event, ConntrackEvent)
-        and (leg := legs.get(_ends(event.tuple_orig))) in (Leg.CLIENT_TO_VIP, Leg.ENDPOINT_TO_CLIENT)
+        for leg in legs.get(ends(event.tuple_orig), ())
+        if leg in (Leg.CLIENT_TO_VIP, Leg.ENDPOINT_TO_CLIENT)
     ]
     scales: dict[str, tuple[int, int]] = {}
     for index, (event, leg) in enumerate(found):
@@ -72,7 +72,3 @@ def _rescaled(end: str, old: int, new: int) -> str:
 def _begins(event: ConntrackEvent) -> bool:
     """Whether a SYN made the entry; without its state, the usual is taken for granted."""
     return event.change is EntryChange.NEW and event.tcp_state in ("SYN_SENT", None)
-
-
-def _ends(header: Tuple) -> tuple[Address, int, Address, int]:
-    return header.src, header.sport, header.dst, header.dport

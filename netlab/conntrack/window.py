@@ -395,8 +395,7 @@ class _Tracker:
         self._rules = rules
         self._whole = whole
         self._replies = {_ends(event.tuple_orig): _ends(event.tuple_reply) for event in events}
-        legs = {leg: ends for ends, leg in flow.legs().items()}
-        self._replies.setdefault(legs[Leg.CLIENT_TO_VIP], legs[Leg.ENDPOINT_TO_CLIENT])
+        self._replies.setdefault(flow.header(Leg.CLIENT_TO_VIP), flow.header(Leg.ENDPOINT_TO_CLIENT))
         self._found: dict[_Ends, tuple[_Ends, CtDirection]] = {}
         self._entries: dict[_Ends, Entry] = {}
         gone = (event for event in events if event.change is EntryChange.DESTROY)

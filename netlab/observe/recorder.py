@@ -30,7 +30,7 @@ from netlab.observe.sockets import samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
 from netlab.record.events import Event
-from netlab.record.flow import Flow, flows_in
+from netlab.record.flow import Flow
 from netlab.record.observers import Gap, ObserverId, ObserverKind, Unobserved
 from netlab.record.recording import Recording, Stimulus, Tap
 
@@ -211,8 +211,8 @@ class Recorder:
         """Keep only these of the events that were taken."""
         self._events = [event for event in self._events if wanted(event)]
 
-    def recording(self, source: Source, flows: Iterable[Flow] | None = None) -> Recording:
-        """All that was taken, as one value, up to now. Without flows: those that conntrack translated."""
+    def recording(self, source: Source, flows: Iterable[Flow] = ()) -> Recording:
+        """All that was taken, as one value, up to now. flows are those under study."""
         events = tuple(sorted(self._events, key=lambda event: event.time_ns))
         failed = (Unobserved(observer, reason, Gap.END) for observer, reason in self.watch.failed)
         return Recording(
@@ -226,7 +226,7 @@ class Recorder:
             experiment=source.experiment,
             experiment_settings=source.experiment_settings,
             taps=self.taps,
-            flows=flows_in(self._topology, events) if flows is None else tuple(flows),
+            flows=tuple(flows),
             in_part=self._outline is not None,
             stimuli=tuple(self._stimuli),
             events=events,

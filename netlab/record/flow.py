@@ -1,8 +1,9 @@
-"""One connection through a Service, and its events sorted by where they were seen. Pure.
+"""One TCP connection, with or without NAT on its way, and its events sorted by where they were seen. Pure.
 
-A connection through DNAT has four legs: the client talks to the VIP, the node turns that into talk to the endpoint,
-the endpoint answers, and the node turns the answer into the VIP's. A packet's leg is read from its addresses alone, so
-it shows whether NAT has touched it.
+The client's packets have one header where they leave its socket, and another after each namespace that translates them;
+the server's have the inverse of these. A connection through a Service has two: the client talks to the VIP, the node
+turns that into talk to the endpoint. A packet's leg is read from its header alone, so it shows whether NAT has touched
+it. Which connections a recording has is for `analysis/connections.py` to find.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
-from netlab.model import Address, Topology
+from netlab.model import Address
 from netlab.record.events import (
     ACK,
     SYN,
@@ -35,9 +37,27 @@ from netlab.record.wire import IPPROTO_TCP
 CANARY_PORT = 1
 """Source port of the canaries (tcpmux: no kernel picks it for a connection)."""
 
+Ends: TypeAlias = tuple[Address, int, Address, int]
+"""Source, source port, destination, destination port."""
+
+
+def ends(packet: Segment | Tuple) -> Ends:
+    """The addresses and ports in a packet's header, or in one direction of a conntrack entry."""
+    return (packet.src, packet.sport, packet.dst, packet.dport)
+
+
+def inverse(header: Ends) -> Ends:
+    """The header of what answers it."""
+    return (header[2], header[3], header[0], header[1])
+
 
 class Leg(StrEnum):
-    """Where in the translation a packet stands; CANARY is a packet sent only to see whether the observers see it."""
+    """Where in the translation a packet stands; CANARY is a packet sent only to see whether the observers see it.
+
+    The client's packets are on CLIENT_TO_VIP as the client sent them, and on CLIENT_TO_ENDPOINT once they have another
+    destination or source; the server's are on ENDPOINT_TO_CLIENT until they are translated back for the client, then on
+    VIP_TO_CLIENT. Where nothing translates, a packet is on both legs of its direction.
+    """
 
     CLIENT_TO_VIP = "client-to-vip"
     CLIENT_TO_ENDPOINT = "client-to-endpoint"
@@ -48,14 +68,18 @@ class Leg(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A TCP connection by its namespaces (client, the node that translates, server), addresses and ports.
+    """A TCP connection by the namespaces that hold its sockets, its addresses and ports.
 
-    server_node is the node that the server hangs on, which may be the same, or None. endpoint and target_port are the
-    server's own, vip and port what the client connected to.
+    client_address and client_port are the client's socket's own, vip and port what it connected to; endpoint and
+    target_port are the server's socket's own. node is the namespace that translates, the first on the client's side
+    where several do; where none does, the first that tracks it; None where none tracks. server_node is the node that
+    the server hangs on, which may be the same, or None. way are the headers that the client's packets have one after
+    another, from the client's socket to the server's: one where nothing translates; left out where there is nothing but
+    one new destination, or none.
     """
 
     client: str
-    node: str
+    node: str | None
     server: str
     server_node: str | None
     client_address: Address
@@ -64,17 +88,56 @@ class Flow:
     port: int
     endpoint: Address
     target_port: int
+    way: tuple[Tuple, ...] = ()
 
-    def legs(self) -> dict[tuple[Address, int, Address, int], Leg]:
-        """Leg of each (source, source port, destination, destination port) that belongs to this connection."""
+    def headers(self) -> tuple[Ends, ...]:
+        """The client's packets' headers, from the client's socket to the server's."""
+        if self.way:
+            return tuple(map(ends, self.way))
         client = (self.client_address, self.client_port)
-        vip, endpoint = (self.vip, self.port), (self.endpoint, self.target_port)
+        own, translated = (*client, self.vip, self.port), (*client, self.endpoint, self.target_port)
+        return (own,) if own == translated else (own, translated)
+
+    @property
+    def peer(self) -> tuple[Address, int]:
+        """The client's end as the server's socket sees it: another one than its own where it is masqueraded."""
+        return self.headers()[-1][:2]
+
+    @property
+    def translated(self) -> bool:
+        """Whether NAT has a part in it."""
+        return len(self.headers()) > 1
+
+    def header(self, leg: Leg) -> Ends:
+        """The header on a leg; where several namespaces translate, the one at the server's end."""
+        first, *_, last = (self.headers()[0], *self.headers())
+        match leg:
+            case Leg.CLIENT_TO_VIP:
+                return first
+            case Leg.CLIENT_TO_ENDPOINT:
+                return last
+            case Leg.ENDPOINT_TO_CLIENT:
+                return inverse(last)
+            case Leg.VIP_TO_CLIENT:
+                return inverse(first)
+            case Leg.CANARY:
+                return (self.client_address, CANARY_PORT, self.vip, self.port)
+
+    def legs(self) -> dict[Ends, tuple[Leg, ...]]:
+        """Legs of each header that belongs to this connection."""
+        first, *others = self.headers()
+        if not others:
+            return {
+                first: (Leg.CLIENT_TO_VIP, Leg.CLIENT_TO_ENDPOINT),
+                inverse(first): (Leg.ENDPOINT_TO_CLIENT, Leg.VIP_TO_CLIENT),
+                self.header(Leg.CANARY): (Leg.CANARY,),
+            }
         return {
-            (*client, *vip): Leg.CLIENT_TO_VIP,
-            (*client, *endpoint): Leg.CLIENT_TO_ENDPOINT,
-            (*endpoint, *client): Leg.ENDPOINT_TO_CLIENT,
-            (*vip, *client): Leg.VIP_TO_CLIENT,
-            (self.client_address, CANARY_PORT, *vip): Leg.CANARY,
+            **{inverse(header): (Leg.ENDPOINT_TO_CLIENT,) for header in others},
+            **dict.fromkeys(others, (Leg.CLIENT_TO_ENDPOINT,)),
+            inverse(first): (Leg.VIP_TO_CLIENT,),
+            first: (Leg.CLIENT_TO_VIP,),
+            self.header(Leg.CANARY): (Leg.CANARY,),
         }
 
 
@@ -90,10 +153,10 @@ class FlowEvents:
     def __init__(self, flow: Flow, events: Iterable[Event]) -> None:
         self.flow = flow
         self.sockets: list[SocketEvent] = []
-        self._packets: dict[tuple[str, Direction, Leg], list[Packet]] = defaultdict(list)
-        self._reasons: dict[tuple[str, Leg], list[InvalidReason]] = defaultdict(list)
-        self._verdicts: dict[str, list[TraceStep]] = defaultdict(list)
-        self._adopted: dict[str, list[ConntrackEvent]] = defaultdict(list)
+        self._packets: dict[tuple[str | None, Direction, Leg], list[Packet]] = defaultdict(list)
+        self._reasons: dict[tuple[str | None, Leg], list[InvalidReason]] = defaultdict(list)
+        self._verdicts: dict[str | None, list[TraceStep]] = defaultdict(list)
+        self._adopted: dict[str | None, list[ConntrackEvent]] = defaultdict(list)
         self._entry_made = self._syn_traced = False
         # An address as a number is hashed many times faster.
         legs = {(int(src), sport, int(dst), dport): leg for (src, sport, dst, dport), leg in flow.legs().items()}
@@ -104,7 +167,7 @@ class FlowEvents:
                 self.sockets.append(event)
             elif isinstance(event, ConntrackEvent):
                 new = event.change is EntryChange.NEW
-                if new and _leg(legs, event.tuple_orig) is Leg.ENDPOINT_TO_CLIENT:
+                if new and Leg.ENDPOINT_TO_CLIENT in _legs(legs, event.tuple_orig):
                     self._adopted[event.netns].append(event)
                 made = new and event.netns == flow.node and self._begins(event.tuple_orig)
                 self._entry_made = self._entry_made or made
@@ -115,20 +178,15 @@ class FlowEvents:
                 self._syn_traced = self._syn_traced or bool(syn)
             if not isinstance(event, Packet | InvalidReason):
                 continue
-            segment = event.segment
-            leg = _leg(legs, segment)
-            if leg is None:
-                continue
-            if isinstance(event, Packet):
-                self._packets[event.netns, event.direction, leg].append(event)
-            else:
-                self._reasons[event.netns, leg].append(event)
+            for leg in _legs(legs, event.segment):
+                if isinstance(event, Packet):
+                    self._packets[event.netns, event.direction, leg].append(event)
+                else:
+                    self._reasons[event.netns, leg].append(event)
 
     def _begins(self, header: Tuple | Segment) -> bool:
-        """Whether a header is that of the client's packets to the VIP."""
-        flow = self.flow
-        to_vip = (flow.client_address, flow.client_port, flow.vip, flow.port)
-        return (header.src, header.sport, header.dst, header.dport) == to_vip
+        """Whether a header is that of the client's packets as the client sends them."""
+        return ends(header) == self.flow.headers()[0]
 
     def entry_made(self) -> bool:
         """Whether conntrack told that it made the connection's entry."""
@@ -138,19 +196,23 @@ class FlowEvents:
         """Whether the client's SYN was seen on its way through the node's rules."""
         return self._syn_traced
 
-    def packets(self, netns: str, direction: Direction, leg: Leg) -> list[Packet]:
-        """Packets that interfaces of the namespace received or sent on that leg."""
+    def packets(self, netns: str | None, direction: Direction, leg: Leg) -> list[Packet]:
+        """Packets that interfaces of the namespace received or sent on that leg; none of no namespace."""
         return self._packets.get((netns, direction, leg), [])
 
-    def reasons(self, netns: str, leg: Leg) -> list[InvalidReason]:
+    def reasons(self, netns: str | None, leg: Leg) -> list[InvalidReason]:
         """What the namespace's conntrack logged about packets on that leg."""
         return self._reasons.get((netns, leg), [])
 
-    def verdicts(self, netns: str) -> list[TraceStep]:
+    def logged(self, netns: str | None) -> set[InvalidReason]:
+        """All that the namespace's conntrack logged about its packets."""
+        return {reason for (where, _), found in self._reasons.items() if where == netns for reason in found}
+
+    def verdicts(self, netns: str | None) -> list[TraceStep]:
         """The packets, of any connection, that a rule of the namespace found to be `ct state invalid`."""
         return self._verdicts.get(netns, [])
 
-    def adopted(self, netns: str) -> list[ConntrackEvent]:
+    def adopted(self, netns: str | None) -> list[ConntrackEvent]:
         """The entries that the namespace's conntrack made anew for a packet of the endpoint's, as if it began there."""
         return self._adopted.get(netns, [])
 
@@ -175,35 +237,5 @@ class FlowEvents:
         return None
 
 
-def _leg(legs: dict[tuple[int, int, int, int], Leg], header: Tuple | Segment) -> Leg | None:
-    return legs.get((int(header.src), header.sport, int(header.dst), header.dport))
-
-
-def flows_in(topology: Topology, events: Iterable[Event]) -> tuple[Flow, ...]:
-    """The TCP connections that conntrack translated to another destination, by its own events, each once.
-
-    A connection one of whose ends is no interface's address in the topology is left out.
-    """
-    homes = {address.ip: end.netns for end in topology.interfaces() for address in end.addresses}
-    found: dict[Flow, None] = {}
-    for event in events:
-        if not isinstance(event, ConntrackEvent) or event.tuple_orig.proto != IPPROTO_TCP:
-            continue
-        orig, reply = event.tuple_orig, event.tuple_reply
-        if (orig.dst, orig.dport) == (reply.src, reply.sport) or orig.src not in homes or reply.src not in homes:
-            continue
-        server = homes[reply.src]
-        flow = Flow(
-            client=homes[orig.src],
-            node=event.netns,
-            server=server,
-            server_node=topology.netns(server).node,
-            client_address=orig.src,
-            client_port=orig.sport,
-            vip=orig.dst,
-            port=orig.dport,
-            endpoint=reply.src,
-            target_port=reply.sport,
-        )
-        found[flow] = None
-    return tuple(found)
+def _legs(legs: dict[tuple[int, int, int, int], tuple[Leg, ...]], header: Tuple | Segment) -> tuple[Leg, ...]:
+    return legs.get((int(header.src), header.sport, int(header.dst), header.dport), ())

@@ -307,7 +307,7 @@ class _Page:
             shown.append(
                 tag("p", "The way of the packets through the rules was not recorded. These are the rules of the lab:")
             )
-            shown += self._ruleset(ladder.flow.node)
+            shown += self._ruleset(ladder.flow.node) if ladder.flow.node else []
         entries = [
             (self._ms(e.time_ns), e.netns, e.change, e.tcp_state or "", ", ".join(e.status))
             for e in self._recording.events

@@ -25,7 +25,7 @@ from typing import TypeAlias
 from netlab.analysis.datagrams import Passage
 from netlab.analysis.judge import THROWN_AWAY
 from netlab.analysis.result import Evidence, TrialResult
-from netlab.analysis.timeline import Crossing, Fate, Journey, Rewrite, Timeline, ends, window_probes
+from netlab.analysis.timeline import Crossing, Fate, Journey, Rewrite, Timeline, window_probes
 from netlab.analysis.transitions import turns
 from netlab.conntrack.window import BAD_CHECKSUM
 from netlab.record.events import (
@@ -43,7 +43,7 @@ from netlab.record.events import (
     Witness,
     flag_names,
 )
-from netlab.record.flow import Flow
+from netlab.record.flow import Flow, ends
 from netlab.record.wire import IPPROTO_TCP
 from netlab.report import datagrams
 from netlab.report.datagrams import endpoint
@@ -227,7 +227,7 @@ class _Builder:
         rows: list[Arrow | Remark] = [*arrows, *self._remarks()]
         rows.sort(key=lambda row: row.time_ns)
         labels = {
-            self._flow.node: f"VIP {self._flow.vip}",
+            self._flow.node or "": f"VIP {self._flow.vip}" if self._flow.vip != self._flow.endpoint else "",
             self._flow.client: str(self._flow.client_address),
             self._flow.server: str(self._flow.endpoint),
         }

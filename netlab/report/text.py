@@ -160,7 +160,7 @@ class _Picture:
 
     def _heads(self) -> None:
         flow = self._trial.flow
-        names = (flow.client, flow.node, flow.server)
+        names = (flow.client, flow.node or "", flow.server)
         addresses = (str(flow.client_address), f"VIP {flow.vip}", str(flow.endpoint))
         room = self._left + self._right + 3
         for words in (names, addresses):

@@ -19,6 +19,7 @@ from command import Netlab
 from flagship import FLAGSHIP, part
 from private_lab import PrivateLab
 
+from netlab.analysis.connections import connections_in
 from netlab.analysis.result import Conclusion, Outcome
 from netlab.capabilities.probes import probe
 from netlab.conntrack.window import DECIDING
@@ -41,7 +42,7 @@ from netlab.record.events import (
     TraceStep,
     Tuple,
 )
-from netlab.record.flow import Leg, flows_in
+from netlab.record.flow import Leg
 from netlab.record.observers import (
     Gap,
     ObserverId,
@@ -77,7 +78,7 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
     assert result.result is Conclusion.REPRODUCED
     assert (recording.topology, recording.settings, recording.fixes) == (source.text, source.settings, source.fixes)
     assert recording.flows == tuple(trial.flow for trial in result.trials)
-    assert flows_in(topology(), recording.events) == recording.flows
+    assert connections_in(topology(), recording.events) == recording.flows
     assert recording.unobserved == ()
     assert dict(recording.lost) == dict.fromkeys(
         [
@@ -181,7 +182,7 @@ def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: 
 def test_of_fifty_downloads_the_one_that_is_reset_can_be_told(lab: PrivateLab) -> None:
     seen = downloads.download(topology(), part().experiment, lab, size_bytes=200_000)
     assert sum(count for _, count in seen.recording.lost) == 0
-    assert (seen.recording.unobserved, len(seen.recording.flows)) == ((), 50)
+    assert (seen.recording.unobserved, len(connections_in(topology(), seen.recording.events))) == ((), 50)
     assert {port for port, got in seen.received.items() if got < 200_000} == {seen.victim_port}
     errors = [event for event in seen.recording.events if isinstance(event, SocketEvent) and event.errno]
     assert {seen.victim_port} == {e.local_port if e.netns == "client" else e.peer_port for e in errors}
@@ -206,7 +207,7 @@ def test_a_live_lab_is_recorded_until_it_is_told_to_stop(lab: PrivateLab) -> Non
     recording = record(topology(), lab, Source(), names, 30, connect_once_then_stop, batches.append)
     assert batches[0] == ()
     assert {tap.netns for tap in recording.taps} == set(names)
-    assert {flow.client for flow in recording.flows} == {"client"}
+    assert {flow.client for flow in connections_in(topology(), recording.events)} == {"client"}
     handed_on = sorted((event for batch in batches for event in batch), key=lambda event: event.time_ns)
     assert handed_on == list(recording.events)
 

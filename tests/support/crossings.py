@@ -117,7 +117,7 @@ class Crossings:
         conntrack gets it."""
         self._ip_id += 1
         fields.setdefault("ip_id", self._ip_id)
-        legs = {leg: ends for ends, leg in flow.legs().items()}
+        legs = {leg: flow.header(leg) for leg in Leg}
         before, after = (
             (Leg.CLIENT_TO_VIP if nat else Leg.CLIENT_TO_ENDPOINT, Leg.CLIENT_TO_ENDPOINT)
             if to_server

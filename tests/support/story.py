@@ -54,7 +54,7 @@ UPPER_BOUND = "SEQ is over upper bound 7307 (over the window of the receiver)"
 REPLY = (8073, 1005, 4000)
 """seq, ack and length of the reply that starts past the client's window and ends 4,767 bytes past it."""
 
-_ENDS = {leg: ends for ends, leg in FLOW.legs().items()}
+_ENDS = {leg: FLOW.header(leg) for leg in Leg}
 
 
 def prove(events: FlowEvents) -> Proof:

@@ -50,7 +50,7 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
             crossed = events.packets(arguments["in"], direction, leg)
             before = _end(crossed, moment.since_ns)
             found += [packet for packet in crossed if wanted(packet, before)]
-    found.sort(key=lambda packet: packet.time_ns)
+    found = sorted(dict.fromkeys(found), key=lambda packet: packet.time_ns)  # without NAT a packet is on two legs
     if lacking := missing(_words(arguments), len(found), arguments.get("count", 1)):
         return Proof((), lacking)
     return Proof((_evidence(events.flow, found[0], arguments),) if found else ())
