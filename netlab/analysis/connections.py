@@ -1,7 +1,7 @@
 """The TCP connections of a recording: what conntrack's tuples say, in any namespace that tracks. Pure.
 
-An entry that translates turns one header of the client's packets into the next; the chain of them, over all namespaces,
-is the way from the client's socket to the server's. What conntrack makes for a packet of the server's, or for one that
+An entry that translates makes one header of the client's packets the next; the chain of them, over all namespaces, is
+the way from the client's socket to the server's. What conntrack makes for a packet of the server's, or for one that
 has been translated before, belongs to a connection that is known by then. A connection that nothing tracks is known by
 its SYN.
 """
@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from netlab.model import Address, Topology
 from netlab.record.events import ACK, SYN, ConntrackEvent, Direction, Event, Packet, Tuple
-from netlab.record.flow import CANARY_PORT, Ends, Flow, ends, inverse
+from netlab.record.flow import Ends, Flow, ends, inverse
 from netlab.record.wire import IPPROTO_TCP
 
 
@@ -63,9 +63,8 @@ class _Finder:
         for event in events:
             if isinstance(event, ConntrackEvent) and event.tuple_orig.proto == IPPROTO_TCP:
                 self._entry(event.netns, ends(event.tuple_orig), ends(event.tuple_reply))
-            elif isinstance(event, Packet) and event.segment.sport != CANARY_PORT:
-                if event.segment.flags & (SYN | ACK) == SYN:
-                    self._syn(event)
+            elif isinstance(event, Packet) and event.segment.flags & (SYN | ACK) == SYN:
+                self._syn(event)
 
     def _syn(self, packet: Packet) -> None:
         segment, header = packet.segment, ends(packet.segment)

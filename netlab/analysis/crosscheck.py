@@ -30,14 +30,14 @@ def hold(result: Result, recording: Recording) -> tuple[Result, tuple[str, ...]]
         )
     )
     timeline = build(replace(recording, events=events, in_part=True))
-    journeys = {journey.number: journey for journey in timeline.journeys}
+    paths = {path.number: path for path in timeline.paths}
     trials = {trial.flow: number for number, trial in enumerate(result.trials, 1)}
     differs: dict[int, Disagreement] = {}
     sentences = []
     for number, disagreement in timeline.disagreements:
-        journey = journeys[number]
-        differs |= {id(reason): disagreement for reason in journey.reasons}
-        trial = trials.get(journey.flow)
+        path = paths[number]
+        differs |= {id(reason): disagreement for reason in path.reasons}
+        trial = trials.get(path.flow)
         seen = f"seq {disagreement.packet.segment.seq} on {disagreement.packet.netns}"
         sentences.append(f"{f'trial {trial}' if trial else 'another connection'}, {seen}: {disagreement}")
 

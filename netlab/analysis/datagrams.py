@@ -18,49 +18,52 @@ _SAME_WAY_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class DatagramPath:
     """One datagram's way: where it was seen, in order, and the rules it came through there.
 
-    number is the recording's, as a Journey's. delivered: it was last seen coming in where its destination's address is.
+    number is the recording's, as a PacketPath's. delivered: it was last seen coming in where its destination's address
+    is.
     """
 
     number: int
-    crossings: tuple[DatagramPacket, ...]
+    hops: tuple[DatagramPacket, ...]
     delivered: bool
     trace: tuple[TraceStep, ...] = ()
 
     @property
     def datagram(self) -> Datagram:
         """The datagram as it was first seen."""
-        return self.crossings[0].datagram
+        return self.hops[0].datagram
 
     @property
     def time_ns(self) -> int:
         """When it was first seen."""
-        return self.crossings[0].time_ns
+        return self.hops[0].time_ns
 
     @property
     def last(self) -> DatagramPacket:
         """Where it was last seen."""
-        return self.crossings[-1]
+        return self.hops[-1]
 
 
 class _Draft:
-    """A passage in the making."""
+    """A datagram_path in the making."""
 
     def __init__(self, packet: DatagramPacket) -> None:
-        self.crossings = [packet]
+        self.hops = [packet]
         self.trace: list[TraceStep] = []
 
     def goes_on_with(self, packet: DatagramPacket) -> bool:
         """Whether a datagram that looks like it can be the same one, farther on its way."""
-        last = self.crossings[-1]
-        hops = {(crossing.netns, crossing.ifname, crossing.direction) for crossing in self.crossings}
+        last = self.hops[-1]
+        hops = {(hop.netns, hop.ifname, hop.direction) for hop in self.hops}
         here = (packet.netns, packet.ifname, packet.direction)
         return here not in hops and packet.time_ns - last.time_ns < _SAME_WAY_NS
 
 
-def follow(events: Iterable[Event], in_order: Iterable[DatagramPacket], homes: Mapping[Address, str]) -> list[Passage]:
+def follow(
+    events: Iterable[Event], in_order: Iterable[DatagramPacket], homes: Mapping[Address, str]
+) -> list[DatagramPath]:
     """The datagrams' ways by the time at which each began, not numbered yet.
 
     in_order are the datagrams as they crossed the interfaces, homes the namespaces of the lab's addresses.
@@ -75,11 +78,10 @@ def follow(events: Iterable[Event], in_order: Iterable[DatagramPacket], homes: M
             drafts.append(draft)
             alike[key].append(draft)
         else:
-            draft.crossings.append(packet)
+            draft.hops.append(packet)
     _attach_traces(drafts, events)
     return [
-        Passage(0, tuple(draft.crossings), _delivered(draft.crossings[-1], homes), tuple(draft.trace))
-        for draft in drafts
+        DatagramPath(0, tuple(draft.hops), _delivered(draft.hops[-1], homes), tuple(draft.trace)) for draft in drafts
     ]
 
 
@@ -120,8 +122,6 @@ def has_passed(trace: Iterable[TraceStep], step: TraceStep) -> bool:
 def _can_show(step: TraceStep, shown: Datagram, draft: _Draft) -> bool:
     """Whether a step's packet can be the datagram; what an ICMP error quotes is cut off there."""
     return not has_passed(draft.trace, step) and any(
-        crossing.netns == step.netns
-        and crossing.datagram.header == shown.header
-        and _likeness(crossing.datagram) == _likeness(shown)
-        for crossing in draft.crossings
+        hop.netns == step.netns and hop.datagram.header == shown.header and _likeness(hop.datagram) == _likeness(shown)
+        for hop in draft.hops
     )

@@ -14,9 +14,9 @@ from enum import StrEnum
 from itertools import pairwise
 from textwrap import wrap
 
-from netlab.analysis.incarnations import Life, lives
-from netlab.analysis.timeline import ACCURACY, Fate, Journey, NodeCheck, Timeline, window_probes
-from netlab.analysis.transitions import turns
+from netlab.analysis.incarnations import Incarnation, incarnations
+from netlab.analysis.timeline import ACCURACY, Fate, NodeCheck, PacketPath, Timeline, window_probes
+from netlab.analysis.transitions import transitions
 from netlab.conntrack.window import ANEW, BAD_CHECKSUM, CheckName, CtOutcome, Failure
 from netlab.errors import LabError, UsageError
 from netlab.model import Address
@@ -94,20 +94,20 @@ def _list(flows: Sequence[Flow], most: int = 8) -> str:
 
 def _reset_ns(timeline: Timeline, flow: Flow) -> int | None:
     """When the flow was reset, the first of its connections that was; None if none was."""
-    found = (_reset_of(timeline, life) for life in lives(flow, timeline.of(flow)))
+    found = (_reset_of(timeline, incarnation) for incarnation in incarnations(flow, timeline.of(flow)))
     return next((moment for moment in found if moment is not None), None)
 
 
-def _reset_of(timeline: Timeline, life: Life) -> int | None:
+def _reset_of(timeline: Timeline, incarnation: Incarnation) -> int | None:
     """When a connection was reset: its first RST that came to an end, or an errno that must be its own.
 
     A RST that answers a closed connection's last packets is none of these: what came before it had ended properly.
     """
-    done = _completed_ns(life.flow, life.journeys)
-    for journey in life.resets():
-        if done is None or journey.time_ns < done:
-            return journey.time_ns
-    errors = _errors(timeline, life)
+    done = _completed_ns(incarnation.flow, incarnation.paths)
+    for path in incarnation.resets():
+        if done is None or path.time_ns < done:
+            return path.time_ns
+    errors = _errors(timeline, incarnation)
     return errors[0].time_ns if errors else None
 
 
@@ -118,9 +118,9 @@ _LATE_NS = 100_000_000
 def _sockets(timeline: Timeline, flow: Flow, kind: SocketEventKind) -> list[SocketEvent]:
     """The events of the flow's own sockets: by the client's port, or, without it, when no other flow lived."""
 
-    def lives(other: Flow, time_ns: int) -> bool:
-        journeys = timeline.of(other)
-        return bool(journeys) and journeys[0].time_ns <= time_ns <= journeys[-1].last.time_ns + _LATE_NS
+    def incarnations(other: Flow, time_ns: int) -> bool:
+        paths = timeline.of(other)
+        return bool(paths) and paths[0].time_ns <= time_ns <= paths[-1].last.time_ns + _LATE_NS
 
     def own(event: SocketEvent) -> bool:
         if event.netns == flow.client and event.local_port:
@@ -129,23 +129,23 @@ def _sockets(timeline: Timeline, flow: Flow, kind: SocketEventKind) -> list[Sock
             return (event.local_port, event.peer_port) == (flow.target_port, flow.client_port)
         if event.netns not in (flow.client, flow.server):
             return False
-        return [other for other in timeline.flows if lives(other, event.time_ns)] == [flow]
+        return [other for other in timeline.flows if incarnations(other, event.time_ns)] == [flow]
 
     return [event for event in timeline.events if isinstance(event, SocketEvent) and event.kind is kind and own(event)]
 
 
-def _errors(timeline: Timeline, life: Life) -> list[SocketEvent]:
+def _errors(timeline: Timeline, incarnation: Incarnation) -> list[SocketEvent]:
     """ECONNRESET at the connection's own sockets."""
-    errors = _sockets(timeline, life.flow, SocketEventKind.ERROR)
-    own = (event for event in errors if not event.connection and life.has(event.time_ns))
+    errors = _sockets(timeline, incarnation.flow, SocketEventKind.ERROR)
+    own = (event for event in errors if not event.connection and incarnation.has(event.time_ns))
     return [event for event in own if event.errno == errno.ECONNRESET]
 
 
-def _completed_ns(flow: Flow, journeys: Iterable[Journey]) -> int | None:
+def _completed_ns(flow: Flow, paths: Iterable[PacketPath]) -> int | None:
     """When the server's FIN reached the client with all before it; None if it didn't."""
-    for journey in journeys:
-        arrived = journey.at(flow.client, Direction.IN)
-        if not journey.to_server and journey.segment.flags & FIN and arrived and not journey.untranslated:
+    for path in paths:
+        arrived = path.at(flow.client, Direction.IN)
+        if not path.to_server and path.segment.flags & FIN and arrived and not path.untranslated:
             return arrived.time_ns
     return None
 
@@ -157,8 +157,8 @@ def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
     """The story of one flow; `choose` says which, and what is raised."""
     flow, others = choose(timeline, wanted)
     story = _Story(timeline, flow)
-    completed_ns = _completed_ns(flow, story.journeys)
-    if _reset_of(timeline, story.life) is not None:
+    completed_ns = _completed_ns(flow, story.paths)
+    if _reset_of(timeline, story.incarnation) is not None:
         ending, chain = Ending.RESET, story.reset()
     else:
         ending = Ending.COMPLETED if completed_ns is not None else Ending.UNFINISHED
@@ -171,7 +171,7 @@ def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
         flow,
         ending,
         len(timeline.of(flow)),
-        story.journeys[0].time_ns if story.journeys else recording.started_ns,
+        story.paths[0].time_ns if story.paths else recording.started_ns,
         tuple(chain),
         tuple(story.notes()),
         tuple(_name(other) for other in others),
@@ -181,18 +181,20 @@ def explain(timeline: Timeline, wanted: str | None = None) -> Explanation:
 
 
 class _Story:
-    """Reads the journeys of one of a flow's connections: the first that was reset, else the last."""
+    """Reads the paths of one of a flow's connections: the first that was reset, else the last."""
 
     def __init__(self, timeline: Timeline, flow: Flow) -> None:
         self.timeline, self.flow = timeline, flow
-        found = lives(flow, timeline.of(flow))
-        self.life = next((life for life in found if _reset_of(timeline, life) is not None), found[-1])
-        self.journeys = self.life.journeys
-        self.probes = window_probes(self.journeys)
+        found = incarnations(flow, timeline.of(flow))
+        self.incarnation = next(
+            (incarnation for incarnation in found if _reset_of(timeline, incarnation) is not None), found[-1]
+        )
+        self.paths = self.incarnation.paths
+        self.probes = window_probes(self.paths)
         self._initial: dict[bool, list[int]] = {}
-        for journey in timeline.of(flow):
-            if journey.segment.flags & SYN:
-                self._initial.setdefault(journey.to_server, []).append(journey.segment.seq)
+        for path in timeline.of(flow):
+            if path.segment.flags & SYN:
+                self._initial.setdefault(path.to_server, []).append(path.segment.seq)
 
     # --- numbers and names
 
@@ -200,15 +202,15 @@ class _Story:
         """A sequence number, counted from the initial one before it where that was seen."""
         return str(min((number - initial) & 0xFFFFFFFF for initial in self._initial.get(to_server, [0])))
 
-    def _what(self, journey: Journey) -> str:
-        segment = journey.segment
+    def _what(self, path: PacketPath) -> str:
+        segment = path.segment
         flags = ",".join(flag_names(segment.flags))
         size = "1 byte" if segment.payload_bytes == 1 else f"{segment.payload_bytes:,} bytes"
         parts = [f"{flags} {size}" if segment.payload_bytes else flags]
-        parts += ["a probe of the closed window"] if journey.number in self.probes else []
-        parts.append(f"seq {self._seq(segment.seq, journey.to_server)}")
+        parts += ["a probe of the closed window"] if path.number in self.probes else []
+        parts.append(f"seq {self._seq(segment.seq, path.to_server)}")
         if segment.flags & ACK:
-            parts.append(f"ack {self._seq(segment.ack, not journey.to_server)}")
+            parts.append(f"ack {self._seq(segment.ack, not path.to_server)}")
         return ", ".join(parts)
 
     # --- a connection that was reset
@@ -216,7 +218,7 @@ class _Story:
     def reset(self) -> list[Step]:
         rst = self._killer()
         if rst is None:
-            error = _errors(self.timeline, self.life)[0]
+            error = _errors(self.timeline, self.incarnation)[0]
             text = f"the socket in {error.netns} has ECONNRESET, and no RST was seen that came to it"
             return [Step(text, None, error.time_ns)]
         cause = self._cause(rst)
@@ -228,41 +230,41 @@ class _Story:
         steps += self._ends(rst, cause)
         return steps
 
-    def _killer(self) -> Journey | None:
+    def _killer(self) -> PacketPath | None:
         """The RST that ended it: of those that arrived, the first whose seq is what its receiver waits for."""
         expected: dict[bool, int] = {}
-        resets: list[tuple[Journey, bool]] = []
-        own = self.life.resets()
-        for journey in self.journeys:
-            segment, way = journey.segment, journey.to_server
-            if journey.fate is not Fate.DELIVERED:
+        resets: list[tuple[PacketPath, bool]] = []
+        own = self.incarnation.resets()
+        for path in self.paths:
+            segment, way = path.segment, path.to_server
+            if path.fate is not Fate.DELIVERED:
                 continue
-            if journey in own:
-                resets.append((journey, expected.get(way) == segment.seq))
-            elif not (segment.flags & RST or journey.untranslated) and (
+            if path in own:
+                resets.append((path, expected.get(way) == segment.seq))
+            elif not (segment.flags & RST or path.untranslated) and (
                 way not in expected or seq_diff(segment.end, expected[way]) > 0
             ):
                 expected[way] = segment.end
-        exact = [journey for journey, fits in resets if fits]
+        exact = [path for path, fits in resets if fits]
         return exact[0] if exact else resets[0][0] if resets else None
 
-    def _cause(self, rst: Journey) -> Journey | None:
+    def _cause(self, rst: PacketPath) -> PacketPath | None:
         """The packet that the RST answers: the last one before it at its sender that has the RST's seq as its ack.
 
         A RST with ACK answers a SYN, or nothing: a program that gives up sends one (RFC 9293, section 3.10.7.1).
         """
         sender = self.flow.client if rst.to_server else self.flow.server
-        found: Journey | None = None
-        for journey in self.journeys:
-            segment, arrived = journey.segment, journey.at(sender, Direction.IN)
-            if journey.to_server is rst.to_server or arrived is None or arrived.time_ns > rst.time_ns:
+        found: PacketPath | None = None
+        for path in self.paths:
+            segment, arrived = path.segment, path.at(sender, Direction.IN)
+            if path.to_server is rst.to_server or arrived is None or arrived.time_ns > rst.time_ns:
                 continue
             if rst.segment.flags & ACK:
                 answered = segment.flags & (SYN | ACK) == SYN and segment.end == rst.segment.ack
             else:
                 answered = bool(segment.flags & ACK) and segment.ack == rst.segment.seq
             if answered and not segment.flags & RST:
-                found = journey
+                found = path
         return found
 
     def _stale(self) -> list[Step]:
@@ -278,14 +280,18 @@ class _Story:
 
     def _turns(self, until_ns: int | None) -> list[Step]:
         """What became of the connection's conntrack entries up to then; the answered packet's own is told with it."""
-        found = turns(self.flow, self.timeline.events, self.timeline.noticed)
-        steps = [Step(turn.text, None, self.timeline.moment(turn.event)) for turn in found if not turn.adopts_answer]
-        own = [step for step in steps if self.life.has(step.time_ns or 0)]
+        found = transitions(self.flow, self.timeline.events, self.timeline.lazily_expired)
+        steps = [
+            Step(transition.text, None, self.timeline.moment(transition.event))
+            for transition in found
+            if not transition.adopts_answer
+        ]
+        own = [step for step in steps if self.incarnation.has(step.time_ns or 0)]
         return [step for step in own if until_ns is None or (step.time_ns or 0) <= until_ns]
 
-    def _began(self, cause: Journey) -> list[Step]:
+    def _began(self, cause: PacketPath) -> list[Step]:
         """The packet that was answered by a RST, and why it was."""
-        origin = cause.crossings[0]
+        origin = cause.hops[0]
         steps = [Step(f"#{cause.number} leaves {origin.netns}: {self._what(cause)}", cause.number, cause.time_ns)]
         if origin.direction is Direction.IN:
             steps[0] = Step(
@@ -305,11 +311,11 @@ class _Story:
             steps.append(Step(text, cause.number, arrived.time_ns))
         return steps
 
-    def _overtaken(self, journey: Journey) -> list[Step]:
+    def _overtaken(self, path: PacketPath) -> list[Step]:
         """Where a packet was held up until a copy of its data had come through."""
-        for copy in self.journeys:
-            if copy.copy_of == journey.number and copy.last.time_ns < journey.last.time_ns:
-                before, after = max(pairwise(journey.crossings), key=lambda pair: pair[1].time_ns - pair[0].time_ns)
+        for copy in self.paths:
+            if copy.copy_of == path.number and copy.last.time_ns < path.last.time_ns:
+                before, after = max(pairwise(path.hops), key=lambda pair: pair[1].time_ns - pair[0].time_ns)
                 inside = before.netns == after.netns
                 where = f"in {before.netns}" if inside else f"between {before.netns} and {after.netns}"
                 held_ms = (after.time_ns - before.time_ns) / 1e6
@@ -317,32 +323,32 @@ class _Story:
                     f"it is held up {where} for {held_ms:,.1f} ms; meanwhile its data goes out again as "
                     f"#{copy.number}, which {_whither(copy)}"
                 )
-                return [Step(text, journey.number, after.time_ns)]
+                return [Step(text, path.number, after.time_ns)]
         return []
 
-    def _judged(self, journey: Journey) -> list[Step]:
+    def _judged(self, path: PacketPath) -> list[Step]:
         """What conntrack made of a packet, and by how many bytes."""
         steps = []
-        for check in journey.checks:
+        for check in path.checks:
             if check.checked.outcome is CtOutcome.ACCEPT and not check.reasons:
                 if check.checked.note.startswith("picked up"):
                     steps.append(Step(f"conntrack on {check.netns} has no entry for it: {check.checked.note}"))
                 if check.checked.failure is None:
                     continue
             if margin := self._margin(check):
-                steps.append(Step(margin, journey.number))
+                steps.append(Step(margin, path.number))
             text = self._conntrack(check)
             if check.invalid and not check.reasons and not check.checked.log:
-                found = ", but a rule found it so" if journey.called_invalid(check.netns) else ""
+                found = ", but a rule found it so" if path.called_invalid(check.netns) else ""
                 text = f"conntrack on {check.netns}: INVALID ({check.checked.note}), which it doesn't log{found}"
-                steps.append(Step(text, journey.number))
+                steps.append(Step(text, path.number))
                 continue
-            steps.append(Step(text, journey.number, check.checked.packet.time_ns))
-        seen = {check.netns for check in journey.checks}
-        for reason in journey.reasons:
+            steps.append(Step(text, path.number, check.checked.packet.time_ns))
+        seen = {check.netns for check in path.checks}
+        for reason in path.reasons:
             if reason.netns not in seen:
                 text = f'conntrack on {reason.netns} logs "{reason.text}"'
-                steps.append(Step(text, journey.number, reason.time_ns))
+                steps.append(Step(text, path.number, reason.time_ns))
         return steps
 
     def _margin(self, check: NodeCheck) -> str:
@@ -384,13 +390,13 @@ class _Story:
         if checked.failure is not None and checked.outcome is CtOutcome.ACCEPT:
             return f"conntrack on {check.netns}: {checked.note}"
         if checked.log:
-            unread = any(why.startswith(f"{check.netns}: ") for why in self.timeline.unheld)
+            unread = any(why.startswith(f"{check.netns}: ") for why in self.timeline.unverified)
             own = "was not read" if unread else "has nothing"
             return f'conntrack on {check.netns}: {outcome} by the model, "{checked.log}"; its own log {own}'
         return f"conntrack on {check.netns}: {outcome} by the model"
 
-    def _rst(self, rst: Journey, cause: Journey | None) -> Step:
-        sender, receiver = rst.crossings[0].netns, rst.last.netns
+    def _rst(self, rst: PacketPath, cause: PacketPath | None) -> Step:
+        sender, receiver = rst.hops[0].netns, rst.last.netns
         if cause is not None and cause.untranslated:
             unknown = _endpoint(self.flow.endpoint, self.flow.target_port)
             why = f"{sender} knows no connection with {unknown} -> RST #{rst.number}, seq = #{cause.number}'s ack"
@@ -402,11 +408,11 @@ class _Story:
             why = f"{sender} sends RST #{rst.number} to {receiver}; it answers no packet that was seen"
         return Step(f"{why} ({self._what(rst)})", rst.number, rst.time_ns)
 
-    def _ends(self, rst: Journey, cause: Journey | None) -> list[Step]:
+    def _ends(self, rst: PacketPath, cause: PacketPath | None) -> list[Step]:
         """What the RST did to the sockets at both ends."""
         steps = []
         receiver = rst.last.netns
-        errors = {event.netns: event for event in reversed(_errors(self.timeline, self.life))}
+        errors = {event.netns: event for event in reversed(_errors(self.timeline, self.incarnation))}
         if receiver in errors:
             text = f"#{rst.number} reaches {receiver}: its socket is reset (ECONNRESET)"
             steps.append(Step(text, rst.number, rst.last.time_ns))
@@ -414,12 +420,12 @@ class _Story:
             text = f"#{rst.number} reaches {receiver}; what its socket made of it was not observed"
             steps.append(Step(text, rst.number, rst.last.time_ns))
         back = [
-            journey
-            for journey in self.journeys
-            if journey.segment.flags & RST
-            and journey.to_server is not rst.to_server
-            and journey.time_ns > rst.last.time_ns
-            and journey.fate is Fate.DELIVERED
+            path
+            for path in self.paths
+            if path.segment.flags & RST
+            and path.to_server is not rst.to_server
+            and path.time_ns > rst.last.time_ns
+            and path.fate is Fate.DELIVERED
         ]
         if back:
             other, asked = back[0], self._cause(back[0])
@@ -436,24 +442,24 @@ class _Story:
 
     def survived(self, completed_ns: int | None) -> list[Step]:
         steps, told = self._reopened()
-        left = [journey for journey in self.journeys if journey.number not in told]
-        odd = [journey for journey in left if _invalid(journey)]
-        passed = [journey for journey in left if _outside(journey) and not _invalid(journey)]
+        left = [path for path in self.paths if path.number not in told]
+        odd = [path for path in left if _invalid(path)]
+        passed = [path for path in left if _outside(path) and not _invalid(path)]
         steps += self._stale() if odd or passed else []
         for group in sorted((odd, passed), key=lambda group: group[0].number if group else 0):
-            for journey in group[:1]:
-                steps += [*self._began(journey), self._fate(journey)]
+            for path in group[:1]:
+                steps += [*self._began(path), self._fate(path)]
             if len(group) > 1:
-                rest = ", ".join(f"#{journey.number}" for journey in group[1:6]) + (" ..." if len(group) > 6 else "")
+                rest = ", ".join(f"#{path.number}" for path in group[1:6]) + (" ..." if len(group) > 6 else "")
                 steps.append(Step(f"so it is with {len(group) - 1:,} more: {rest}"))
-        again = [journey for journey in self.journeys if odd and journey.copy_of == odd[0].number]
-        for journey in again[:1]:
-            text = f"#{odd[0].number}'s data is sent again as #{journey.number}, which {_whither(journey)}"
-            steps.append(Step(text, journey.number, journey.time_ns))
+        again = [path for path in self.paths if odd and path.copy_of == odd[0].number]
+        for path in again[:1]:
+            text = f"#{odd[0].number}'s data is sent again as #{path.number}, which {_whither(path)}"
+            steps.append(Step(text, path.number, path.time_ns))
         steps = _in_time(self._turns(completed_ns), steps)
         if completed_ns is not None:
             steps.append(Step("the server's FIN reaches the client, after all that came before it", None, completed_ns))
-        elif self.journeys:
+        elif self.paths:
             steps += self._stuck()
         else:
             steps.append(Step("no packet of it was seen"))
@@ -464,10 +470,10 @@ class _Story:
 
         Returns the numbers of the packets that this tells of, too.
         """
-        if not self.life.earlier:
+        if not self.incarnation.earlier:
             return [], set()
-        flow, syn = self.flow, self.journeys[0]
-        earlier = f"{self.life.earlier:,} packets of another connection"
+        flow, syn = self.flow, self.paths[0]
+        earlier = f"{self.incarnation.earlier:,} packets of another connection"
         text = f"{flow.client} uses port {flow.client_port} again, after the {earlier}"
         steps = [Step(text, None, syn.time_ns), *self._began(syn)]
         steps += [
@@ -475,7 +481,7 @@ class _Story:
             for check in syn.checks
             if check.checked.note.startswith(ANEW)
         ]
-        refusals = self.life.refusals()
+        refusals = self.incarnation.refusals()
         told = {syn.number, *(rst.number for rst in refusals)}
         for rst in refusals:
             cause = self._cause(rst)
@@ -487,19 +493,19 @@ class _Story:
             steps.append(
                 Step("so it is once more" if len(refusals) == 2 else f"so it is {len(refusals) - 1:,} times more")
             )
-        again = [journey for journey in self.journeys[1:] if refusals and journey.segment.flags == SYN]
-        told |= {journey.number for journey in again}
-        for journey in again[:1]:
-            text = f"{flow.client} sends its SYN again, as #{journey.number}, which {_whither(journey)}"
-            steps.append(Step(text, journey.number, journey.time_ns))
+        again = [path for path in self.paths[1:] if refusals and path.segment.flags == SYN]
+        told |= {path.number for path in again}
+        for path in again[:1]:
+            text = f"{flow.client} sends its SYN again, as #{path.number}, which {_whither(path)}"
+            steps.append(Step(text, path.number, path.time_ns))
             steps += [
-                Step(f"conntrack on {check.netns}: {check.checked.note}", journey.number)
-                for check in journey.checks
+                Step(f"conntrack on {check.netns}: {check.checked.note}", path.number)
+                for check in path.checks
                 if check.checked.note.startswith(ANEW)
             ]
         return steps, told
 
-    def _refused(self, rst: Journey, cause: Journey | None) -> list[Step]:
+    def _refused(self, rst: PacketPath, cause: PacketPath | None) -> list[Step]:
         """An answer of the earlier connection's, the client's RST to it, and what became of that."""
         flow, steps = self.flow, []
         if cause is not None:
@@ -516,26 +522,26 @@ class _Story:
         text = f"#{rst.number} reaches {flow.server}, and ends what was left there of the other connection{ends}"
         return [*steps, Step(text, rst.number, rst.last.time_ns)]
 
-    def _fate(self, journey: Journey) -> Step:
-        number = journey.number
-        if journey.fate is Fate.DROPPED:
-            drop = next(step for step in journey.trace if step.verdict == "drop")
+    def _fate(self, path: PacketPath) -> Step:
+        number = path.number
+        if path.fate is Fate.DROPPED:
+            drop = next(step for step in path.trace if step.verdict == "drop")
             rule = f"rule `{drop.rule}`" if drop.rule else "the policy"
             text = f"dropped on {drop.netns} by {rule} of chain {drop.chain} ({drop.family} {drop.table})"
-            return Step(text, number, journey.last.time_ns)
-        if journey.untranslated and any(BAD_CHECKSUM in reason.text for reason in journey.reasons):
+            return Step(text, number, path.last.time_ns)
+        if path.untranslated and any(BAD_CHECKSUM in reason.text for reason in path.reasons):
             client = self.flow.client
             text = (
                 f"#{number} reaches {client}, whose kernel throws away what has a wrong checksum, and answers nothing"
             )
-            return Step(text, number, journey.last.time_ns)
-        return Step(f"#{number} {_whither(journey)}", number, journey.last.time_ns)
+            return Step(text, number, path.last.time_ns)
+        return Step(f"#{number} {_whither(path)}", number, path.last.time_ns)
 
     def _stuck(self) -> list[Step]:
         """The last that was seen in each direction."""
         steps = []
         for to_server, end in ((False, self.flow.server), (True, self.flow.client)):
-            there = [journey for journey in self.journeys if journey.to_server is to_server]
+            there = [path for path in self.paths if path.to_server is to_server]
             if not there:
                 steps.append(Step(f"nothing was seen of {end}"))
                 continue
@@ -549,10 +555,10 @@ class _Story:
 
     def notes(self) -> list[str]:
         """What else a reader wants to know: how much was retransmitted, and what was rewritten."""
-        copies = sum(journey.copy_of is not None for journey in self.journeys)
+        copies = sum(path.copy_of is not None for path in self.paths)
         carry = "1 packet carries" if copies == 1 else f"{copies:,} packets carry"
         notes = [f"{carry} data that was sent before"] if copies else []
-        rewrites = dict.fromkeys((r.netns, r.before, r.after) for journey in self.journeys for r in journey.rewrites)
+        rewrites = dict.fromkeys((r.netns, r.before, r.after) for path in self.paths for r in path.rewrites)
         notes += [
             f"NAT {f'on {netns}' if netns else 'out of sight'}: {_arrow(before)} becomes {_arrow(after)}"
             for netns, before, after in rewrites
@@ -572,19 +578,17 @@ def _in_time(more: Sequence[Step], steps: Sequence[Step]) -> list[Step]:
     return merged + left
 
 
-def _invalid(journey: Journey) -> bool:
+def _invalid(path: PacketPath) -> bool:
     """Whether a packet was INVALID somewhere: by the model, by the rules, or by what is logged where it can't tell."""
-    said = any(check.checked.outcome is CtOutcome.UNMODELLED and check.reasons for check in journey.checks)
-    unchecked = {reason.netns for reason in journey.reasons} - {check.netns for check in journey.checks}
-    called = any(journey.called_invalid(crossing.netns) for crossing in journey.crossings)
-    return said or called or bool(unchecked) or any(check.invalid for check in journey.checks)
+    said = any(check.checked.outcome is CtOutcome.UNMODELLED and check.reasons for check in path.checks)
+    unchecked = {reason.netns for reason in path.reasons} - {check.netns for check in path.checks}
+    called = any(path.called_invalid(hop.netns) for hop in path.hops)
+    return said or called or bool(unchecked) or any(check.invalid for check in path.checks)
 
 
-def _outside(journey: Journey) -> bool:
+def _outside(path: PacketPath) -> bool:
     """Whether a packet was out of the window somewhere, and let pass."""
-    return any(
-        (check.checked.failure is not None and not _unchecked(check)) or check.reasons for check in journey.checks
-    )
+    return any((check.checked.failure is not None and not _unchecked(check)) or check.reasons for check in path.checks)
 
 
 def _unchecked(check: NodeCheck) -> bool:
@@ -593,18 +597,18 @@ def _unchecked(check: NodeCheck) -> bool:
     return before is not None and before.side(check.checked.direction).be_liberal
 
 
-def _whither(journey: Journey) -> str:
-    last = journey.last
-    if journey.fate is Fate.DELIVERED:
-        return f"reaches {last.netns}" + (f", as if from {last.ends[0]}" if journey.untranslated else "")
-    if journey.fate is Fate.DROPPED:
+def _whither(path: PacketPath) -> str:
+    last = path.last
+    if path.fate is Fate.DELIVERED:
+        return f"reaches {last.netns}" + (f", as if from {last.ends[0]}" if path.untranslated else "")
+    if path.fate is Fate.DROPPED:
         return "is dropped"
     verb = "coming into" if last.direction is Direction.IN else "leaving"
     return f"is seen nowhere after {verb} {last.netns}/{last.ifname}"
 
 
-def _nth(journey: Journey, there: Sequence[Journey]) -> str:
-    count = 1 + sum(other.copy_of == journey.copy_of for other in there)
+def _nth(path: PacketPath, there: Sequence[PacketPath]) -> str:
+    count = 1 + sum(other.copy_of == path.copy_of for other in there)
     return {2: "second", 3: "third"}.get(count, f"{count}th")
 
 
@@ -612,7 +616,7 @@ def _nth(journey: Journey, there: Sequence[Journey]) -> str:
 
 
 def _disagreements(timeline: Timeline, story: _Story) -> list[str]:
-    own = {journey.number for journey in story.journeys}
+    own = {path.number for path in story.paths}
     found = [f"#{number}: {differs}" for number, differs in timeline.disagreements if number in own]
     others = len(timeline.disagreements) - len(found)
     if others:
@@ -631,13 +635,13 @@ def _unseen(timeline: Timeline, flow: Flow, story: _Story) -> list[str]:
     ]
     found += map(describe_unobserved, recording.unobserved)
     found += [f"{count:,} events lost by {describe_observer(observer)}" for observer, count in recording.lost if count]
-    found += [f"whether conntrack's log is as computed on {why}" for why in timeline.unheld]
-    if story.journeys and not any(journey.segment.flags & SYN for journey in story.journeys):
+    found += [f"whether conntrack's log is as computed on {why}" for why in timeline.unverified]
+    if story.paths and not any(path.segment.flags & SYN for path in story.paths):
         found.append("the connection's beginning: sequence numbers are those on the wire")
     loose = [reason for reason in timeline.loose if flow.client_address in (reason.segment.src, reason.segment.dst)]
     if loose:
         found.append(f'the packets of {len(loose):,} of conntrack\'s log lines, as "{loose[0].text}"')
-    ambiguous = dict.fromkeys(journey.ambiguous for journey in story.journeys if journey.ambiguous)
+    ambiguous = dict.fromkeys(path.ambiguous for path in story.paths if path.ambiguous)
     found += list(ambiguous)[:5]
     if len(ambiguous) > 5:
         found.append(f"{len(ambiguous) - 5:,} more groups of packets that look alike")

@@ -9,74 +9,74 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from netlab.analysis.timeline import Fate, Journey
+from netlab.analysis.timeline import Fate, PacketPath
 from netlab.record.events import ACK, RST, SYN, Direction
 from netlab.record.flow import Flow
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """One connection. journeys are its packets in order; earlier how many of the flow's packets came before it.
+class Incarnation:
+    """One connection. paths are its packets in order; earlier how many of the flow's packets came before it.
 
     until_ns is when the next one begins, None for the last.
     """
 
     flow: Flow
-    journeys: tuple[Journey, ...]
+    paths: tuple[PacketPath, ...]
     earlier: int = 0
     until_ns: int | None = None
 
     def has(self, time_ns: int) -> bool:
         """Whether the moment is in this connection's time."""
-        begun = not self.earlier or self.journeys[0].time_ns <= time_ns
+        begun = not self.earlier or self.paths[0].time_ns <= time_ns
         return begun and (self.until_ns is None or time_ns < self.until_ns)
 
-    def refusals(self) -> tuple[Journey, ...]:
+    def refusals(self) -> tuple[PacketPath, ...]:
         """The client's RSTs to what an earlier connection answered its SYN with; they are not the end of this one."""
-        if not self.journeys or not _is_syn(self.journeys[0]):
+        if not self.paths or not _is_syn(self.paths[0]):
             return ()
-        syn = self.journeys[0].segment
+        syn = self.paths[0].segment
         opened_ns = next(
             (
                 arrived.time_ns
-                for journey in self.journeys
-                if not journey.to_server and journey.segment.flags & (SYN | ACK) == SYN | ACK
-                if journey.segment.ack == syn.end and (arrived := journey.at(self.flow.client, Direction.IN))
+                for path in self.paths
+                if not path.to_server and path.segment.flags & (SYN | ACK) == SYN | ACK
+                if path.segment.ack == syn.end and (arrived := path.at(self.flow.client, Direction.IN))
             ),
             None,
         )
         return tuple(
-            journey
-            for journey in self.journeys
-            if journey.to_server and journey.segment.flags & (RST | ACK) == RST
-            if opened_ns is None or journey.time_ns < opened_ns
+            path
+            for path in self.paths
+            if path.to_server and path.segment.flags & (RST | ACK) == RST
+            if opened_ns is None or path.time_ns < opened_ns
         )
 
-    def resets(self) -> list[Journey]:
+    def resets(self) -> list[PacketPath]:
         """The RSTs that came to an end of this connection."""
         refused = self.refusals()
         return [
-            journey
-            for journey in self.journeys
-            if journey.segment.flags & RST and journey.fate is Fate.DELIVERED and journey not in refused
+            path
+            for path in self.paths
+            if path.segment.flags & RST and path.fate is Fate.DELIVERED and path not in refused
         ]
 
 
-def lives(flow: Flow, journeys: Sequence[Journey]) -> list[Life]:
+def incarnations(flow: Flow, paths: Sequence[PacketPath]) -> list[Incarnation]:
     """The flow's connections in order; one at least. Packets before the first SYN belong to the first."""
     starts = [0]
     number: int | None = None
-    for index, journey in enumerate(journeys):
-        if _is_syn(journey) and journey.segment.seq != number:
+    for index, path in enumerate(paths):
+        if _is_syn(path) and path.segment.seq != number:
             if number is not None:
                 starts.append(index)
-            number = journey.segment.seq
-    ends = [*starts[1:], len(journeys)]
+            number = path.segment.seq
+    ends = [*starts[1:], len(paths)]
     return [
-        Life(flow, tuple(journeys[start:end]), start, journeys[end].time_ns if end < len(journeys) else None)
+        Incarnation(flow, tuple(paths[start:end]), start, paths[end].time_ns if end < len(paths) else None)
         for start, end in zip(starts, ends, strict=True)
     ]
 
 
-def _is_syn(journey: Journey) -> bool:
-    return journey.to_server and journey.segment.flags & (SYN | ACK) == SYN
+def _is_syn(path: PacketPath) -> bool:
+    return path.to_server and path.segment.flags & (SYN | ACK) == SYN

@@ -163,9 +163,10 @@ def doubts_about(observed: Observed, events: FlowEvents) -> Iterator[str]:
     for when, seq in zip(("before", "after"), observed.canaries, strict=False):
         seen: dict[str, Sequence[Packet | InvalidReason]] = {
             f"the packets leaving {flow.client}": events.packets(flow.client, Direction.OUT, Leg.CANARY),
-            f"the packets reaching {flow.node}": events.packets(flow.node, Direction.IN, Leg.CANARY),
         }
-        if observed.tracked:
+        if flow.node not in (None, flow.client):
+            seen[f"the packets reaching {flow.node}"] = events.packets(flow.node, Direction.IN, Leg.CANARY)
+        if observed.tracked and flow.node is not None:
             seen[describe_observer(ObserverId(ObserverKind.REASONS, flow.node))] = events.reasons(flow.node, Leg.CANARY)
         for where, canaries in seen.items():
             if all(canary.segment.seq != seq for canary in canaries):
@@ -175,6 +176,8 @@ def doubts_about(observed: Observed, events: FlowEvents) -> Iterator[str]:
             yield f"the client's connection, among the packets reaching {flow.server}"
         if events.syn_ack() is None:
             yield f"the SYN,ACK, among the packets leaving {flow.server}"
+        if flow.node is None:
+            return
         open_observers = {observer for observer, _ in observed.lost}
         entries, traces = (ObserverId(kind, flow.node) for kind in (ObserverKind.ENTRIES, ObserverKind.TRACES))
         if observed.tracked and entries in open_observers and not events.entry_made():

@@ -1,9 +1,9 @@
 """One timeline of a recording: its events merged, and each packet followed from interface to interface. Pure.
 
-A Journey is one packet on its way: the interfaces it crossed, how NAT rewrote it, what conntrack and the rules made of
-it, and where it ended. A packet is recognised by what neither NAT nor forwarding changes: sequence numbers, flags,
+A PacketPath is one packet on its way: the interfaces it crossed, how NAT rewrote it, what conntrack and the rules made
+of it, and where it ended. A packet is recognised by what neither NAT nor forwarding changes: sequence numbers, flags,
 length, window, IP identification, timestamps. A retransmission is a packet of its own. Where several packets look
-alike and not all of them arrive, which one did is not guessed: the journeys say that they are ambiguous.
+alike and not all of them arrive, which one did is not guessed: the paths say that they are ambiguous.
 
 What is drawn or said of it is left to others (`explain.py`, `report/`).
 """
@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from netlab.analysis import connections
-from netlab.analysis.datagrams import Passage, follow, has_passed
+from netlab.analysis.datagrams import DatagramPath, follow, has_passed
 from netlab.conntrack import window
 from netlab.conntrack.window import Checked, CtOutcome, Differs, Disagreement, Rules
 from netlab.errors import NetlabError
@@ -66,7 +66,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class Hop:
     """A packet at one interface. parts are the packets seen there: one, or the segments that GSO split it into."""
 
     netns: str
@@ -109,7 +109,7 @@ class NodeCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Journey:
+class PacketPath:
     """One packet's way. number counts the recording's packets, from 1, by the time at which each was first seen.
 
     to_server: its direction, whoever it is addressed to. trace are the rules it came through. copy_of is the number of
@@ -120,7 +120,7 @@ class Journey:
     number: int
     flow: Flow
     to_server: bool
-    crossings: tuple[Crossing, ...]
+    hops: tuple[Hop, ...]
     fate: Fate
     rewrites: tuple[Rewrite, ...] = ()
     reasons: tuple[InvalidReason, ...] = ()
@@ -132,23 +132,23 @@ class Journey:
     @property
     def segment(self) -> Segment:
         """The packet as it was first seen."""
-        return self.crossings[0].parts[0].segment
+        return self.hops[0].parts[0].segment
 
     @property
     def time_ns(self) -> int:
         """When it was first seen."""
-        return self.crossings[0].time_ns
+        return self.hops[0].time_ns
 
     @property
-    def last(self) -> Crossing:
+    def last(self) -> Hop:
         """Where it was last seen."""
-        return self.crossings[-1]
+        return self.hops[-1]
 
-    def at(self, netns: str, direction: Direction) -> Crossing | None:
+    def at(self, netns: str, direction: Direction) -> Hop | None:
         """The first interface of the namespace that received or sent it; None if none did."""
-        for crossing in self.crossings:
-            if crossing.netns == netns and crossing.direction is direction:
-                return crossing
+        for hop in self.hops:
+            if hop.netns == netns and hop.direction is direction:
+                return hop
         return None
 
     def called_invalid(self, netns: str) -> bool:
@@ -168,36 +168,36 @@ class Journey:
 class Timeline:
     """A recording in order. flows are the recording's, and those that its conntrack events show besides if it has all.
 
-    passages are the packets without TCP. events are all of its events by time. loose are reasons about packets of these
-    flows that no interface saw.
-    unheld says of which namespaces the kernel's log was not compared with the model, and why. own_tables are those of
-    the topology's own, by namespace, family and name. noticed are the entries that had run out when a packet came, with
-    the packet's arrival: conntrack tells of their end only then, a little later.
+    datagram_paths are the packets without TCP. events are all of its events by time. loose are reasons about packets of
+    these flows that no interface saw. unverified says of which namespaces the kernel's log was not compared with the
+    model, and why. own_tables are those of the topology's own, by namespace, family and name. lazily_expired are the
+    entries that had run out when a packet came, with the packet's arrival: conntrack tells of their end only then, a
+    little later.
     """
 
     recording: Recording
     flows: tuple[Flow, ...]
-    journeys: tuple[Journey, ...]
+    paths: tuple[PacketPath, ...]
     events: tuple[Event, ...]
     loose: tuple[InvalidReason, ...] = ()
     disagreements: tuple[tuple[int, Disagreement], ...] = ()
-    unheld: tuple[str, ...] = ()
-    passages: tuple[Passage, ...] = ()
+    unverified: tuple[str, ...] = ()
+    datagram_paths: tuple[DatagramPath, ...] = ()
     own_tables: frozenset[tuple[str, str, str]] = frozenset()
-    noticed: Mapping[ConntrackEvent, int] = field(default_factory=dict)
+    lazily_expired: Mapping[ConntrackEvent, int] = field(default_factory=dict)
 
     def moment(self, event: ConntrackEvent) -> int:
         """When conntrack told of it, or the arrival of the packet that made it notice."""
-        return self.noticed.get(event, event.time_ns)
+        return self.lazily_expired.get(event, event.time_ns)
 
     @cached_property
-    def _of(self) -> dict[Flow, list[Journey]]:
-        journeys: dict[Flow, list[Journey]] = defaultdict(list)
-        for journey in self.journeys:
-            journeys[journey.flow].append(journey)
-        return journeys
+    def _of(self) -> dict[Flow, list[PacketPath]]:
+        paths: dict[Flow, list[PacketPath]] = defaultdict(list)
+        for path in self.paths:
+            paths[path.flow].append(path)
+        return paths
 
-    def of(self, flow: Flow) -> Sequence[Journey]:
+    def of(self, flow: Flow) -> Sequence[PacketPath]:
         """The packets of one flow, in the order in which they were first seen."""
         return self._of.get(flow, [])
 
@@ -219,7 +219,7 @@ def _called_invalid(trace: Iterable[TraceStep], netns: str) -> bool:
     )
 
 
-def window_probes(journeys: Iterable[Journey]) -> frozenset[int]:
+def window_probes(paths: Iterable[PacketPath]) -> frozenset[int]:
     """The numbers of the packets of one flow by which an end asks whether the other's closed window is open again.
 
     They carry nothing, and have the last number that was sent (tcp_xmit_probe_skb(), net/ipv4/tcp_output.c).
@@ -227,11 +227,11 @@ def window_probes(journeys: Iterable[Journey]) -> frozenset[int]:
     found: set[int] = set()
     sent: dict[bool, int] = {}
     closed = {True: False, False: False}
-    for journey in journeys:
-        segment, way = journey.segment, journey.to_server
+    for path in paths:
+        segment, way = path.segment, path.to_server
         bare = segment.flags == ACK and not segment.payload_bytes
         if bare and closed[not way] and way in sent and seq_diff(segment.seq, sent[way]) == -1:
-            found.add(journey.number)
+            found.add(path.number)
         if not segment.flags & RST:
             closed[way] = segment.window == 0
             if segment.flags & SYN or way not in sent or seq_diff(segment.end, sent[way]) > 0:
@@ -243,7 +243,7 @@ def window_probes(journeys: Iterable[Journey]) -> frozenset[int]:
 
 
 def build(recording: Recording) -> Timeline:
-    """The recording's packets as journeys, each with what conntrack, the rules and the model say of it."""
+    """The recording's packets as paths, each with what conntrack, the rules and the model say of it."""
     # A million small values and no cycle among them: looking for cycles again and again doubles the time it takes.
     collects = gc.isenabled()
     gc.disable()
@@ -265,34 +265,34 @@ def _build(recording: Recording) -> Timeline:
     for packet in _in_order((event for event in events if isinstance(event, Packet)), _bridges(topology)):
         merge.packet(packet)
     drafts = sorted(merge.drafts, key=lambda draft: draft.time_ns)
-    everything: list[_Draft | Passage] = [*drafts, *_passages(events, topology)]
-    passages = []
+    everything: list[_Draft | DatagramPath] = [*drafts, *_datagram_paths(events, topology)]
+    datagram_paths = []
     for number, each in enumerate(sorted(everything, key=lambda each: each.time_ns), 1):
         if isinstance(each, _Draft):
             each.number = number
         else:
-            passages.append(replace(each, number=number))
+            datagram_paths.append(replace(each, number=number))
     _tell_ambiguous(drafts)
     loose = _attach_reasons(drafts, events, tracks)
     _attach_traces(drafts, events, tracks)
-    noticed: dict[ConntrackEvent, int] = {}
-    disagreements, unheld = _check(recording, topology, drafts, events, flows, helped, noticed)
+    lazily_expired: dict[ConntrackEvent, int] = {}
+    disagreements, unverified = _check(recording, topology, drafts, events, flows, helped, lazily_expired)
     _find_copies(drafts)
     return Timeline(
         recording,
         flows,
-        tuple(draft.journey(flows) for draft in drafts),
+        tuple(draft.path(flows) for draft in drafts),
         events,
         tuple(loose),
         tuple(disagreements),
-        tuple(unheld),
-        tuple(passages),
+        tuple(unverified),
+        tuple(datagram_paths),
         _own_tables(topology),
-        noticed,
+        lazily_expired,
     )
 
 
-def _passages(events: Sequence[Event], topology: Topology | None) -> list[Passage]:
+def _datagram_paths(events: Sequence[Event], topology: Topology | None) -> list[DatagramPath]:
     datagrams = [event for event in events if isinstance(event, DatagramPacket) and not about_canary(event.datagram)]
     if not datagrams:
         return []
@@ -332,7 +332,7 @@ def _in_order(packets: Iterable[_AnyPacket], bridges: set[tuple[str, str]]) -> l
     return sorted(packets, key=place)
 
 
-# --- packets to journeys ---------------------------------------------------------------------------------------------
+# --- packets to paths ---------------------------------------------------------------------------------------------
 
 
 class _Tracks:
@@ -368,16 +368,16 @@ def _numbers(header: Ends) -> tuple[int, int, int, int]:
     return (int(header[0]), header[1], int(header[2]), header[3])
 
 
-_Hop = tuple[str, str, Direction]
+_Place = tuple[str, str, Direction]
 _Key = tuple[int | bool | None, ...]
 
 
 class _Draft:
-    """A journey in the making: the packets seen at each hop, in the order of the hops."""
+    """A path in the making: the packets seen at each place, in the order of the places."""
 
-    def __init__(self, index: int, to_server: bool, hop: _Hop, packet: Packet, key: _Key) -> None:
+    def __init__(self, index: int, to_server: bool, place: _Place, packet: Packet, key: _Key) -> None:
         self.index, self.to_server, self.key = index, to_server, key
-        self.hops: dict[_Hop, list[Packet]] = {hop: [packet]}
+        self.places: dict[_Place, list[Packet]] = {place: [packet]}
         self.time_ns = packet.time_ns
         self.segment = packet.segment
         self.number = 0
@@ -387,37 +387,37 @@ class _Draft:
         self.copy_of: int | None = None
         self.ambiguous = ""
 
-    def takes_part(self, hop: _Hop, segment: Segment) -> bool:
-        """Whether a segment seen at a hop can be a piece of this super-packet."""
+    def takes_part(self, place: _Place, segment: Segment) -> bool:
+        """Whether a segment seen at a place can be a piece of this super-packet."""
         whole = self.segment
         offset = seq_diff(segment.seq, whole.seq)
         if offset < 0 or segment.payload_bytes >= whole.payload_bytes or seq_diff(whole.end, segment.end) < 0:
             return False
         if segment.ip_id and whole.ip_id and (segment.ip_id - whole.ip_id) & 0xFFFF > whole.payload_bytes:
             return False
-        there = self.hops.get(hop, ())
+        there = self.places.get(place, ())
         return all(part.segment.payload_bytes < whole.payload_bytes for part in there) and all(
             part.segment.seq != segment.seq for part in there
         )
 
-    def journey(self, flows: Sequence[Flow]) -> Journey:
+    def path(self, flows: Sequence[Flow]) -> PacketPath:
         flow = flows[self.index]
-        crossings = tuple(Crossing(*hop, tuple(parts)) for hop, parts in self.hops.items())
+        hops = tuple(Hop(*place, tuple(parts)) for place, parts in self.places.items())
         rewrites = []
-        for before, after in pairwise(crossings):
+        for before, after in pairwise(hops):
             if before.ends != after.ends:
                 seen = before.netns == after.netns
                 rewrites.append(Rewrite(before.netns if seen else "", before.ends, after.ends))
-        last = crossings[-1]
+        last = hops[-1]
         if last.direction is Direction.IN and last.netns == (flow.server if self.to_server else flow.client):
             fate = Fate.DELIVERED
         else:
             fate = Fate.DROPPED if any(step.verdict == "drop" for step in self.trace) else Fate.UNSEEN
-        return Journey(
+        return PacketPath(
             self.number,
             flow,
             self.to_server,
-            crossings,
+            hops,
             fate,
             tuple(rewrites),
             tuple(self.reasons),
@@ -429,7 +429,7 @@ class _Draft:
 
 
 class _Merge:
-    """Takes packets in order of time, and puts each where it belongs: to a journey, or at the beginning of one."""
+    """Takes packets in order of time, and puts each where it belongs: to a path, or at the beginning of one."""
 
     def __init__(self, flows: Sequence[Flow], tracks: _Tracks, helped: Set[int]) -> None:
         self.drafts: list[_Draft] = []
@@ -446,24 +446,24 @@ class _Merge:
         if track is None:
             return
         index, to_server = track
-        hop = (packet.netns, packet.ifname, packet.direction)
+        place = (packet.netns, packet.ifname, packet.direction)
         key = (index, to_server, *_likeness(segment))
         born = packet.direction is Direction.OUT and packet.netns == self._origin(index, to_server)
-        draft = self._same(key, hop, born)
+        draft = self._same(key, place, born)
         if draft is not None:
-            draft.hops[hop] = [packet]
+            draft.places[place] = [packet]
             return
         group = (index, to_server, segment.ack, segment.ts_val)
         if not born and 0 < segment.payload_bytes < self._largest[group]:
             for whole in reversed(self._senders[group]):
-                if whole.takes_part(hop, segment):
-                    whole.hops.setdefault(hop, []).append(packet)
+                if whole.takes_part(place, segment):
+                    whole.places.setdefault(place, []).append(packet)
                     return
-        if index in self._helped and (rewritten := self._rewritten(index, to_server, hop, packet, born=born)):
-            rewritten.hops[hop] = [packet]
+        if index in self._helped and (rewritten := self._rewritten(index, to_server, place, packet, born=born)):
+            rewritten.places[place] = [packet]
             self._alike[key].append(rewritten)
             return
-        draft = _Draft(index, to_server, hop, packet, key)
+        draft = _Draft(index, to_server, place, packet, key)
         self.drafts.append(draft)
         self._alike[key].append(draft)
         if index in self._helped:
@@ -472,24 +472,30 @@ class _Merge:
             self._senders[group].append(draft)
             self._largest[group] = max(self._largest[group], segment.payload_bytes)
 
-    def _rewritten(self, index: int, to_server: bool, hop: _Hop, packet: Packet, *, born: bool) -> _Draft | None:
+    def _rewritten(self, index: int, to_server: bool, place: _Place, packet: Packet, *, born: bool) -> _Draft | None:
         """The packet as it came into this namespace, where a helper of conntrack's may have given it another length."""
         draft = self._identified.get((index, to_server, *_identity(packet.segment)))
-        if draft is None or born or packet.direction is Direction.IN or hop in draft.hops or not packet.segment.ip_id:
+        if (
+            draft is None
+            or born
+            or packet.direction is Direction.IN
+            or place in draft.places
+            or not packet.segment.ip_id
+        ):
             return None
-        netns, _, direction = [*draft.hops][-1]
-        return draft if (netns, direction) == (hop[0], Direction.IN) else None
+        netns, _, direction = [*draft.places][-1]
+        return draft if (netns, direction) == (place[0], Direction.IN) else None
 
     def _origin(self, index: int, to_server: bool) -> str:
         return self._flows[index].client if to_server else self._flows[index].server
 
-    def _same(self, key: _Key, hop: _Hop, born: bool) -> _Draft | None:
-        """The journey to go on: of those alike that haven't been here the one that is farthest, then the oldest."""
+    def _same(self, key: _Key, place: _Place, born: bool) -> _Draft | None:
+        """The path to go on: of those alike that haven't been here the one that is farthest, then the oldest."""
         best: _Draft | None = None
         for draft in self._alike.get(key, ()):
-            if hop in draft.hops or (born and any(netns != hop[0] for netns, _, _ in draft.hops)):
+            if place in draft.places or (born and any(netns != place[0] for netns, _, _ in draft.places)):
                 continue
-            if best is None or len(draft.hops) > len(best.hops):
+            if best is None or len(draft.places) > len(best.places):
                 best = draft
         return best
 
@@ -530,7 +536,7 @@ def _tell_ambiguous(drafts: Iterable[_Draft]) -> None:
     for draft in drafts:
         alike[draft.key].append(draft)
     for group in alike.values():
-        if len(group) > 1 and any(draft.hops.keys() != group[0].hops.keys() for draft in group):
+        if len(group) > 1 and any(draft.places.keys() != group[0].places.keys() for draft in group):
             numbers = " and ".join(f"#{draft.number}" for draft in group)
             for draft in group:
                 draft.ambiguous = f"{numbers} look alike, and not all of them came as far: which did can't be told"
@@ -588,7 +594,7 @@ def _arrivals(drafts: Iterable[_Draft], wanted: Set[_Header]) -> dict[_Header, l
     for draft in drafts if wanted else ():
         track = (draft.index, draft.to_server)
         seen: set[str] = set()
-        for (netns, _, direction), parts in draft.hops.items():
+        for (netns, _, direction), parts in draft.places.items():
             if direction is Direction.IN and netns not in seen:
                 seen.add(netns)
                 for part in parts:
@@ -662,11 +668,11 @@ def _check(
     events: Sequence[Event],
     flows: Sequence[Flow],
     helped: Set[tuple[int, str]],
-    noticed: dict[ConntrackEvent, int],
+    lazily_expired: dict[ConntrackEvent, int],
 ) -> tuple[list[tuple[int, Disagreement]], list[str]]:
     """Follow each flow with the model on each node that tracks it; and hold it against what the kernel logged.
 
-    What the Timeline has of that name is put into `noticed`.
+    What the Timeline has of that name is put into `lazily_expired`.
     """
     entries: dict[str, list[ConntrackEvent]] = defaultdict(list)
     tracking = {flow.node for flow in flows if flow.node is not None}
@@ -680,7 +686,7 @@ def _check(
     for draft in drafts:
         by_flow[draft.index].append(draft)
     found: list[tuple[int, Disagreement]] = []
-    unheld: list[str] = []
+    unverified: list[str] = []
     for netns in sorted(tracking):
         missing = sum(
             count
@@ -688,29 +694,29 @@ def _check(
             if (observer.kind, observer.netns) == (ObserverKind.PACKETS, netns)
         )
         if missing:
-            unheld.append(f"{netns}: {missing:,} packets were lost there, so what conntrack knew can't be computed")
+            unverified.append(f"{netns}: {missing:,} packets were lost there, so what conntrack knew can't be computed")
             continue
         rules = _rules(recording, topology, netns)
         log = ObserverId(ObserverKind.REASONS, netns)
         heard = lost.get(log) == 0
         if not heard:
             why = f"{lost[log]:,} of its log lines were lost" if log in lost else "its log was not read"
-            unheld.append(f"{netns}: {why}")
+            unverified.append(f"{netns}: {why}")
         mine = _by_flow(entries[netns], flows)
         for index, theirs in by_flow.items():
             if topology is not None and untracks(topology, netns, flows[index].vip, flows[index].port):
                 continue
             if (index, netns) in helped:
-                unheld.append(f"{netns}: a helper rewrites what {flows[index].client_address} sends and gets there")
+                unverified.append(f"{netns}: a helper rewrites what {flows[index].client_address} sends and gets there")
                 continue
-            pairs = _follow(flows[index], theirs, netns, rules, mine.get(index, []), noticed)
+            pairs = _follow(flows[index], theirs, netns, rules, mine.get(index, []), lazily_expired)
             numbers = {id(check.packet): draft.number for draft, check, _ in pairs}
             found += [
                 (numbers[id(differs.packet)], differs)
                 for differs in window.disagreements(((check, reasons) for _, check, reasons in pairs), rules)
                 if heard or differs.kind is not Differs.PREDICTED_ONLY
             ]
-    return sorted(found, key=lambda item: item[0]), unheld
+    return sorted(found, key=lambda item: item[0]), unverified
 
 
 def _by_flow(entries: Iterable[ConntrackEvent], flows: Sequence[Flow]) -> dict[int, list[ConntrackEvent]]:
@@ -731,11 +737,11 @@ def _follow(
     netns: str,
     rules: Rules,
     entries: Sequence[ConntrackEvent],
-    noticed: dict[ConntrackEvent, int],
+    lazily_expired: dict[ConntrackEvent, int],
 ) -> list[tuple[_Draft, Checked, Sequence[InvalidReason]]]:
     arrivals: list[tuple[Packet, _Draft]] = []
     for draft in drafts:
-        for (where, _, direction), parts in draft.hops.items():
+        for (where, _, direction), parts in draft.places.items():
             if where == netns and direction is Direction.IN:
                 arrivals += [(part, draft) for part in parts]
                 break
@@ -746,10 +752,10 @@ def _follow(
         for packet, draft in arrivals
     ]
     sound = [packet for packet, _, here in heard if not any(map(_tells_bad_checksum, here))]
-    noticed.update(
+    lazily_expired.update(
         {entry: arrival.time_ns for entry in entries if (arrival := _finder(entry, netns, arrivals, entries))}
     )
-    in_step = [replace(entry, time_ns=noticed[entry]) if entry in noticed else entry for entry in entries]
+    in_step = [replace(entry, time_ns=lazily_expired[entry]) if entry in lazily_expired else entry for entry in entries]
     checked = iter(window.follow(flow, sound, rules, in_step, whole=whole))
     pairs: list[tuple[_Draft, Checked, Sequence[InvalidReason]]] = []
     for packet, draft, here in heard:
@@ -783,7 +789,7 @@ def _finder(
         mine = new.change is EntryChange.NEW and ends(new.tuple_orig) == header and new.time_ns >= entry.time_ns
         if mine and came_by(new.time_ns) == came:
             return packet
-    left = [parts[0] for (where, _, way), parts in draft.hops.items() if (where, way) == (netns, Direction.OUT)]
+    left = [parts[0] for (where, _, way), parts in draft.places.items() if (where, way) == (netns, Direction.OUT)]
     if left:
         return packet if left[0].time_ns >= entry.time_ns and ends(left[0].segment) == header else None
     return packet if _called_invalid(draft.trace, netns) else None

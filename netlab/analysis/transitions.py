@@ -14,7 +14,7 @@ _AT_ONCE_NS = 1_000_000
 """A SYN that opens a connection anew makes its entry so soon after the end of the one before."""
 
 
-class Turn(NamedTuple):
+class EntryTransition(NamedTuple):
     """An event after which a node's conntrack knows a connection otherwise than before, and what it means.
 
     adopts_answer: the new entry is one for a packet of the server's, which NAT leaves alone.
@@ -25,10 +25,12 @@ class Turn(NamedTuple):
     adopts_answer: bool = False
 
 
-def turns(flow: Flow, events: Iterable[Event], run_out: Container[ConntrackEvent] = ()) -> Iterator[Turn]:
+def transitions(
+    flow: Flow, events: Iterable[Event], run_out: Container[ConntrackEvent] = ()
+) -> Iterator[EntryTransition]:
     """Where the flow's entry is lost, made for a packet in mid-stream, or told other window scales; in the order given.
 
-    A SYN that opens the connection anew is no turn, nor is the end of the entry that it found. run_out are the ends of
+    A SYN that opens the connection anew is none, nor is the end of the entry that it found. run_out are the ends of
     entries that had run out when a packet looked for them.
     """
     legs = flow.legs()
@@ -47,21 +49,21 @@ def turns(flow: Flow, events: Iterable[Event], run_out: Container[ConntrackEvent
                 after = next((other for other, _ in found[index + 1 :] if other.netns == event.netns), None)
                 if not (after and _begins(after) and after.time_ns - event.time_ns < _AT_ONCE_NS):
                     lost = "finds that the connection's entry has run out" if event in run_out else _DELETED
-                    yield Turn(event, f"{node} {lost}, and its translation with it")
+                    yield EntryTransition(event, f"{node} {lost}, and its translation with it")
             case EntryChange.NEW if not own:
                 text = (
                     f"{node} makes an entry for a packet of {flow.server}'s, as if it began a connection: without NAT"
                 )
-                yield Turn(event, text, adopts_answer=True)
+                yield EntryTransition(event, text, adopts_answer=True)
             case EntryChange.NEW if not _begins(event):
                 who = f"a packet of {flow.client}'s in mid-stream"
-                yield Turn(event, f"{node} makes an entry for {who}, translated as a new connection")
+                yield EntryTransition(event, f"{node} makes an entry for {who}, translated as a new connection")
             case EntryChange.UPDATE if own and event.window_scales and event.tcp_state == "ESTABLISHED":
                 before = scales.setdefault(event.netns, event.window_scales)
                 scales[event.netns] = event.window_scales
                 for end, old, new in zip((flow.client, flow.server), before, event.window_scales, strict=True):
                     if old != new:
-                        yield Turn(event, f"{node} {_rescaled(end, old, new)}")
+                        yield EntryTransition(event, f"{node} {_rescaled(end, old, new)}")
 
 
 def _rescaled(end: str, old: int, new: int) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from netlab.analysis import timeline
-from netlab.analysis.datagrams import Passage
+from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.explain import Explanation, Step, explain
 from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
-from netlab.analysis.timeline import Crossing, Journey, Timeline
+from netlab.analysis.timeline import Hop, PacketPath, Timeline
 from netlab.conntrack.window import SINCE_6_1, CtOutcome, rules
 from netlab.errors import NetlabError
 from netlab.kubeproxy import ruleset
@@ -90,9 +90,9 @@ class _Page:
             self._story = explain(alone, endpoint(flow.client_address, flow.client_port))
         self._topology, self._unreadable = _topology(recording)
         self._numbers = {
-            moment(event): journey.number
-            for journey in (self._timeline.of(self._trial.flow) if self._trial else ())
-            for event in seen(journey)
+            moment(event): path.number
+            for path in (self._timeline.of(self._trial.flow) if self._trial else ())
+            for event in seen(path)
         }
         self._shown = {row.number for row in self._ladder.rows if isinstance(row, Arrow)} if self._ladder else set()
 
@@ -259,13 +259,13 @@ class _Page:
     def _detail(self, ladder: Ladder, arrow: Arrow) -> Markup:
         hops = [
             (
-                ladder.ms(crossing.time_ns),
-                crossing.netns,
-                crossing.ifname,
-                crossing.direction,
-                _ends(crossing),
+                ladder.ms(hop.time_ns),
+                hop.netns,
+                hop.ifname,
+                hop.direction,
+                _ends(hop),
             )
-            for crossing in arrow.journey.crossings
+            for hop in arrow.path.hops
         ]
         marks = [
             tag("span", f", {mark.word} at {ladder.columns[mark.column].netns}", class_=mark.word.lower())
@@ -276,7 +276,7 @@ class _Page:
             tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words), *marks),
             *(tag("p", note) for note in arrow.notes),
             table(("ms", "Namespace", "Interface", "Way", "Addresses"), hops),
-            tag("p", _absolute(arrow.journey), class_="quiet"),
+            tag("p", _absolute(arrow.path), class_="quiet"),
             id=f"packet-{arrow.number}",
             class_="packet-detail",
         )
@@ -298,7 +298,7 @@ class _Page:
 
     def _rules(self, ladder: Ladder) -> Markup:
         """The way through the rules, where it was traced; else the rules themselves."""
-        traced = [arrow for arrow in ladder.arrows() if arrow.journey.trace and arrow.number in self._shown]
+        traced = [arrow for arrow in ladder.arrows() if arrow.path.trace and arrow.number in self._shown]
         shown = [_trace(arrow) for arrow in traced if arrow.evidence]
         others = [_trace(arrow) for arrow in traced if not arrow.evidence]
         if others:
@@ -442,7 +442,7 @@ def _of_trial(whole: Timeline, trial: TrialResult) -> Timeline:
 def _trace(arrow: Arrow) -> Markup:
     rows = [
         (step.netns, f"{step.family} {step.table} {step.chain}", step.rule or "(policy or end of chain)", step.verdict)
-        for step in arrow.journey.trace
+        for step in arrow.path.trace
     ]
     return tag(
         "details",
@@ -452,14 +452,14 @@ def _trace(arrow: Arrow) -> Markup:
     )
 
 
-def _ends(crossing: Crossing | DatagramPacket) -> str:
-    if isinstance(crossing, DatagramPacket):
-        return ends(crossing.datagram.header).replace(">", "→")
-    return f"{endpoint(*crossing.ends[:2])} → {endpoint(*crossing.ends[2:])}"
+def _ends(hop: Hop | DatagramPacket) -> str:
+    if isinstance(hop, DatagramPacket):
+        return ends(hop.datagram.header).replace(">", "→")
+    return f"{endpoint(*hop.ends[:2])} → {endpoint(*hop.ends[2:])}"
 
 
-def _absolute(packet: Journey | Passage) -> str:
-    if isinstance(packet, Passage):
+def _absolute(packet: PacketPath | DatagramPath) -> str:
+    if isinstance(packet, DatagramPath):
         return f"As it was first seen: {describe(packet.datagram)}, IP id {packet.datagram.ip_id}."
     segment = packet.segment
     return f"Absolute: seq {segment.seq}, ack {segment.ack}, window field {segment.window}, IP id {segment.ip_id}."
@@ -471,20 +471,20 @@ def _points(ladder: Ladder, recording: Recording) -> Iterator[chart.Point]:
         return
     forgives = rules(recording.kernel, recording.capabilities).fates is SINCE_6_1
     for arrow in ladder.arrows():
-        journey = arrow.journey
-        if isinstance(journey, Passage):
+        path = arrow.path
+        if isinstance(path, DatagramPath):
             continue
-        checked = next((check.checked for check in journey.checks if check.netns == ladder.flow.node), None)
-        if journey.to_server or not journey.segment.payload_bytes or checked is None or checked.state_before is None:
+        checked = next((check.checked for check in path.checks if check.netns == ladder.flow.node), None)
+        if path.to_server or not path.segment.payload_bytes or checked is None or checked.state_before is None:
             continue
         if not checked.checks:
             continue
         ignored = checked.outcome is CtOutcome.IGNORE
         yield chart.Point(
-            number=journey.number,
-            when_ms=(journey.time_ns - ladder.began_ns) / 1e6,
-            seq=seq_diff(journey.segment.seq, ladder.server_isn),
-            end=seq_diff(journey.segment.end, ladder.server_isn),
+            number=path.number,
+            when_ms=(path.time_ns - ladder.began_ns) / 1e6,
+            seq=seq_diff(path.segment.seq, ladder.server_isn),
+            end=seq_diff(path.segment.end, ladder.server_isn),
             edge=seq_diff(checked.state_before.side(checked.direction).td_maxend, ladder.server_isn),
             forgiven_bytes=checked.forgiven_bytes if forgives else None,
             fate="INVALID" if arrow.marked("INVALID") else "ignored" if ignored else "accepted",

@@ -41,24 +41,24 @@ def comments(result: Result, recording: Recording) -> dict[Packet, list[str]]:
     namespace that gave it; evidence of a trial whose packets are not in the recording, of none.
     """
     packets = [event for event in recording.events if isinstance(event, Packet)]
-    crossings = {_crossing(packet): packet for packet in packets}
+    hops = {_crossing(packet): packet for packet in packets}
     said: dict[Packet, list[str]] = {}
     for trial in result.trials:
         for piece in trial.evidence:
-            about = _about(piece, packets, crossings)
+            about = _about(piece, packets, hops)
             if about is not None:
                 said.setdefault(about, []).extend(_words(piece, trial))
     return said
 
 
 def _crossing(packet: Packet) -> tuple[object, ...]:
-    """What tells a packet's crossing of an interface from all others, whether or not its frame was kept."""
+    """What tells a packet's hop of an interface from all others, whether or not its frame was kept."""
     return packet.time_ns, packet.netns, packet.ifname, packet.direction, packet.segment
 
 
-def _about(piece: Evidence, packets: list[Packet], crossings: dict[tuple[object, ...], Packet]) -> Packet | None:
+def _about(piece: Evidence, packets: list[Packet], hops: dict[tuple[object, ...], Packet]) -> Packet | None:
     if isinstance(piece.event, Packet):
-        return crossings.get(_crossing(piece.event))
+        return hops.get(_crossing(piece.event))
     if isinstance(piece.event, InvalidReason):
         reason = piece.event
         return max(

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
-from netlab.analysis.datagrams import Passage
+from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.judge import THROWN_AWAY
 from netlab.analysis.result import Evidence, TrialResult
-from netlab.analysis.timeline import Crossing, Fate, Journey, Rewrite, Timeline, window_probes
-from netlab.analysis.transitions import turns
+from netlab.analysis.timeline import Fate, Hop, PacketPath, Rewrite, Timeline, window_probes
+from netlab.analysis.transitions import transitions
 from netlab.conntrack.window import BAD_CHECKSUM
 from netlab.record.events import (
     ACK,
@@ -83,7 +83,7 @@ class Arrow:
     as in a fold: noun and qualifier. notes say what befell it, in whole phrases. evidence: the Result rests on it.
     """
 
-    journey: Journey | Passage
+    path: PacketPath | DatagramPath
     start: int
     end: int
     came_to: frozenset[int]
@@ -96,17 +96,17 @@ class Arrow:
     @property
     def number(self) -> int:
         """The packet's in the whole recording."""
-        return self.journey.number
+        return self.path.number
 
     @property
     def time_ns(self) -> int:
         """When it was first seen."""
-        return self.journey.time_ns
+        return self.path.time_ns
 
     @property
     def payload_bytes(self) -> int:
         """How much it carries."""
-        return self.journey.segment.payload_bytes if isinstance(self.journey, Journey) else 0
+        return self.path.segment.payload_bytes if isinstance(self.path, PacketPath) else 0
 
     def marked(self, word: str) -> bool:
         """Whether it has that mark anywhere."""
@@ -187,8 +187,8 @@ class _Builder:
         self._flow, self._trial = flow, trial
         self._recording = timeline.recording
         self._timeline = timeline
-        self._journeys = timeline.of(flow)
-        self._passages = list(self._told_of()) if columns is None else []
+        self._paths = timeline.of(flow)
+        self._datagram_paths = list(self._told_of()) if columns is None else []
         self._others = timeline.expected_by(flow) if columns is None else []
         self._netns = list(columns) if columns is not None else self._columns()
         self._at = {netns: column for column, netns in enumerate(self._netns)}
@@ -196,34 +196,34 @@ class _Builder:
         self._watched = {tap.netns for tap in self._recording.taps}
         self._evidence = {moment(piece.event): piece for piece in trial.evidence} if trial else {}
         self._told: set[str] = set()
-        self._answers = _answers(self._journeys, flow)
-        self._probes = window_probes(self._journeys)
+        self._answers = _answers(self._paths, flow)
+        self._probes = window_probes(self._paths)
         self._syns: dict[bool, list[Segment]] = {True: [], False: []}
-        for journey in self._journeys:
-            if journey.segment.flags & SYN:
-                self._syns[journey.to_server].append(journey.segment)
+        for path in self._paths:
+            if path.segment.flags & SYN:
+                self._syns[path.to_server].append(path.segment)
 
     def _columns(self) -> list[str]:
-        journeys = [*self._journeys, *(journey for other in self._others for journey in self._timeline.of(other))]
-        order = _order(self._flow, journeys)
-        for packet in (packet for passage in self._passages for packet in passage.crossings):
+        paths = [*self._paths, *(path for other in self._others for path in self._timeline.of(other))]
+        order = _order(self._flow, paths)
+        for packet in (packet for datagram_path in self._datagram_paths for packet in datagram_path.hops):
             if packet.netns not in order:
                 order.insert(-1, packet.netns)
         return order
 
-    def _told_of(self) -> Iterator[Passage]:
+    def _told_of(self) -> Iterator[DatagramPath]:
         """The packets without TCP that belong here: a trial's all, otherwise those about this connection."""
         legs = self._flow.legs()
-        for passage in self._timeline.passages:
-            about = passage.datagram.about
-            of_trial = self._trial and self._trial.started_ns <= passage.time_ns <= _until_ns(self._trial)
+        for datagram_path in self._timeline.datagram_paths:
+            about = datagram_path.datagram.about
+            of_trial = self._trial and self._trial.started_ns <= datagram_path.time_ns <= _until_ns(self._trial)
             if of_trial or (about and about.proto == IPPROTO_TCP and ends(about) in legs):
-                yield passage
+                yield datagram_path
 
     def ladder(self) -> Ladder:
-        arrows = [self._arrow(journey) for journey in self._journeys]
+        arrows = [self._arrow(path) for path in self._paths]
         arrows += [arrow for other in self._others for arrow in self._of_other(other)]
-        arrows += [self._datagram(passage) for passage in self._passages]
+        arrows += [self._datagram(datagram_path) for datagram_path in self._datagram_paths]
         rows: list[Arrow | Remark] = [*arrows, *self._remarks()]
         rows.sort(key=lambda row: row.time_ns)
         labels = {
@@ -237,66 +237,66 @@ class _Builder:
         empty = Ladder(self._flow, columns, (), began_ns, isn)
         return replace(empty, rows=_folded(rows, empty.ms))
 
-    def _arrow(self, journey: Journey) -> Arrow:
-        fate = self._fate(journey)
-        pieces = list(self._pieces(journey))
+    def _arrow(self, path: PacketPath) -> Arrow:
+        fate = self._fate(path)
+        pieces = list(self._pieces(path))
         return Arrow(
-            journey=journey,
-            start=self._at[journey.crossings[0].netns],
-            end=self._at[journey.last.netns],
-            came_to=self._came_to(journey.crossings),
-            words=tuple(self._words(journey)),
+            path=path,
+            start=self._at[path.hops[0].netns],
+            end=self._at[path.last.netns],
+            came_to=self._came_to(path.hops),
+            words=tuple(self._words(path)),
             kind=(
-                "window probe" if journey.number in self._probes else _noun(journey.segment),
-                fate.qualifier or ("again" if journey.copy_of else ""),
+                "window probe" if path.number in self._probes else _noun(path.segment),
+                fate.qualifier or ("again" if path.copy_of else ""),
             ),
             marks=tuple(sorted(fate.marks, key=lambda mark: mark.column)),
             notes=tuple(dict.fromkeys((*(piece.note for piece in pieces if piece.note), *fate.notes))),
             evidence=bool(pieces),
         )
 
-    def _came_to(self, crossings: Sequence[Crossing] | Sequence[DatagramPacket]) -> frozenset[int]:
+    def _came_to(self, hops: Sequence[Hop] | Sequence[DatagramPacket]) -> frozenset[int]:
         """The columns of the namespaces that saw a packet after the one that sent it."""
-        sender = crossings[0].netns
-        return frozenset(self._at[crossing.netns] for crossing in crossings if crossing.netns != sender)
+        sender = hops[0].netns
+        return frozenset(self._at[hop.netns] for hop in hops if hop.netns != sender)
 
     def _of_other(self, other: Flow) -> Iterator[Arrow]:
         """The packets of a connection that this one made conntrack expect, its numbers relative to its own."""
         builder = _Builder(self._timeline, other, self._trial, self._netns)
         whose = endpoint(other.client_address, other.client_port), endpoint(other.vip, other.port)
         told = f"a connection of its own, {whose[0]} to {whose[1]}, which conntrack expected: RELATED"
-        for index, journey in enumerate(self._timeline.of(other)):
-            arrow = builder._arrow(journey)
+        for index, path in enumerate(self._timeline.of(other)):
+            arrow = builder._arrow(path)
             notes = (told, *arrow.notes) if index == 0 else arrow.notes
             yield replace(arrow, words=(*arrow.words, f"(:{other.port})"), notes=notes)
 
-    def _datagram(self, passage: Passage) -> Arrow:
-        datagram, last = passage.datagram, passage.last
+    def _datagram(self, datagram_path: DatagramPath) -> Arrow:
+        datagram, last = datagram_path.datagram, datagram_path.last
         header, about = datagram.header, datagram.about
         ports = (f":{header.sport} > :{header.dport}",) if header.sport or header.dport else ()
         marks: list[Mark] = []
         notes: list[str] = []
         if about is not None:
             notes.append(f"about the packet {datagrams.ends(about)} ({datagrams.protocol(about.proto)})")
-        for before, after in pairwise(passage.crossings):
+        for before, after in pairwise(datagram_path.hops):
             one, other = before.datagram.header, after.datagram.header
             if one != other and before.netns == after.netns:
                 marks.append(Mark(self._at[before.netns], "NAT"))
                 too = ", and the packet that it quotes, too" if about is not None else ""
                 notes += self._once(_translation(Rewrite(before.netns, ends(one), ends(other))) + too)
-        marks += self._states(passage)
-        drop = next((step for step in passage.trace if step.verdict == "drop"), None)
+        marks += self._states(datagram_path)
+        drop = next((step for step in datagram_path.trace if step.verdict == "drop"), None)
         if drop is not None:
             marks.append(Mark(self._at[drop.netns], "DROP"))
             notes.append(f"DROP: {drop.netns}, chain {drop.chain}: {drop.rule or 'policy'}")
-        elif not passage.delivered:
+        elif not datagram_path.delivered:
             notes.append(f"not seen after {last.netns}/{last.ifname}")
-        pieces = [self._evidence[moment(packet)] for packet in passage.crossings if moment(packet) in self._evidence]
+        pieces = [self._evidence[moment(packet)] for packet in datagram_path.hops if moment(packet) in self._evidence]
         return Arrow(
-            journey=passage,
-            start=self._at[passage.crossings[0].netns],
+            path=datagram_path,
+            start=self._at[datagram_path.hops[0].netns],
             end=self._at[last.netns],
-            came_to=self._came_to(passage.crossings),
+            came_to=self._came_to(datagram_path.hops),
             words=(*datagrams.kind(datagram).split(), *ports, f"len {datagram.payload_bytes}"),
             kind=(f"{datagrams.kind(datagram)} packet", "dropped" if drop else ""),
             marks=tuple(sorted(marks, key=lambda mark: mark.column)),
@@ -304,7 +304,7 @@ class _Builder:
             evidence=bool(pieces),
         )
 
-    def _states(self, packet: Journey | Passage) -> list[Mark]:
+    def _states(self, packet: PacketPath | DatagramPath) -> list[Mark]:
         """The states of conntrack's that rules of the topology's own tables found it in, where they ask for one."""
         found: dict[Mark, None] = {}
         for step in packet.trace:
@@ -313,59 +313,59 @@ class _Builder:
                 found[Mark(self._at[step.netns], asked[1].upper())] = None
         return list(found)
 
-    def _pieces(self, journey: Journey) -> Iterator[Evidence]:
+    def _pieces(self, path: PacketPath) -> Iterator[Evidence]:
         """The evidence that the packet, or conntrack's reason for it, is."""
-        for event in seen(journey):
+        for event in seen(path):
             if moment(event) in self._evidence:
                 yield self._evidence[moment(event)]
 
-    def _fate(self, journey: Journey) -> _Fate:
+    def _fate(self, path: PacketPath) -> _Fate:
         """The answer it is, NAT, conntrack's reasons, and the end of the way, in this order."""
-        flow, fate, last = self._flow, _Fate(), journey.last
+        flow, fate, last = self._flow, _Fate(), path.last
         own = endpoint(flow.endpoint, flow.target_port)
-        fate.notes += self._answer(journey)
-        if journey.number in self._probes:
-            asker, asked = (flow.client, flow.server) if journey.to_server else (flow.server, flow.client)
+        fate.notes += self._answer(path)
+        if path.number in self._probes:
+            asker, asked = (flow.client, flow.server) if path.to_server else (flow.server, flow.client)
             fate.notes += self._once(f"{asker} asks whether {asked}'s window is open again")
-        for rewrite in journey.rewrites:
+        for rewrite in path.rewrites:
             if rewrite.netns:  # else it happened out of sight, and there is no column to put it in
                 fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
             fate.notes += self._once(_translation(rewrite))
-        fate.notes += _rewritten(journey)
-        goal = flow.server if journey.to_server else flow.client
+        fate.notes += _rewritten(path)
+        goal = flow.server if path.to_server else flow.client
         arrived = last.netns == goal
-        for reason in journey.reasons:
-            said = f"conntrack on {reason.netns}: {self._relative_bound(reason.text, journey)}"
-            if self._invalid(journey, reason.netns):
+        for reason in path.reasons:
+            said = f"conntrack on {reason.netns}: {self._relative_bound(reason.text, path)}"
+            if self._invalid(path, reason.netns):
                 fate.marks.append(Mark(self._at[reason.netns], "INVALID"))
                 fate.notes.append(f"INVALID: {said}")
                 fate.qualifier = "INVALID"
             else:
-                rewritten = any(rewrite.netns == reason.netns for rewrite in journey.rewrites)
+                rewritten = any(rewrite.netns == reason.netns for rewrite in path.rewrites)
                 fate.marks += [] if rewritten else [Mark(self._at[reason.netns], "LOGGED")]
                 fate.notes.append(f"{said}: logged, but let pass")
-        for netns in self._found_invalid(journey):
+        for netns in self._found_invalid(path):
             fate.marks.append(Mark(self._at[netns], "INVALID"))
             unlogged = "" if self._lost else "; conntrack logged no reason"
             fate.notes.append(f"INVALID: a rule on {netns} found it so{unlogged}")
             fate.qualifier = "INVALID"
-        fate.marks += [mark for mark in self._states(journey) if mark not in fate.marks]
-        if journey.untranslated:
-            adopted = any(check.checked.note.startswith("picked up") for check in journey.checks)
+        fate.marks += [mark for mark in self._states(path) if mark not in fate.marks]
+        if path.untranslated:
+            adopted = any(check.checked.note.startswith("picked up") for check in path.checks)
             nat = "NAT has no translation for it" if adopted else "NAT skipped it"
             fate.notes.append(f"{nat}: it reaches {flow.client} with {own} as its source")
-            if any(BAD_CHECKSUM in reason.text for reason in journey.reasons):
+            if any(BAD_CHECKSUM in reason.text for reason in path.reasons):
                 fate.notes.append(THROWN_AWAY)
         if not arrived:
-            self._end(fate, journey, goal)
-        if journey.ambiguous:
-            fate.notes.append(journey.ambiguous)
+            self._end(fate, path, goal)
+        if path.ambiguous:
+            fate.notes.append(path.ambiguous)
         return fate
 
-    def _answer(self, journey: Journey) -> list[str]:
+    def _answer(self, path: PacketPath) -> list[str]:
         """What a RST answers, and why; and which SYN an ACK does that is another connection's."""
-        flow, segment = self._flow, journey.segment
-        asked = self._answers.get(journey.number)
+        flow, segment = self._flow, path.segment
+        asked = self._answers.get(path.number)
         number = f"#{asked.number}" if asked else ""
         if not segment.flags & RST:
             return (
@@ -373,7 +373,7 @@ class _Builder:
                 if asked
                 else []
             )
-        if journey.to_server and segment.dst == flow.endpoint != flow.vip:
+        if path.to_server and segment.dst == flow.endpoint != flow.vip:
             own = endpoint(flow.endpoint, flow.target_port)
             whence = f", whose seq is {number}'s ack" if asked else ""
             return [f"{flow.client} has no connection with {own}, and answers with a RST{whence}"]
@@ -382,25 +382,25 @@ class _Builder:
         if asked.number in self._answers:
             why = f"{flow.client} has sent nothing that {number} could acknowledge"
         else:
-            why = f"{flow.client if journey.to_server else flow.server} has no such connection any more"
+            why = f"{flow.client if path.to_server else flow.server} has no such connection any more"
         return [f"{why}, and answers with a RST, whose seq is {number}'s ack"]
 
-    def _found_invalid(self, journey: Journey) -> list[str]:
+    def _found_invalid(self, path: PacketPath) -> list[str]:
         """Where a rule found it INVALID that conntrack logged nothing about."""
-        logged = {reason.netns for reason in journey.reasons}
-        way = dict.fromkeys(crossing.netns for crossing in journey.crossings)
-        return [netns for netns in way if netns not in logged and journey.called_invalid(netns)]
+        logged = {reason.netns for reason in path.reasons}
+        way = dict.fromkeys(hop.netns for hop in path.hops)
+        return [netns for netns in way if netns not in logged and path.called_invalid(netns)]
 
-    def _invalid(self, journey: Journey, netns: str) -> bool:
+    def _invalid(self, path: PacketPath, netns: str) -> bool:
         """Whether a packet that conntrack logged there was INVALID: it logs those that it ignores, too."""
-        if any(rewrite.netns == netns for rewrite in journey.rewrites):
+        if any(rewrite.netns == netns for rewrite in path.rewrites):
             return False
-        if journey.called_invalid(netns):
+        if path.called_invalid(netns):
             return True
-        left = journey.at(netns, Direction.OUT) is not None
+        left = path.at(netns, Direction.OUT) is not None
         if (left and netns == self._flow.node) or (not left and not self._lost):
             return True
-        return any(check.netns == netns and check.invalid for check in journey.checks)
+        return any(check.netns == netns and check.invalid for check in path.checks)
 
     def _once(self, note: str) -> list[str]:
         """The note, unless it was told before."""
@@ -409,10 +409,10 @@ class _Builder:
         self._told.add(note)
         return [note]
 
-    def _end(self, fate: _Fate, journey: Journey, goal: str) -> None:
-        last = journey.last
+    def _end(self, fate: _Fate, path: PacketPath, goal: str) -> None:
+        last = path.last
         where = f"{last.netns}/{last.ifname}"
-        drops = [step for step in journey.trace if step.verdict == "drop"]
+        drops = [step for step in path.trace if step.verdict == "drop"]
         if drops:
             step = drops[-1]
             fate.marks.append(Mark(self._at[step.netns], "DROP"))
@@ -430,19 +430,19 @@ class _Builder:
             fate.notes.append(f"DROP: it was last seen at {where}{whither}")
         fate.qualifier = f"{fate.qualifier}, dropped" if fate.qualifier else "dropped"
 
-    def _words(self, journey: Journey) -> Iterator[str]:
-        segment = journey.segment
-        own, other = self._syns[journey.to_server], self._syns[not journey.to_server]
+    def _words(self, path: PacketPath) -> Iterator[str]:
+        segment = path.segment
+        own, other = self._syns[path.to_server], self._syns[not path.to_server]
         yield ",".join(flag_names(segment.flags)) or "no flags"
         yield f"seq {_relative(segment.seq, own)}"
         if segment.flags & ACK:
             yield f"ack {_relative(segment.ack, other)}"
         if segment.payload_bytes:
             yield f"len {segment.payload_bytes}"
-        if journey.to_server and not segment.flags & RST:
+        if path.to_server and not segment.flags & RST:
             yield f"win {segment.window << self._shift(segment)}"
-        if journey.copy_of is not None:
-            yield f"(again: #{journey.copy_of})"
+        if path.copy_of is not None:
+            yield f"(again: #{path.copy_of})"
 
     def _shift(self, segment: Segment) -> int:
         """How far the client's window is shifted: not in a SYN, and only where both ends have the option."""
@@ -451,10 +451,10 @@ class _Builder:
             return 0
         return client[0].wscale or 0
 
-    def _relative_bound(self, text: str, journey: Journey) -> str:
+    def _relative_bound(self, text: str, path: PacketPath) -> str:
         """The kernel's reason, the bound that it names also as numbers are counted here."""
         bound = re.search(r"bound (\d+)", text)
-        own_is_client = journey.to_server != (text.startswith("ACK") or "ignored ACK" in text)
+        own_is_client = path.to_server != (text.startswith("ACK") or "ignored ACK" in text)
         syns = self._syns[own_is_client]
         if bound is None or not syns:
             return text
@@ -463,10 +463,10 @@ class _Builder:
 
     def _remarks(self) -> Iterator[Remark]:
         """What became of conntrack's entries; of a trial, also its steps, and what happened to the sockets."""
-        for turn in turns(self._flow, self._recording.events, self._timeline.noticed):
-            time_ns = self._timeline.moment(turn.event)
-            if turn.event.netns in self._at and (self._trial is None or time_ns <= _until_ns(self._trial)):
-                yield Remark(time_ns, turn.text)
+        for transition in transitions(self._flow, self._recording.events, self._timeline.lazily_expired):
+            time_ns = self._timeline.moment(transition.event)
+            if transition.event.netns in self._at and (self._trial is None or time_ns <= _until_ns(self._trial)):
+                yield Remark(time_ns, transition.text)
         if self._trial is None:
             return
         until_ns = _until_ns(self._trial)
@@ -482,42 +482,42 @@ class _Builder:
                 yield Remark(event.time_ns, text)
 
 
-def _answers(journeys: Sequence[Journey], flow: Flow) -> dict[int, Journey]:
+def _answers(paths: Sequence[PacketPath], flow: Flow) -> dict[int, PacketPath]:
     """What the RSTs without an ACK answer, by their numbers, and what the ACKs do that the server answers a SYN with.
 
     Such a RST has the ack of what it answers as its seq (RFC 9293, section 3.10.7.1); to the server's own address, it
     answers what came from there. A SYN that comes to a connection that is still there gets an ACK with the numbers of
     that one (RFC 5961, section 4.2; from TIME_WAIT RFC 9293, section 3.10.7.4).
     """
-    found: dict[int, Journey] = {}
-    acked: dict[tuple[bool, bool, int], list[Journey]] = defaultdict(list)
-    wanted = {journey.segment.seq for journey in journeys if journey.segment.flags & (RST | ACK) == RST}
-    syn: Journey | None = None
-    for journey in journeys:
-        segment, way = journey.segment, journey.to_server
+    found: dict[int, PacketPath] = {}
+    acked: dict[tuple[bool, bool, int], list[PacketPath]] = defaultdict(list)
+    wanted = {path.segment.seq for path in paths if path.segment.flags & (RST | ACK) == RST}
+    syn: PacketPath | None = None
+    for path in paths:
+        segment, way = path.segment, path.to_server
         if segment.flags & (RST | ACK) == RST:
             bare = way and segment.dst == flow.endpoint != flow.vip
             asked = [
                 other
                 for other in acked[not way, bare, segment.seq]
-                if (came := other.at(journey.crossings[0].netns, Direction.IN)) and came.time_ns <= journey.time_ns
+                if (came := other.at(path.hops[0].netns, Direction.IN)) and came.time_ns <= path.time_ns
             ]
             if asked:
-                found[journey.number] = asked[-1]
+                found[path.number] = asked[-1]
         elif segment.flags & ACK and segment.ack in wanted:
-            acked[way, journey.untranslated, segment.ack].append(journey)
-        if way and journey.fate is Fate.DELIVERED:
-            syn = journey if segment.flags & (SYN | ACK) == SYN else None
+            acked[way, path.untranslated, segment.ack].append(path)
+        if way and path.fate is Fate.DELIVERED:
+            syn = path if segment.flags & (SYN | ACK) == SYN else None
         elif not way and syn and segment.flags == ACK and not segment.payload_bytes and segment.ack != syn.segment.end:
-            found[journey.number] = syn
+            found[path.number] = syn
     return found
 
 
-def seen(journey: Journey) -> Iterator[Packet | InvalidReason]:
+def seen(path: PacketPath) -> Iterator[Packet | InvalidReason]:
     """All that was seen of a packet: wherever it crossed, and what conntrack logged about it."""
-    for crossing in journey.crossings:
-        yield from crossing.parts
-    yield from journey.reasons
+    for hop in path.hops:
+        yield from hop.parts
+    yield from path.reasons
 
 
 def moment(event: Witness) -> tuple[object, ...]:
@@ -533,13 +533,13 @@ def _until_ns(trial: TrialResult) -> int:
     return trial.started_ns + round(trial.duration_s * 1e9)
 
 
-def _order(flow: Flow, journeys: Sequence[Journey]) -> list[str]:
+def _order(flow: Flow, paths: Sequence[PacketPath]) -> list[str]:
     """The namespaces from the client's to the server's, each further one where the packets say it lies."""
     cast = (flow.client, flow.node, flow.server_node, flow.server)
     order = list(dict.fromkeys(netns for netns in cast if netns is not None))
-    for journey in journeys:
-        way = list(dict.fromkeys(crossing.netns for crossing in journey.crossings))
-        if not journey.to_server:
+    for path in paths:
+        way = list(dict.fromkeys(hop.netns for hop in path.hops))
+        if not path.to_server:
             way.reverse()
         for before, netns in pairwise([flow.client, *way]):
             if netns not in order:
@@ -558,9 +558,9 @@ def _translation(rewrite: Rewrite) -> str:
     return f"NAT{where}: {', '.join(changes)}"
 
 
-def _rewritten(journey: Journey) -> Iterator[str]:
+def _rewritten(path: PacketPath) -> Iterator[str]:
     """Where a helper of conntrack's gave the packet another length."""
-    for before, after in pairwise(journey.crossings):
+    for before, after in pairwise(path.hops):
         was, now = before.parts[0].segment.payload_bytes, after.parts[0].segment.payload_bytes
         if was != now and before.netns == after.netns and len(before.parts) == len(after.parts) == 1:
             yield f"conntrack's helper on {before.netns} rewrote what it carries: len {was} becomes {now}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import stories
 import story
-from crossings import Crossings
+from hops import Hops
 
 from netlab.analysis.crosscheck import hold
 from netlab.analysis.result import Evidence, Link, Outcome, Result, TrialResult
@@ -45,9 +45,9 @@ def test_a_log_line_that_was_not_expected_has_a_note() -> None:
 
 
 def test_a_log_line_that_never_came_is_told() -> None:
-    crossings = Crossings().filled()
-    crossings.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
-    recording = crossings.recording()
+    hops = Hops().filled()
+    hops.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
+    recording = hops.recording()
     _, sentences = hold(result(stories.reset()), recording)
     assert sentences == (
         f'trial 1, seq 8000 on client-node: the model expects "{stories.OVER}", and the kernel logged nothing',

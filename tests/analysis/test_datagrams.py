@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pictures
 import pytest
-from crossings import Crossings
+from hops import Hops
 from story import FLOW, START_NS
 
 from netlab.analysis import timeline
@@ -41,21 +41,21 @@ ASKED, TRANSLATED = Tuple(CLIENT, 40000, VIP, 53, 17), Tuple(CLIENT, 40000, POD,
 ERROR, ERROR_TRANSLATED = Tuple(POD, 0, CLIENT, 0, 1), Tuple(VIP, 0, CLIENT, 0, 1)
 
 
-def crossing(at_us: int, netns: str, ifname: str, direction: str, datagram: Datagram) -> DatagramPacket:
+def seen(at_us: int, netns: str, ifname: str, direction: str, datagram: Datagram) -> DatagramPacket:
     return DatagramPacket(START_NS + at_us * 1000, netns, ifname, Direction(direction), datagram)
 
 
 def asked(at_us: int, ip_id: int = 7, hops: int = 6) -> Iterator[Event]:
     """A datagram to the VIP, a microsecond a hop; client-node translates it."""
     for hop, (netns, ifname, direction) in enumerate(pictures.WAY[:hops]):
-        yield crossing(at_us + hop, netns, ifname, direction, Datagram(ASKED if hop < 2 else TRANSLATED, 13, ip_id))
+        yield seen(at_us + hop, netns, ifname, direction, Datagram(ASKED if hop < 2 else TRANSLATED, 13, ip_id))
 
 
 def unreachable(at_us: int) -> Iterator[Event]:
     """The error that answers it, on its way back."""
     for hop, (netns, ifname, direction) in enumerate(reversed(pictures.WAY)):
         header, about = (ERROR, TRANSLATED) if hop < 4 else (ERROR_TRANSLATED, ASKED)
-        yield crossing(at_us + hop, netns, ifname, pictures.TURNED[direction], Datagram(header, 41, 0, 3, 3, about))
+        yield seen(at_us + hop, netns, ifname, pictures.TURNED[direction], Datagram(header, 41, 0, 3, 3, about))
 
 
 def matched(at_us: int, trace_id: int, state: str, datagram: Datagram, table: str = "tour") -> TraceStep:
@@ -68,7 +68,7 @@ def matched(at_us: int, trace_id: int, state: str, datagram: Datagram, table: st
 
 def recording(*events: Event) -> Recording:
     """A recording of these events in the flagship with a table of its own."""
-    return Crossings().recording(topology=TOUR, events=events, taps=pictures.TAPS)
+    return Hops().recording(topology=TOUR, events=events, taps=pictures.TAPS)
 
 
 def built(*events: Event) -> Timeline:
@@ -82,7 +82,7 @@ def trial(*evidence: Evidence) -> TrialResult:
 
 def test_a_datagram_is_one_packet_from_end_to_end_whatever_nat_makes_of_it() -> None:
     whole = built(*asked(10), *unreachable(20))
-    assert [(p.number, len(p.crossings), p.delivered, p.datagram) for p in whole.passages] == [
+    assert [(p.number, len(p.hops), p.delivered, p.datagram) for p in whole.datagram_paths] == [
         (1, 6, True, Datagram(ASKED, 13, 7)),
         (2, 6, True, Datagram(ERROR, 41, 0, 3, 3, TRANSLATED)),
     ]
@@ -90,19 +90,19 @@ def test_a_datagram_is_one_packet_from_end_to_end_whatever_nat_makes_of_it() -> 
 
 def test_two_that_look_alike_are_two() -> None:
     whole = built(*asked(10, ip_id=0), *asked(30, ip_id=0))
-    assert [(p.number, len(p.crossings)) for p in whole.passages] == [(1, 6), (2, 6)]
+    assert [(p.number, len(p.hops)) for p in whole.datagram_paths] == [(1, 6), (2, 6)]
     later = built(*asked(10, ip_id=0, hops=2), *list(asked(2_000_000, ip_id=0))[2:])
-    assert [(p.number, len(p.crossings)) for p in later.passages] == [(1, 2), (2, 4)]
+    assert [(p.number, len(p.hops)) for p in later.datagram_paths] == [(1, 2), (2, 4)]
 
 
 def test_what_ended_on_its_way_was_not_delivered() -> None:
-    assert [p.delivered for p in built(*asked(10, hops=5)).passages] == [False]
+    assert [p.delivered for p in built(*asked(10, hops=5)).datagram_paths] == [False]
 
 
 def test_packets_are_numbered_together_whatever_they_carry() -> None:
-    whole = built(*asked(5), *Crossings().opened(at_us=20).events, *unreachable(1000))
-    assert [p.number for p in whole.passages] == [1, 7]
-    assert [journey.number for journey in whole.journeys] == [2, 3, 4, 5, 6]
+    whole = built(*asked(5), *Hops().opened(at_us=20).events, *unreachable(1000))
+    assert [p.number for p in whole.datagram_paths] == [1, 7]
+    assert [path.number for path in whole.paths] == [2, 3, 4, 5, 6]
 
 
 def test_an_error_about_the_observers_own_packet_is_no_part_of_the_story() -> None:
@@ -112,7 +112,7 @@ def test_an_error_about_the_observers_own_packet_is_no_part_of_the_story() -> No
         for event in unreachable(20)
         if isinstance(event, DatagramPacket)
     ]
-    assert [p.number for p in built(*asked(10), *unheard, *unreachable(40)).passages] == [1, 2]
+    assert [p.number for p in built(*asked(10), *unheard, *unreachable(40)).datagram_paths] == [1, 2]
     look, error = conditions()["datagram"].look, {"in": "client", "icmp": "port unreachable"}
     assert look(Moment(tuple(unheard), None, 0, None), error).missing
     assert not look(Moment(tuple(unreachable(40)), None, 0, None), error).missing
@@ -127,7 +127,7 @@ def test_a_trace_goes_to_the_datagram_that_it_shows(numbers: tuple[int, int]) ->
         replace(matched(43, numbers[1], "untracked", second), datagram=None),
     ]
     whole = built(*asked(10, ip_id=7), *asked(40, ip_id=8), *rules)
-    assert [[step.rule.split()[2] for step in p.trace] for p in whole.passages] == [
+    assert [[step.rule.split()[2] for step in p.trace] for p in whole.datagram_paths] == [
         ["new"],
         ["established", "untracked"],
     ]
@@ -140,7 +140,7 @@ def test_a_trace_goes_on_under_another_number_but_not_through_the_same_chain_aga
         matched(42, 3, "established", Datagram(ASKED, 13, 0)),
     ]
     whole = built(*asked(10, ip_id=0), *asked(40, ip_id=0), *translated)
-    assert [[step.rule.split()[2] for step in p.trace] for p in whole.passages] == [
+    assert [[step.rule.split()[2] for step in p.trace] for p in whole.datagram_paths] == [
         ["new", "untracked"],
         ["established"],
     ]
@@ -149,21 +149,21 @@ def test_a_trace_goes_on_under_another_number_but_not_through_the_same_chain_aga
 def related(at_us: int) -> list[Event]:
     """A second connection, to port 30000 of the VIP, which conntrack expected."""
     other = replace(FLOW, client_port=40001, port=30000, target_port=30000)
-    crossings = Crossings()
-    crossings.to_server(at_us, SYN, 0, flow=other)
-    crossings.to_client(at_us + 100, SYN | ACK, 0, 1, flow=other)
+    hops = Hops()
+    hops.to_server(at_us, SYN, 0, flow=other)
+    hops.to_client(at_us + 100, SYN | ACK, 0, 1, flow=other)
     orig = Tuple(CLIENT, 40001, FLOW.vip, 30000, 6)
     reply = Tuple(POD, 30000, CLIENT, 40001, 6)
     master = Tuple(CLIENT, FLOW.client_port, FLOW.vip, FLOW.port, 6)
     entry = ConntrackEvent(
         START_NS + at_us * 1000 + 1, "client-node", EntryChange.NEW, orig, reply, ("EXPECTED",), tuple_master=master
     )
-    return [*crossings.events, entry]
+    return [*hops.events, entry]
 
 
 def tour() -> list[Event]:
     """A handshake; a datagram and the error that answers it; a connection that was expected."""
-    opened = Crossings()
+    opened = Hops()
     opened.to_server(0, SYN, 0)
     opened.to_client(100, SYN | ACK, 0, 1)
     return [
@@ -218,7 +218,7 @@ client-node. Numbers are relative, windows in bytes, times in ms.
 
 def test_without_a_trial_a_ladder_shows_the_errors_about_its_own_connection_alone() -> None:
     about = Tuple(CLIENT, FLOW.client_port, FLOW.vip, FLOW.port, 6)
-    own = crossing(400, "client", "eth0", "in", Datagram(ERROR_TRANSLATED, 41, 0, 11, 0, about))
+    own = seen(400, "client", "eth0", "in", Datagram(ERROR_TRANSLATED, 41, 0, 11, 0, about))
     drawn = sequence.build(built(*tour(), own), FLOW)
     assert [" ".join(arrow.words[:-1]) for arrow in drawn.arrows()] == [
         "SYN seq 0",

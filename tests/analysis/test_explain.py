@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import stories
 from command import Netlab
-from crossings import Crossings
 from downloads import download
 from flagship import part
+from hops import Hops
 from places import DATA, TOPOLOGIES
 from private_lab import PrivateLab
 
@@ -81,7 +81,7 @@ def test_a_flow_that_is_not_there() -> None:
 
 def test_no_flow_at_all() -> None:
     with pytest.raises(LabError, match="there is no connection to explain"):
-        explain.explain(build(Crossings().recording(flows=())))
+        explain.explain(build(Hops().recording(flows=())))
 
 
 def test_a_disagreement_is_told() -> None:
@@ -242,5 +242,5 @@ def test_what_was_lost_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> N
     lost = [f"{count:,} events lost by {observer}" for observer, count in recording.lost if count]
     assert len(lost) >= 3
     assert [line for line in story.unseen if " lost by " in line] == lost
-    assert [why.split(":")[0] for why in timeline.unheld if "packets were lost there" in why] == ["client-node"]
-    assert (timeline.disagreements, {journey.checks for journey in timeline.journeys}) == ((), {()})
+    assert [why.split(":")[0] for why in timeline.unverified if "packets were lost there" in why] == ["client-node"]
+    assert (timeline.disagreements, {path.checks for path in timeline.paths}) == ((), {()})

@@ -7,7 +7,7 @@ from typing import Any
 
 import stories
 import story
-from crossings import CLIENT, Crossings
+from hops import CLIENT, Hops
 
 from netlab.analysis.result import Link, Proof
 from netlab.experiments.conditions import Moment, conditions
@@ -15,8 +15,8 @@ from netlab.record.events import ACK, PSH, Packet
 from netlab.record.flow import FlowEvents
 
 
-def look(name: str, crossings: Crossings, since_us: int, arguments: Mapping[str, Any]) -> Proof:
-    events = tuple(sorted(crossings.events, key=lambda event: event.time_ns))
+def look(name: str, hops: Hops, since_us: int, arguments: Mapping[str, Any]) -> Proof:
+    events = tuple(sorted(hops.events, key=lambda event: event.time_ns))
     moment = Moment(events, FlowEvents(story.FLOW, events), story.START_NS + since_us * 1000, None)
     return conditions()[name].look(moment, arguments)
 
@@ -25,54 +25,54 @@ LEAVING = {"in": "server", "direction": "out", "leg": "endpoint-to-client"}
 
 
 def test_a_packet_that_begins_elsewhere_than_where_the_last_one_ended() -> None:
-    crossings = Crossings().opened()
-    crossings.to_client(500, PSH | ACK, 1, 5, 1000)
-    crossings.to_client(700, PSH | ACK, 1001, 5, 500)
-    forged = crossings.to_client(800, PSH | ACK, -98_999, 5, 4)
-    proof = look("packet", crossings, 600, {**LEAVING, "offset": -100_000})
+    hops = Hops().opened()
+    hops.to_client(500, PSH | ACK, 1, 5, 1000)
+    hops.to_client(700, PSH | ACK, 1001, 5, 500)
+    forged = hops.to_client(800, PSH | ACK, -98_999, 5, 4)
+    proof = look("packet", hops, 600, {**LEAVING, "offset": -100_000})
     assert proof.missing == ""
     (piece,) = proof.evidence
     assert isinstance(piece.event, Packet)
     assert (piece.link, piece.event.segment) == (Link.REPLY, forged)
     assert piece.note == "begins 100,000 bytes before the end of what had been sent"
-    assert look("packet", crossings, 600, {**LEAVING, "offset": -99_999}).missing == (
+    assert look("packet", hops, 600, {**LEAVING, "offset": -99_999}).missing == (
         "a segment -99,999 bytes from the end of what was sent (endpoint-to-client) leaving server"
     )
 
 
 def test_an_offset_counts_in_the_direction_of_the_packet_alone() -> None:
-    crossings = Crossings().opened()
-    crossings.to_server(700, ACK, 15, 1)
-    proof = look("packet", crossings, 600, {"in": "client", "direction": "out", "offset": 10})
+    hops = Hops().opened()
+    hops.to_server(700, ACK, 15, 1)
+    proof = look("packet", hops, 600, {"in": "client", "direction": "out", "offset": 10})
     (piece,) = proof.evidence
     assert isinstance(piece.event, Packet)
     assert (piece.link, piece.event.segment.seq) == (Link.OBSERVED, CLIENT + 15)
 
 
 def test_a_segment_that_its_copy_has_overtaken() -> None:
-    crossings = Crossings().opened()
-    crossings.to_client(600, PSH | ACK, 1, 5, 1000, held=(1, 300_000))
-    waits = look("late", crossings, 500, {"in": "client-node"})
+    hops = Hops().opened()
+    hops.to_client(600, PSH | ACK, 1, 5, 1000, held=(1, 300_000))
+    waits = look("late", hops, 500, {"in": "client-node"})
     assert waits == Proof((), "a segment that comes to client-node after a copy of its data")
-    crossings.to_client(900, PSH | ACK, 1, 5, 1000)
-    (piece,) = look("late", crossings, 500, {"in": "client-node"}).evidence
+    hops.to_client(900, PSH | ACK, 1, 5, 1000)
+    (piece,) = look("late", hops, 500, {"in": "client-node"}).evidence
     assert (piece.link, piece.event.time_ns) == (Link.REPLY, story.START_NS + 600_000)
     assert piece.note == "comes to client-node 300.0 ms after it left, and 299.7 ms after its copy"
-    assert look("late", crossings, 500, {"in": "client"}).missing == ""
-    assert look("late", crossings, 700, {"in": "client-node"}).missing
-    assert look("late", crossings, 500, {"in": "client-node", "by_s": 0.3}).missing
+    assert look("late", hops, 500, {"in": "client"}).missing == ""
+    assert look("late", hops, 700, {"in": "client-node"}).missing
+    assert look("late", hops, 500, {"in": "client-node", "by_s": 0.3}).missing
 
 
 def test_a_copy_that_comes_after_its_original_is_not_late() -> None:
-    crossings = Crossings().opened()
-    crossings.to_client(600, PSH | ACK, 1, 5, 1000)
-    crossings.to_client(900, PSH | ACK, 1, 5, 1000)
-    assert look("late", crossings, 500, {"in": "client-node"}).missing
+    hops = Hops().opened()
+    hops.to_client(600, PSH | ACK, 1, 5, 1000)
+    hops.to_client(900, PSH | ACK, 1, 5, 1000)
+    assert look("late", hops, 500, {"in": "client-node"}).missing
 
 
 def test_a_segment_that_is_past_the_window_to_conntrack_alone() -> None:
-    crossings = stories.rescaling()
-    proof = look("overshoot", crossings, 0, {"in": "client-node"})
+    hops = stories.rescaling()
+    proof = look("overshoot", hops, 0, {"in": "client-node"})
     assert proof.missing == ""
     (piece,) = proof.evidence
     assert (piece.link, piece.event.netns, piece.event.time_ns) == (Link.REPLY, "server", story.START_NS + 560_000)
@@ -80,7 +80,7 @@ def test_a_segment_that_is_past_the_window_to_conntrack_alone() -> None:
         piece.note == "ends 3,488 bytes past the window that conntrack on client-node knows; it forgives at most 2,895"
     )
     missing = "a segment far past the window that conntrack on client-node knows"
-    assert look("overshoot", crossings, 600, {"in": "client-node"}).missing == missing, "it left before that"
-    unscaled = [event for event in crossings.events if getattr(event, "window_scales", None) != (0, 7)]
-    crossings.events = unscaled
-    assert look("overshoot", crossings, 0, {"in": "client-node"}).missing == missing
+    assert look("overshoot", hops, 600, {"in": "client-node"}).missing == missing, "it left before that"
+    unscaled = [event for event in hops.events if getattr(event, "window_scales", None) != (0, 7)]
+    hops.events = unscaled
+    assert look("overshoot", hops, 0, {"in": "client-node"}).missing == missing

@@ -469,7 +469,7 @@ def test_a_load_ends_as_its_document_expects(fix: str | None) -> None:
     timeline = build(recording)
     assert [flow.client_port for flow in timeline.flows] == [trial.flow.client_port]
     # What the slow lane has no room for it drops.
-    lost = {journey.last.netns for journey in timeline.of(trial.flow) if journey.fate is not Fate.DELIVERED}
+    lost = {path.last.netns for path in timeline.of(trial.flow) if path.fate is not Fate.DELIVERED}
     assert lost <= {"server-node"}
     assert hold(result, recording)[1] == ()
 

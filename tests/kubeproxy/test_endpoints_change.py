@@ -1,6 +1,6 @@
 """Endpoints that come and go on a lab that stands: connections under way stay, datagrams follow, affinity holds.
 
-In each mode, and with either loader of the iptables mode, which one lab goes through in turn.
+In each mode, and with either loader of the iptables mode, which one lab goes through in transition.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def test_both_ends_in_one_file_in_the_order_of_time(
 ) -> None:
     lab = built(netlab, lab_name, tmp_path, privilege)
     lines, said = captured(lab, tmp_path / "f", "client", "server:eth0", "--filter", "udp port 9", datagrams=2)
-    crossing = [f"client/eth0|{OUT}", f"server/eth0|{IN}"]
-    assert lines == crossing * 2
+    hop = [f"client/eth0|{OUT}", f"server/eth0|{IN}"]
+    assert lines == hop * 2
     assert said == "4 packets captured, 0 dropped\n"
 
 

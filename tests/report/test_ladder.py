@@ -14,7 +14,7 @@ import story
 
 from netlab.analysis import timeline
 from netlab.analysis.result import Evidence, Link
-from netlab.analysis.timeline import Journey
+from netlab.analysis.timeline import PacketPath
 from netlab.record.events import (
     ACK,
     RST,
@@ -438,9 +438,9 @@ def test_a_fold_counts_what_it_hides_and_evidence_is_never_hidden() -> None:
     assert [each.number for each in shown if each.evidence] == [4, 8]
 
     result, recording = pictures.run(pictures.dropped(), fixes=("drop-invalid",))
-    journey = arrow(picture, 20).journey
-    assert isinstance(journey, Journey)
-    late = journey.crossings[0].parts[0]
+    path = arrow(picture, 20).path
+    assert isinstance(path, PacketPath)
+    late = path.hops[0].parts[0]
     trial = replace(result.trials[0], evidence=(Evidence(Link.REPLY, late, "late, but evidence"),))
     again = sequence.build(timeline.build(recording), trial.flow, trial)
     assert [(row.number, row.notes) for row in again.rows if isinstance(row, Arrow) and row.evidence] == [

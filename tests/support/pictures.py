@@ -79,11 +79,11 @@ def to_client(
 def rst(at_us: int, seq: int) -> list[Event]:
     """The client's RST to the server's own address, which is INVALID itself."""
     segment = replace(story.segment(Leg.CLIENT_TO_ENDPOINT, RST, seq, 0, window=0), ip_id=at_us)
-    crossings = [
+    hops = [
         story.packet(at_us + step, netns, direction, segment, ifname)
         for step, (netns, ifname, direction) in enumerate(WAY)
     ]
-    return [*crossings, story.reason(at_us + 1, "client-node", "invalid new", segment)]
+    return [*hops, story.reason(at_us + 1, "client-node", "invalid new", segment)]
 
 
 def _opening() -> list[Event]:

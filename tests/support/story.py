@@ -67,9 +67,9 @@ def segment(leg: Leg, flags: int, seq: int, ack: int, length: int = 0, window: i
     return Segment(*_ENDS[leg], seq, ack, flags, window, length, 0 if flags & SYN else None)
 
 
-def packet(at_us: int, netns: str, direction: str, crossing: Segment, ifname: str = "eth0") -> Packet:
+def packet(at_us: int, netns: str, direction: str, hop: Segment, ifname: str = "eth0") -> Packet:
     """A segment crossing an interface."""
-    return Packet(START_NS + at_us * 1000, netns, ifname, Direction(direction), crossing)
+    return Packet(START_NS + at_us * 1000, netns, ifname, Direction(direction), hop)
 
 
 def reason(at_us: int, netns: str, text: str, logged: Segment) -> InvalidReason:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.analysis.transitions import turns
+from netlab.analysis.transitions import transitions
 from netlab.experiments.conditions import Moment
 from netlab.experiments.words import END, NETNS
 from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
@@ -44,7 +44,9 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
             and arguments.get("tcp_state", event.tcp_state) == event.tcp_state
             and arguments.get("opened_by", opener) == opener
         ):
-            note = next((turn.text for turn in turns(flow, moment.events) if turn.event is event), "")
+            note = next(
+                (transition.text for transition in transitions(flow, moment.events) if transition.event is event), ""
+            )
             return Proof((Evidence(Link.OBSERVED, event, note),))
     change = arguments.get("change", "change")
     state = f", in {arguments['tcp_state']}" if "tcp_state" in arguments else ""

@@ -73,7 +73,7 @@ def other_flow(port: int = 40001) -> Flow:
     return replace(FLOW, client_port=port)
 
 
-class Crossings:
+class Hops:
     """Builds the events of a recording. Each packet has an IP identification of its own, unless it is told one."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class Crossings:
                 self.events.append(Packet(START_NS + here_us * 1000 + number, *hop, part))
         return whole
 
-    def opened(self, flow: Flow = FLOW, at_us: int = 0) -> Crossings:
+    def opened(self, flow: Flow = FLOW, at_us: int = 0) -> Hops:
         """A handshake, a request of 4 bytes, and its ACK: packets #1 to #5, 100 us apart."""
         self.to_server(at_us, SYN, 0, flow=flow)
         self.to_client(at_us + 100, SYN | ACK, 0, 1, window=65160, flow=flow)
@@ -145,14 +145,14 @@ class Crossings:
         self.to_client(at_us + 400, ACK, 1, flow=flow)
         return self
 
-    def filled(self) -> Crossings:
+    def filled(self) -> Hops:
         """`opened`, and a window of 2,304 bytes that the server has filled: #6, #7."""
         self.opened()
         self.to_client(500, ACK, 1, 5, 2304)
         self.to_server(600, ACK, 5, 2305, window=0)
         return self
 
-    def closed(self, at_us: int, seq: int) -> Crossings:
+    def closed(self, at_us: int, seq: int) -> Hops:
         """The server's FIN, and the client's answers."""
         self.to_client(at_us, FIN | ACK, seq)
         self.to_server(at_us + 100, FIN | ACK, 5, seq + 1)
