@@ -12,10 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from netlab.experiments.experiment import Experiment
+from typing import NamedTuple, TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -270,10 +267,7 @@ class UserFix(NamedTuple):
 
 
 class Topology(NamedTuple):
-    """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too.
-
-    An experiment is a document, or the name of the file that holds one, relative to the topology's.
-    """
+    """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too."""
 
     name: str
     namespaces: tuple[Netns, ...]
@@ -281,7 +275,6 @@ class Topology(NamedTuple):
     veths: tuple[Veth, ...] = ()
     services: tuple[Service, ...] = ()
     kube_proxy: KubeProxy = KubeProxy()
-    experiments: tuple[Experiment | str, ...] = ()
     description: str = ""
     fixes: tuple[UserFix, ...] = ()
 

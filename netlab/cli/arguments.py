@@ -46,13 +46,12 @@ def read_wanted(
 ) -> "Wanted":
     """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
     from netlab.lab.spec import Wanted
-    from netlab.topology import fixes as mitigations
-    from netlab.topology import read_text
+    from netlab.topology import load_with_fixes, read_text
 
     file = topology_file(topology)
     text = read_text(file)
     names = tuple(dict.fromkeys(fixes or []))
-    return Wanted(mitigations.load(text, file, settings, name, names), text, absolute(file), settings, names)
+    return Wanted(load_with_fixes(text, file, settings, name, names), text, absolute(file), settings, names)
 
 
 def absolute(file: str) -> str | None:

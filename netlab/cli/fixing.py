@@ -24,9 +24,9 @@ def fix_list(
     ] = None,
 ) -> None:
     """The mitigations by name, the built-in ones and a topology's own, and whether a lab that is up has them."""
+    from netlab.kubeproxy.fixes import FIXES
     from netlab.lab.lifecycle import as_it_is
     from netlab.lab.state import labs, run_directory
-    from netlab.topology.fixes import FIXES
 
     if topology is None or is_lab(topology):
         found = [find_lab(name) for name in labs(run_directory()) if topology in (None, name)]
@@ -75,8 +75,8 @@ def fix_revert(
 def _change_fixes(
     lab_name: str | None, names: "Sequence[str]", change: "Callable[[tuple[str, ...]], tuple[str, ...]]"
 ) -> None:
+    from netlab.kubeproxy.fixes import check_name
     from netlab.lab import lifecycle as lab
-    from netlab.topology.fixes import check_name
 
     directory, state = find_lab(lab_name)
     as_was = lab.as_it_is(directory, state)

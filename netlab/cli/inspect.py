@@ -58,7 +58,7 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
         say(f"{file}: the experiment {found[0].experiment.name} is sound")
         return
     rest, _ = catalogue.parted(pairs)
-    sound = with_each_fix(text, file, rest, name)
+    sound = with_each_fix(text, file, rest, name, catalogue.load)
     unsaid = ""
     try:
         for fix, made in sound.items():

@@ -36,9 +36,9 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
     from contextlib import suppress
 
     from netlab import topology
+    from netlab.kubeproxy.fixes import FIXES
     from netlab.lab import lifecycle as lab
     from netlab.lab.state import labs, run_directory
-    from netlab.topology.fixes import FIXES
 
     found = dict.fromkeys(FIXES)
     with suppress(NetlabError):

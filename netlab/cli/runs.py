@@ -85,13 +85,13 @@ def run(
     from netlab.capabilities.probes import probe
     from netlab.experiments import run as runner
     from netlab.lab.spec import Wanted
-    from netlab.topology import fixes as mitigations
+    from netlab.topology import load_with_fixes
 
     _check_report_options(output, ladder=ladder)
     _check_places(html, pcapng, bundle)
     chosen = _chosen(topology, experiment, parse_settings(settings), name)
     fixes = tuple(dict.fromkeys(fix or ()))
-    fixed = mitigations.load(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
+    fixed = load_with_fixes(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
     wanted = Wanted(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
     capabilities = runner.there(chosen, probe(chosen.experiment.capabilities()))
     directory = lab_directory(wanted.topology.name)

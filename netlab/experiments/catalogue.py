@@ -16,7 +16,7 @@ from netlab import topology as topologies
 from netlab.errors import Problem, TopologyError, UsageError
 from netlab.experiments import resolve
 from netlab.experiments.experiment import Experiment
-from netlab.experiments.language import EXPERIMENT
+from netlab.experiments.language import EXPERIMENT, TOPOLOGY
 from netlab.model import Topology
 from netlab.yamlspec.document import Item, Reader, TooLargeError, compose, is_experiment, too_large
 from netlab.yamlspec.settings import apply
@@ -68,14 +68,37 @@ def runs(text: str, file: str, settings: Settings = (), name: str | None = None,
     rest, own = parted(settings)
     if is_document(text, file):
         return list(choice([_from_document(text, file, own, rest, name, None)]))
-    lister = _Lister(text, file, rest, name, topologies.load(text, file, rest, name))
-    found = [_listed(lister, index, ()) for index in range(len(lister.topology.experiments))]
+    lister = _Lister(text, file, rest, name, *_with_experiments(text, file, rest, name))
+    found = [_listed(lister, index, ()) for index in range(len(lister.listed))]
     _check_once(found, file)
     chosen = choice(found)
     if own:
         chosen = [_listed(lister, found.index(run), own) for run in chosen]
         _check_once(chosen, file)
     return list(chosen)
+
+
+def load(text: str, file: str, settings: Settings = (), name: str | None = None, fixes: Sequence[str] = ()) -> Topology:
+    """The lab of a topology, as `topology.load` has it; TopologyError holds the problems of its experiments, too."""
+    return _with_experiments(text, file, settings, name, fixes)[0]
+
+
+def _with_experiments(
+    text: str, file: str, settings: Settings, name: str | None, fixes: Sequence[str] = ()
+) -> tuple[Topology, tuple[Experiment | str, ...]]:
+    """A topology, and in order what it lists: the files of documents, or experiments that stand there themselves."""
+    parsed = topologies.parse(text, file, settings, name, fixes, TOPOLOGY)
+    listed: list[Experiment | str] = []
+    for index, item in enumerate(parsed.root.get("experiments", ())):
+        if isinstance(item.value, str):
+            listed.append(item.value)
+            continue
+        if "topology" in item:
+            parsed.reader.at(item["topology"], "an experiment in a topology is played there", "leave the key out")
+        made = resolve.experiment(parsed.reader, item, parsed.lab, f"experiment-{index + 1}")
+        if made is not None:
+            listed.append(made)
+    return parsed.sound(), tuple(listed)
 
 
 def choose(found: Sequence[Run], name: str | None, source: str) -> Run:
@@ -94,19 +117,23 @@ def choose(found: Sequence[Run], name: str | None, source: str) -> Run:
 
 
 class _Lister(NamedTuple):
-    """The topology that lists documents: its text and file, with which settings and lab's name, and what it means."""
+    """The topology that lists documents: its text and file, with which settings and lab's name, and what it means.
+
+    listed are its experiments, in order, or the names of the files that hold them, relative to its own.
+    """
 
     text: str
     file: str
     settings: Settings
     name: str | None
     topology: Topology
+    listed: tuple[Experiment | str, ...]
 
 
 def _listed(lister: _Lister, index: int, own: Settings) -> Run:
     """One of the experiments that a topology lists: a file's name, or the document itself."""
-    text, file, settings, name, topology = lister
-    each = topology.experiments[index]
+    text, file, settings, name, topology, listed = lister
+    each = listed[index]
 
     def place(message: str, *inner: str) -> Problem:
         return topologies.problem(text, file, settings, (), ("experiments", index, *inner), 0, 0, message)
@@ -121,10 +148,10 @@ def _listed(lister: _Lister, index: int, own: Settings) -> Run:
     changes = tuple((f"experiments[{index}].{path.removeprefix(_OWN)}", value) for path, value in own)
     needed = (*each.settings, *settings, *changes)
     try:
-        inline = topologies.load(text, file, needed, name) if needed else topology
+        inline, changed = _with_experiments(text, file, needed, name) if needed else (topology, listed)
     except TopologyError as error:
         raise _of_set(error, file, {key: place("", "set", key) for key, _ in each.settings}) from None
-    experiment = inline.experiments[index]
+    experiment = changed[index]
     assert isinstance(experiment, Experiment)
     return Run(experiment, inline, text, file, (*each.settings, *settings), own=own)
 

@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from netlab.analysis.result import Outcome
-
-PLAIN = "plain"
-"""Under `expect`: the lab without any fix."""
+from netlab.kubeproxy.fixes import PLAIN
 
 OTHERWISE = "otherwise"
 """Under `expect`: a kernel with none of the capabilities named beside it."""

@@ -19,6 +19,7 @@ from netlab.experiments.experiment import OTHERWISE, PAYLOAD_BYTES, TIMEOUT_S, T
 from netlab.experiments.stimuli import stimuli
 from netlab.experiments.words import BYTES, NETNS
 from netlab.topology import words
+from netlab.topology.language import with_experiments
 from netlab.yamlspec.document import UNTAGGED, Item, Reader, join, kind_of, suggest
 from netlab.yamlspec.shapes import (
     USES_VARIABLE,
@@ -203,3 +204,27 @@ EXPERIMENT = Fields(
         ),
     }
 )
+
+
+class _Listed(NamedTuple):
+    """What a topology lists: the name of a document's file, or the document itself, with variables of its own."""
+
+    def read(self, reader: Reader, node: Node, path: str) -> Item | None:
+        if not isinstance(node, MappingNode):
+            return Text("an experiment's file, or its document").read(reader, node, path)
+        before = dict(reader.variables)
+        reader.read_variables(node, path)
+        item = EXPERIMENT.read(reader, node, path)
+        reader.variables = before
+        return item
+
+    def parts(self) -> dict[str, object]:
+        """The shapes of a document's keys, for `--set`."""
+        return {name: key.shape for name, key in EXPERIMENT.keys.items()}
+
+    def schema(self) -> JsonSchema:
+        return {"anyOf": [{"type": "string", "description": "the file of an experiment"}, EXPERIMENT.schema()]}
+
+
+TOPOLOGY = with_experiments(_Listed())
+"""The language of topologies, down to the keys of the experiments that they list."""

@@ -14,7 +14,6 @@ from netlab.experiments.experiment import (
     FIRST,
     OTHERWISE,
     PAYLOAD_BYTES,
-    PLAIN,
     TIMEOUT_S,
     TRIALS,
     WITHIN_S,
@@ -25,8 +24,9 @@ from netlab.experiments.experiment import (
 )
 from netlab.experiments.language import CONDITION, EXPERIMENT, STEP
 from netlab.experiments.words import HOST, LINK, NETNS
+from netlab.kubeproxy import fixes
+from netlab.kubeproxy.fixes import PLAIN
 from netlab.model import Topology
-from netlab.topology import fixes
 from netlab.yamlspec.document import Item, Reader, suggest
 from netlab.yamlspec.shapes import Fields, Shape
 

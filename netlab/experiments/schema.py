@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from netlab.experiments.language import CONDITION, EXPERIMENT, STEP
-from netlab.topology.language import QDISC, TOPOLOGY
+from netlab.experiments.language import CONDITION, EXPERIMENT, STEP, TOPOLOGY
+from netlab.topology.language import QDISC
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 """The draft that editors' YAML support understands best (redhat.vscode-yaml and others check draft 7 in full)."""

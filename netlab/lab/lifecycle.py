@@ -37,7 +37,7 @@ from netlab.lab.steps import (
 from netlab.linux import interrupts
 from netlab.linux.syscalls import umount
 from netlab.model import Topology
-from netlab.topology import fixes as mitigations
+from netlab.topology import load_with_fixes
 
 Done = Callable[[Step], None]
 Waiting = Callable[[str], None]
@@ -127,7 +127,7 @@ def with_only_fixes(wanted: Wanted, fixes: tuple[str, ...]) -> Wanted:
 def _derive(
     text: str, file: str | None, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...], name: str
 ) -> Wanted:
-    return Wanted(mitigations.load(text, file or "-", settings, name, fixes), text, file, settings, fixes)
+    return Wanted(load_with_fixes(text, file or "-", settings, name, fixes), text, file, settings, fixes)
 
 
 # --- building --------------------------------------------------------------------------------------------------------

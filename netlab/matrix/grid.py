@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from netlab.capabilities.capability import Capability
 from netlab.errors import NetlabError, UsageError
 from netlab.experiments.catalogue import Run, Settings, choose
-from netlab.experiments.experiment import PLAIN
 from netlab.experiments.roles import assign
+from netlab.kubeproxy import fixes as mitigations
+from netlab.kubeproxy.fixes import PLAIN
 from netlab.matrix import Cell, Column, Row
 from netlab.model import Topology
-from netlab.topology import fixes as mitigations
+from netlab.topology import load_with_fixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def grid(runs: Sequence[Run], across: Sequence[Column], found: Mapping[str, Capa
         """Many experiments share a topology, and reading one takes longer than all else here."""
         key = (run.text, run.file, run.settings, run.topology.name, fixes)
         if key not in made:
-            made[key] = mitigations.load(run.text, run.file, run.settings, run.topology.name, fixes)
+            made[key] = load_with_fixes(run.text, run.file, run.settings, run.topology.name, fixes)
         return made[key]
 
     for number, (run, column) in enumerate(((run, column) for run in runs for column in across), 1):

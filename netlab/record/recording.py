@@ -16,7 +16,7 @@ from netlab.record import codec, events, format1, observers
 from netlab.record.events import Event
 from netlab.record.flow import Flow
 from netlab.record.observers import ObserverId, Unobserved
-from netlab.topology import fixes as mitigations
+from netlab.topology import load_with_fixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Recording:
 @lru_cache(maxsize=4)
 def _read(lab: str, text: str, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...]) -> Topology | NetlabError:
     try:
-        return mitigations.load(text, f"{lab}.yaml", settings, lab, fixes)
+        return load_with_fixes(text, f"{lab}.yaml", settings, lab, fixes)
     except NetlabError as error:
         return error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from netlab.analysis.result import Outcome, TrialResult
-from netlab.experiments.experiment import PLAIN
+from netlab.kubeproxy.fixes import PLAIN
 from netlab.matrix import Cell, Matrix, Row, Standing
 from netlab.report.html import LINKS, evidence_words
 from netlab.report.markup import Markup, join, tag

@@ -9,22 +9,34 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from netlab.errors import Problem, TopologyError, UsageError
+from netlab.kubeproxy import fixes as builtin
 from netlab.model import Topology
 from netlab.topology import resolve, words
 from netlab.topology.language import TOPOLOGY
-from netlab.yamlspec.document import Reader, TooLargeError, compose, is_experiment, join, too_large
+from netlab.yamlspec.document import Item, Reader, TooLargeError, compose, is_experiment, join, too_large
 from netlab.yamlspec.settings import apply, apply_fixes
-from netlab.yamlspec.shapes import InvalidError
+from netlab.yamlspec.shapes import Fields, InvalidError
 
-__all__ = ["default_name", "load", "problem", "read", "read_text", "with_each_fix"]
+__all__ = [
+    "Parsed",
+    "default_name",
+    "load",
+    "load_with_fixes",
+    "parse",
+    "problem",
+    "read",
+    "read_text",
+    "with_each_fix",
+]
 
 MAX_BYTES = 1 << 24
 """The largest file read as a topology, about a hundred thousand pods; /dev/zero has no end."""
@@ -72,48 +84,94 @@ def load(
     are names: what those of them that the file defines set comes after the settings; other names mean nothing here.
     TopologyError holds all problems of the text together; UsageError says that name can't be a lab's.
     """
+    return parse(text, file, settings, name, fixes).sound()
+
+
+def load_with_fixes(
+    text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None, names: Sequence[str]
+) -> Topology:
+    """The lab that a topology's text describes, with the named fixes: first those that the file defines, in the order
+    given, then the built-in ones. TopologyError or UsageError, as `load` and `kubeproxy.fixes.apply` have them.
+    """
+    made = load(text, file, settings, name, names)
+    own = {fix.name for fix in made.fixes}
+    return builtin.apply(made, [each for each in names if each not in own])
+
+
+class Parsed(NamedTuple):
+    """A topology's text that was read: its keys, and the lab, which is incomplete where the reader has problems."""
+
+    file: str
+    reader: Reader
+    root: Item
+    lab: Topology
+
+    def sound(self) -> Topology:
+        """The lab, if the reader has no problem; TopologyError."""
+        if self.reader.problems:
+            raise TopologyError(self.file, self.reader.problems)
+        return self.lab
+
+
+def parse(
+    text: str,
+    file: str,
+    settings: Sequence[tuple[str, str]] = (),
+    name: str | None = None,
+    fixes: Sequence[str] = (),
+    language: Fields = TOPOLOGY,
+) -> Parsed:
+    """Read a topology as `load` does, and keep its problems: for one who has more to say about the same text.
+
+    language is that of `language.with_experiments` to one who knows experiments. TopologyError is for a text that isn't
+    YAML, or no mapping of a topology's keys.
+    """
     if name is not None:
         try:
             words.lab_name(name)
         except InvalidError as invalid:
             raise UsageError(invalid.message, invalid.hint) from None
-    return _load(text, file, settings, name, fixes)
-
-
-def _load(
-    text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None, fixes: Sequence[str]
-) -> Topology:
     reader = Reader()
     try:
-        root = _document(reader, text, file, settings, fixes)
+        root = _document(reader, text, file, settings, fixes, language)
         reader.read_variables(root)
-        item = TOPOLOGY.read(reader, root, "")
-        topology = None
-        if item is not None:
-            topology = resolve.topology(reader, item, name or item.get("name") or default_name(file))
+        item = language.read(reader, root, "")
+        if item is None:
+            raise TopologyError(file, reader.problems)
+        lab_name = name or item.get("name") or default_name(file)
+        return Parsed(file, reader, item, resolve.topology(reader, item, lab_name))
     except TooLargeError:
         raise too_large(file) from None
-    if reader.problems or topology is None:
-        raise TopologyError(file, reader.problems)
-    return topology
 
 
-def _document(reader: Reader, text: str, file: str, settings: Sequence[tuple[str, str]], fixes: Sequence[str]) -> Node:
+def _document(
+    reader: Reader,
+    text: str,
+    file: str,
+    settings: Sequence[tuple[str, str]],
+    fixes: Sequence[str],
+    language: Fields = TOPOLOGY,
+) -> Node:
     root = compose(text, file)
     if is_experiment(root):
         hint = f"`netlab run {file}` plays it"
         raise TopologyError(file, [Problem(1, 1, "", "this is an experiment, and no topology", hint)])
     for path, value in settings:
-        root = apply(reader, root, TOPOLOGY, path, value)
-    return apply_fixes(reader, root, TOPOLOGY, fixes)
+        root = apply(reader, root, language, path, value)
+    return apply_fixes(reader, root, language, fixes)
 
 
 def with_each_fix(
-    text: str, file: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None
+    text: str,
+    file: str,
+    settings: Sequence[tuple[str, str]] = (),
+    name: str | None = None,
+    load: Callable[..., Topology] = load,
 ) -> dict[str, Topology]:
     """The lab without a fix (under "") and with each of those that the file defines, as `load` makes it.
 
-    TopologyError has the problems of all of them, and says with which fix they come.
+    load takes the arguments of this room's. TopologyError has the problems of all of them, and says with which fix
+    they come.
     """
     plain = load(text, file, settings, name)
     found = {"": plain}

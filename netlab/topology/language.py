@@ -8,14 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
-
-from yaml.nodes import MappingNode, Node
 
 from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import words
-from netlab.yamlspec.document import Item, Reader
 from netlab.yamlspec.shapes import (
     Anything,
     Boolean,
@@ -24,12 +20,12 @@ from netlab.yamlspec.shapes import (
     Fields,
     Integer,
     InvalidError,
-    JsonSchema,
     Key,
     Kinds,
     ListOf,
     MapOf,
     Seconds,
+    Shape,
     Text,
 )
 from netlab.yamlspec.units import rate_bytes_per_s
@@ -320,32 +316,6 @@ KUBE_PROXY = Fields(
 )
 
 
-class _Document(NamedTuple):
-    """An experiment: the name of its document's file, or the document itself, whose keys are looked up when needed."""
-
-    def read(self, reader: Reader, node: Node, path: str) -> Item | None:
-        if not isinstance(node, MappingNode):
-            return Text("an experiment's file, or its document").read(reader, node, path)
-        from netlab.experiments.language import EXPERIMENT
-
-        before = dict(reader.variables)
-        reader.read_variables(node, path)
-        item = EXPERIMENT.read(reader, node, path)
-        reader.variables = before
-        return item
-
-    def parts(self) -> dict[str, object]:
-        """The shapes of a document's keys, for `--set`."""
-        from netlab.experiments.language import EXPERIMENT
-
-        return {name: key.shape for name, key in EXPERIMENT.keys.items()}
-
-    def schema(self) -> JsonSchema:
-        from netlab.experiments.language import EXPERIMENT
-
-        return {"anyOf": [{"type": "string", "description": "the file of an experiment"}, EXPERIMENT.schema()]}
-
-
 FIX = Fields(
     {
         "summary": Key(Text("a line of text", words.one_line), "what it does, for `netlab fix list`", required=True),
@@ -381,6 +351,12 @@ TOPOLOGY = Fields(
         "services": Key(_named(SERVICE, words.service_name, words.LABEL), "kube-proxy Services by name"),
         "kube_proxy": Key(KUBE_PROXY, "how the nodes' NAT rules are laid out"),
         "fixes": Key(_named(FIX, words.fix_name, words.LABEL), "fixes beside the built-in ones, by name"),
-        "experiments": Key(ListOf(_Document()), "what `netlab run` and `netlab matrix` do with this lab"),
+        "experiments": Key(ListOf(Anything()), "what `netlab run` and `netlab matrix` do with this lab"),
     }
 )
+
+
+def with_experiments(shape: Shape) -> Fields:
+    """The same language to one who knows what an experiment is: the shape of each item under `experiments`."""
+    known = TOPOLOGY.keys["experiments"]
+    return Fields({**TOPOLOGY.keys, "experiments": known._replace(shape=ListOf(shape))})

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
-from typing import TYPE_CHECKING
 
 from yaml.nodes import MappingNode, SequenceNode
 
@@ -40,9 +39,6 @@ from netlab.topology.services import Services, kube_proxy_of, pod_masquerade
 from netlab.topology.wiring import Wiring, wire
 from netlab.yamlspec.document import Item, Reader, suggest
 from netlab.yamlspec.shapes import InvalidError
-
-if TYPE_CHECKING:
-    from netlab.experiments.experiment import Experiment
 
 
 def topology(reader: Reader, root: Item, name: str) -> Topology:
@@ -78,7 +74,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
             given = {key for key, _ in netns.sysctls}
             sysctls = (*netns.sysctls, *((key, value) for key, value in localhost if key not in given))
             namespaces[index] = netns._replace(sysctls=sysctls, tables=(*netns.tables, *extra))
-    lab_as_is = Topology(
+    return Topology(
         name=name,
         namespaces=tuple(namespaces),
         bridges=wiring.bridges,
@@ -88,7 +84,6 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         description=root.get("description", ""),
         fixes=tuple(UserFix(name, item.get("summary", "")) for name, item in root.get("fixes", {}).items()),
     )
-    return lab_as_is._replace(experiments=lab.experiments(lab_as_is)) if "experiments" in root else lab_as_is
 
 
 def _open_at_localhost(services: Sequence[Service], kube_proxy: KubeProxy) -> tuple[tuple[str, str], ...]:
@@ -352,22 +347,6 @@ class _Lab(Sections):
             self.reader.at(item, "no condition", "one of listening, output, command")
         timeout_s = item.get("timeout_s", Readiness().timeout_s)
         return Readiness(item.get("listening"), item.get("output"), item.get("command"), timeout_s)
-
-    def experiments(self, lab_as_is: Topology) -> tuple[Experiment | str, ...]:
-        """The experiments, or the files of their documents, in order."""
-        found: list[Experiment | str] = []
-        for index, item in enumerate(self.root.get("experiments")):
-            if isinstance(item.value, str):
-                found.append(item.value)
-                continue
-            from netlab.experiments.resolve import experiment
-
-            if "topology" in item:
-                self.reader.at(item["topology"], "an experiment in a topology is played there", "leave the key out")
-            made = experiment(self.reader, item, lab_as_is, f"experiment-{index + 1}")
-            if made is not None:
-                found.append(made)
-        return tuple(found)
 
 
 def _lost_wiring(reader: Reader, root: Item) -> bool:

@@ -20,8 +20,8 @@ from ipaddress import (
 )
 from typing import TypeAlias
 
+from netlab.kubeproxy.fixes import FIXES, PLAIN
 from netlab.model import IFNAMSIZ, Address, InterfaceAddress, Network
-from netlab.topology.fixes import FIXES
 from netlab.yamlspec.shapes import InvalidError
 
 LAB_NAME_MAX = 32
@@ -120,8 +120,6 @@ def _label(
 
 def fix_name(text: str) -> str:
     """The name of a fix that a topology defines; the built-in ones keep theirs."""
-    from netlab.experiments.experiment import PLAIN  # it needs more than most topologies do
-
     if text in (*FIXES, PLAIN):
         whose = "that of a trial without a fix" if text == PLAIN else "a built-in fix's"
         raise InvalidError(f"the name {text!r} is {whose}", "call yours differently")

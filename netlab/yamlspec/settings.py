@@ -17,7 +17,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from netlab.errors import TopologyError
 from netlab.yamlspec.document import NULLS, UNTAGGED, Reader, compose, suggest
-from netlab.yamlspec.shapes import Fields, InvalidError, Kinds, ListOf, MapOf
+from netlab.yamlspec.shapes import Anything, Fields, InvalidError, Kinds, ListOf, MapOf
 
 # The place of what isn't in the file: line and column come out as 0.
 _NOWHERE: Any = yaml.Mark("--set", 0, -1, -1, None, 0)
@@ -91,9 +91,9 @@ def _put(reader: Reader, node: Node | None, shape: object, rest: str, value: Nod
     if not rest:
         return value
     if node is None or (isinstance(node, ScalarNode) and not node.style and node.value in NULLS):
-        if isinstance(shape, ListOf):
+        if isinstance(shape, ListOf) or (isinstance(shape, Anything) and rest.startswith("[")):
             node = SequenceNode(UNTAGGED, [], value.start_mark, value.end_mark)
-        elif isinstance(shape, Fields | MapOf | Kinds):
+        elif isinstance(shape, Fields | MapOf | Kinds | Anything):
             node = MappingNode(UNTAGGED, [], value.start_mark, value.end_mark)
         else:
             raise InvalidError(f"nothing there that {rest!r} could be in")
@@ -116,6 +116,8 @@ def _put_key(reader: Reader, node: MappingNode, shape: object, rest: str, value:
         shapes = {name: key.shape for fields in shape.kinds.values() for name, key in fields.keys.items()}
     elif isinstance(shape, MapOf):
         shapes = dict.fromkeys(there, shape.item)
+    elif isinstance(shape, Anything):  # whoever reads it knows its keys
+        shapes = dict.fromkeys([*there, re.split(r"[.\[]", rest, maxsplit=1)[0]], shape)
     elif (parts := getattr(shape, "parts", None)) is not None:  # a shape whose keys are known elsewhere
         shapes = parts()
     found = _first(rest, [*there, *shapes])
@@ -149,7 +151,7 @@ def _put_item(reader: Reader, node: SequenceNode, shape: object, rest: str, valu
     if index is not None:
         tail = rest[index.end() :].removeprefix(".")
         if index[1] == "+":
-            item = _put(reader, None, shape.item if isinstance(shape, ListOf) else None, tail, value)
+            item = _put(reader, None, _item(shape), tail, value)
             return SequenceNode(node.tag, [*items, item], node.start_mark, node.end_mark)
         at = int(index[1])
         if at >= len(items):
@@ -163,8 +165,13 @@ def _put_item(reader: Reader, node: SequenceNode, shape: object, rest: str, valu
             hint = suggest(word, names) or "items are counted from 0: [0]; [+] is one more"
             raise InvalidError(f"there is no item {word!r}", hint)
         at, tail = names[found[0]], found[1]
-    items[at] = _put(reader, items[at], shape.item if isinstance(shape, ListOf) else None, tail, value)
+    items[at] = _put(reader, items[at], _item(shape), tail, value)
     return SequenceNode(node.tag, items, node.start_mark, node.end_mark)
+
+
+def _item(shape: object) -> object:
+    """The shape of an item of a list that has this one."""
+    return shape.item if isinstance(shape, ListOf) else shape if isinstance(shape, Anything) else None
 
 
 def _names(reader: Reader, items: list[Node]) -> dict[str, int]:

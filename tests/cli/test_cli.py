@@ -26,9 +26,9 @@ from netlab.cli import app
 from netlab.cli.messages import bar
 from netlab.experiments.schema import schema
 from netlab.kubeproxy import ruleset
+from netlab.kubeproxy.fixes import FIXES
 from netlab.lab import plan
 from netlab.topology import read
-from netlab.topology.fixes import FIXES
 
 CLUSTER = TOPOLOGIES / "cluster.yaml"
 FLAGSHIP = TOPOLOGIES / "kube-proxy-reset.yaml"

@@ -9,9 +9,8 @@ import pytest
 
 from netlab import topology
 from netlab.errors import UsageError
-from netlab.kubeproxy import ruleset
+from netlab.kubeproxy import fixes, ruleset
 from netlab.model import DropInvalid, Endpoint, KubeProxy, Mode, Netns, Role, Service, ServicePort, Topology, UserFix
-from netlab.topology import fixes
 
 LIBERAL = ("net.netfilter.nf_conntrack_tcp_be_liberal", "1")
 
@@ -147,17 +146,17 @@ def test_a_topologys_own_fixes_come_first_whatever_the_order() -> None:
     plain = topology.load(OWN, "lab.yaml")
     assert fixes.names(plain) == (*fixes.FIXES, "small", "strict")
     for order in (["be-liberal", "small", "strict"], ["strict", "be-liberal", "small"]):
-        fixed = fixes.load(OWN, "lab.yaml", [("services.web.port", "79")], "other", order)
+        fixed = topology.load_with_fixes(OWN, "lab.yaml", [("services.web.port", "79")], "other", order)
         assert fixed.name == "other"
         assert fixed.services[0].ports[0].port == 81
         assert dict(fixed.netns("node").sysctls)[LIBERAL[0]] == "1"
     with pytest.raises(UsageError, match="there is no fix 'nope'"):
-        fixes.load(OWN, "lab.yaml", [], None, ["small", "nope"])
+        topology.load_with_fixes(OWN, "lab.yaml", [], None, ["small", "nope"])
 
 
 def test_a_lab_without_kube_proxy_has_its_own_fixes_alone() -> None:
     text = OWN.replace("services:\n  web: {port: 80, endpoints: [client]}\n", "")
     text = text.replace("  small: {summary: another port, set: {services.web.port: 81}}\n", "")
     assert fixes.names(topology.load(text, "lab.yaml")) == ("strict",)
-    fixed = fixes.load(text, "lab.yaml", [], None, ["strict"])
+    fixed = topology.load_with_fixes(text, "lab.yaml", [], None, ["strict"])
     assert dict(fixed.netns("node").sysctls)[LIBERAL[0]] == "5"

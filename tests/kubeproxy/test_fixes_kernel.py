@@ -13,7 +13,7 @@ import pytest
 import skips
 from command import Netlab
 
-from netlab.topology.fixes import FIXES
+from netlab.kubeproxy.fixes import FIXES
 
 pytestmark = pytest.mark.kernel
 

@@ -12,10 +12,10 @@ from command import Netlab
 from places import DATA, TOPOLOGIES
 
 from netlab.kubeproxy import notrack
+from netlab.kubeproxy.fixes import apply, names
 from netlab.lab.steps import LoadTable
 from netlab.model import Topology
 from netlab.topology import load
-from netlab.topology.fixes import apply, names
 
 PODS = """
 namespaces:

@@ -13,11 +13,12 @@ import pytest
 from simulated import Simulated
 
 from netlab.errors import TopologyError
+from netlab.kubeproxy import fixes
 from netlab.lab import plan
 from netlab.lab.diff import difference
 from netlab.lab.steps import DeleteEntries, LoadTable
 from netlab.model import Route, Topology
-from netlab.topology import fixes, load
+from netlab.topology import load
 
 Spec = dict[str, Any]
 

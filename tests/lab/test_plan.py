@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from places import DATA, TOPOLOGIES
 
+from netlab.kubeproxy import fixes
 from netlab.kubeproxy.stale import Frontend
 from netlab.lab import plan
 from netlab.lab.steps import (
@@ -43,7 +44,7 @@ from netlab.lab.steps import (
     WriteHosts,
 )
 from netlab.model import Topology
-from netlab.topology import fixes, load, read
+from netlab.topology import load, read
 
 FILES = [*sorted(TOPOLOGIES.glob("*.yaml")), DATA / "everything.yaml"]
 EACH = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

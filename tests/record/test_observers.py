@@ -23,7 +23,8 @@ from netlab.record.observers import (
 )
 from netlab.record.recording import Recording, from_json, to_json
 from netlab.report import bundle
-from netlab.topology import fixes, load
+from netlab.record import recording
+from netlab.topology import load
 
 PACKETS = ObserverId(ObserverKind.PACKETS, "client", "eth0")
 NODE, SERVER_NODE, SERVER = "client-node", "server-node", "server"
@@ -120,20 +121,20 @@ def test_a_topology_that_is_known_is_neither_read_again_nor_stored(monkeypatch: 
     told = replace(whole, described=known)
     assert told == whole
     assert to_json(told) == to_json(whole)
-    monkeypatch.setattr(fixes, "load", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(recording, "load_with_fixes", lambda *_: pytest.fail("it was read"))
     assert told.spec() is known
 
 
 def test_a_topologys_text_is_read_once_for_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     _, whole = pictures.run(pictures.reset())
-    read = fixes.load
+    read = recording.load_with_fixes
     texts: list[str] = []
 
     def counted(text: str, *rest: Any) -> object:
         texts.append(text)
         return read(text, *rest)
 
-    monkeypatch.setattr(fixes, "load", counted)
+    monkeypatch.setattr(recording, "load_with_fixes", counted)
     changed = replace(whole, topology=f"{whole.topology}\n# another text\n")
     assert changed.spec() is changed.spec() is replace(changed, events=()).spec()
     assert changed.spec().name == whole.lab

@@ -14,10 +14,11 @@ from netlab.capabilities.probes import probe
 from netlab.experiments.catalogue import runs
 from netlab.experiments.experiment import Experiment
 from netlab.experiments.trials import observe_run
+from netlab.kubeproxy import fixes
 from netlab.model import Topology
 from netlab.observe.recorder import Source
 from netlab.record.recording import Recording
-from netlab.topology import fixes, load
+from netlab.topology import load
 
 FLAGSHIP = TOPOLOGIES / "kube-proxy-reset.yaml"
 DOCUMENT = FLAGSHIP.parent / "experiments" / "window-overrun.yaml"

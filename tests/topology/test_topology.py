@@ -19,6 +19,7 @@ import yaml
 from places import DATA, TOPOLOGIES
 
 from netlab.errors import TopologyError, UsageError
+from netlab.experiments import catalogue
 from netlab.model import Topology
 from netlab.topology import load, read, with_each_fix
 from netlab.yamlspec import document
@@ -76,7 +77,7 @@ def test_a_shipped_topology_means_this(name: str) -> None:
 @pytest.mark.parametrize("name", MALFORMED)
 def test_every_problem_of_a_malformed_topology_is_told(name: str) -> None:
     with pytest.raises(TopologyError) as caught:
-        with_each_fix((DATA / "malformed" / f"{name}.yaml").read_text(), f"{name}.yaml")
+        with_each_fix((DATA / "malformed" / f"{name}.yaml").read_text(), f"{name}.yaml", load=catalogue.load)
     assert f"{caught.value}\n" == (DATA / "malformed" / f"{name}.txt").read_text()
 
 

@@ -1,17 +1,20 @@
 """Mitigations against the reset: what `--fix` and `netlab fix` know by name.
 
 A fix changes the description only; plan and kernel then make the lab follow, as they do for any other difference. The
-built-in ones change a Topology. Those that a topology's file defines change the file's values before they are read, as
-`--set` does: so they come first.
+built-in ones, which are here, change a Topology. Those that a topology's file defines change the file's values before
+they are read, as `--set` does: so they come first, and are `topology.load`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from netlab.errors import UsageError
 from netlab.model import BE_LIBERAL, DropInvalid, Mode, Netns, Topology
+
+PLAIN = "plain"
+"""What a lab without any fix is called, where others are called by their fixes: no fix can have that name."""
 
 
 class Fix(NamedTuple):
@@ -24,19 +27,6 @@ class Fix(NamedTuple):
     summary: str
     apply: Callable[[Topology], Topology]
     lacks: Callable[[Topology], tuple[str, str] | None]
-
-
-def load(text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None, names: Sequence[str]) -> Topology:
-    """The lab that a topology's text describes (as `topology.load` has it), with the named fixes.
-
-    First those that the file defines, in the order given, then the built-in ones. TopologyError or UsageError, as
-    `topology.load` and `apply` have them.
-    """
-    from netlab import topology
-
-    made = topology.load(text, file, settings, name, names)
-    own = {fix.name for fix in made.fixes}
-    return apply(made, [each for each in names if each not in own])
 
 
 def apply(topology: Topology, names: Iterable[str]) -> Topology:
