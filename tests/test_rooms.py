@@ -11,7 +11,6 @@ from places import ROOT
 
 KNOWN = frozenset(
     {
-        "circle: analysis.result -> record.events -> model -> experiments.experiment -> analysis.result",
         "circle: experiments.conditions -> experiments.conditions.burst -> experiments.conditions",
         "pure: experiments.conditions -> experiments.context",
         "pure: experiments.conditions.socket -> observe.sockets",
@@ -30,12 +29,7 @@ KNOWN = frozenset(
         "upward: linux.tc -> model",
         "upward: linux.tc -> yamlspec.units",
         "upward: linux.tcp_repair -> errors",
-        "upward: model -> experiments.experiment",
         "upward: observe.recorder -> capabilities.probes",
-        "upward: topology.language -> experiments.language",
-        "upward: topology.resolve -> experiments.experiment",
-        "upward: topology.resolve -> experiments.resolve",
-        "upward: topology.words -> experiments.experiment",
     }
 )
 """What still breaks a rule. This list only shrinks: what is mended has to leave it."""
