@@ -12,7 +12,7 @@ import pytest
 from places import ROOT
 
 from netlab.errors import NetlabError
-from netlab.record import format1
+from netlab.record import format1, recording
 from netlab.record.observers import (
     Gap,
     ObserverId,
@@ -23,8 +23,7 @@ from netlab.record.observers import (
 )
 from netlab.record.recording import Recording, from_json, to_json
 from netlab.report import bundle
-from netlab.record import recording
-from netlab.topology import load
+from netlab.topology import load, load_with_fixes
 
 PACKETS = ObserverId(ObserverKind.PACKETS, "client", "eth0")
 NODE, SERVER_NODE, SERVER = "client-node", "server-node", "server"
@@ -127,7 +126,7 @@ def test_a_topology_that_is_known_is_neither_read_again_nor_stored(monkeypatch: 
 
 def test_a_topologys_text_is_read_once_for_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     _, whole = pictures.run(pictures.reset())
-    read = recording.load_with_fixes
+    read = load_with_fixes
     texts: list[str] = []
 
     def counted(text: str, *rest: Any) -> object:
