@@ -14,8 +14,7 @@ from typing import Self
 
 from netlab.capabilities.scratch import set_loopback_up
 from netlab.errors import UnsupportedError
-from netlab.lab.apply import nft, read_sysctl, write_sysctl
-from netlab.linux import ctnetlink
+from netlab.linux import ctnetlink, nft, sysctl
 from netlab.observe.conntrack import decode_entry
 from netlab.record.events import ACK, PSH, RST, SYN, EntryChange, Tuple
 
@@ -99,11 +98,11 @@ class _Connection:
 
 def _track(more_rules: str = "") -> None:
     set_loopback_up()
-    nft(_RULES + more_rules)
+    nft.run(_RULES + more_rules)
 
 
 def _count(name: str) -> int:
-    found = re.search(r"packets (\d+)", nft(f"list counter ip probe {name}"))
+    found = re.search(r"packets (\d+)", nft.run(f"list counter ip probe {name}"))
     assert found, "a counter has a number"
     return int(found[1])
 
@@ -140,9 +139,9 @@ def ignores_invalid_rst() -> str:
     """The sysctl nf_conntrack_tcp_ignore_invalid_rst can be set. UnsupportedError or OSError where it can't."""
     _track()
     key = "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst"
-    write_sysctl(key, "1")
-    if read_sysctl(key) != "1":
-        raise UnsupportedError(f"{key} stays {read_sysctl(key)}")
+    sysctl.write(key, "1")
+    if sysctl.read(key) != "1":
+        raise UnsupportedError(f"{key} stays {sysctl.read(key)}")
     return f"{key} can be set"
 
 

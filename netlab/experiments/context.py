@@ -17,10 +17,10 @@ from netlab.experiments.experiment import FIRST
 from netlab.experiments.load import Load
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.roles import Roles
-from netlab.lab.apply import Kernel, no_sysctl, read_sysctl
+from netlab.lab.apply import Kernel, no_sysctl
 from netlab.lab.netns import Namespaces
 from netlab.lab.steps import Step
-from netlab.linux import interrupts
+from netlab.linux import interrupts, sysctl
 from netlab.model import Topology
 from netlab.observe.counters import Counters
 from netlab.observe.watch import Watch
@@ -169,6 +169,6 @@ class Context:
         """A sysctl's value in a namespace; UnsupportedError where this kernel has none of that name, or OSError."""
         with self.namespaces.inside(netns):
             try:
-                return read_sysctl(key)
+                return sysctl.read(key)
             except FileNotFoundError:
                 raise no_sysctl(key) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from netlab.errors import LabError
 from netlab.experiments.not_applied import NotApplied
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def pick(context: Context, netns: str, end: str, table: str, statement: str) -> 
 
     table is the name of a table for this alone; statement is in nft's words, and comes after the match.
     """
-    from netlab.lab.apply import nft
+    from netlab.linux import nft
 
     roles = context.roles
     family, own = "ip" if roles.endpoint.version == 4 else "ip6", end == "server"
@@ -35,14 +34,14 @@ def pick(context: Context, netns: str, end: str, table: str, statement: str) -> 
     ]
 
     def remove() -> None:
-        with context.namespaces.inside(netns), suppress(LabError):  # it may have been flushed
-            nft(f"delete table inet {table}")
+        with context.namespaces.inside(netns), suppress(OSError):  # it may have been flushed
+            nft.run(f"delete table inet {table}")
 
     def add() -> None:
         with context.namespaces.inside(netns):
-            nft("\n".join(chain))
+            nft.run("\n".join(chain))
 
     try:
         context.make(add, remove)
-    except LabError as error:
-        raise NotApplied(f"a rule in {netns}: {error.message}") from None
+    except OSError as error:
+        raise NotApplied(f"a rule in {netns}: {error.strerror}") from None

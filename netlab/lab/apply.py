@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netlab.errors import LabError, StepError, UnsupportedError
+from netlab.errors import StepError, UnsupportedError, told
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
 from netlab.lab import iptables
@@ -46,11 +44,9 @@ from netlab.lab.steps import (
     Step,
     WriteHosts,
 )
-from netlab.linux import interrupts, rtnl, tc
+from netlab.linux import nft, rtnl, sysctl, tc
 
 if TYPE_CHECKING:
-    from nftables import Nftables
-
     from netlab.kubeproxy.stale import Frontend
     from netlab.model import Address
 
@@ -168,40 +164,42 @@ class Kernel:
             match step:
                 case SetSysctl(netns, key, value, if_there):
                     with self._namespaces.inside(netns):
-                        if not if_there or sysctl_path(key).exists():
-                            write_sysctl(key, value)
+                        if not if_there or sysctl.path(key).exists():
+                            _write_sysctl(key, value)
                 case ResetSysctl(netns, key, value):
                     if value is None:
                         with self._namespaces.scratch():
-                            value = read_sysctl(step.default_key)
+                            value = sysctl.read(step.default_key)
                     with self._namespaces.inside(netns):
-                        write_sysctl(key, value)
+                        _write_sysctl(key, value)
                 case LoadRules(netns, ruleset, replace, gone):
                     with self._namespaces.inside(netns):
-                        keep = reminders(nft("list ruleset"), ruleset.memories) if replace and ruleset.memories else ""
-                        nft(ruleset.nft(replace=replace, gone=gone) + keep)
+                        keep = (
+                            reminders(nft.run("list ruleset"), ruleset.memories) if replace and ruleset.memories else ""
+                        )
+                        nft.run(ruleset.nft(replace=replace, gone=gone) + keep)
                 case RestoreRules(netns, family, text):
                     with self._namespaces.inside(netns):
                         iptables.restore(family, text)
                 case ClearRules(netns, family):
                     with self._namespaces.inside(netns):
                         iptables.restore(family, NO_RULES)
-                        nft(step.no_tables)
+                        nft.run(step.no_tables)
                 case DeleteStaleEntries(netns, frontends):
                     self._delete_stale(netns, frontends)
                 case DeleteEntries(netns, sockets):
                     self._delete_entries(netns, sockets)
                 case DeleteRules(netns, tables):
                     with self._namespaces.inside(netns):
-                        nft(
+                        nft.run(
                             "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in tables)
                         )
                 case LoadTable(netns):
                     with self._namespaces.inside(netns):
-                        nft(step.commands)
+                        nft.run(step.commands)
                 case DeleteTable(netns, family, name):
                     with self._namespaces.inside(netns):
-                        nft(f"delete table {family} {name}")
+                        nft.run(f"delete table {family} {name}")
                 case AddQdisc(netns, ifname, qdisc):
                     with self._namespaces.inside(netns):
                         tc.replace_root(self._index(netns, ifname), qdisc)
@@ -211,6 +209,8 @@ class Kernel:
                 case _:
                     raise AssertionError(f"not a step for the kernel: {step}")
         except OSError as error:
+            if error.errno == errno.ENOPKG:
+                raise UnsupportedError(told(error)) from error
             raise self._refused(step, error.strerror or str(error)) from error
 
     def _delete_stale(self, netns: str, frontends: Sequence[Frontend]) -> None:
@@ -278,26 +278,9 @@ def _rtnl_socket(namespaces: Namespaces, netns: str) -> socket.socket:
     return rtnl_socket
 
 
-# --- sysctls ---------------------------------------------------------------------------------------------------------
-
-
-def sysctl_path(key: str) -> Path:
-    """The file of a sysctl; a slash in the key stands for a dot in an interface's name, as sysctl(8) has it."""
-    return Path("/proc/sys", *(part.replace("/", ".") for part in key.split(".")))
-
-
-def read_sysctl(key: str) -> str:
-    """A sysctl of the calling thread's network namespace, blanks folded; OSError."""
-    return " ".join(sysctl_path(key).read_text().split())
-
-
-def write_sysctl(key: str, value: str) -> None:
-    """Equivalent to `sysctl -w KEY=VALUE` in the calling thread's network namespace.
-
-    UnsupportedError where this kernel has no such sysctl.
-    """
+def _write_sysctl(key: str, value: str) -> None:
     try:
-        sysctl_path(key).write_text(value)
+        sysctl.write(key, value)
     except FileNotFoundError:
         raise no_sysctl(key) from None
 
@@ -308,54 +291,3 @@ def no_sysctl(key: str) -> UnsupportedError:
         f"this kernel has no sysctl {key} in a network namespace of its own",
         "is its module loaded? is the key spelt as `sysctl -a` has it?",
     )
-
-
-# --- rules -----------------------------------------------------------------------------------------------------------
-
-
-def nftables() -> Nftables:
-    """A libnftables context; it must be made and used inside the namespace that it is to speak of.
-
-    Signals must be held back until it is gone: what they raise in its __del__ is lost.
-    """
-    try:
-        from nftables import Nftables
-    except ImportError:
-        raise UnsupportedError(
-            "the Python binding of libnftables is missing", "sudo apt-get install python3-nftables, then scripts/setup"
-        ) from None
-    return Nftables()
-
-
-@interrupts.held_back()
-def nft(commands: str) -> str:
-    """Equivalent to `nft -f -` in the calling thread's network namespace; returns its output, LabError if refused."""
-    context = nftables()
-    code, output, complaint = context.cmd(commands)
-    if code:
-        raise LabError(f"nftables refused the rules: {complaint.strip()}")
-    return str(output)
-
-
-@interrupts.held_back()
-def list_tables(tables: Iterable[tuple[str, str]]) -> str:
-    """The (family, name) tables of the calling thread's network namespace that exist, without counters and handles.
-
-    Equivalent to `nft -s list table FAMILY NAME` for each, sorted; what packets have put into sets is left out.
-    """
-    context = nftables()
-    context.set_stateless_output(True)
-    texts = []
-    for family, name in sorted(tables):
-        code, output, _ = context.cmd(f"list table {family} {name}")
-        if code == 0:
-            texts.append(_DYNAMIC_ELEMENTS.sub(r"\1", str(output)))
-    return "".join(texts)
-
-
-_DYNAMIC_ELEMENTS = re.compile(
-    r"(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
-    r"\t\telements = \{[^}]*\}\n",
-    re.MULTILINE,
-)
-"""The elements of a set or map with `flags dynamic`, and what stands before them there."""

@@ -13,9 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from netlab.errors import NetlabError
-from netlab.lab.apply import nft
 from netlab.lab.netns import Namespaces
+from netlab.linux import nft
 from netlab.report.bundle import Facts
 
 _SYSCTLS = Path("/proc/sys/net")
@@ -29,8 +28,8 @@ def gather(namespaces: Namespaces, names: Sequence[str]) -> Facts:
     for name in names:
         with namespaces.inside(name):
             sysctls[name] = dict(sorted(_sysctls()))
-            with suppress(NetlabError, OSError):
-                rules[name] = nft("list ruleset")
+            with suppress(OSError):
+                rules[name] = nft.run("list ruleset")
     return Facts(kernel=_kernel(), sysctls=sysctls, rules=rules)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
 from netlab.lab import plan, programs
-from netlab.lab.apply import Kernel, read_sysctl
+from netlab.lab.apply import Kernel
 from netlab.lab.holder import HOST_NAMES, become_rootless, hold, share_host_names, unshare_host_names
 from netlab.lab.netns import Namespaces, enter, release_name, strays
 from netlab.lab.spec import Wanted
@@ -34,7 +34,7 @@ from netlab.lab.steps import (
     StopProgram,
     WriteHosts,
 )
-from netlab.linux import interrupts
+from netlab.linux import interrupts, sysctl
 from netlab.linux.syscalls import umount
 from netlab.model import Topology
 from netlab.topology import load_with_fixes
@@ -246,7 +246,7 @@ class _Work:
             if isinstance(step, SetSysctl) and (step.netns, step.key) not in known:
                 # A namespace, or an interface, that is still to come has nothing to remember.
                 with suppress(LabError, OSError), self.namespaces.inside(step.netns):
-                    found.append((step.netns, step.key, read_sysctl(step.key)))
+                    found.append((step.netns, step.key, sysctl.read(step.key)))
         if found:
             self._write(replace(self.state, former=(*self.state.former, *found)))
 

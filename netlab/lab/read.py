@@ -14,12 +14,11 @@ from typing import Any
 from netlab.kubeproxy import Family, Ruleset, loaded_by
 from netlab.lab import iptables, programs
 from netlab.lab.actual import Actual, ActualLink, Compared, LinkKey
-from netlab.lab.apply import list_tables, nft, read_sysctl
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import LabState
 from netlab.lab.steps import LoadTable
 from netlab.lab.tables import interfaces_named, pretend
-from netlab.linux import rtnl, tc
+from netlab.linux import nft, rtnl, sysctl, tc
 from netlab.model import (
     Address,
     Interface,
@@ -72,7 +71,7 @@ def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, 
             roots = tc.roots(ipr)
             for key in keys[name]:
                 with suppress(OSError):  # an interface's sysctl, and the interface is gone
-                    actual.sysctls[name, key] = read_sysctl(key)
+                    actual.sysctls[name, key] = sysctl.read(key)
         for (netns, ifname), link in actual.links.items():
             if netns == name and (root := roots.get(link.index)):
                 actual.qdiscs[netns, ifname] = Compared(" ".join(root), None)
@@ -184,13 +183,13 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual:
             continue
         if wanted is not None and wanted not in told:
             with namespaces.scratch():
-                nft(wanted.nft(replace=False))
-                told[wanted] = list_tables(tables)
+                nft.run(wanted.nft(replace=False))
+                told[wanted] = nft.list_tables(tables)
         has = ""
         # What iptables-restore has made goes before anything else is loaded, and libnftables can't say all of it.
         if _ruleset(Loader.IPTABLES_RESTORE, old, name) is None:
             with namespaces.inside(name):
-                has = list_tables(tables)
+                has = nft.list_tables(tables)
         actual.rules[name] = Compared(has, told[wanted] if wanted else None)
 
 
@@ -226,13 +225,13 @@ def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, actual
         netns, table = key[0], key[1:]
         if netns in actual.namespaces:
             with namespaces.inside(netns):
-                has = list_tables([table]) or None
+                has = nft.list_tables([table]) or None
             wants = wanted.get(key)
             if wants is not None and wants not in told:
                 with namespaces.scratch():
                     pretend(wants[1])
-                    nft(LoadTable(netns, wants[0]).commands)
-                    told[wants] = list_tables([table])
+                    nft.run(LoadTable(netns, wants[0]).commands)
+                    told[wants] = nft.list_tables([table])
             actual.tables[key] = Compared(has, told[wants] if wants else None)
 
 

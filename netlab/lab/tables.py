@@ -12,10 +12,9 @@ import socket
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from netlab.errors import NetlabError, TopologyError, UnsupportedError
-from netlab.lab.apply import nftables
+from netlab.errors import NetlabError, TopologyError, UnsupportedError, told
 from netlab.lab.holder import become_rootless
-from netlab.linux import interrupts, rtnl
+from netlab.linux import interrupts, nft, rtnl
 from netlab.linux.syscalls import CLONE_NEWNET, unshare
 from netlab.model import LinkAttributes, NftTable, Topology
 from netlab.topology.words import OWN_TABLES
@@ -118,7 +117,9 @@ def _answer(asked: list[tuple[NftTable, tuple[str, ...]]]) -> dict[str, object]:
                 pretend(ifnames)
                 known[table, ifnames] = _complaints(table)
         return {"said": [known[one] for one in asked]}
-    except (NetlabError, OSError) as error:
+    except OSError as error:
+        return {"unable": told(error)}
+    except NetlabError as error:
         return {"unable": str(error)}
 
 
@@ -129,7 +130,7 @@ def _complaints(table: NftTable) -> list[tuple[int, int, str]]:
     # nft tells lines of a file only.
     file = os.memfd_create("table", 0)
     os.write(file, f"table {table.family} {table.name} {{\n{table.body}\n}}\n".encode())
-    code, _, complaint = nftables().cmd_from_file(f"/proc/self/fd/{file}")
+    code, _, complaint = nft.context().cmd_from_file(f"/proc/self/fd/{file}")
     os.close(file)
     if code == 0:
         return []

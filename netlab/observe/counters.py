@@ -12,7 +12,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-from netlab.lab.apply import nft
+from netlab.linux import nft
 from netlab.linux.netlink import attributes, dump
 from netlab.observe import Namespaces
 from netlab.record.events import CounterChange
@@ -66,7 +66,7 @@ class Counters:
         counters = _read(self._namespaces, self._netns)
         if self._nftables:
             with self._namespaces.inside(self._netns):
-                counters.update(parse_nft(nft("list counters")))
+                counters.update(parse_nft(nft.run("list counters")))
         return counters
 
 

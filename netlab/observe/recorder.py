@@ -18,8 +18,8 @@ from typing import Self
 
 from netlab.capabilities.probes import probe
 from netlab.conntrack.window import DECIDING
-from netlab.errors import LabError, NetlabError
-from netlab.lab.apply import nft
+from netlab.errors import LabError, NetlabError, UnsupportedError, told
+from netlab.linux import nft
 from netlab.model import Role, Topology
 from netlab.observe import Namespaces
 from netlab.observe.conntrack import ConntrackObserver
@@ -155,7 +155,7 @@ class Recorder:
 
     def _rules(self, netns: str) -> str:
         with self._or_unobserved(ObserverKind.RULES, netns), self._namespaces.inside(netns):
-            return nft("list ruleset")
+            return nft.run("list ruleset")
         return ""
 
     def _open_node(self, netns: str, rules: str) -> None:
@@ -177,10 +177,11 @@ class Recorder:
     def _or_unobserved(self, kind: ObserverKind, netns: str, *, needed: bool = False) -> Iterator[None]:
         try:
             yield
-        except NetlabError as error:
+        except (NetlabError, OSError) as error:
+            words = told(error) if isinstance(error, OSError) else error.message
             if needed:
-                raise
-            self._unobserved.append(Unobserved(ObserverId(kind, netns), error.message))
+                raise UnsupportedError(words) from error
+            self._unobserved.append(Unobserved(ObserverId(kind, netns), words))
 
     def sample_sockets(self) -> None:
         """Note TCP_INFO of the sockets with one of the ports, in every namespace."""

@@ -15,9 +15,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from netlab.errors import LabError
-from netlab.lab.apply import nft, nftables
-from netlab.linux import interrupts
+from netlab.linux import nft
 from netlab.linux.netlink import Subscription, attributes
 from netlab.observe import Namespaces
 from netlab.record.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
@@ -59,7 +57,7 @@ class TraceObserver:
     """The path of packets of TCP, UDP and SCTP from or to one of `ports` (any without), and of ICMP's errors.
 
     conntrack says whether the namespace tracks connections: a rule that asks conntrack would make it begin to.
-    UnsupportedError or LabError where the kernel can't trace or refuses the table.
+    UnsupportedError or OSError where the kernel can't trace or refuses the table.
     """
 
     def __init__(
@@ -76,23 +74,12 @@ class TraceObserver:
         self._subscription = Subscription(namespaces, netns, [_NFNLGRP_NFTRACE], receive_buffer_bytes)
         try:
             with namespaces.inside(netns):
-                nft(marking_table(ports, conntrack=conntrack))
+                nft.run(marking_table(ports, conntrack=conntrack))
                 self._ifnames = dict(socket.if_nameindex())
-            self._rules = self._list()
+                self._rules = rules_by_handle(nft.ruleset_with_handles())
         except BaseException:
             self._subscription.close()
             raise
-
-    @interrupts.held_back()
-    def _list(self) -> dict[tuple[str, str, int], str]:
-        with self._namespaces.inside(self._netns):
-            context = nftables()
-            context.set_handle_output(True)
-            context.set_stateless_output(True)
-            code, output, complaint = context.cmd("list ruleset")
-        if code:
-            raise LabError(f"nftables doesn't list the rules of {self._netns}: {complaint.strip()}")
-        return rules_by_handle(str(output))
 
     def fileno(self) -> int:
         """The descriptor that is readable when steps wait."""
@@ -115,8 +102,8 @@ class TraceObserver:
 
     def close(self) -> None:
         """Stop observing, and remove the table."""
-        with self._namespaces.inside(self._netns), suppress(LabError):  # it may have been flushed
-            nft(f"delete table inet {TRACE_TABLE}")
+        with self._namespaces.inside(self._netns), suppress(OSError):  # it may have been flushed
+            nft.run(f"delete table inet {TRACE_TABLE}")
         self._subscription.close()
 
 

@@ -20,7 +20,7 @@ from netlab.analysis import explain
 from netlab.analysis.result import Result, TrialResult
 from netlab.analysis.timeline import build
 from netlab.experiments.catalogue import runs
-from netlab.lab.apply import write_sysctl
+from netlab.linux import sysctl
 from netlab.observe.recorder import Source
 from netlab.record.events import ConntrackEvent, TraceStep
 from netlab.record.recording import Recording
@@ -118,7 +118,7 @@ def test_keepalives_keep_the_entry_where_the_end_that_sends_them_has_no_data_wai
     payload, closed, fifth = bytes(8000), 7, 5
     with PrivateLab(document("entry-deleted").topology) as namespaces:
         with namespaces.inside("client-node"):
-            write_sysctl("net.netfilter.nf_conntrack_tcp_timeout_max_retrans", "2")
+            sysctl.write("net.netfilter.nf_conntrack_tcp_timeout_max_retrans", "2")
         with (
             namespaces.socket("server", socket.AF_INET, socket.SOCK_STREAM) as listener,
             namespaces.socket("client", socket.AF_INET, socket.SOCK_STREAM) as client,

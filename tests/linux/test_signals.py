@@ -10,11 +10,10 @@ from typing import NoReturn
 
 import pytest
 
-from netlab.lab import apply as kernel
 from netlab.lab import netns
 from netlab.lab import state as states
 from netlab.lab.state import LabDirectory
-from netlab.linux import interrupts
+from netlab.linux import interrupts, nft
 
 
 class Signalled:
@@ -48,14 +47,14 @@ def stopping() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("use", [lambda: kernel.nft("list ruleset"), lambda: kernel.list_tables([("ip", "one")])])
+@pytest.mark.parametrize("use", [lambda: nft.run("list ruleset"), lambda: nft.list_tables([("ip", "one")])])
 def test_nft_is_brought_to_its_end_before_a_signal_counts(
     use: object, stopping: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert callable(use)
     lost: list[object] = []
     monkeypatch.setattr("sys.unraisablehook", lost.append)
-    monkeypatch.setattr(kernel, "nftables", Signalled)
+    monkeypatch.setattr(nft, "context", Signalled)
     monkeypatch.setattr(Signalled, "ended", 0)
     with pytest.raises(interrupts.Interrupted):
         use()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from netlab.errors import LabError
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import NETNS, PORT
 from netlab.yamlspec.shapes import Choice, Fields, Key
@@ -29,22 +28,22 @@ ARGUMENTS = Fields(
 
 def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Make a table that sets it; NotApplied where the kernel has no such helper."""
-    from netlab.lab.apply import nft
+    from netlab.linux import nft
 
     netns = arguments["in"]
 
     def load(commands: str) -> None:
         with context.namespaces.inside(netns):
-            nft(commands)
+            nft.run(commands)
 
     def remove() -> None:
-        with suppress(LabError):  # another such step has removed it already
+        with suppress(OSError):  # another such step has removed it already
             load(f"delete table inet {_TABLE}")
 
     try:
         context.make(lambda: load(_table(arguments["helper"], arguments["port"])), remove)
-    except LabError as error:
-        raise NotApplied(f"conntrack's helper {arguments['helper']} in {netns}: {error.message}") from None
+    except OSError as error:
+        raise NotApplied(f"conntrack's helper {arguments['helper']} in {netns}: {error.strerror}") from None
 
 
 def _table(helper: str, port: int) -> str:

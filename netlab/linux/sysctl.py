@@ -1,0 +1,23 @@
+"""Sysctls of the calling thread's network namespace, below /proc/sys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def path(key: str) -> Path:
+    """The file of a sysctl; a slash in the key stands for a dot in an interface's name, as sysctl(8) has it."""
+    return Path("/proc/sys", *(part.replace("/", ".") for part in key.split(".")))
+
+
+def read(key: str) -> str:
+    """The value, blanks folded; OSError, FileNotFoundError where this kernel has none of that name.
+
+    Equivalent to `sysctl -n KEY`.
+    """
+    return " ".join(path(key).read_text().split())
+
+
+def write(key: str, value: str) -> None:
+    """Equivalent to `sysctl -w KEY=VALUE`; OSError as `read`."""
+    path(key).write_text(value)
