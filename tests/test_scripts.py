@@ -1,16 +1,26 @@
-"""The scripts around netlab: what they install, what they say where they may not, and that they do it once."""
+"""The scripts around netlab: what they install, what they say where they may not, and that they do it once.
+
+No package index is asked here: what the scripts install is made by hand, and lies in a folder of the test's own.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
+import stat
 import subprocess
+import sys
 import tempfile
+import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import skips
+from packaging.requirements import Requirement
 from places import ROOT
 
 NOBODY = 65534
@@ -33,14 +43,15 @@ TOOLS = (
     "uname",
 )
 
-# A build backend that installs an empty package and needs nothing from a package index.
+# A build backend that installs a package without files, and needs nothing from a package index.
 BACKEND = """
 import zipfile
 
 def build_editable(directory, config_settings=None, metadata_directory=None):
     name = "bare-1-py3-none-any.whl"
+    metadata = ["Metadata-Version: 2.1", "Name: bare", "Version: 1", "Requires-Dist: locked", "Provides-Extra: dev"]
     with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
-        wheel.writestr("bare-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: bare\\nVersion: 1\\n")
+        wheel.writestr("bare-1.dist-info/METADATA", "\\n".join(metadata))
         wheel.writestr("bare-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("bare-1.dist-info/RECORD", "")
     return name
@@ -62,8 +73,13 @@ def clone() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         root.chmod(0o755)
-        (root / "scripts").mkdir()
-        shutil.copy(ROOT / "scripts/setup", root / "scripts/setup")
+        (root / "scripts/requirements").mkdir(parents=True)
+        for script in ("setup", "lock"):
+            shutil.copy(ROOT / "scripts" / script, root / "scripts" / script)
+        digest = wheel(root, "locked", "1", "print('the locked one')")
+        wheel(root, "locked", "2", "print('a newer one')")
+        for level in ("run", "dev"):
+            (root / f"scripts/requirements/{level}.txt").write_text(f"locked==1 --hash=sha256:{digest}\n")
         (root / "pyproject.toml").write_text(PYPROJECT)
         (root / "backend.py").write_text(BACKEND)
         (root / "tools").mkdir()
@@ -74,12 +90,37 @@ def clone() -> Iterator[Path]:
         yield root
 
 
+def wheel(clone: Path, name: str, version: str, program: str = "") -> str:
+    """Make a package that pip finds, with a command of its name that runs the program; the file's SHA-256."""
+    path = clone / f"wheels/{name}-{version}-py3-none-any.whl"
+    path.parent.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    script = zipfile.ZipInfo(f"{name}-{version}.data/scripts/{name}")
+    script.external_attr = (stat.S_IFREG | 0o755) << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(script, f"#!python\n{program}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(clone: Path, *argv: str, path: str = "", user: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a script of the clone with only its tools on PATH, and with its wheels alone for pip."""
+    env = {
+        "PATH": str(clone / "tools") + path,
+        "HOME": str(clone),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_FIND_LINKS": str(clone / "wheels"),
+    }
+    return subprocess.run([clone / argv[0], *argv[1:]], env=env, capture_output=True, text=True, user=user, timeout=120)
+
+
 def setup(clone: Path, level: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run scripts/setup of the clone with only its tools on PATH."""
-    env = {"PATH": str(clone / "tools"), "HOME": str(clone), "PIP_NO_INDEX": "1", "PIP_NO_CACHE_DIR": "1"}
-    return subprocess.run(
-        [clone / "scripts/setup", level], env=env, capture_output=True, text=True, user=user, timeout=120
-    )
+    """Run scripts/setup of the clone."""
+    return run(clone, "scripts/setup", level, user=user)
 
 
 def fake(clone: Path, name: str, script: str) -> None:
@@ -87,6 +128,11 @@ def fake(clone: Path, name: str, script: str) -> None:
     path = clone / "tools" / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
+
+
+def said_by(program: Path) -> str:
+    """What a program that succeeds writes to stdout."""
+    return subprocess.run([program], capture_output=True, text=True, check=True).stdout
 
 
 def missing_here() -> list[str]:
@@ -112,6 +158,36 @@ def test_setup_once_and_again(clone: Path) -> None:
     (clone / "pyproject.toml").write_text(PYPROJECT.replace('"1"', '"1" # changed'))
     changed = setup(clone, "run")
     assert (changed.returncode, changed.stderr) == (0, "setup: installing Python packages into .venv\n")
+
+
+def test_setup_installs_what_is_locked_and_nothing_else(clone: Path) -> None:
+    assert setup(clone, "run").returncode == 0
+    assert said_by(clone / ".venv/bin/locked") == "the locked one\n"
+
+    # A copy has nothing that runs the original.
+    copy = clone / "copy"
+    shutil.copytree(clone, copy, symlinks=True)
+    assert str(clone / ".venv/bin") in (copy / ".venv/bin/locked").read_text()
+    assert setup(copy, "run").returncode == 0
+    assert str(copy / ".venv/bin") in (copy / ".venv/bin/locked").read_text()
+
+    wheel(clone, "forged", "1")
+    with (clone / "scripts/requirements/run.txt").open("a") as file:
+        file.write(f"forged==1 --hash=sha256:{'0' * 64}\n")
+    forged = setup(clone, "run")
+    assert forged.returncode == 1
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in forged.stderr
+    assert not (clone / ".venv/bin/forged").exists()
+
+
+def test_setup_newest_is_beside_what_is_locked(clone: Path) -> None:
+    for program in re.findall(r"\[[\w-]+\]=([\w-]+)", (clone / "scripts/setup").read_text()):
+        if not (clone / "tools" / program).exists():
+            fake(clone, program, "exit 0")
+    done = setup(clone, "newest")
+    assert done.returncode == 0, done.stderr
+    assert said_by(clone / ".venv-newest/bin/locked") == "a newer one\n"
+    assert not (clone / ".venv").exists()
 
 
 def test_setup_without_apt(clone: Path) -> None:
@@ -153,7 +229,55 @@ def test_setup_installs_what_is_missing_without_asking(clone: Path) -> None:
 
 def test_setup_of_an_unknown_level(clone: Path) -> None:
     done = setup(clone, "everything")
-    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup [run|dev]\n")
+    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup [run|dev|newest]\n")
+
+
+def lock(clone: Path) -> subprocess.CompletedProcess[str]:
+    """Run scripts/lock of the clone, with the uv that its wheels have and the Python of these tests."""
+    (clone / ".venv").symlink_to(sys.prefix)
+    return run(clone, "scripts/lock", path=":/usr/bin:/bin")
+
+
+def test_lock_asks_for_what_the_project_and_its_build_need(clone: Path) -> None:
+    (clone / "pyproject.toml").write_text(PYPROJECT.replace("requires = []", 'requires = ["builder>=1"]'))
+    wheel(clone, "uv", "1", "import sys; print(*sys.argv[1:-1]); print(open(sys.argv[-1]).read(), end='')")
+    done = lock(clone)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    options = "pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"
+    heading = "# Made by scripts/lock from pyproject.toml; not to be edited.\n"
+    locked = {level: (clone / f"scripts/requirements/{level}.txt").read_text() for level in ("run", "dev")}
+    assert locked["run"] == f"{heading}{options} pyproject.toml\nbuilder>=1\n"
+    like_run = r"--extra dev --constraint /\S+/run.txt"
+    assert re.fullmatch(f"{heading}{options} {like_run} pyproject.toml\nbuilder>=1\n", locked["dev"])
+
+
+def test_a_lock_that_can_not_be_renewed_stays_as_it_was(clone: Path) -> None:
+    files = [clone / f"scripts/requirements/{level}.txt" for level in ("run", "dev")]
+    before = [file.read_text() for file in files]
+    wheel(clone, "uv", "1", "import sys; print('half'); sys.exit('no index' if 'dev' in sys.argv else 0)")
+    done = lock(clone)
+    assert (done.returncode, done.stderr) == (1, "no index\n")
+    assert [file.read_text() for file in files] == before
+
+
+@pytest.mark.parametrize("level", ["run", "dev"])
+def test_the_lock_holds_what_pyproject_asks_for_each_with_hashes_and_from_nowhere(level: str) -> None:
+    _, *entries = re.split(r"\n(?=\S)", (ROOT / f"scripts/requirements/{level}.txt").read_text())
+    locked = {}
+    for entry in entries:
+        pin, *hashes = (line.removesuffix(" \\").strip() for line in entry.strip().splitlines())
+        requirement = Requirement(pin)
+        (only,) = requirement.specifier
+        assert (only.operator, requirement.url) == ("==", None)
+        assert hashes, pin
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", each) for each in hashes), pin
+        locked[requirement.name] = only.version
+
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extra = told["project"]["optional-dependencies"]["dev"] if level == "dev" else []
+    asked = map(Requirement, (*told["build-system"]["requires"], *told["project"]["dependencies"], *extra))
+    for requirement in asked:
+        assert locked[requirement.name.lower()] in requirement.specifier
 
 
 def test_vagrantfile_is_ruby() -> None:
