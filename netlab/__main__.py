@@ -21,7 +21,7 @@ def main() -> NoReturn:
             setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     from netlab import cli
 
-    code = 1
+    code = 0
     try:
         cli.main()
     except SystemExit as end:

@@ -18,7 +18,7 @@ import yaml
 from command import Netlab
 from places import ROOT
 
-from netlab.cli import app
+from netlab.cli.app import app
 from netlab.experiments import catalogue
 from netlab.topology import load
 from netlab.topology.language import (
@@ -198,7 +198,7 @@ def commands(page: str) -> Iterator[str]:
 
 def refusal(line: str) -> str:
     """What the command line is told if it is a wrong usage; empty where it parses. Nothing is run."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(app())
     disarm(command)
     words = shlex.split(line.split(" # ")[0].split(" >")[0])
     told = io.StringIO()

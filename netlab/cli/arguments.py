@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from netlab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from netlab.lab.spec import Wanted
     from netlab.lab.state import LabDirectory, LabState
 
@@ -30,7 +32,7 @@ def is_lab(word: str | None) -> bool:
     return word is not None and word in labs(run_directory()) and not Path(word).exists()
 
 
-def parse_settings(pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
+def parse_settings(pairs: "Sequence[str] | None") -> tuple[tuple[str, str], ...]:
     """The paths and values of `--set`; UsageError for what is no such pair."""
     settings = []
     for pair in pairs or []:
@@ -42,7 +44,7 @@ def parse_settings(pairs: list[str] | None) -> tuple[tuple[str, str], ...]:
 
 
 def read_wanted(
-    topology: str | None, settings: tuple[tuple[str, str], ...], fixes: list[str] | None, name: str | None
+    topology: str | None, settings: tuple[tuple[str, str], ...], fixes: "Sequence[str] | None", name: str | None
 ) -> "Wanted":
     """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
     from netlab.lab.spec import Wanted

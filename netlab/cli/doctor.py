@@ -7,7 +7,10 @@ import typer
 
 from netlab.cli.options import DataFormat
 
+app = typer.Typer()
 
+
+@app.command()
 def doctor(
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:

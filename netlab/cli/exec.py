@@ -11,10 +11,13 @@ from netlab.cli.arguments import check_netns, find_lab
 from netlab.cli.options import LabOption, NetnsArgument
 from netlab.errors import UsageError
 
-PROGRAM_FOLLOWS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+app = typer.Typer()
+
+_PROGRAM_FOLLOWS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 """`exec`'s context: what follows the namespace's name is the program's own."""
 
 
+@app.command("exec", context_settings=_PROGRAM_FOLLOWS)
 def execute(context: typer.Context, name: NetnsArgument, lab: LabOption = None) -> None:
     """Run a program inside a namespace: `netlab exec client -- curl http://web/`."""
     argv = context.args[1:] if context.args[:1] == ["--"] else context.args
@@ -23,6 +26,7 @@ def execute(context: typer.Context, name: NetnsArgument, lab: LabOption = None) 
     _run_inside(name, argv, lab)
 
 
+@app.command()
 def shell(name: NetnsArgument, lab: LabOption = None) -> None:
     """An interactive shell inside a namespace."""
     _run_inside(name, [os.environ.get("SHELL") or "/bin/sh"], lab)

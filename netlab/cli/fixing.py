@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netlab.cli.arguments import find_lab, is_lab, read_wanted
-from netlab.cli.lifecycle import outcome_text
 from netlab.cli.messages import say
 from netlab.cli.options import LabOption, complete_fix
+from netlab.cli.up import outcome_text
 from netlab.linux import interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-app = typer.Typer(help="The mitigations, on a lab that is up.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(name="fix", help="The mitigations, on a lab that is up.", rich_markup_mode=None, no_args_is_help=True)
 
 
 @app.command("list")

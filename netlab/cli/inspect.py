@@ -11,6 +11,8 @@ from netlab.cli.messages import counted, say
 from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
 from netlab.errors import UnsupportedError, UsageError
 
+app = typer.Typer()
+
 
 class PlanFormat(StrEnum):
     text = "text"
@@ -18,6 +20,7 @@ class PlanFormat(StrEnum):
     shell = "shell"
 
 
+@app.command()
 def plan(
     topology: TopologyArgument = None,
     settings: SetOption = None,
@@ -38,6 +41,7 @@ def plan(
     sys.stdout.write(texts[output]())
 
 
+@app.command()
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
     """Check a topology with its experiments and fixes, or an experiment: each problem, with its place and a hint."""
     from netlab.experiments import catalogue
@@ -76,6 +80,7 @@ class Document(StrEnum):
     experiment = "experiment"
 
 
+@app.command()
 def schema(
     of: Annotated[Document, typer.Argument(metavar="[topology|experiment]", help="Of which file.")] = Document.topology,
 ) -> None:
@@ -90,6 +95,7 @@ class RulesFormat(StrEnum):
     iptables_save = "iptables-save"
 
 
+@app.command()
 def rules(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node of the topology.")],
     topology: TopologyArgument = None,

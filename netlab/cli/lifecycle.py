@@ -1,12 +1,12 @@
 """The life of a lab: `up`, `down`, `status`."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from netlab.cli.arguments import find_lab, lab_directory, parse_settings, read_wanted
-from netlab.cli.messages import Progress, counted, say
+from netlab.cli.arguments import find_lab, lab_directory
+from netlab.cli.messages import say
 from netlab.cli.options import (
     DataFormat,
     FixOption,
@@ -17,16 +17,13 @@ from netlab.cli.options import (
     TopologyArgument,
     complete_lab,
 )
+from netlab.cli.up import Options, build
 from netlab.errors import UsageError
-from netlab.linux import interrupts
 
-if TYPE_CHECKING:
-    from netlab.lab.lifecycle import Done, Outcome
-    from netlab.lab.spec import Wanted
-    from netlab.lab.state import LabDirectory
-    from netlab.lab.steps import Step
+app = typer.Typer()
 
 
+@app.command()
 def up(
     topology: TopologyArgument = None,
     settings: SetOption = None,
@@ -38,61 +35,10 @@ def up(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print each step.")] = False,
 ) -> None:
     """Build a lab; a lab that is up is made to follow its topology."""
-    from netlab.lab import lifecycle as lab
-    from netlab.lab import plan
-
-    wanted = read_wanted(topology, parse_settings(settings), fix, name)
-    directory = lab_directory(wanted.topology.name)
-    if dry_run:
-        steps = lab.pending(directory, wanted)
-        sys.stdout.write(plan.as_text(steps, f"{wanted.topology.name}-") if steps else "")
-        return
-    outcome = _up(directory, wanted, root, quiet=quiet, verbose=verbose)
-    if not quiet:
-        say(outcome_text(wanted, outcome, verbose=verbose))
+    build(Options(topology, tuple(settings or ()), tuple(fix or ()), name, root, dry_run, quiet, verbose))
 
 
-def _up(
-    directory: "LabDirectory", wanted: "Wanted", root: bool | None, *, quiet: bool = False, verbose: bool = False
-) -> "Outcome":
-    from netlab.lab import lifecycle as lab
-
-    interrupts.stop_on_signals()
-    topology = wanted.topology
-    total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.veths)
-    progress = Progress(f"building {topology.name}, steps", total, quiet=quiet or verbose)
-
-    def show(step: "Step") -> None:
-        say(step.describe())
-
-    done: Done = show if verbose else progress.step
-    try:
-        rootless = None if root is None else not root
-        return lab.up(directory, wanted, rootless=rootless, done=done, waiting=progress.waiting)
-    finally:
-        progress.end()
-
-
-def outcome_text(wanted: "Wanted", outcome: "Outcome", *, verbose: bool) -> str:
-    """What `up` did, in a line, and a line for each change to a lab that was up."""
-    topology = wanted.topology
-    before = "removed what an interrupted command had left; " if outcome.leftovers else ""
-    if outcome.built:
-        counts = [
-            counted(len(topology.namespaces), "namespace"),
-            counted(len(topology.veths), "link"),
-            counted(len(topology.services), "service"),
-        ]
-        fixes = f", with {' and '.join(wanted.fixes)}" if wanted.fixes else ""
-        return f"{before}lab {topology.name} is up: {', '.join(counts)}{fixes}"
-    if not outcome.steps:
-        return f"lab {topology.name} is up: nothing to do"
-    lines = [f"lab {topology.name} is up: {counted(len(outcome.steps), 'change')}"]
-    if not verbose:
-        lines += [f"  {step.describe()}" for step in outcome.steps]
-    return "\n".join(lines)
-
-
+@app.command()
 def down(
     lab: LabArgument = None,
     all_labs: Annotated[bool, typer.Option("--all", help="Take every lab of this user down.")] = False,
@@ -123,6 +69,7 @@ def down(
         say(f"{what}: nothing to do{hint}")
 
 
+@app.command()
 def status(
     lab: Annotated[
         str | None,

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from netlab.record.events import Event
     from netlab.record.recording import Recording
 
+app = typer.Typer()
 
+
+@app.command()
 def capture(
     names: Annotated[
         list[str] | None,
@@ -85,6 +88,7 @@ def capture(
                 say(f"  {interface.tap.netns}/{interface.tap.ifname}: {interface.dropped} dropped")
 
 
+@app.command()
 def watch(
     lab: LabArgument = None,
     netns: Annotated[
@@ -139,6 +143,7 @@ def watch(
         say("no event lost")
 
 
+@app.command()
 def explain(
     source: Annotated[
         str | None,

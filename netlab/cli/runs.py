@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from netlab.record.recording import Recording
     from netlab.report.bundle import Facts
 
+app = typer.Typer()
 
 LadderOption = Annotated[
     bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
@@ -47,6 +48,7 @@ class Expectation(StrEnum):
     not_reproduced = "not-reproduced"
 
 
+@app.command()
 def run(
     topology: Annotated[
         str | None,
@@ -114,6 +116,7 @@ def run(
     sys.exit(result.exit_code(expect))
 
 
+@app.command()
 def matrix(
     topology: Annotated[
         str | None,
@@ -303,6 +306,7 @@ def _report(result: "Result", recording: "Recording", output: DataFormat, *, lad
         _write(html, as_html.render(result, recording).encode())
 
 
+@app.command()
 def report(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `netlab run --bundle FILE` wrote.")],
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,

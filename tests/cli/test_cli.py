@@ -22,7 +22,8 @@ from places import TOPOLOGIES
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
-from netlab.cli import app
+from netlab.cli.app import COMMANDS as FILES
+from netlab.cli.app import app
 from netlab.cli.messages import bar
 from netlab.experiments.schema import schema
 from netlab.kubeproxy import ruleset
@@ -63,7 +64,8 @@ def commands(command: object, *way: str) -> Iterator[tuple[tuple[str, ...], Type
             yield from commands(inner, *way, name)
 
 
-COMMANDS = dict(commands(get_command(app)))
+PROGRAM = get_command(app())
+COMMANDS = dict(commands(PROGRAM))
 
 
 def test_the_commands_are_these() -> None:
@@ -71,6 +73,15 @@ def test_the_commands_are_these() -> None:
         *("", "up", "down", "status", "exec", "shell", "plan", "lint", "schema", "rules", "run", "doctor"),
         *("fix", "fix list", "fix apply", "fix revert"),
     }
+
+
+def test_each_command_is_in_the_file_that_is_said_to_have_it() -> None:
+    assert isinstance(PROGRAM, TyperGroup)
+    assert list(PROGRAM.commands) == list(FILES)
+    for name in FILES:
+        alone = get_command(app(name))
+        assert isinstance(alone, TyperGroup)
+        assert name in alone.commands
 
 
 @pytest.mark.parametrize("way", COMMANDS, ids=" ".join)

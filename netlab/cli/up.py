@@ -1,0 +1,110 @@
+"""`netlab up`: builds the lab and says what was done; and reads the command's plain forms without typer.
+
+To import typer takes as long as to build a small lab. So words that can mean one thing only, as people and scripts
+write them, are read here. All others (help, mistakes, `--dry-run`, `--name=x`, `-qv`) are typer's to read, in
+`lifecycle.py`; and that it reads these in the same way is what a test holds.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from netlab.cli.arguments import lab_directory, parse_settings, read_wanted
+from netlab.cli.messages import Progress, counted, say
+from netlab.linux import interrupts
+
+if TYPE_CHECKING:
+    from netlab.lab.lifecycle import Done, Outcome
+    from netlab.lab.spec import Wanted
+    from netlab.lab.steps import Step
+
+
+class Options(NamedTuple):
+    """What `up` is told; root None means as the lab is, or as this user is."""
+
+    topology: str | None = None
+    settings: tuple[str, ...] = ()
+    fixes: tuple[str, ...] = ()
+    name: str | None = None
+    root: bool | None = None
+    dry_run: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+def plain(words: Sequence[str]) -> Options | None:
+    """What the words after `netlab up` stand for; None where typer has to say."""
+    options = Options()
+    while words:
+        match words:
+            case ["--root" | "--rootless" as word, *words]:
+                options = options._replace(root=word == "--root")
+            case ["--quiet" | "-q", *words]:
+                options = options._replace(quiet=True)
+            case ["--verbose" | "-v", *words]:
+                options = options._replace(verbose=True)
+            case ["--name", word, *words] if _is_value(word):
+                options = options._replace(name=word)
+            case ["--set", word, *words] if _is_value(word):
+                options = options._replace(settings=(*options.settings, word))
+            case ["--fix", word, *words] if _is_value(word):
+                options = options._replace(fixes=(*options.fixes, word))
+            case [word, *words] if options.topology is None and _is_value(word):
+                options = options._replace(topology=word)
+            case _:
+                return None
+    return options
+
+
+def _is_value(word: str) -> bool:
+    return word == "-" or (word != "" and not word.startswith("-"))
+
+
+def build(options: Options) -> None:
+    """Build a lab; a lab that is up is made to follow its topology."""
+    from netlab.lab import lifecycle as lab
+
+    wanted = read_wanted(options.topology, parse_settings(options.settings), options.fixes, options.name)
+    directory = lab_directory(wanted.topology.name)
+    if options.dry_run:
+        from netlab.lab import plan
+
+        steps = lab.pending(directory, wanted)
+        sys.stdout.write(plan.as_text(steps, f"{wanted.topology.name}-") if steps else "")
+        return
+    interrupts.stop_on_signals()
+    topology = wanted.topology
+    total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.veths)
+    progress = Progress(f"building {topology.name}, steps", total, quiet=options.quiet or options.verbose)
+
+    def show(step: "Step") -> None:
+        say(step.describe())
+
+    done: Done = show if options.verbose else progress.step
+    try:
+        rootless = None if options.root is None else not options.root
+        outcome = lab.up(directory, wanted, rootless=rootless, done=done, waiting=progress.waiting)
+    finally:
+        progress.end()
+    if not options.quiet:
+        say(outcome_text(wanted, outcome, verbose=options.verbose))
+
+
+def outcome_text(wanted: "Wanted", outcome: "Outcome", *, verbose: bool) -> str:
+    """What `up` did, in a line, and a line for each change to a lab that was up."""
+    topology = wanted.topology
+    before = "removed what an interrupted command had left; " if outcome.leftovers else ""
+    if outcome.built:
+        counts = [
+            counted(len(topology.namespaces), "namespace"),
+            counted(len(topology.veths), "link"),
+            counted(len(topology.services), "service"),
+        ]
+        fixes = f", with {' and '.join(wanted.fixes)}" if wanted.fixes else ""
+        return f"{before}lab {topology.name} is up: {', '.join(counts)}{fixes}"
+    if not outcome.steps:
+        return f"lab {topology.name} is up: nothing to do"
+    lines = [f"lab {topology.name} is up: {counted(len(outcome.steps), 'change')}"]
+    if not verbose:
+        lines += [f"  {step.describe()}" for step in outcome.steps]
+    return "\n".join(lines)
