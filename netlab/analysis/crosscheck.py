@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from netlab.analysis.result import Evidence, Link, Result
 from netlab.analysis.timeline import build
-from netlab.conntrack.window import Disagreement
+from netlab.conntrack.agreement import Disagreement
 from netlab.record.events import ConntrackEvent, Direction, InvalidReason, Packet
 from netlab.record.recording import Recording
 

@@ -17,7 +17,8 @@ from textwrap import wrap
 from netlab.analysis.incarnations import Incarnation, incarnations
 from netlab.analysis.timeline import ACCURACY, Fate, NodeCheck, PacketPath, Timeline, window_probes
 from netlab.analysis.transitions import transitions
-from netlab.conntrack.window import ANEW, BAD_CHECKSUM, CheckName, CtOutcome, Failure
+from netlab.conntrack.agreement import BAD_CHECKSUM
+from netlab.conntrack.values import ANEW, CheckName, CtOutcome, Failure
 from netlab.errors import LabError, UsageError
 from netlab.model import Address
 from netlab.record.events import ACK, FIN, RST, SYN, Direction, SocketEvent, SocketEventKind, flag_names, seq_diff

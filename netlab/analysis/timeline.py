@@ -22,8 +22,11 @@ from typing import TypeVar
 
 from netlab.analysis import connections
 from netlab.analysis.datagrams import DatagramPath, follow, has_passed
-from netlab.conntrack import window
-from netlab.conntrack.window import Checked, CtOutcome, Differs, Disagreement, Rules
+from netlab.conntrack import kernels, tracker
+from netlab.conntrack.agreement import BAD_CHECKSUM, Differs, Disagreement, disagreements
+from netlab.conntrack.kernels import Rules
+from netlab.conntrack.packet import unsound
+from netlab.conntrack.values import Checked, CtDirection, CtOutcome
 from netlab.errors import NetlabError
 from netlab.kubeproxy.notrack import untracks
 from netlab.model import Topology
@@ -713,7 +716,7 @@ def _check(
             numbers = {id(check.packet): draft.number for draft, check, _ in pairs}
             found += [
                 (numbers[id(differs.packet)], differs)
-                for differs in window.disagreements(((check, reasons) for _, check, reasons in pairs), rules)
+                for differs in disagreements(((check, reasons) for _, check, reasons in pairs), rules)
                 if heard or differs.kind is not Differs.PREDICTED_ONLY
             ]
     return sorted(found, key=lambda item: item[0]), unverified
@@ -756,11 +759,14 @@ def _follow(
         {entry: arrival.time_ns for entry in entries if (arrival := _finder(entry, netns, arrivals, entries))}
     )
     in_step = [replace(entry, time_ns=lazily_expired[entry]) if entry in lazily_expired else entry for entry in entries]
-    checked = iter(window.follow(flow, sound, rules, in_step, whole=whole))
+    translations = flow.translations()
+    checked = iter(tracker.follow(sound, rules, translations=translations, entries=in_step, whole=whole))
     pairs: list[tuple[_Draft, Checked, Sequence[InvalidReason]]] = []
     for packet, draft, here in heard:
         bad = next(filter(_tells_bad_checksum, here), None)
-        check = window.unsound(flow, packet, bad.text) if bad is not None else next(checked)
+        own = packet.segment.src == flow.client_address
+        way = CtDirection.ORIGINAL if own else CtDirection.REPLY
+        check = unsound(packet, way, bad.text) if bad is not None else next(checked)
         draft.checks.append(NodeCheck(netns, check, here))
         pairs.append((draft, check, here))
     return pairs
@@ -796,7 +802,7 @@ def _finder(
 
 
 def _tells_bad_checksum(reason: InvalidReason) -> bool:
-    return window.BAD_CHECKSUM in reason.text
+    return BAD_CHECKSUM in reason.text
 
 
 def _rules(recording: Recording, topology: Topology | None, netns: str) -> Rules:
@@ -805,7 +811,7 @@ def _rules(recording: Recording, topology: Topology | None, netns: str) -> Rules
     for candidate in topology.namespaces if topology else ():
         if candidate.name == netns:
             values = {key.replace("/", ".").rpartition(".")[2]: value for key, value in candidate.sysctls}
-    return window.rules(
+    return kernels.rules(
         recording.kernel,
         recording.capabilities,
         be_liberal=values.get("nf_conntrack_tcp_be_liberal", "0") != "0",

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from netlab.capabilities.probes import probe
-from netlab.conntrack.window import DECIDING
+from netlab.conntrack.kernels import DECIDING
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
 from netlab.linux import nft
 from netlab.model import Role, Topology

@@ -48,7 +48,9 @@ class Segment:
     payload_bytes comes from the IP header, so it is right for a packet that was captured in part. ip_id is IPv4's
     identification, 0 for IPv6: Linux counts it up per connection, so it tells copies of a packet from its
     retransmission. ts_val and ts_ecr are the timestamp option's, None without it. sack_permitted is the SYN's option;
-    sack_edge the highest right edge among the selective acknowledgements (RFC 2018), None without any.
+    sack_edge the highest right edge past the ack among the selective acknowledgements (RFC 2018), None without any.
+    data_offset is the header's length in 32-bit words, options included; None where a recording of before doesn't say.
+    is_fragment: the packet is the first fragment of a longer one, of which payload_bytes is only a part.
     """
 
     src: Address
@@ -66,6 +68,8 @@ class Segment:
     ts_ecr: int | None = None
     sack_permitted: bool = False
     sack_edge: int | None = None
+    data_offset: int | None = None
+    is_fragment: bool = False
 
     @property
     def end(self) -> int:

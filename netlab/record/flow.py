@@ -123,6 +123,11 @@ class Flow:
             case Leg.CANARY:
                 return (self.client_address, CANARY_PORT, self.vip, self.port)
 
+    def translations(self) -> dict[Tuple, Tuple]:
+        """The reply's tuple by the original one, as the namespace's conntrack has them that translates, if one does."""
+        original, reply = self.header(Leg.CLIENT_TO_VIP), self.header(Leg.ENDPOINT_TO_CLIENT)
+        return {Tuple(*original, IPPROTO_TCP): Tuple(*reply, IPPROTO_TCP)}
+
     def legs(self) -> dict[Ends, tuple[Leg, ...]]:
         """Legs of each header that belongs to this connection."""
         first, *others = self.headers()

@@ -192,6 +192,7 @@ def _decode_tcp(packet: bytes, start: int, tcp_bytes: int, src: bytes, dst: byte
         options.ts_ecr,
         bool(flags & SYN) and options.sack_permitted,
         options.sack_edge,
+        offset >> 4,
     )
 
 

@@ -16,7 +16,8 @@ from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.explain import Explanation, Step, explain
 from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.analysis.timeline import Hop, PacketPath, Timeline
-from netlab.conntrack.window import SINCE_6_1, CtOutcome, rules
+from netlab.conntrack.kernels import rules
+from netlab.conntrack.values import CtOutcome
 from netlab.errors import NetlabError
 from netlab.kubeproxy import ruleset
 from netlab.model import Topology
@@ -469,7 +470,7 @@ def _points(ladder: Ladder, recording: Recording) -> Iterator[chart.Point]:
     """The server's data as the node's conntrack met it; none where the window model could not follow it."""
     if ladder.server_isn is None:
         return
-    forgives = rules(recording.kernel, recording.capabilities).fates is SINCE_6_1
+    forgives = rules(recording.kernel, recording.capabilities).forgiving
     for arrow in ladder.arrows():
         path = arrow.path
         if isinstance(path, DatagramPath):

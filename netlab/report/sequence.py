@@ -27,7 +27,7 @@ from netlab.analysis.judge import THROWN_AWAY
 from netlab.analysis.result import Evidence, TrialResult
 from netlab.analysis.timeline import Fate, Hop, PacketPath, Rewrite, Timeline, window_probes
 from netlab.analysis.transitions import transitions
-from netlab.conntrack.window import BAD_CHECKSUM
+from netlab.conntrack.agreement import BAD_CHECKSUM
 from netlab.record.events import (
     ACK,
     FIN,

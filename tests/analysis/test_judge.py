@@ -12,7 +12,8 @@ import story
 
 from netlab.analysis.judge import judge_trial
 from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Proof, Result, TrialResult, wilson_interval
-from netlab.conntrack.window import Reach, reach
+from netlab.conntrack.reach import Reach
+from netlab.experiments.conditions.burst import reached_by
 from netlab.record.events import (
     ACK,
     PSH,
@@ -462,7 +463,7 @@ def test_exit_codes_of_what_a_document_expects(
 
 
 def reached(events: Mapping[str, Event]) -> Reach | None:
-    return reach(FlowEvents(story.FLOW, events.values()))
+    return reached_by(FlowEvents(story.FLOW, events.values()))
 
 
 def test_the_edge_is_conntracks_and_what_sticks_out_widens_it() -> None:

@@ -12,7 +12,7 @@ from private_lab import PrivateLab
 from story import FLOW
 
 from netlab.analysis.timeline import Fate, PacketPath, Timeline, build
-from netlab.conntrack.window import CtOutcome
+from netlab.conntrack.values import CtOutcome
 from netlab.observe.recorder import Source
 from netlab.record.events import ACK, PSH, RST, SYN, ConntrackEvent, EntryChange, InvalidReason, Packet, flag_names
 from netlab.record.flow import CANARY_PORT

@@ -5,33 +5,29 @@ The client's window is small, unless a test says otherwise. Numbers are relative
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from story import FLOW, packet, segment
 
-from netlab.conntrack.window import (
-    ANEW,
-    SINCE_6_1,
-    UNTIL_6_0,
-    Check,
-    Checked,
-    CheckName,
-    CtDirection,
-    CtOutcome,
-    Failure,
-    Rules,
-    disagreements,
-    follow,
-    rules,
-)
+from netlab.conntrack.agreement import disagreements
+from netlab.conntrack.kernels import SINCE_6_1, UNTIL_6_0, Rules, rules
+from netlab.conntrack.tracker import follow
+from netlab.conntrack.values import ANEW, Check, Checked, CheckName, CtDirection, CtOutcome, Failure
 from netlab.record.events import ACK, FIN, PSH, RST, SYN, ConntrackEvent, EntryChange, InvalidReason, Packet, Tuple
 from netlab.record.flow import Leg
 
 CLIENT, SERVER = 1000, 5000
 NEW, OLD = rules("6.18.44"), rules("5.10.0-30-amd64")
 MASK = 0xFFFFFFFF
+
+
+def followed(
+    packets: Iterable[Packet], kernel: Rules, entries: Iterable[ConntrackEvent] = (), *, whole: bool = True
+) -> list[Checked]:
+    return follow(packets, kernel, translations=FLOW.translations(), entries=entries, whole=whole)
 
 
 class Wire:
@@ -63,7 +59,7 @@ class Wire:
         return self.from_server(ACK, 1)
 
     def checked(self, kernel: Rules = NEW) -> list[Checked]:
-        return follow(FLOW, self.packets, kernel)
+        return followed(self.packets, kernel)
 
     def last(self, kernel: Rules = NEW) -> Checked:
         return self.checked(kernel)[-1]
@@ -281,10 +277,10 @@ def test_a_connection_older_than_what_was_seen_is_not_modelled_before_its_entry_
     orig = Tuple(FLOW.client_address, FLOW.client_port, FLOW.vip, FLOW.port, 6)
     reply = Tuple(FLOW.endpoint, FLOW.target_port, FLOW.client_address, FLOW.client_port, 6)
     gone = ConntrackEvent(wire.packets[1].time_ns + 1, "client-node", EntryChange.DESTROY, orig, reply, ())
-    checked = follow(FLOW, wire.packets, NEW, [gone], whole=False)
+    checked = followed(wire.packets, NEW, [gone], whole=False)
     assert outcomes(checked) == "uua"
     assert checked[0].note == "unmodelled: the connection is older than what was seen of it"
-    assert outcomes(follow(FLOW, wire.packets, NEW, whole=False)) == "uuu"
+    assert outcomes(followed(wire.packets, NEW, whole=False)) == "uuu"
 
 
 def test_what_ctnetlink_tells_of_an_entry_that_a_syn_ended_is_not_about_the_next_one() -> None:
@@ -293,11 +289,11 @@ def test_what_ctnetlink_tells_of_an_entry_that_a_syn_ended_is_not_about_the_next
     reply = Tuple(FLOW.endpoint, FLOW.target_port, FLOW.client_address, FLOW.client_port, 6)
     told_ns = wire.packets[6].time_ns + 1
     gone = ConntrackEvent(told_ns, "client-node", EntryChange.DESTROY, orig, reply, ())
-    checked = follow(FLOW, wire.packets, NEW, [gone])
+    checked = followed(wire.packets, NEW, [gone])
     assert outcomes(checked) == "aaaaaaaa"
     assert checked[6].note == ANEW
     again = ConntrackEvent(told_ns + 1, "client-node", EntryChange.DESTROY, orig, reply, ())
-    assert outcomes(follow(FLOW, wire.packets, NEW, [gone, again])) == "aaaaaaaI", "the next one is"
+    assert outcomes(followed(wire.packets, NEW, [gone, again])) == "aaaaaaaI", "the next one is"
 
 
 def test_a_rst_opens_no_connection() -> None:
@@ -338,11 +334,13 @@ def test_a_syn_that_was_ignored_and_answered_brings_conntrack_into_step() -> Non
     assert checked[-1].state_after.original.td_end == CLIENT + 90_001
 
 
-def test_a_simultaneous_open_is_not_modelled() -> None:
-    wire = Wire().from_client(SYN, 0).from_server(SYN, 0, window=1000).from_client(ACK, 1, 1)
+def test_a_simultaneous_open() -> None:
+    wire = Wire().from_client(SYN, 0).from_server(SYN, 0, window=1000)
+    wire.from_client(SYN | ACK, 0, 1).from_server(SYN | ACK, 0, 1).from_server(ACK, 1, 1)
     checked = wire.checked()
-    assert outcomes(checked) == "auu"
-    assert checked[1].note == "unmodelled: a simultaneous open"
+    assert outcomes(checked) == "aaaia"
+    states = [each.state_after.tcp_state for each in checked if each.state_after]
+    assert states == ["SYN_SENT", "SYN_SENT2", "SYN_RECV", "SYN_RECV", "ESTABLISHED"]
 
 
 def test_flags_that_make_no_sense() -> None:

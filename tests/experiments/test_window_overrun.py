@@ -15,9 +15,9 @@ from private_lab import PrivateLab
 
 from netlab.analysis.judge import Observed, StimulusProof, judge_trial
 from netlab.analysis.result import Conclusion, Link, Outcome, Result, TrialResult
-from netlab.conntrack.window import reach
 from netlab.errors import LabError
 from netlab.experiments import trials
+from netlab.experiments.conditions.burst import reached_by
 from netlab.experiments.stimuli import connect, stale_window
 from netlab.observe import packets, recorder
 from netlab.observe.packets import PacketObserver
@@ -83,7 +83,7 @@ def test_without_a_fix_every_connection_is_reset(monkeypatch: pytest.MonkeyPatch
     # The kernel's own upper bound is the edge of the window model, plus one.
     for observed, trial in zip(seen, result.trials, strict=True):
         (text,) = (piece.event.text for piece in trial.evidence if isinstance(piece.event, InvalidReason))
-        reached = reach(FlowEvents(observed.flow, observed.events))
+        reached = reached_by(FlowEvents(observed.flow, observed.events))
         assert reached is not None
         assert re.findall(r"SEQ is over upper bound (\d+)", text) == [str(reached.edge + 1 & 0xFFFFFFFF)]
 

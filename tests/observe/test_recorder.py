@@ -22,7 +22,7 @@ from private_lab import PrivateLab
 from netlab.analysis.connections import connections_in
 from netlab.analysis.result import Conclusion, Outcome
 from netlab.capabilities.probes import probe
-from netlab.conntrack.window import DECIDING
+from netlab.conntrack.kernels import DECIDING
 from netlab.model import Topology
 from netlab.observe import conntrack, invalid, recorder, trace
 from netlab.observe import packets as packet_observers

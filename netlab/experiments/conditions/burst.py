@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.conntrack.window import reach
+from netlab.conntrack.reach import Reach, reach
 from netlab.experiments.conditions import Moment
 from netlab.record.events import Direction, SocketEventKind
-from netlab.record.flow import Leg
+from netlab.record.flow import FlowEvents, Leg
 from netlab.yamlspec.shapes import Fields
 
 DOC = "under the stale window data left so far past the client's that every kernel calls it INVALID, or none past it"
@@ -43,7 +43,7 @@ def look(moment: Moment, _arguments: Mapping[str, Any]) -> Proof:
         for packet in events.packets(events.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
         if packet.segment.payload_bytes and packet.time_ns >= stale.time_ns
     ]
-    reached = reach(events)
+    reached = reached_by(events)
     if reached is None:
         return Proof((window,), "the handshake, which tells what the client allowed")
     if not sent:
@@ -68,3 +68,13 @@ def look(moment: Moment, _arguments: Mapping[str, Any]) -> Proof:
         )
     note = "inside the client's window, as every byte the server sent"
     return Proof((window, Evidence(Link.REPLY, sent[0], note)))
+
+
+def reached_by(events: FlowEvents) -> Reach | None:
+    """How far the connection's server reached; None where the handshake or the client's first ACK was not seen."""
+    syn, syn_ack = events.syn(), events.syn_ack()
+    if syn is None or syn_ack is None:
+        return None
+    client = events.packets(events.flow.client, Direction.OUT, Leg.CLIENT_TO_VIP)
+    server = events.packets(events.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT)
+    return reach(syn, syn_ack.segment, client, [packet for packet in server if packet.ifname == syn_ack.ifname])

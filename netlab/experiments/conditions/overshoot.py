@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.conntrack.window import Checked, Failure, Rules, follow
+from netlab.conntrack.kernels import Rules
+from netlab.conntrack.tracker import follow
+from netlab.conntrack.values import Checked, Failure
 from netlab.experiments.conditions import NO_CONNECTION, Moment
 from netlab.experiments.words import NETNS
 from netlab.record.events import ConntrackEvent, Direction, Packet
@@ -28,7 +30,8 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     if events is None:
         return NO_CONNECTION
     entries = [event for event in moment.events if isinstance(event, ConntrackEvent) and event.netns == netns]
-    for checked in follow(events.flow, _arrivals(events, netns), Rules(), entries):
+    arrivals = _arrivals(events, netns)
+    for checked in follow(arrivals, Rules(), translations=events.flow.translations(), entries=entries):
         departure = _departure(events, checked, moment.since_ns)
         if departure is not None:
             note = (

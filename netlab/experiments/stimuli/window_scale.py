@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from netlab.conntrack.window import TCP_MAX_WSCALE
+from netlab.conntrack.values import TCP_MAX_WSCALE
 from netlab.experiments.experiment import FIRST
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import CONNECTION, END, NETNS
