@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pictures
 import pytest
+import run_json
 import skips
 import story
 from command import Netlab
 from flagship import FLAGSHIP, document
 from labs import until
 from private_lab import PrivateLab
-from test_report import LOAD as LOAD_MEMBERS
 
 from netlab.analysis.crosscheck import hold
 from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
@@ -254,7 +254,7 @@ def test_json_of_a_load() -> None:
         "high": 792.34,
     }
     load = run["trials"][0]["load"]
-    assert tuple(load) == LOAD_MEMBERS
+    assert tuple(load) == run_json.LOAD
     others = load.pop("not_completed")
     assert load == {
         "connections": 3,

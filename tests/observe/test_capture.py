@@ -13,9 +13,9 @@ from pathlib import Path
 import labs
 import pytest
 import skips
+from captures import tshark
 from command import Netlab
 from labs import Lab
-from test_pcapng import tshark
 
 from netlab.errors import UnsupportedError
 from netlab.linux import libpcap

@@ -8,14 +8,14 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 
 import pytest
+from frames import icmp, ipv4, ipv6, segment, tcp, udp
+from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
-from test_events import icmp, ipv4, ipv6, segment, tcp, udp
 
 from netlab.errors import LabError, UnsupportedError
-from netlab.model import Interface, Netns, Role, Topology, Veth
 from netlab.observe import invalid, packets
 from netlab.observe.canary import send_canary
 from netlab.observe.invalid import InvalidObserver, decode_reason
@@ -39,19 +39,6 @@ from netlab.record.events import (
 )
 from netlab.record.observers import ObserverId, ObserverKind
 
-LEFT, RIGHT = ip_address("10.9.0.1"), ip_address("10.9.0.2")
-
-PAIR = Topology(
-    name="pair",
-    namespaces=(Netns("left", Role.HOST), Netns("right", Role.HOST)),
-    veths=(
-        Veth(
-            Interface("left", "eth0", (ip_interface(f"{LEFT}/24"),)),
-            Interface("right", "eth0", (ip_interface(f"{RIGHT}/24"),)),
-        ),
-    ),
-)
-
 # A connection tracked on the right, which is what loads and switches on conntrack there.
 TRACKED = "table ip t { chain c { type filter hook input priority 0; ct state invalid counter; }; }"
 
@@ -61,16 +48,6 @@ def pair(as_root: None) -> Iterator[PrivateLab]:
     """Two namespaces, left and right, joined by a veth pair."""
     with PrivateLab(PAIR) as lab:
         yield lab
-
-
-def connect(lab: PrivateLab, port: int = 80) -> tuple[socket.socket, socket.socket]:
-    """A connection from left to a port on the right: both ends' sockets."""
-    with lab.socket("right", socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind((str(RIGHT), port))
-        listener.listen()
-        client = lab.socket("left", socket.AF_INET, socket.SOCK_STREAM)
-        client.connect((str(RIGHT), port))
-        return client, listener.accept()[0]
 
 
 # --- the filter ------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
-from test_observe import LEFT, PAIR, RIGHT, connect
 
 from netlab.errors import UnsupportedError
 from netlab.linux.netlink import attribute

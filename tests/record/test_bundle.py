@@ -16,9 +16,10 @@ from pathlib import Path
 import labs
 import pytest
 import story
+from captures import told, tshark
 from command import Netlab
+from frames import FRAME, packet
 from places import ROOT
-from test_pcapng import FRAME, packet, told, tshark
 
 from netlab.analysis.result import Result
 from netlab.errors import UsageError

@@ -9,35 +9,11 @@ from ipaddress import IPv6Address, ip_address
 
 import pytest
 import story
+from frames import CLIENT, CLIENT6, SERVER, SERVER6, icmp, ipv4, ipv6, segment, tcp, udp
 
 from netlab.record.events import ACK, FIN, PSH, SYN, Datagram, Direction, Segment, Tuple, flag_names, seq_diff
 from netlab.record.flow import FlowEvents, Leg
 from netlab.record.wire import decode_datagram, decode_frame, decode_ip, encode_tcp, internet_checksum
-
-CLIENT, SERVER = ip_address("10.0.0.2"), ip_address("10.0.1.2")
-CLIENT6, SERVER6 = ip_address("fd00::2"), ip_address("fd00:1::2")
-
-
-def tcp(flags: int, options: bytes = b"", payload: bytes = b"") -> bytes:
-    assert len(options) % 4 == 0
-    offset = (5 + len(options) // 4) << 4
-    return struct.pack("!HHIIBBHHH", 40000, 80, 7, 9, offset, flags, 512, 0xBEEF, 0) + options + payload
-
-
-def ipv4(body: bytes, options: bytes = b"", fragment: int = 0, protocol: int = 6) -> bytes:
-    length = 20 + len(options) + len(body)
-    first = 0x40 | 5 + len(options) // 4
-    header = struct.pack("!BBHHHBBH", first, 0, length, 1, fragment, 64, protocol, 0)
-    return header + CLIENT.packed + SERVER.packed + options + body
-
-
-def ipv6(body: bytes, next_header: int = 6) -> bytes:
-    return struct.pack("!IHBB", 6 << 28, len(body), next_header, 64) + CLIENT6.packed + SERVER6.packed + body
-
-
-def segment(flags: int, payload_bytes: int, wscale: int | None = None, options: bytes = b"") -> Segment:
-    offset = 5 + len(options) // 4
-    return Segment(CLIENT, 40000, SERVER, 80, 7, 9, flags, 512, payload_bytes, wscale, ip_id=1, data_offset=offset)
 
 
 @pytest.mark.parametrize(
@@ -155,14 +131,6 @@ def test_a_frame_that_is_cut_off_after_the_headers_keeps_its_length() -> None:
 )
 def test_what_is_no_whole_tcp_header_is_nothing(packet: bytes) -> None:
     assert decode_ip(packet) is None
-
-
-def udp(payload: bytes = b"") -> bytes:
-    return struct.pack("!HHHH", 40000, 53, 8 + len(payload), 0) + payload
-
-
-def icmp(kind: int, code: int, rest: bytes = b"") -> bytes:
-    return struct.pack("!BBHI", kind, code, 0xBEEF, 0) + rest
 
 
 TO_DNS = Tuple(CLIENT, 40000, SERVER, 53, 17)

@@ -4,54 +4,21 @@ from __future__ import annotations
 
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import skips
 import story
-from test_events import ipv4, tcp
+from captures import TAPS, recording, told, tshark
+from frames import FRAME, packet
 
-from netlab.analysis.judge import judge_trial
 from netlab.analysis.result import Result
 from netlab.record import pcapng
-from netlab.record.events import ACK, PSH, Direction, Event, InvalidReason, Packet, Segment
+from netlab.record.events import ACK, PSH, Direction, InvalidReason
 from netlab.record.flow import Leg
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording, Tap
-from netlab.record.wire import decode_frame
 from netlab.report import packets
-
-TAPS = (Tap("client", "eth0", "pod"), Tap("server", "eth0", "pod"))
-FRAME = b"\2" * 12 + b"\x08\0" + ipv4(tcp(ACK, payload=b"abc"))
-
-
-def packet(at_us: int, frame: bytes = FRAME, direction: Direction = Direction.OUT, wire_bytes: int = 0) -> Packet:
-    segment = decode_frame(frame)
-    assert segment is not None
-    at_ns = story.START_NS + at_us * 1000
-    return Packet(at_ns, "client", "eth0", direction, segment, wire_bytes or len(frame), frame)
-
-
-def recording(*events: Event, taps: Sequence[Tap] = TAPS, lost: Mapping[ObserverId, int] | None = None) -> Recording:
-    counts = (
-        {ObserverId(ObserverKind.PACKETS, "client", "eth0"): 0, ObserverId(ObserverKind.PACKETS, "server", "eth0"): 0}
-        if lost is None
-        else lost
-    )
-    return Recording(
-        lab="tiny",
-        kernel="6.18.44",
-        started_ns=story.START_NS,
-        ended_ns=story.START_NS + 1_000_000,
-        topology="name: tiny\n",
-        settings=(),
-        fixes=(),
-        taps=tuple(taps),
-        flows=(story.FLOW,),
-        events=events,
-        lost=tuple(counts.items()),
-    )
 
 
 def option(code: int, value: bytes) -> bytes:
@@ -149,32 +116,6 @@ def test_packets_are_in_the_order_of_their_times_and_only_with_their_frames() ->
 # --- comments --------------------------------------------------------------------------------------------------------
 
 
-def frame_of(segment: Segment, whole: bool) -> tuple[int, bytes]:
-    """The segment as a frame, its payload zeros; whole or cut off after the headers."""
-    header = struct.pack(
-        "!HHIIBBHHH", segment.sport, segment.dport, segment.seq, segment.ack, 0x50, segment.flags, segment.window, 0, 0
-    )
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 40 + segment.payload_bytes, 0, 0, 64, 6, 0)
-    frame = b"\2" * 12 + b"\x08\0" + ip + segment.src.packed + segment.dst.packed + header
-    wire_bytes = len(frame) + segment.payload_bytes
-    return wire_bytes, frame + b"\0" * segment.payload_bytes * whole
-
-
-def told(events: Mapping[str, Event]) -> tuple[Result, Recording]:
-    """A story judged, and its recording, which also has the reply's arrival at the client's node."""
-    bad = story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
-    seen = {**events, "reply at node": story.packet(62, "client-node", "in", bad)}
-    judged = judge_trial(story.observed(seen, bytes_received=2304, ended=False), story.prove)
-    result = Result("window-overrun", story.CLAIM, "tiny", (), "6.18.44", (judged,))
-    kept = []
-    for event in seen.values():
-        if isinstance(event, Packet):
-            wire_bytes, frame = frame_of(event.segment, whole=event.segment.payload_bytes < 1000)
-            kept.append(replace(event, wire_bytes=wire_bytes, frame=frame))
-    taps = (*TAPS, Tap("client-node", "eth0", "node"))
-    return result, replace(recording(*kept, taps=taps), ended_ns=story.START_NS + 200_000)
-
-
 def said(result: Result, told_of: Recording) -> list[str]:
     """Each comment with its packet's place, in the order of time."""
     found = packets.comments(result, told_of)
@@ -230,15 +171,6 @@ def test_a_reason_whose_packet_came_after_it_is_not_that_packets() -> None:
 
 
 # --- tshark ----------------------------------------------------------------------------------------------------------
-
-
-def tshark(file: Path, *fields: str, options: Sequence[str] = ()) -> list[str]:
-    """The fields of each packet, separated by a bar."""
-    skips.skip_unless_program("tshark")
-    argv = ["tshark", "-n", "-r", str(file), *options, "-T", "fields", "-E", "separator=|"]
-    done = subprocess.run([*argv, *(f"-e{field}" for field in fields)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def test_tshark_reads_names_times_directions_lengths_and_comments(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+import run_json
 import story
 from places import DOCS
 
@@ -18,10 +19,6 @@ from netlab.report import json as report_json
 from netlab.report import text
 
 DOCUMENT = DOCS / "run-json.md"
-
-
-LOAD = (*("connections", "outcomes", "late_segments", "segments_logged", "cpu_percent", "unlimited", "not_completed"),)
-"""The members of a trial's `load`; tests/experiments/test_load.py makes one."""
 
 
 def result(*trials: Observed, fixes: tuple[str, ...] = ()) -> Result:
@@ -385,7 +382,7 @@ def test_every_member_is_documented_and_nothing_else() -> None:
     assert _documented() == {
         "The run": {*run, "resets_per_thousand"},
         "A trial": {key for trial in run["trials"] for key in trial} | {"load"},
-        "A load": {*LOAD},
+        "A load": {*run_json.LOAD},
         "A piece of evidence": {key for piece in evidence for key in piece} | {"datagram", "entry", "rule"},
         "links": {link.value for link in Link},
         "A packet": {key for packet in packets for key in packet},
