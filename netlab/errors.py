@@ -10,6 +10,8 @@ NetlabError            a message, a hint, an exit code; `cli/` prints it, nothin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -82,6 +84,15 @@ class UnsupportedError(NetlabError):
     """This kernel, or this user on it, can't do what was asked."""
 
     exit_code = 77
+
+
+@contextmanager
+def unsupported(what: str) -> Iterator[None]:
+    """An OSError in here says that this kernel, or this user, can't: UnsupportedError with `what` and its words."""
+    try:
+        yield
+    except OSError as error:
+        raise UnsupportedError(f"{what}: {told(error)}") from error
 
 
 def told(error: OSError) -> str:

@@ -15,8 +15,7 @@ from typing import Self
 from netlab.capabilities.scratch import set_loopback_up
 from netlab.errors import UnsupportedError
 from netlab.linux import ctnetlink, nft, sysctl
-from netlab.observe.conntrack import decode_entry
-from netlab.record.events import ACK, PSH, RST, SYN, EntryChange, Tuple
+from netlab.record.events import ACK, PSH, RST, SYN, Tuple
 
 LATE_BYTES = 100_000
 """How far below the window the late segment is: as in Kubernetes' test/images/regression-issue-74839/main.go."""
@@ -234,7 +233,7 @@ def translates_sctp() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP) as raw:
         raw.sendto(struct.pack("!HHII", _CLIENT_PORT, _SCTP_PORT, 0, 0) + init, (str(_LOOPBACK), 0))
     header = Tuple(_LOOPBACK, _CLIENT_PORT, _LOOPBACK, _SCTP_PORT, socket.IPPROTO_SCTP)
-    found = decode_entry(ctnetlink.entry(header) or b"", "", EntryChange.FOUND)
-    if found is None or found.tuple_reply.sport != _SCTP_TARGET_PORT:
+    found = ctnetlink.entry(header)
+    if found is None or found.reply.sport != _SCTP_TARGET_PORT:
         raise UnsupportedError("conntrack doesn't translate SCTP")
     return "sockets, conntrack and NAT know SCTP"

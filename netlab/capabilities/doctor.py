@@ -11,8 +11,6 @@ import json
 import os
 import platform
 import shutil
-import socket
-import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,12 +19,12 @@ from pathlib import Path
 
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.probes import probe
-from netlab.capabilities.scratch import TIMEOUT_S, attempt
+from netlab.capabilities.scratch import attempt
 from netlab.errors import LabError, NetlabError
 from netlab.lab.holder import become_rootless
 from netlab.lab.netns import search_path
 from netlab.lab.state import LabDirectory, labs, run_directory
-from netlab.linux.netlink import NETLINK_NETFILTER
+from netlab.linux import nflog
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
 
 FLAGSHIP_NEEDS = ("tcp-repair", "raw-sockets")
@@ -256,12 +254,7 @@ def invalid_reasons() -> Check:
     """conntrack's own reason why a packet is INVALID, told to NFLOG group 0."""
 
     def body() -> str:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as log:
-            log.settimeout(TIMEOUT_S)
-            log.send(_nflog_bind(group=0))
-            # nlmsghdr, then the nlmsgerr that acknowledges: its error is 0 or a negative errno.
-            if error := -struct.unpack_from("=i", log.recv(4096), 16)[0]:
-                raise OSError(error, os.strerror(error), "NFLOG group 0")
+        nflog.listen(nflog.KERNELS_GROUP, copy_bytes=0, receive_buffer_bytes=4096).close()
         # The logger can only be named once its module is there, which the binding has loaded.
         sysctls = Path("/proc/sys/net/netfilter")
         (sysctls / "nf_log/2").write_text("nfnetlink_log")
@@ -281,11 +274,3 @@ def _try(name: str, outcome: str | NetlabError) -> Check:
     if isinstance(outcome, NetlabError):
         return Check(name, False, outcome.message, outcome.hint or "")
     return Check(name, True, outcome)
-
-
-def _nflog_bind(group: int) -> bytes:
-    """NFULNL_MSG_CONFIG with NFULNL_CFG_CMD_BIND, acknowledged (include/uapi/linux/netfilter/nfnetlink_log.h)."""
-    message_type, flags = 4 << 8 | 1, 0x1 | 0x4  # NFNL_SUBSYS_ULOG, NLM_F_REQUEST | NLM_F_ACK
-    attribute = struct.pack("=HHBxxx", 5, 1, 1)  # NFULA_CFG_CMD: bind
-    body = struct.pack("!BBH", socket.AF_INET, 0, group) + attribute
-    return struct.pack("=IHHII", 16 + len(body), message_type, flags, 1, 0) + body

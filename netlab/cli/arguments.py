@@ -1,5 +1,6 @@
 """What the arguments stand for: a topology's file, its settings, a lab that is up, one of its namespaces."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,3 +87,11 @@ def check_netns(state: "LabState", name: str) -> None:
     names = [netns for netns, _ in state.namespaces]
     if name not in names:
         raise UsageError(f"the lab {state.lab} has no namespace {name}", f"it has: {', '.join(names)}")
+
+
+def check_place(path: Path) -> None:
+    """UsageError where a file could not be written: said before the work, not after it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{path} can't be written", "name a file in a directory that is there")
+    if not os.access(path if path.exists() and not path.is_file() else path.resolve().parent, os.W_OK):
+        raise UsageError(f"{path} can't be written: permission denied")

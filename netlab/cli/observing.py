@@ -66,11 +66,9 @@ def capture(
     snaplen_bytes = captures.WHOLE_FRAME_BYTES if snaplen is None else snaplen
     program = None
     if expression:
-        from netlab.linux.libpcap import compile_filter
-
         # Where there is no network: a name in the expression isn't asked for outside.
         with namespaces.scratch():
-            program = compile_filter(expression, snaplen_bytes)
+            program = captures.compiled(expression, snaplen_bytes)
     with captures.Capture(
         namespaces, tapped, expression=expression, program=program, snaplen_bytes=snaplen_bytes
     ) as taking:

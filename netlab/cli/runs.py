@@ -10,6 +10,7 @@ import typer
 
 from netlab.cli.arguments import (
     absolute,
+    check_place,
     find_lab,
     is_lab,
     lab_directory,
@@ -195,8 +196,6 @@ def _check_report_options(output: DataFormat, *, ladder: bool) -> None:
 
 
 def _check_places(*files: Path | None) -> None:
-    from netlab.linux.files import check_place
-
     for file in files:
         if file is not None:
             check_place(file)

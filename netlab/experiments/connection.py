@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from ipaddress import ip_address
 
+from netlab.errors import unsupported
 from netlab.experiments.roles import Roles
 from netlab.linux.tcp_repair import forget, set_initial_number
 from netlab.model import Address
@@ -152,7 +153,8 @@ class Connection:
         """
         roles, client = self.roles, self.client
         if isn is not None:
-            set_initial_number(client.socket, isn)
+            with unsupported("can't choose a socket's first sequence number"):
+                set_initial_number(client.socket, isn)
         if source_port:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             client.socket.bind(("", source_port))
@@ -206,7 +208,8 @@ class Connection:
         """An end's program closes its socket: as programs do, or without a packet, as where its host crashes."""
         end.gone = True
         if silently:
-            forget(end.socket)
+            with unsupported("can't forget a socket"):
+                forget(end.socket)
         else:
             end.socket.close()
 

@@ -215,27 +215,22 @@ class Kernel:
 
     def _delete_stale(self, netns: str, frontends: Sequence[Frontend]) -> None:
         from netlab.linux import ctnetlink
-        from netlab.observe.conntrack import entries
 
         alive = {frontend[:3]: frontend.endpoints for frontend in frontends}
-        stale = []
-        for entry in entries(self._namespaces, netns):
-            asked, answer = entry.tuple_orig, entry.tuple_reply
-            version = asked.dst.version
-            endpoints = alive.get((version, asked.dst, asked.dport)) or alive.get((version, None, asked.dport))
-            if asked.proto == socket.IPPROTO_UDP and endpoints and (answer.src, answer.sport) not in endpoints:
-                stale.append(asked)
         with self._namespaces.inside(netns):
-            for asked in stale:
-                ctnetlink.delete(asked)
+            for entry in ctnetlink.entries():
+                asked, answer = entry.original, entry.reply
+                version = asked.dst.version
+                endpoints = alive.get((version, asked.dst, asked.dport)) or alive.get((version, None, asked.dport))
+                if asked.proto == socket.IPPROTO_UDP and endpoints and (answer.src, answer.sport) not in endpoints:
+                    ctnetlink.delete(asked)
 
     def _delete_entries(self, netns: str, sockets: Sequence[tuple[Address, int]]) -> None:
         from netlab.linux import ctnetlink
-        from netlab.observe.conntrack import entries
 
-        found = [entry.tuple_orig for entry in entries(self._namespaces, netns)]
         with self._namespaces.inside(netns):
-            for asked in found:
+            for entry in ctnetlink.entries():
+                asked = entry.original
                 if asked.proto == socket.IPPROTO_TCP and (asked.dst, asked.dport) in sockets:
                     ctnetlink.delete(asked)
 

@@ -6,6 +6,7 @@ elsewhere.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import time
@@ -13,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-
-from netlab.errors import UnsupportedError
 
 PERIOD_US = 100_000
 """The period that a quota counts for: the kernel's default (default_cfs_period in kernel/sched/)."""
@@ -34,8 +33,8 @@ class Hierarchy(NamedTuple):
 def limited_cpu(quota_us: int) -> Iterator[Path]:
     """A new cgroup whose processes together get quota_us of every PERIOD_US; a pid written to its cgroup.procs joins.
 
-    Its processes must have ended when this does. UnsupportedError, saying what is missing, where this user can't make
-    one. Equivalent to `mkdir GROUP; echo "QUOTA 100000" > GROUP/cpu.max`.
+    Its processes must have ended when this does. OSError, saying what is missing, where this user can't make one.
+    Equivalent to `mkdir GROUP; echo "QUOTA 100000" > GROUP/cpu.max`.
     """
     group = _make()
     try:
@@ -62,7 +61,7 @@ def _make() -> Path:
             except OSError as error:
                 refusals.append(f"{parent}: {error.strerror}")
     why = "; ".join(refusals) or "no hierarchy that has it is mounted"
-    raise UnsupportedError(f"this user can make no cgroup with a cpu controller: {why}")
+    raise OSError(errno.EPERM, f"this user can make no cgroup with a cpu controller: {why}", "cgroup")
 
 
 def _remove(group: Path) -> None:

@@ -1,7 +1,7 @@
-"""Single conntrack entries, found, changed and deleted through ctnetlink; what conntrack tells by itself is observed in
+"""conntrack's entries through ctnetlink: read, found, changed, deleted; what conntrack tells by itself is observed in
 `observe/conntrack.py`.
 
-Everything here acts in the calling thread's network namespace. An entry is named by its original direction's Tuple.
+Everything here acts in the calling thread's network namespace. An entry is named by its original direction's tuple.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import errno
 import os
 import socket
 import struct
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple, Protocol
 
 from netlab.linux.netlink import (
     NETLINK_NETFILTER,
@@ -19,54 +21,136 @@ from netlab.linux.netlink import (
     NLMSGHDR,
     attribute,
     attributes,
+    dump,
     messages,
 )
-from netlab.record.events import Tuple
 
 # include/uapi/linux/netfilter/{nfnetlink,nfnetlink_conntrack}.h, netlink.h
 _NFNL_SUBSYS_CTNETLINK = 1
-_NEW, _GET, _DELETE = (_NFNL_SUBSYS_CTNETLINK << 8 | message for message in (0, 1, 2))
+NEW, _GET, DELETE = (_NFNL_SUBSYS_CTNETLINK << 8 | message for message in (0, 1, 2))
+"""Message types: IPCTNL_MSG_CT_NEW tells of a new entry or a change of one, IPCTNL_MSG_CT_DELETE of one destroyed."""
 _NLA_F_NESTED = 1 << 15
-_CTA_TUPLE_ORIG, _CTA_PROTOINFO = 1, 4
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_ZONE, _CTA_TIMESTAMP = 1, 2, 3, 4, 18, 20
+_CTA_TUPLE_MASTER, _CTA_TIMESTAMP_EVENT = 14, 27
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_SRC_DST = {4: (1, 2), 6: (3, 4)}
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
-_CTA_PROTOINFO_TCP, _CTA_WSCALE_ORIGINAL, _CTA_WSCALE_REPLY = 1, 2, 3
+_CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE, _CTA_WSCALE_ORIGINAL, _CTA_WSCALE_REPLY = 1, 1, 2, 3
+_CTA_TIMESTAMP_STOP = 2
 _NLMSG_ERROR = 2
 
+Address = IPv4Address | IPv6Address
 
-def entry(header: Tuple) -> bytes | None:
-    """The entry's ctnetlink attributes, for `observe.conntrack.decode_entry`; None where there is none. OSError.
+
+class Header(Protocol):
+    """What names an entry: addresses, ports (0 for a protocol without), and the IP protocol's number."""
+
+    @property
+    def src(self) -> Address: ...
+    @property
+    def sport(self) -> int: ...
+    @property
+    def dst(self) -> Address: ...
+    @property
+    def dport(self) -> int: ...
+    @property
+    def proto(self) -> int: ...
+
+
+class Tuple(NamedTuple):
+    """A Header as the kernel tells it."""
+
+    src: Address
+    sport: int
+    dst: Address
+    dport: int
+    proto: int
+
+
+class Entry(NamedTuple):
+    """An entry as a message has it. master is that of the connection it was expected by.
+
+    status has the bits of enum ip_conntrack_status (nf_conntrack_common.h), tcp_state a number of enum tcp_conntrack
+    (nf_conntrack_tcp.h). window_scales are those of the original direction and of the reply, in bits. stamp_ns is on
+    CLOCK_REALTIME: when the event happened, or when the entry was destroyed. None where the message doesn't have it.
+    """
+
+    original: Tuple
+    reply: Tuple
+    master: Tuple | None
+    zone: int
+    status: int
+    tcp_state: int | None
+    window_scales: tuple[int, int] | None
+    stamp_ns: int | None
+
+
+def parse(body: bytes) -> Entry | None:
+    """The entry in a message's attributes; None where one of its tuples is missing."""
+    told = attributes(body)
+    original, reply = _parse_tuple(told.get(_CTA_TUPLE_ORIG)), _parse_tuple(told.get(_CTA_TUPLE_REPLY))
+    if original is None or reply is None:
+        return None
+    tcp = attributes(attributes(told.get(_CTA_PROTOINFO, b"")).get(_CTA_PROTOINFO_TCP, b""))
+    tcp_state, scales = tcp.get(_CTA_PROTOINFO_TCP_STATE), (tcp.get(_CTA_WSCALE_ORIGINAL), tcp.get(_CTA_WSCALE_REPLY))
+    stamp = told.get(_CTA_TIMESTAMP_EVENT) or attributes(told.get(_CTA_TIMESTAMP, b"")).get(_CTA_TIMESTAMP_STOP)
+    return Entry(
+        original,
+        reply,
+        master=_parse_tuple(told.get(_CTA_TUPLE_MASTER)),
+        zone=int.from_bytes(told.get(_CTA_ZONE, b""), "big"),
+        status=int.from_bytes(told.get(_CTA_STATUS, b""), "big"),
+        tcp_state=tcp_state[0] if tcp_state else None,
+        window_scales=(scales[0][0], scales[1][0]) if scales[0] and scales[1] else None,
+        stamp_ns=int.from_bytes(stamp, "big") if stamp else None,
+    )
+
+
+def _parse_tuple(body: bytes | None) -> Tuple | None:
+    told = attributes(body or b"")
+    ip, proto = attributes(told.get(_CTA_TUPLE_IP, b"")), attributes(told.get(_CTA_TUPLE_PROTO, b""))
+    if len(ip) != 2 or _CTA_PROTO_NUM not in proto:
+        return None
+    src, dst = (ip_address(ip[kind]) for kind in sorted(ip))
+    (sport,) = struct.unpack("!H", proto.get(_CTA_PROTO_SRC_PORT, b"\0\0"))
+    (dport,) = struct.unpack("!H", proto.get(_CTA_PROTO_DST_PORT, b"\0\0"))
+    return Tuple(src, sport, dst, dport, proto[_CTA_PROTO_NUM][0])
+
+
+def entries() -> list[Entry]:
+    """The entries that there are; OSError. Equivalent to `conntrack -L`."""
+    return [found for body in dump(_GET) if (found := parse(body)) is not None]
+
+
+def entry(header: Header) -> Entry | None:
+    """The entry of that name, None where there is none; OSError.
 
     Equivalent to `conntrack -L -p PROTO -s SRC -d DST --sport SPORT --dport DPORT`.
     """
-    return _ask(_GET, header)
+    return parse(_ask(_GET, header) or b"")
 
 
-def window_scales(header: Tuple) -> tuple[int, int] | None:
+def window_scales(header: Header) -> tuple[int, int] | None:
     """By how many bits conntrack shifts the windows, of the original direction and of the reply; None as `entry`."""
-    told = attributes(entry(header) or b"")
-    tcp = attributes(attributes(told.get(_CTA_PROTOINFO, b"")).get(_CTA_PROTOINFO_TCP, b""))
-    if _CTA_WSCALE_ORIGINAL not in tcp or _CTA_WSCALE_REPLY not in tcp:
-        return None
-    return tcp[_CTA_WSCALE_ORIGINAL][0], tcp[_CTA_WSCALE_REPLY][0]
+    found = entry(header)
+    return None if found is None else found.window_scales
 
 
-def set_window_scales(header: Tuple, original: int, reply: int) -> bool:
+def set_window_scales(header: Header, original: int, reply: int) -> bool:
     """Let conntrack shift the windows by so many bits; False where there is no such entry. OSError.
 
     The kernel passes over an entry whose ends did not both offer window scaling.
     """
     scales = attribute(_CTA_WSCALE_ORIGINAL, bytes([original])) + attribute(_CTA_WSCALE_REPLY, bytes([reply]))
-    return _ask(_NEW, header, _nest(_CTA_PROTOINFO, _nest(_CTA_PROTOINFO_TCP, scales))) is not None
+    return _ask(NEW, header, _nest(_CTA_PROTOINFO, _nest(_CTA_PROTOINFO_TCP, scales))) is not None
 
 
-def delete(header: Tuple) -> bool:
+def delete(header: Header) -> bool:
     """Delete the entry; False where there is none. OSError. Equivalent to `conntrack -D` with the words of `entry`."""
-    return _ask(_DELETE, header) is not None
+    return _ask(DELETE, header) is not None
 
 
-def _ask(message_type: int, header: Tuple, change: bytes = b"") -> bytes | None:
+def _ask(message_type: int, header: Header, change: bytes = b"") -> bytes | None:
     """What follows the nfgenmsg in the kernel's answer, nothing for a mere acknowledgement; None for no such entry."""
     family = socket.AF_INET if header.src.version == 4 else socket.AF_INET6
     body = NFGENMSG.pack(family, 0, 0) + _tuple(header) + change
@@ -88,7 +172,7 @@ def _nest(kind: int, body: bytes) -> bytes:
     return attribute(kind | _NLA_F_NESTED, body)
 
 
-def _tuple(header: Tuple) -> bytes:
+def _tuple(header: Header) -> bytes:
     src, dst = _CTA_IP_SRC_DST[header.src.version]
     ip = attribute(src, header.src.packed) + attribute(dst, header.dst.packed)
     proto = (

@@ -7,16 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from netlab.errors import UsageError
-
-
-def check_place(path: Path) -> None:
-    """UsageError where `write_whole` could not write: said before the work, not after it."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise UsageError(f"{path} can't be written", "name a file in a directory that is there")
-    if not os.access(path if path.exists() and not path.is_file() else path.resolve().parent, os.W_OK):
-        raise UsageError(f"{path} can't be written: permission denied")
-
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside its place and move it there: nobody sees half of it, and what was there stays until then.
@@ -43,10 +33,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An OSError in here names the file: write(2) on a full disk knows no name."""
+def naming(what: Path | str) -> Iterator[None]:
+    """An OSError in here names the file, or what else refuses: write(2) on a full disk knows no name."""
     try:
         yield
     except OSError as error:
-        error.filename = str(path)
+        error.filename = str(what)
         raise

@@ -7,9 +7,8 @@ no smaller one of ours would be it.
 from __future__ import annotations
 
 import ctypes
+import errno
 from contextlib import closing, suppress
-
-from netlab.errors import UnsupportedError, UsageError
 
 _LIBRARIES = ("libpcap.so.1", "libpcap.so.0.8")
 """The library's name upstream, and the one that Debian kept."""
@@ -30,7 +29,7 @@ _INSTRUCTION_BYTES = 8
 def compile_filter(expression: str, snaplen_bytes: int) -> bytes:
     """The program that takes the Ethernet frames for which the expression holds, up to snaplen_bytes of each.
 
-    UsageError with libpcap's own words for an expression that it doesn't understand, UnsupportedError without libpcap.
+    ValueError with libpcap's own words for an expression that it doesn't understand, OSError (ENOPKG) without libpcap.
     Names of hosts are looked up, in the network namespace of the calling thread. Equivalent to
     `tcpdump -ddd -y EN10MB EXPRESSION`.
     """
@@ -39,11 +38,7 @@ def compile_filter(expression: str, snaplen_bytes: int) -> bytes:
         program = _BpfProgram()
         text = expression.encode(errors="surrogateescape")
         if library.pcap_compile(handle.pointer, ctypes.byref(program), text, 1, _PCAP_NETMASK_UNKNOWN) != 0:
-            problem = library.pcap_geterr(handle.pointer).decode(errors="replace")
-            raise UsageError(
-                f"--filter {expression!r}: {problem}",
-                "the language is tcpdump's (man pcap-filter): for instance 'tcp port 80 and host 10.0.0.2'",
-            )
+            raise ValueError(library.pcap_geterr(handle.pointer).decode(errors="replace"))
         try:
             return ctypes.string_at(program.bf_insns, program.bf_len * _INSTRUCTION_BYTES)
         finally:
@@ -75,7 +70,4 @@ def _load() -> ctypes.CDLL:
                 ctypes.c_uint32,
             )
             return library
-    raise UnsupportedError(
-        "a filter needs libpcap, which isn't here",
-        "install it (Debian's libpcap0.8, or libpcap0.8t64), or capture without a filter and use one in Wireshark",
-    )
+    raise OSError(errno.ENOPKG, "the library isn't here", "libpcap")

@@ -1,6 +1,6 @@
 """Netfilter's netlink messages: taking them apart, asking for a dump, subscribing to a multicast group.
 
-What the attributes mean is the observers' own: conntrack.py, invalid.py, trace.py, counters.py.
+What the attributes mean is for those who ask. Sockets belong to the calling thread's network namespace.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-
-from netlab.errors import UnsupportedError
-from netlab.observe import Namespaces
 
 NFGENMSG = struct.Struct("!BBH")
 NLMSGHDR = struct.Struct("=IHHII")
@@ -57,12 +54,13 @@ def attribute(kind: int, value: bytes) -> bytes:
     return _NLATTR.pack(_NLATTR.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
-def netfilter_socket(namespaces: Namespaces, netns: str, receive_buffer_bytes: int) -> socket.socket:
-    """A bound NETLINK_NETFILTER socket of the namespace with a receive buffer as large as this user may have."""
+def netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
+    """A bound NETLINK_NETFILTER socket with a receive buffer as large as this user may have; OSError."""
     try:
-        sock = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     except OSError as error:
-        raise UnsupportedError(f"this kernel has no NETLINK_NETFILTER: {error.strerror}") from error
+        error.filename = "NETLINK_NETFILTER"
+        raise
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     with suppress(PermissionError):
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer_bytes)
@@ -70,12 +68,12 @@ def netfilter_socket(namespaces: Namespaces, netns: str, receive_buffer_bytes: i
     return sock
 
 
-def dump(namespaces: Namespaces, netns: str, message_type: int) -> list[bytes]:
+def dump(message_type: int) -> list[bytes]:
     """The bodies, after the nfgenmsg, of all that a GET request of the type finds; OSError where it is refused."""
     body = NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)
     header = NLMSGHDR.pack(NLMSGHDR.size + len(body), message_type, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
     found: list[bytes] = []
-    with netfilter_socket(namespaces, netns, RECEIVE_BUFFER_BYTES) as sock:
+    with netfilter_socket(RECEIVE_BUFFER_BYTES) as sock:
         sock.send(header + body)
         while True:
             for kind, _, content in messages(sock.recv(1 << 16)):
@@ -88,23 +86,22 @@ def dump(namespaces: Namespaces, netns: str, message_type: int) -> list[bytes]:
 
 
 class Subscription:
-    """The messages of some multicast groups of netfilter's (enum nfnetlink_groups), in one namespace.
+    """The messages of some multicast groups of netfilter's (enum nfnetlink_groups).
 
-    UnsupportedError where the kernel doesn't have one of the groups. The kernel counts what found the buffer full.
+    OSError where the kernel doesn't have one of the groups. The kernel counts what found the buffer full.
     """
 
-    def __init__(
-        self, namespaces: Namespaces, netns: str, groups: Iterable[int], receive_buffer_bytes: int | None = None
-    ) -> None:
+    def __init__(self, groups: Iterable[int], receive_buffer_bytes: int | None = None) -> None:
         self._dropped = 0
-        self._socket = netfilter_socket(namespaces, netns, receive_buffer_bytes or RECEIVE_BUFFER_BYTES)
+        self._socket = netfilter_socket(receive_buffer_bytes or RECEIVE_BUFFER_BYTES)
         try:
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
             self._socket.setblocking(False)
         except OSError as error:
             self._socket.close()
-            raise UnsupportedError(f"this kernel has no netfilter group {group}: {error.strerror}") from error
+            error.filename = f"netfilter group {group}"
+            raise
 
     def fileno(self) -> int:
         """The descriptor that is readable when messages wait."""

@@ -6,14 +6,13 @@ here it stands for what a crash or a race does. It takes CAP_NET_ADMIN over the 
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
-from netlab.errors import UnsupportedError
+from netlab.linux.files import naming
 
 # include/uapi/linux/tcp.h
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ, _TCP_REPAIR_WINDOW = 19, 20, 21, 29
@@ -34,25 +33,18 @@ class Window(NamedTuple):
 
 @contextmanager
 def repairing(sock: socket.socket) -> Iterator[None]:
-    """The socket is in repair mode meanwhile. UnsupportedError where a socket option is refused."""
-    try:
+    """The socket is in repair mode meanwhile; OSError naming TCP_REPAIR where a socket option is refused."""
+    with naming("TCP_REPAIR"):
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _ON)
         yield
         # Leaving the repair mode like this sends no window probe of its own.
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _OFF_WITHOUT_PROBE)
         # It also clears SO_REUSEADDR, without which the next trial could not listen while this socket lingers.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    except OSError as error:
-        raise _refused(error) from error
-
-
-def _refused(error: OSError) -> UnsupportedError:
-    name = errno.errorcode.get(error.errno or 0, "unknown error")
-    return UnsupportedError(f"can't repair a socket (TCP_REPAIR): {name}")
 
 
 def set_initial_number(sock: socket.socket, number: int) -> None:
-    """Have a socket that isn't connected yet begin with that sequence number: its SYN's. UnsupportedError.
+    """Have a socket that isn't connected yet begin with that sequence number: its SYN's. OSError as `repairing`.
 
     0 leaves the choice to the kernel (tcp_v4_connect(), net/ipv4/tcp_ipv4.c).
     """
@@ -62,13 +54,9 @@ def set_initial_number(sock: socket.socket, number: int) -> None:
 
 
 def forget(sock: socket.socket) -> None:
-    """Close a socket without a packet, as a crash of its host does; UnsupportedError, and it is closed as usual."""
-    try:
+    """Close a socket without a packet, as a crash of its host does; OSError, and it is closed as usual."""
+    with closing(sock), naming("TCP_REPAIR"):
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _ON)
-    except OSError as error:
-        raise _refused(error) from error
-    finally:
-        sock.close()
 
 
 def window(sock: socket.socket) -> Window:
@@ -76,13 +64,13 @@ def window(sock: socket.socket) -> Window:
     return Window(*_WINDOW.unpack(sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _WINDOW.size)))
 
 
-def set_window(sock: socket.socket, wanted: Window) -> None:
+def set_window(sock: socket.socket, believed: Window) -> None:
     """Have a socket that is being repaired believe in these windows; OSError for those that make no sense."""
-    sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*wanted))
+    sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*believed))
 
 
 def next_numbers(sock: socket.socket) -> tuple[int, int]:
-    """The sequence numbers of the next byte to send and of the next one to receive; UnsupportedError."""
+    """The sequence numbers of the next byte to send and of the next one to receive; OSError as `repairing`."""
     found = []
     with repairing(sock):
         for queue in (_SEND_QUEUE, _RECEIVE_QUEUE):

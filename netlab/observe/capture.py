@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from netlab.errors import UsageError
+from netlab.errors import UnsupportedError, UsageError
+from netlab.linux import libpcap
 from netlab.observe import Namespaces
 from netlab.observe.packets import Frame, FrameObserver
 from netlab.record import pcapng
@@ -45,6 +46,26 @@ _REORDER_MS = 10
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _SIOCGIFHWADDR = 0x8927
 _LOOPBACK = "lo"
+
+
+def compiled(expression: str, snaplen_bytes: int) -> bytes:
+    """The program of a filter in tcpdump's language, for Ethernet frames of which snaplen_bytes are taken.
+
+    UsageError with libpcap's own words for an expression that it doesn't understand, UnsupportedError without libpcap.
+    Names of hosts are looked up in the calling thread's network namespace.
+    """
+    try:
+        return libpcap.compile_filter(expression, snaplen_bytes)
+    except ValueError as error:
+        raise UsageError(
+            f"--filter {expression!r}: {error}",
+            "the language is tcpdump's (man pcap-filter): for instance 'tcp port 80 and host 10.0.0.2'",
+        ) from error
+    except OSError as error:
+        raise UnsupportedError(
+            "a filter needs libpcap, which isn't here",
+            "install it (Debian's libpcap0.8, or libpcap0.8t64), or capture without a filter and use one in Wireshark",
+        ) from error
 
 
 def taps(namespaces: Namespaces, roles: Mapping[str, str], names: Sequence[str]) -> list[Tap]:

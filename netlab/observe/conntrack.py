@@ -7,13 +7,12 @@ the building of a message. An entry that was made before the observation may cha
 
 from __future__ import annotations
 
-import struct
 import time
 from contextlib import suppress
-from ipaddress import ip_address
 
-from netlab.errors import UnsupportedError
-from netlab.linux.netlink import NFGENMSG, Subscription, attributes, dump
+from netlab.errors import UnsupportedError, unsupported
+from netlab.linux import ctnetlink
+from netlab.linux.netlink import NFGENMSG, Subscription
 from netlab.observe import Namespaces
 from netlab.observe.sysctl import ChangedSysctls
 from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
@@ -22,16 +21,7 @@ from netlab.record.observers import ObserverId, ObserverKind
 _GROUPS = (1, 2, 3)
 """NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY (include/uapi/linux/netfilter/nfnetlink_compat.h)."""
 
-# include/uapi/linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h, netlink.h
-_NFNL_SUBSYS_CTNETLINK = 1
-_NEW, _GET, _DELETE = (_NFNL_SUBSYS_CTNETLINK << 8 | message for message in (0, 1, 2))
-_NLM_F_CREATE = 0x400
-_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_ZONE, _CTA_TIMESTAMP = 1, 2, 3, 4, 18, 20
-_CTA_TUPLE_MASTER, _CTA_TIMESTAMP_EVENT = 14, 27
-_CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
-_CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
-_CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE, _CTA_WSCALE_ORIGINAL, _CTA_WSCALE_REPLY = 1, 1, 2, 3
-_CTA_TIMESTAMP_STOP = 2
+_NLM_F_CREATE = 0x400  # include/uapi/linux/netlink.h
 
 # nf_conntrack_common.h: enum ip_conntrack_status, bit 0 first; nf_conntrack_tcp.h: enum tcp_conntrack.
 _STATUS_BITS = (
@@ -68,12 +58,14 @@ class ConntrackObserver:
         self.id = ObserverId(ObserverKind.ENTRIES, netns)
         self._netns = netns
         self._sysctls = ChangedSysctls(namespaces, netns)
-        self._subscription = Subscription(namespaces, netns, _GROUPS, receive_buffer_bytes)
+        with namespaces.inside(netns):
+            self._subscription = Subscription(_GROUPS, receive_buffer_bytes)
         try:
             with suppress(UnsupportedError):  # then the moment of reading is the event's
                 self._sysctls.set(_TIMESTAMP, "1", "no stamps", unless="0")
             self._sysctls.set(_EVENTS, "1", "this kernel can't tell of conntrack's events", unless="0")
-            self._found = entries(namespaces, netns)
+            with namespaces.inside(netns), unsupported("this kernel has no ctnetlink"):
+                self._found = [as_event(entry, netns, EntryChange.FOUND) for entry in ctnetlink.entries()]
         except BaseException:
             self.close()
             raise
@@ -86,15 +78,15 @@ class ConntrackObserver:
         """The events that wait, in the order conntrack told them; the first time, what was found before them."""
         events, self._found = self._found, []
         for message_type, flags, body in self._subscription.read():
-            if message_type == _NEW:
+            if message_type == ctnetlink.NEW:
                 change = EntryChange.NEW if flags & _NLM_F_CREATE else EntryChange.UPDATE
-            elif message_type == _DELETE:
+            elif message_type == ctnetlink.DELETE:
                 change = EntryChange.DESTROY
             else:
                 continue
-            event = decode_entry(body[NFGENMSG.size :], self._netns, change)
-            if event is not None:
-                events.append(event)
+            entry = ctnetlink.parse(body[NFGENMSG.size :])
+            if entry is not None:
+                events.append(as_event(entry, self._netns, change))
         return events
 
     def lost(self) -> int:
@@ -107,51 +99,20 @@ class ConntrackObserver:
         self._subscription.close()
 
 
-def entries(namespaces: Namespaces, netns: str) -> list[ConntrackEvent]:
-    """The entries that there are. Equivalent to `conntrack -L`. UnsupportedError where the kernel can't tell."""
-    try:
-        told = dump(namespaces, netns, _GET)
-    except OSError as error:
-        raise UnsupportedError(f"this kernel has no ctnetlink: {error.strerror}") from error
-    found = (decode_entry(entry, netns, EntryChange.FOUND) for entry in told)
-    return [event for event in found if event is not None]
-
-
-def decode_entry(body: bytes, netns: str, change: EntryChange) -> ConntrackEvent | None:
-    """An entry from a ctnetlink message's attributes, which are bytes; None where one of its tuples is missing."""
-    told = attributes(body)
-    tuple_orig, tuple_reply = _tuple(told.get(_CTA_TUPLE_ORIG)), _tuple(told.get(_CTA_TUPLE_REPLY))
-    if tuple_orig is None or tuple_reply is None:
-        return None
-    status = int.from_bytes(told.get(_CTA_STATUS, b""), "big")
-    tcp = attributes(attributes(told.get(_CTA_PROTOINFO, b"")).get(_CTA_PROTOINFO_TCP, b""))
-    tcp_state = tcp.get(_CTA_PROTOINFO_TCP_STATE)
-    scales = tcp.get(_CTA_WSCALE_ORIGINAL), tcp.get(_CTA_WSCALE_REPLY)
-    stamp = told.get(_CTA_TIMESTAMP_EVENT) or attributes(told.get(_CTA_TIMESTAMP, b"")).get(_CTA_TIMESTAMP_STOP)
-    if change is EntryChange.FOUND:
-        stamp = None
+def as_event(entry: ctnetlink.Entry, netns: str, change: EntryChange) -> ConntrackEvent:
+    """An entry as a namespace's event; one that bears no stamp is given the time of reading."""
+    stamp_ns = None if change is EntryChange.FOUND else entry.stamp_ns
+    state = entry.tcp_state
     return ConntrackEvent(
-        time_ns=int.from_bytes(stamp, "big") if stamp else time.time_ns(),
+        time_ns=time.time_ns() if stamp_ns is None else stamp_ns,
         netns=netns,
         change=change,
-        tuple_orig=tuple_orig,
-        tuple_reply=tuple_reply,
-        status=tuple(name for bit, name in enumerate(_STATUS_BITS) if status & 1 << bit),
-        tcp_state=CT_TCP_STATES[tcp_state[0]] if tcp_state and tcp_state[0] < len(CT_TCP_STATES) else None,
-        zone=int.from_bytes(told.get(_CTA_ZONE, b""), "big"),
-        stamped=bool(stamp),
-        tuple_master=_tuple(told[_CTA_TUPLE_MASTER]) if _CTA_TUPLE_MASTER in told else None,
-        window_scales=(scales[0][0], scales[1][0]) if scales[0] and scales[1] else None,
+        tuple_orig=Tuple(*entry.original),
+        tuple_reply=Tuple(*entry.reply),
+        status=tuple(name for bit, name in enumerate(_STATUS_BITS) if entry.status & 1 << bit),
+        tcp_state=CT_TCP_STATES[state] if state is not None and state < len(CT_TCP_STATES) else None,
+        zone=entry.zone,
+        stamped=stamp_ns is not None,
+        tuple_master=None if entry.master is None else Tuple(*entry.master),
+        window_scales=entry.window_scales,
     )
-
-
-def _tuple(body: bytes | None) -> Tuple | None:
-    told = attributes(body or b"")
-    ip, proto = attributes(told.get(_CTA_TUPLE_IP, b"")), attributes(told.get(_CTA_TUPLE_PROTO, b""))
-    if len(ip) != 2 or _CTA_PROTO_NUM not in proto:
-        return None
-    # CTA_IP_V4_SRC and _DST are 1 and 2, CTA_IP_V6_SRC and _DST 3 and 4.
-    src, dst = (ip_address(ip[kind]) for kind in sorted(ip))
-    (sport,) = struct.unpack("!H", proto.get(_CTA_PROTO_SRC_PORT, b"\0\0"))
-    (dport,) = struct.unpack("!H", proto.get(_CTA_PROTO_DST_PORT, b"\0\0"))
-    return Tuple(src, sport, dst, dport, proto[_CTA_PROTO_NUM][0])

@@ -77,10 +77,10 @@ def _read(namespaces: Namespaces, netns: str) -> Counter[str]:
             path = Path("/proc/thread-self/net", file)  # /proc/net is the process's first thread's
             if path.exists():  # a kernel without IPv6 has no snmp6
                 counters.update(parse_proc(path.read_text()))
-    try:
-        cpus = dump(namespaces, netns, _GET_STATS_CPU)
-    except OSError:  # no ctnetlink: no conntrack, or no way to ask it
-        cpus = []
+        try:
+            cpus = dump(_GET_STATS_CPU)
+        except OSError:  # no ctnetlink: no conntrack, or no way to ask it
+            cpus = []
     for cpu in cpus:
         told = attributes(cpu)
         counters.update(

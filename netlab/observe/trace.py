@@ -57,7 +57,7 @@ class TraceObserver:
     """The path of packets of TCP, UDP and SCTP from or to one of `ports` (any without), and of ICMP's errors.
 
     conntrack says whether the namespace tracks connections: a rule that asks conntrack would make it begin to.
-    UnsupportedError or OSError where the kernel can't trace or refuses the table.
+    OSError where the kernel can't trace or refuses the table.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class TraceObserver:
     ) -> None:
         self.id = ObserverId(ObserverKind.TRACES, netns)
         self._namespaces, self._netns = namespaces, netns
-        self._subscription = Subscription(namespaces, netns, [_NFNLGRP_NFTRACE], receive_buffer_bytes)
+        with namespaces.inside(netns):
+            self._subscription = Subscription([_NFNLGRP_NFTRACE], receive_buffer_bytes)
         try:
             with namespaces.inside(netns):
                 nft.run(marking_table(ports, conntrack=conntrack))

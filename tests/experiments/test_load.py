@@ -27,7 +27,7 @@ from netlab.analysis.judge_load import Member, by_connection, client_port, judge
 from netlab.analysis.result import Outcome, Proof, Result, TrialResult
 from netlab.analysis.timeline import Fate, build
 from netlab.capabilities.probes import probe
-from netlab.errors import NetlabError, UnsupportedError
+from netlab.errors import NetlabError
 from netlab.experiments import load as loads
 from netlab.experiments.load import Demand, Load
 from netlab.experiments.roles import Roles, assign
@@ -389,7 +389,7 @@ def test_a_server_that_cannot_be_limited_serves_all_the_same(
     lab: tuple[PrivateLab, Roles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_quota_us: int) -> None:
-        raise UnsupportedError("no cgroup for this user")
+        raise OSError(errno.EPERM, "no cgroup for this user")
 
     monkeypatch.setattr(loads, "limited_cpu", refuse)
     load = open_load(*lab, Demand(3, 3, 20, range(0)), 20)

@@ -19,6 +19,7 @@ from labs import Lab
 
 from netlab.errors import UnsupportedError
 from netlab.linux import libpcap
+from netlab.observe.capture import compiled
 
 pytestmark = pytest.mark.kernel
 
@@ -315,7 +316,7 @@ def test_nothing_is_written_to_a_terminal(lab: Lab) -> None:
 def test_a_filter_without_libpcap_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libpcap, "_LIBRARIES", ("libnothing-of-the-sort.so",))
     with pytest.raises(UnsupportedError) as caught:
-        libpcap.compile_filter("tcp", 100)
+        compiled("tcp", 100)
     assert str(caught.value) == (
         "a filter needs libpcap, which isn't here\n"
         "  hint: install it (Debian's libpcap0.8, or libpcap0.8t64), or capture without a filter and use one in "

@@ -16,6 +16,7 @@ from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
 
 from netlab.errors import LabError, UnsupportedError
+from netlab.linux import nflog
 from netlab.observe import invalid, packets
 from netlab.observe.canary import send_canary
 from netlab.observe.invalid import InvalidObserver, decode_reason
@@ -171,7 +172,7 @@ def test_a_reason_is_read_from_its_attributes() -> None:
         TIMESTAMP: struct.pack("!QQ", 1_700_000_000, 123_456),
         INDEV: struct.pack("!I", 7),
     }
-    assert decode_reason(attributes, "node", {7: "eth0"}) == InvalidReason(
+    assert decode_reason(nflog.line(attributes), "node", {7: "eth0"}) == InvalidReason(
         1_700_000_000_123_456_000,
         "node",
         "eth0",
@@ -182,7 +183,7 @@ def test_a_reason_is_read_from_its_attributes() -> None:
 
 def test_a_reason_without_a_stamp_gets_the_time_of_reading() -> None:
     before = time.time_ns()
-    reason = decode_reason({PREFIX: b"nf_ct_proto_6: why\0", PAYLOAD: ipv4(tcp(ACK))}, "node", {})
+    reason = decode_reason(nflog.line({PREFIX: b"nf_ct_proto_6: why\0", PAYLOAD: ipv4(tcp(ACK))}), "node", {})
     assert reason is not None
     assert before <= reason.time_ns <= time.time_ns()
     assert reason.ifname == ""
@@ -198,7 +199,7 @@ def test_a_reason_without_a_stamp_gets_the_time_of_reading() -> None:
     ],
 )
 def test_what_conntrack_did_not_log_about_tcp_is_left_out(attributes: dict[int, bytes]) -> None:
-    assert decode_reason(attributes, "node", {}) is None
+    assert decode_reason(nflog.line(attributes), "node", {}) is None
 
 
 # --- at work ---------------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
 
 from netlab.errors import UnsupportedError
+from netlab.linux import ctnetlink
 from netlab.linux.netlink import attribute
 from netlab.observe import conntrack
 from netlab.observe.canary import send_canary
-from netlab.observe.conntrack import ConntrackObserver, decode_entry
+from netlab.observe.conntrack import ConntrackObserver, as_event
 from netlab.observe.counters import Counters, parse_nft, parse_proc
 from netlab.observe.packets import FrameObserver
 from netlab.observe.sockets import samples
@@ -88,11 +89,17 @@ REPLY = attribute(
 )
 
 
+def read_entry(body: bytes, change: EntryChange) -> ConntrackEvent:
+    entry = ctnetlink.parse(body)
+    assert entry is not None
+    return as_event(entry, "node", change)
+
+
 def test_an_entry_is_read_from_its_attributes() -> None:
     body = ORIG + REPLY + attribute(3, struct.pack("!I", 0x2A)) + attribute(18, struct.pack("!H", 7))
     tcp = attribute(1, b"\3") + attribute(2, b"\7") + attribute(3, b"\0")
     body += attribute(4, attribute(1, tcp)) + attribute(27, struct.pack("!Q", 1234))
-    assert decode_entry(body, "node", EntryChange.UPDATE) == ConntrackEvent(
+    assert read_entry(body, EntryChange.UPDATE) == ConntrackEvent(
         time_ns=1234,
         netns="node",
         change=EntryChange.UPDATE,
@@ -108,14 +115,13 @@ def test_an_entry_is_read_from_its_attributes() -> None:
 
 def test_a_destroyed_entry_is_stamped_with_its_end_where_events_have_no_stamps() -> None:
     body = ORIG + REPLY + attribute(20, attribute(1, struct.pack("!Q", 5)) + attribute(2, struct.pack("!Q", 9)))
-    event = decode_entry(body, "node", EntryChange.DESTROY)
-    assert event is not None
-    assert (event.time_ns, event.stamped, event.tcp_state, event.status) == (9, True, None, ())
+    destroyed = read_entry(body, EntryChange.DESTROY)
+    assert (destroyed.time_ns, destroyed.stamped, destroyed.tcp_state, destroyed.status) == (9, True, None, ())
 
 
 def test_an_entry_without_a_tuple_is_none() -> None:
-    assert decode_entry(ORIG, "node", EntryChange.NEW) is None
-    assert decode_entry(b"", "node", EntryChange.NEW) is None
+    assert ctnetlink.parse(ORIG) is None
+    assert ctnetlink.parse(b"") is None
 
 
 @pytest.mark.kernel

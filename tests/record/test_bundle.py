@@ -6,7 +6,6 @@ import html
 import json
 import re
 import shlex
-import stat
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +23,6 @@ from places import ROOT
 from netlab.analysis.result import Result
 from netlab.errors import UsageError
 from netlab.lab import environment as facts
-from netlab.linux.files import check_place, write_whole
 from netlab.record import codec
 from netlab.record.events import Packet
 from netlab.record.recording import Recording
@@ -247,38 +245,6 @@ def test_report_says_it_as_text_json_and_html(netlab: Netlab, tmp_path: Path) ->
     assert netlab("report", file, "--html", page).stdout == whole["report.txt"].decode()
     assert page.read_bytes() == whole["report.html"]
     assert netlab("report", file, "--format", "json").stdout == whole["result.json"].decode()
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    real, link = tmp_path / "real", tmp_path / "link"
-    real.write_bytes(b"before")
-    link.symlink_to(real)
-    write_whole(link, b"after")
-    assert (link.is_symlink(), real.read_bytes()) == (True, b"after")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
-
-
-def test_what_is_no_ordinary_file_is_written_to() -> None:
-    write_whole(Path("/dev/null"), b"gone")
-    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
-
-
-def test_a_full_disk_is_an_error_that_names_the_file() -> None:
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        write_whole(Path("/dev/full"), b"too much")
-    assert caught.value.filename == "/dev/full"
-
-
-@pytest.mark.parametrize("place", [".", "nowhere/f"])
-def test_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        check_place(tmp_path / place)
-    assert str(caught.value) == (
-        f"{tmp_path / place} can't be written\n  hint: name a file in a directory that is there"
-    )
 
 
 # --- in the kernel ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from netlab.errors import UnsupportedError
 from netlab.experiments.connection import known_bytes
 from netlab.experiments.load.clients import Clients, Demand
 from netlab.experiments.load.process import process
@@ -75,8 +74,8 @@ class Load:
             return None
         try:
             return opening.enter_context(limited_cpu(self.cpu_percent * PERIOD_US // 100))
-        except (UnsupportedError, OSError) as error:
-            self.cpu_percent, self.unlimited = None, str(error)
+        except OSError as error:
+            self.cpu_percent, self.unlimited = None, error.strerror or str(error)
             return None
 
     def ended(self) -> bool:

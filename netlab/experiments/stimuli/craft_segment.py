@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from netlab.errors import unsupported
 from netlab.experiments.experiment import FIRST
 from netlab.experiments.words import CONNECTION, END, FLAGS, OFFSET, flag_bits
 from netlab.linux.tcp_repair import next_numbers
@@ -40,7 +41,8 @@ _WINDOW = 512
 def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Send it; UnsupportedError where the kernel doesn't tell a socket's sequence numbers, OSError without a route."""
     end = context.end(arguments["from"], arguments.get("connection", FIRST))
-    seq, ack = next_numbers(end.socket)
+    with unsupported("can't ask a socket for its sequence numbers"):
+        seq, ack = next_numbers(end.socket)
     (host, port, *_), (peer, peer_port, *_) = end.socket.getsockname(), end.socket.getpeername()
     flags = flag_bits(arguments["flags"]) if "flags" in arguments else PSH | ACK
     payload = bytes(arguments.get("bytes", BYTES))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from netlab.errors import unsupported
 from netlab.experiments.experiment import FIRST
 from netlab.experiments.words import CONNECTION, END
 from netlab.linux.tcp_repair import repairing, set_window, window
@@ -43,7 +44,7 @@ def set_stale_window(sock: socket.socket, netns: str, window_bytes: int = WINDOW
 
     UnsupportedError without TCP_REPAIR_WINDOW (v4.8) or CAP_NET_ADMIN over the namespace.
     """
-    with repairing(sock):
+    with unsupported("can't change what a socket believes"), repairing(sock):
         was = window(sock)
         stale = max(window_bytes, 2 * was.snd_wnd)
         set_window(sock, was._replace(snd_wnd=stale, max_window=max(was.max_window, stale)))
