@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class NetlabError(Exception):
@@ -29,8 +29,7 @@ class NetlabError(Exception):
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong in a topology. line and column count from 1; path is "links[0].ends[1]"; hint may be empty.
 
     line 0 says that the value came from `--set`, not from the file.

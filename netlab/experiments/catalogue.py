@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,7 +142,7 @@ def _listed(lister: _Lister, index: int, own: Settings) -> Run:
         try:
             document = topologies.read_text(path)
         except UsageError as error:
-            raise TopologyError(file, [replace(place(error.message), hint=_RELATIVE)]) from None
+            raise TopologyError(file, [place(error.message)._replace(hint=_RELATIVE)]) from None
         return _from_document(document, path, own, settings, name, lister)
     changes = tuple((f"experiments[{index}].{path.removeprefix(_OWN)}", value) for path, value in own)
     needed = (*each.settings, *settings, *changes)
@@ -170,7 +169,7 @@ def _of_set(error: TopologyError, file: str, places: Mapping[str, Problem]) -> T
             (key for key in places if problem.path == key or problem.path.startswith((f"{key}.", f"{key}["))), ""
         )
         if problem.line == 0 and key:
-            found.append(replace(places[key], message=problem.message, hint=problem.hint))
+            found.append(places[key]._replace(message=problem.message, hint=problem.hint))
     return TopologyError(file, found) if found else error
 
 
@@ -206,7 +205,7 @@ def _from_document(
 def _error(reader: Reader, file: str) -> TopologyError:
     """What is wrong with a document; the paths of what `--set` put there are as one writes them."""
     return TopologyError(
-        file, [each if each.line else replace(each, path=f"{_OWN}{each.path}") for each in reader.problems]
+        file, [each if each.line else each._replace(path=f"{_OWN}{each.path}") for each in reader.problems]
     )
 
 

@@ -19,9 +19,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError, UnsupportedError
 from netlab.linux import interrupts
@@ -49,8 +48,7 @@ HOST_NAMES = Path("/run/netns")
 _MARKER = "made-run-netns"
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """A lab's holder, named so that no other process can be taken for it.
 
     pid is the host's number; start_ticks is field 22 of /proc/PID/stat, in clock ticks since boot.
@@ -101,17 +99,16 @@ def _wait_readable(fd: int, timeout_s: float) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
-@dataclass(frozen=True, slots=True)
-class Newborn:
+class Newborn(NamedTuple):
     """A holder that waits for its release: until then it ends with the process that made it."""
 
     holder: Holder
-    _go: int
+    go: int
 
     def release(self) -> None:
         """Let the holder live on; call this once it is written down."""
-        os.write(self._go, b"\n")
-        os.close(self._go)
+        os.write(self.go, b"\n")
+        os.close(self.go)
 
 
 def become_rootless() -> None:

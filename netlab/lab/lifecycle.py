@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
 from netlab.lab import plan, programs
@@ -44,8 +44,7 @@ Waiting = Callable[[str], None]
 """Told what is waited for, again and again while it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What `up` did: built from nothing, or the steps that changed a lab that stood (none: nothing to do)."""
 
     built: bool
@@ -160,13 +159,13 @@ def _build(directory: LabDirectory, wanted: Wanted, rootless: bool, done: Done, 
         else:
             share_host_names(directory.root)
         newborn = hold(Path(state.names), directory.hosts, f"lab {topology.name}", own_names=rootless)
-        state = replace(state, holder=newborn.holder)
+        state = state._replace(holder=newborn.holder)
         directory.write(state)
         newborn.release()
         namespaces = Namespaces(newborn.holder, Path(state.names), state.prefix, rootless=rootless)
         work = _Work(directory, state, namespaces, Kernel(namespaces), waiting)
         work.carry_out(steps, done)
-        directory.write(replace(work.state, complete=True))
+        directory.write(work.state._replace(complete=True))
         interrupts.too_late()
     except BaseException:
         with interrupts.undisturbed():
@@ -193,7 +192,7 @@ class _Work:
 
     def create(self, steps: Sequence[CreateNetns], done: Done) -> None:
         def journal(born: Sequence[tuple[str, int]]) -> None:
-            self._write(replace(self.state, namespaces=(*self.state.namespaces, *born)))
+            self._write(self.state._replace(namespaces=(*self.state.namespaces, *born)))
 
         self.namespaces.create([step.netns for step in steps], journal)
         for step in steps:
@@ -205,7 +204,7 @@ class _Work:
             for stray in strays({inodes[step.netns]}):
                 stray.kill()
             self.namespaces.release(step.netns, inodes.pop(step.netns))
-            self._write(replace(self.state, namespaces=tuple(inodes.items())))
+            self._write(self.state._replace(namespaces=tuple(inodes.items())))
             done(step)
 
     def write_hosts(self, steps: Sequence[WriteHosts], done: Done) -> None:
@@ -219,7 +218,7 @@ class _Work:
             log = self.directory.log(step.netns, step.program.name)
             with interrupts.held_back():
                 started = programs.start(self.namespaces, step.netns, step.program, log)
-                self._write(replace(self.state, programs=(*self.state.programs, started)))
+                self._write(self.state._replace(programs=(*self.state.programs, started)))
             programs.wait_ready(self.namespaces, step.program, started, log, self.waiting)
             done(step)
 
@@ -231,7 +230,7 @@ class _Work:
                     programs.stop(self.namespaces, program)
                 else:
                     stays.append(program)
-            self._write(replace(self.state, programs=tuple(stays)))
+            self._write(self.state._replace(programs=tuple(stays)))
             done(step)
 
     def apply(self, steps: Sequence[Step], done: Done) -> None:
@@ -248,7 +247,7 @@ class _Work:
                 with suppress(LabError, OSError), self.namespaces.inside(step.netns):
                     found.append((step.netns, step.key, sysctl.read(step.key)))
         if found:
-            self._write(replace(self.state, former=(*self.state.former, *found)))
+            self._write(self.state._replace(former=(*self.state.former, *found)))
 
     def forget(self, steps: Sequence[Step]) -> None:
         """Strike out the sysctls that have their former values again, or are gone."""
@@ -256,7 +255,7 @@ class _Work:
         gone = {step.netns for step in steps if isinstance(step, DeleteNetns | CreateNetns)}
         former = tuple(one for one in self.state.former if one[:2] not in back and one[0] not in gone)
         if former != self.state.former:
-            self._write(replace(self.state, former=former))
+            self._write(self.state._replace(former=former))
 
     def _write(self, state: LabState) -> None:
         self.state = state
@@ -311,7 +310,7 @@ def _converge(directory: LabDirectory, state: LabState, wanted: Wanted, done: Do
         steps = _follow(work, old, wanted.topology, done)
         with interrupts.held_back():
             directory.write_topology(wanted.text)
-            directory.write(replace(work.state, file=wanted.file, settings=wanted.settings, fixes=wanted.fixes))
+            directory.write(work.state._replace(file=wanted.file, settings=wanted.settings, fixes=wanted.fixes))
             interrupts.too_late()
     except BaseException:
         # Whatever stops the taking back, what stopped the change is told; `status` shows what is left of it.

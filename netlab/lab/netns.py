@@ -14,9 +14,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError
 from netlab.lab.holder import HOST_NAMES, Holder, parse_start_ticks
@@ -407,21 +406,20 @@ def _kill(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-@dataclass(frozen=True, slots=True)
-class Stray:
+class Stray(NamedTuple):
     """A process found in one of a lab's network namespaces, pinned by a pidfd so that no other is hit."""
 
     pid: int
-    _pidfd: int
+    pidfd: int
 
     def kill(self) -> None:
         """End it and wait until it is gone, for at most five seconds."""
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
         poll.poll(5000)
-        os.close(self._pidfd)
+        os.close(self.pidfd)
 
 
 def strays(inodes: Set[int]) -> list[Stray]:

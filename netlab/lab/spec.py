@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from netlab.model import Topology
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A topology as someone asked for it: the text, the `--set` pairs and the fixes it came from, and what it means.
 
     file is the path as given, None for standard input.

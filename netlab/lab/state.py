@@ -15,8 +15,8 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from netlab.errors import LabError, UsageError
 from netlab.lab.holder import Holder
@@ -27,8 +27,7 @@ RUNDIR_VARIABLE = "NETLAB_LAB_RUNDIR"
 """Environment variable that puts the labs' directory elsewhere; a test suite keeps its labs apart with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartedProgram:
+class StartedProgram(NamedTuple):
     """A program of the topology that runs in the lab, by its pid in the lab's PID namespace."""
 
     netns: str
@@ -37,8 +36,7 @@ class StartedProgram:
     start_ticks: int
 
 
-@dataclass(frozen=True, slots=True)
-class LabState:
+class LabState(NamedTuple):
     """What a lab owns, and what it was made from.
 
     namespaces are (name, inode of the network namespace); names is the directory in which their names stand, each with
@@ -112,8 +110,13 @@ class LabDirectory:
 
     def write(self, state: LabState) -> None:
         """Replace state.json in one step, so that a killed writer leaves the old one or the new one."""
+        fields = {
+            **state._asdict(),
+            "holder": state.holder and state.holder._asdict(),
+            "programs": [program._asdict() for program in state.programs],
+        }
         draft = self._state.with_suffix(".new")
-        write_text(draft, json.dumps(asdict(state)))
+        write_text(draft, json.dumps(fields))
         draft.replace(self._state)
 
     def write_topology(self, text: str) -> None:

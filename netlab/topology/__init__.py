@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,7 +179,7 @@ def with_each_fix(
         try:
             found[fix.name] = load(text, file, settings, name, [fix.name])
         except TopologyError as error:
-            problems += [replace(one, message=f"with the fix {fix.name}: {one.message}") for one in error.problems]
+            problems += [one._replace(message=f"with the fix {fix.name}: {one.message}") for one in error.problems]
     if problems:
         raise TopologyError(file, problems)
     return found

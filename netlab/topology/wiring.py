@@ -7,7 +7,6 @@ subnets are found, given addresses are checked against them, and what was left o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, TypeGuard
 
@@ -24,21 +23,28 @@ IPV6_MIN_MTU = 1280
 DEFAULT_ATTRIBUTES = LinkAttributes()
 
 
-@dataclass(slots=True, eq=False)
 class Draft:
-    """An interface in the making. peer is the namespace at the other end; open: it wants addresses assigned."""
+    """An interface in the making. peer is the namespace at the other end; wants_addresses: some are to be assigned."""
 
-    item: Item
-    netns: str
-    ifname: str
-    peer: str
-    given: list[tuple[GivenAddress, Item]] = field(default_factory=list)
-    open: bool = False
-    attributes: LinkAttributes = DEFAULT_ATTRIBUTES
-    qdisc: Qdisc | None = None
-    master: str | None = None
-    up: bool = True
-    addresses: list[InterfaceAddress] = field(default_factory=list)
+    def __init__(
+        self,
+        item: Item,
+        netns: str,
+        ifname: str,
+        peer: str,
+        *,
+        given: list[tuple[GivenAddress, Item]] | None = None,
+        wants_addresses: bool = False,
+        attributes: LinkAttributes = DEFAULT_ATTRIBUTES,
+        qdisc: Qdisc | None = None,
+        master: str | None = None,
+        up: bool = True,
+    ) -> None:
+        self.item, self.netns, self.ifname, self.peer = item, netns, ifname, peer
+        self.given = given or []
+        self.wants_addresses = wants_addresses
+        self.attributes, self.qdisc, self.master, self.up = attributes, qdisc, master, up
+        self.addresses: list[InterfaceAddress] = []
 
     def interface(self) -> Interface:
         """The finished value."""
@@ -53,14 +59,13 @@ class BridgeDraft(NamedTuple):
     head: Draft
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
+class Segment(NamedTuple):
     """The interfaces that can have addresses on joined bridges or on a link, and the subnets the topology gives it."""
 
     label: str
     pool: str
-    members: list[Draft] = field(default_factory=list)
-    subnets: list[Network] = field(default_factory=list)
+    members: list[Draft]
+    subnets: list[Network]
 
 
 class Wiring(NamedTuple):
@@ -162,7 +167,7 @@ class _Wiring:
             ifname=item.get("ifname", ""),
             peer=peer,
             given=given,
-            open="addresses" not in item,
+            wants_addresses="addresses" not in item,
             attributes=LinkAttributes(**attributes) if attributes else DEFAULT_ATTRIBUTES,
             qdisc=self._qdisc(item["qdisc"]) if "qdisc" in item else None,
             master=item.get("bridge"),
@@ -270,7 +275,7 @@ class _Wiring:
         segments: dict[tuple[str, str], Segment] = {}
         for key, bridge in self.bridges.items():
             netns, name = key
-            segment = segments.setdefault(_root(joined, key), Segment(f"bridge {name} in {netns}", "bridges"))
+            segment = segments.setdefault(_root(joined, key), Segment(f"bridge {name} in {netns}", "bridges", [], []))
             segment.members.append(bridge.head)
             self._add_subnets(segment, bridge.item)
         links: list[Segment] = []
@@ -281,9 +286,9 @@ class _Wiring:
             if masters:
                 segment = segments[_root(joined, (masters[0].netns, masters[0].master or ""))]
             else:
-                segment = Segment(f"the link {a.netns} - {b.netns}", "links")
+                segment = Segment(f"the link {a.netns} - {b.netns}", "links", [], [])
                 links.append(segment)
-            segment.members += free
+            segment.members.extend(free)
             if link is not None:
                 self._add_subnets(segment, link)
         return [*segments.values(), *links]
@@ -443,7 +448,7 @@ class _Addresses:
             return False
         if version == 6 and self.ipv6 and member.addresses:
             return True
-        return member.open and (known or (version == 4 and not other_known))
+        return member.wants_addresses and (known or (version == 4 and not other_known))
 
     def _check_mtu(self, member: Draft) -> None:
         mtu = member.attributes.mtu

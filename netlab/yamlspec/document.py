@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -56,14 +55,14 @@ class _Loader(_Shallow, _Base):  # type: ignore[misc]  # the C loader where PyYA
     """The loader in use."""
 
 
-@dataclass(slots=True)
 class Item:
     """A value that was read and the place it came from. broken: a part of it had a problem and is left out."""
 
-    value: Any
-    node: Node
-    path: str
-    broken: bool = False
+    def __init__(self, value: Any, node: Node, path: str, broken: bool = False) -> None:
+        self.value = value
+        self.node = node
+        self.path = path
+        self.broken = broken
 
     def __contains__(self, key: str) -> bool:
         return key in self.value

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +98,7 @@ def test_no_state_is_none(directory: LabDirectory, tmp_path: Path) -> None:
         ("\udcff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
         (
             json.dumps({"settings": [], "fixes": [], "holder": None, "namespaces": [], "programs": [], "colour": 1}),
-            "LabState.__init__() got an unexpected keyword argument 'colour'",
+            "LabState.__new__() got an unexpected keyword argument 'colour'",
         ),
     ],
 )
@@ -130,12 +129,12 @@ def test_clearing_removes_what_was_written_and_nothing_else(directory: LabDirect
 def test_standing_is_complete_in_this_boot_with_its_holder_alive() -> None:
     ticks = start_ticks(os.getpid())
     assert ticks is not None
-    standing = replace(FULL, boot_id=boot_id(), holder=Holder(os.getpid(), ticks))
+    standing = FULL._replace(boot_id=boot_id(), holder=Holder(os.getpid(), ticks))
     assert standing.standing()
-    assert not replace(standing, complete=False).standing()
-    assert not replace(standing, boot_id="another").standing()
-    assert not replace(standing, holder=None).standing()
-    assert not replace(standing, holder=Holder(os.getpid(), ticks - 1)).standing()
+    assert not standing._replace(complete=False).standing()
+    assert not standing._replace(boot_id="another").standing()
+    assert not standing._replace(holder=None).standing()
+    assert not standing._replace(holder=Holder(os.getpid(), ticks - 1)).standing()
 
 
 # --- where ---------------------------------------------------------------------------------------------------------
