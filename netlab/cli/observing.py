@@ -180,8 +180,8 @@ def _recording(file: str) -> "Recording":
     """The recording in a bundle, or in a file of its own as JSON; UsageError where there is none."""
     import json
 
+    from netlab.record import bundle
     from netlab.record.recording import Recording, from_json
-    from netlab.report import bundle
 
     if bundle.is_bundle(Path(file)):
         return bundle.read(Path(file)).recording

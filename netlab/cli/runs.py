@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from netlab.lab.netns import Namespaces
     from netlab.lab.spec import Wanted
     from netlab.matrix.grid import Task
+    from netlab.record.environment import Environment
     from netlab.record.recording import Recording
-    from netlab.report.bundle import Facts
 
 app = typer.Typer()
 
@@ -103,17 +103,16 @@ def run(
         namespaces = runner.namespaces(directory)
         count = trials or chosen.experiment.trials
         result, recording = _run(namespaces, wanted, chosen, capabilities, count, keep_frames=keep_frames)
-        facts = _facts(namespaces, wanted) if bundle is not None else None
+        environment = _environment(namespaces, wanted) if bundle is not None else None
     _report(result, recording, output, ladder=ladder, html=html)
     if pcapng is not None:
         from netlab.report.packets import render
 
         _write(pcapng, render(result, recording, drawn_only=True))
-    if bundle is not None and facts is not None:
+    if bundle is not None and environment is not None:
         from netlab.report import bundle as bundles
 
-        bundles.write(bundle, wanted.topology, result, recording, facts)
-        say(f"wrote {bundle}")
+        _write(bundle, bundles.render(wanted.topology, result, recording, environment))
     sys.exit(result.exit_code(expect))
 
 
@@ -278,11 +277,11 @@ def _run(
     return result, recording
 
 
-def _facts(namespaces: "Namespaces", wanted: "Wanted") -> "Facts":
+def _environment(namespaces: "Namespaces", wanted: "Wanted") -> "Environment":
     """What the kernel tells of the lab beside what was observed, for a bundle."""
-    from netlab.lab import environment as facts
+    from netlab.lab.environment import collect
 
-    return facts.gather(namespaces, [netns.name for netns in wanted.topology.namespaces])
+    return collect(namespaces, [netns.name for netns in wanted.topology.namespaces])
 
 
 def _report(result: "Result", recording: "Recording", output: DataFormat, *, ladder: bool, html: Path | None) -> None:

@@ -1,5 +1,5 @@
 """What a run depends on beside its topology, read from the kernel: its version and configuration, each namespace's
-sysctls, the rules as they are. `report/bundle.py` keeps it.
+sysctls, the rules as they are. A bundle keeps it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 
 from netlab.lab.netns import Namespaces
 from netlab.linux import nft
-from netlab.report.bundle import Facts
+from netlab.record.environment import Environment
 
 _SYSCTLS = Path("/proc/sys/net")
 _SECRETS = frozenset(("stable_secret", "tcp_fastopen_key"))
 """Sysctls that are keys."""
 
 
-def gather(namespaces: Namespaces, names: Sequence[str]) -> Facts:
-    """The facts of a lab that is up, and of this machine; what can't be read is left out."""
+def collect(namespaces: Namespaces, names: Sequence[str]) -> Environment:
+    """The environment of a lab that is up, and of this machine; what can't be read is left out."""
     sysctls, rules = {}, {}
     for name in names:
         with namespaces.inside(name):
             sysctls[name] = dict(sorted(_sysctls()))
             with suppress(OSError):
                 rules[name] = nft.run("list ruleset")
-    return Facts(kernel=_kernel(), sysctls=sysctls, rules=rules)
+    return Environment(kernel=_kernel(), sysctls=sysctls, rules=rules)
 
 
 def _sysctls() -> Iterator[tuple[str, str]]:

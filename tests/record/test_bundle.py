@@ -18,20 +18,21 @@ import story
 from captures import told, tshark
 from command import Netlab
 from frames import FRAME, packet
-from places import ROOT
+from places import DATA, ROOT
 
 from netlab.analysis.result import Result
 from netlab.errors import UsageError
-from netlab.lab import environment as facts
+from netlab.lab import environment
 from netlab.record import codec
+from netlab.record.bundle import pack
+from netlab.record.environment import Environment
 from netlab.record.events import Packet
 from netlab.record.recording import Recording
 from netlab.report import bundle, text
-from netlab.report.bundle import Facts
 from netlab.topology import load
 
 FLAGSHIP = ROOT / "topologies" / "kube-proxy-reset.yaml"
-FACTS = Facts(
+ENVIRONMENT = Environment(
     kernel={"release": "6.18.44"},
     sysctls={"client": {"net.ipv4.ip_forward": "0"}},
     rules={"client-node": "table ip nat {\n}\n", "client": ""},
@@ -67,13 +68,13 @@ def run() -> tuple[Result, Recording]:
 
 def members() -> dict[str, bytes]:
     result, recording = run()
-    return bundle.contents(load(recording.topology, "-"), result, recording, FACTS)
+    return bundle.contents(load(recording.topology, "-"), result, recording, ENVIRONMENT)
 
 
 def packed(changes: dict[str, bytes | None]) -> bytes:
     """A bundle with some members changed, or left out (None)."""
     whole: dict[str, bytes | None] = {**members(), **changes}
-    return bundle.pack({name: content for name, content in whole.items() if content is not None}, story.START_NS)
+    return pack({name: content for name, content in whole.items() if content is not None}, story.START_NS)
 
 
 # --- writing and reading ---------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
     result, recording = run()
     topology = load(recording.topology, "-")
     for name in ("a", "b"):
-        bundle.write(tmp_path / name, topology, result, recording, FACTS)
+        (tmp_path / name).write_bytes(bundle.render(topology, result, recording, ENVIRONMENT))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     with zipfile.ZipFile(tmp_path / "a") as archive:
         assert archive.namelist() == PURE
@@ -100,15 +101,15 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
             "began": "2023-11-14T22:13:20Z",
             "ended": "2023-11-14T22:13:20Z",
         }
-        assert json.loads(archive.read("sysctls.json")) == FACTS.sysctls
-        assert json.loads(archive.read("kernel.json")) == FACTS.kernel
-        assert archive.read("rules/client-node.listed").decode() == FACTS.rules["client-node"]
+        assert json.loads(archive.read("sysctls.json")) == ENVIRONMENT.sysctls
+        assert json.loads(archive.read("kernel.json")) == ENVIRONMENT.kernel
+        assert archive.read("rules/client-node.listed").decode() == ENVIRONMENT.rules["client-node"]
 
 
 def test_the_manifest_has_what_was_set_of_the_topology_and_of_the_experiment() -> None:
     result, recording = run()
     changed = replace(recording, experiment_settings=(("experiment.payload_bytes", "7000"),))
-    manifest = json.loads(bundle.contents(load(recording.topology, "-"), result, changed, FACTS)["manifest.json"])
+    manifest = json.loads(bundle.contents(load(recording.topology, "-"), result, changed, ENVIRONMENT)["manifest.json"])
     assert manifest["settings"] == ["vars.window=4096", "experiment.payload_bytes=7000"]
 
 
@@ -133,10 +134,40 @@ def test_the_frames_are_in_the_packets() -> None:
     one = packet(5)
     result, recording = run()
     found = bundle.contents(
-        load(recording.topology, "-"), result, replace(recording, events=(*recording.events, one)), FACTS
+        load(recording.topology, "-"), result, replace(recording, events=(*recording.events, one)), ENVIRONMENT
     )
     assert FRAME in found["packets.pcapng"]
     assert codec.to_json(FRAME).encode() not in found["events.json"]
+
+
+# --- written by an earlier netlab ------------------------------------------------------------------------------------
+
+FORMAT_1 = DATA / "bundles" / "format-1-run.zip"
+"""Written by da9e62f: two trials of the shipped lab, but the members from which nothing is read."""
+
+
+def test_a_run_of_format_1_is_reported_as_it_was(netlab: Netlab) -> None:
+    done = netlab("report", FORMAT_1)
+    assert (done.returncode, done.stdout.splitlines()[:3]) == (
+        0,
+        [
+            "REPRODUCED 2/2",
+            "window-overrun in lab tiny, no fix, kernel 6.18.44",
+            "2 reset, 0 completed, 0 stalled, 0 inconclusive in 0.2 s; 4,608 of 2,000,000",
+        ],
+    )
+
+
+def test_a_run_of_format_1_is_explained_as_it_was(netlab: Netlab) -> None:
+    told = " ".join(netlab("explain", FORMAT_1).stdout.split())
+    for words in (
+        "RESET: 10.0.0.2:38760 > 192.168.0.2:80",
+        "it ends 2,303 bytes past",
+        'conntrack on client-node: INVALID, "SEQ is over upper bound 3015536532',
+        "10.0.1.2",
+        "ECONNRESET",
+    ):
+        assert words in told
 
 
 # --- what is no bundle -----------------------------------------------------------------------------------------------
@@ -335,7 +366,7 @@ def test_a_place_that_can_not_be_written_is_said_before_the_run(netlab: Netlab, 
 
 
 @pytest.mark.kernel
-def test_facts_of_a_lab_that_is_up(netlab: Netlab, lab_name: str, as_root: None, tmp_path: Path) -> None:
+def test_the_environment_of_a_lab_that_is_up(netlab: Netlab, lab_name: str, as_root: None, tmp_path: Path) -> None:
     from netlab.lab.lifecycle import open_lab
     from netlab.lab.state import LabDirectory
 
@@ -344,6 +375,6 @@ def test_facts_of_a_lab_that_is_up(netlab: Netlab, lab_name: str, as_root: None,
     lab.exec("client", "ip", "link", "add", "br.5", "type", "bridge")
     state = LabDirectory(netlab.rundir, lab_name).read()
     assert state is not None
-    found = facts.gather(open_lab(state), ["client"])
+    found = environment.collect(open_lab(state), ["client"])
     assert found.sysctls["client"]["net.ipv4.conf.br/5.forwarding"] == "0"
     assert found.rules == {"client": ""}

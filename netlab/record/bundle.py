@@ -1,0 +1,143 @@
+"""A bundle: all of one run in a file, to be looked at anywhere. docs/bundle.md says what is in it. Pure.
+
+A zip whose members come in the same order with the same date, so that the same run makes the same bytes. `events.json`
+and `judged.json` are what it is read from; everything else is for people and their other tools. What those say is
+`report/bundle.py`'s to write, the format is this file's.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from netlab.errors import UsageError
+from netlab.record import codec
+from netlab.record.events import DatagramPacket, Packet
+from netlab.record.recording import Recording, recording_from_json
+
+FORMAT = 2
+"""Grows when a reader of the former one could not understand a bundle any more; new members may come without."""
+
+_KIND = "netlab bundle"
+
+
+class Member:
+    """The members, but those of `rules_of`."""
+
+    MANIFEST = "manifest.json"
+    REPORT = "report.txt"
+    PAGE = "report.html"
+    RESULT = "result.json"
+    TOPOLOGY = "topology.yaml"
+    EXPERIMENT = "experiment.yaml"
+    PLAN = "plan.txt"
+    SCRIPT = "plan.sh"
+    SYSCTLS = "sysctls.json"
+    KERNEL = "kernel.json"
+    EVENTS = "events.json"
+    JUDGED = "judged.json"
+    PACKETS = "packets.pcapng"
+
+
+def rules_of(netns: str, spelling: str) -> str:
+    """The member with a namespace's rules; spelling is "nft", "iptables-save", or "listed": what the kernel says."""
+    return f"rules/{netns}.{spelling}"
+
+
+_NOT_TEXT = (Member.PACKETS, Member.EVENTS, Member.JUDGED, "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a bundle was read to. The recording's packets have no frames: those are in packets.pcapng.
+
+    judged is the result as `codec.to_json` wrote it; texts are all other members by their names, as they are.
+    """
+
+    recording: Recording
+    judged: Any
+    texts: Mapping[str, str]
+
+
+def manifest(about: Mapping[str, Any]) -> bytes:
+    """The first member, which says what this is, and what is told about the run."""
+    return as_json({"is": _KIND, "format": FORMAT, **about}).encode()
+
+
+def pack(members: Mapping[str, bytes], time_ns: int) -> bytes:
+    """The members as a zip, each dated with the time."""
+    date = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name, (max(date.year, 1980), *date.timetuple()[1:6]))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, content)
+    return file.getvalue()
+
+
+def as_json(value: Any, indent: int | None = 2) -> str:
+    """JSON as it stands in a member."""
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+
+
+def events(recording: Recording) -> str:
+    """The member events.json: the recording, but the frames of its packets."""
+    without_frames = tuple(
+        replace(event, frame=b"") if isinstance(event, Packet | DatagramPacket) and event.frame else event
+        for event in recording.events
+    )
+    return as_json(codec.to_json(replace(recording, events=without_frames)), indent=None)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether the file may be one: it is a zip."""
+    return zipfile.is_zipfile(path)
+
+
+def read(path: Path) -> Contents:
+    """What is in a bundle's file; UsageError, saying why, for one that is none, is damaged, or is of a newer format."""
+    with damage_named(path), zipfile.ZipFile(path) as archive:
+        number = _format(archive, path)
+        if number > FORMAT:
+            raise UsageError(
+                f"{path} is a bundle of format {number}; this netlab understands {FORMAT} and less",
+                "read it with the netlab that wrote it, or a newer one",
+            )
+        recording = recording_from_json(json.loads(archive.read(Member.EVENTS)))
+        judged = json.loads(archive.read(Member.JUDGED))
+        names = [name for name in archive.namelist() if not name.endswith(_NOT_TEXT)]
+        return Contents(recording, judged, {name: archive.read(name).decode() for name in names})
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """What a file that is no sound bundle raises becomes a UsageError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except KeyError as error:
+        raise UsageError(f"{path} is damaged: {error.args[0]}") from error
+    except zipfile.BadZipFile as error:
+        raise UsageError(f"{path} is no bundle, or is damaged: {error}") from error
+    # What zipfile raises beside BadZipFile: encryption, a compression it doesn't know; and JSON that nests too deep.
+    except (ValueError, EOFError, zlib.error, RuntimeError, NotImplementedError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged: {error}") from error
+
+
+def _format(archive: zipfile.ZipFile, path: Path) -> int:
+    if Member.MANIFEST in archive.namelist():
+        match json.loads(archive.read(Member.MANIFEST)):
+            case {"is": kind, "format": int(number)} if kind == _KIND:
+                return number
+    raise UsageError(f"{path} is no bundle", "`netlab run --bundle FILE` writes one")
