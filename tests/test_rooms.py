@@ -14,13 +14,8 @@ KNOWN = frozenset(
         "circle: experiments.conditions -> experiments.conditions.burst -> experiments.conditions",
         "pure: experiments.conditions -> experiments.context",
         "pure: experiments.conditions.socket -> observe.sockets",
-        "pure: report.bundle -> linux.files",
         "upward: analysis.judge_load -> experiments.conditions.late",
-        "upward: lab.environment -> report.bundle",
         "upward: linux.rtnl -> model",
-        "upward: linux.tc -> errors",
-        "upward: linux.tc -> model",
-        "upward: linux.tc -> yamlspec.units",
         "upward: observe.recorder -> capabilities.probes",
     }
 )

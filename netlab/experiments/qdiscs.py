@@ -21,6 +21,7 @@ def bare_interface(context: Context, link: str) -> tuple[str, str]:
 
 def add_slow_class(context: Context, link: str, bytes_per_s: float, limit: int | None = None) -> None:
     """`tc.add_slow_class` at an interface; NotApplied where it has a qdisc already, UnsupportedError without htb."""
+    from netlab.lab.qdiscs import lacking
     from netlab.linux import tc
 
     netns, ifname = bare_interface(context, link)
@@ -39,6 +40,8 @@ def add_slow_class(context: Context, link: str, bytes_per_s: float, limit: int |
         context.make(add, remove)
     except FileExistsError:
         raise _taken(link) from None
+    except FileNotFoundError:
+        raise lacking("htb") from None
 
 
 def _taken(link: str) -> NotApplied:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from netlab.errors import StepError, UnsupportedError, told
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
-from netlab.lab import iptables
+from netlab.lab import iptables, qdiscs
 from netlab.lab.netns import Namespaces
 from netlab.lab.steps import (
     AddAddress,
@@ -202,7 +202,7 @@ class Kernel:
                         nft.run(f"delete table {family} {name}")
                 case AddQdisc(netns, ifname, qdisc):
                     with self._namespaces.inside(netns):
-                        tc.replace_root(self._index(netns, ifname), qdisc)
+                        qdiscs.replace_root(self._index(netns, ifname), qdisc)
                 case DeleteQdisc(netns, ifname):
                     with self._namespaces.inside(netns):
                         tc.delete_root(self._index(netns, ifname))

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from netlab.kubeproxy import Family, Ruleset, loaded_by
-from netlab.lab import iptables, programs
+from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.actual import Actual, ActualLink, Compared, LinkKey
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import LabState
@@ -250,5 +250,5 @@ def _told(namespaces: Namespaces, interface: Interface, qdisc: Qdisc) -> str:
         index = ipr.link_lookup(ifname="probe")[0]
         if interface.attributes.mtu is not None:
             ipr.link("set", index=index, mtu=interface.attributes.mtu)
-        tc.replace_root(index, qdisc)
+        qdiscs.replace_root(index, qdisc)
         return " ".join(tc.roots(ipr)[index])

@@ -1,61 +1,15 @@
-"""Queueing disciplines: rare and intricate, so pyroute2 encodes them. tc's words go in, a root qdisc comes out.
+"""Queueing disciplines: rare and intricate, so pyroute2 encodes them.
 
-Everything here acts in the calling thread's network namespace.
+Everything here acts in the calling thread's network namespace, and raises OSError: FileNotFoundError where the kernel
+lacks the discipline.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from typing import Any
-
-from netlab.errors import UnsupportedError
-from netlab.model import Qdisc
-from netlab.yamlspec.units import rate_bytes_per_s, size_bytes, time_us
-
-
-def _percent(text: str) -> float:
-    return float(text.removesuffix("%"))
-
-
-def _netem(words: dict[str, str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    delay = words.get("delay", "").split()
-    for name, text in zip(("delay", "jitter"), delay, strict=False):
-        arguments[name] = time_us(text)
-    if len(delay) > 2:
-        arguments["delay_corr"] = _percent(delay[2])
-    names = {
-        "loss": ("loss", "loss_corr"),
-        "duplicate": ("duplicate", "dup_corr"),
-        "reorder": ("prob_reorder", "corr_reorder"),
-        "corrupt": ("prob_corrupt", "corr_corrupt"),
-    }
-    for word, arguments_of in names.items():
-        for name, text in zip(arguments_of, words.get(word, "").split(), strict=False):
-            arguments[name] = _percent(text)
-    if "rate" in words:
-        arguments["rate"] = rate_bytes_per_s(words["rate"])
-    arguments |= {word: int(words[word]) for word in ("gap", "limit") if word in words}
-    return arguments
-
-
-def arguments(qdisc: Qdisc) -> dict[str, Any]:
-    """The parameters as pyroute2's tc() takes them: bytes, bytes a second, microseconds, percent."""
-    words = dict(qdisc.parameters)
-    if qdisc.kind == "netem":
-        return _netem(words)
-    if qdisc.kind == "pfifo":
-        return {word: int(value) for word, value in words.items()}
-    readers = {"rate": rate_bytes_per_s, "ceil": rate_bytes_per_s, "peakrate": rate_bytes_per_s, "latency": time_us}
-    found = {word: readers.get(word, size_bytes)(value) for word, value in words.items()}
-    if "peakrate" in found:
-        found["peak"] = found.pop("peakrate")
-    if qdisc.kind == "htb":
-        # tc's own default: what is sent in a tick of the kernel's packet scheduler, a nanosecond, and one packet.
-        found.setdefault("burst", found["rate"] // 10**9 + 1600)
-        found.setdefault("cburst", found.get("ceil", found["rate"]) // 10**9 + 1600)
-    return found
 
 
 def _mend_pyroute2() -> None:
@@ -84,10 +38,10 @@ def _mend_pyroute2() -> None:
     )
 
 
-def replace_root(index: int, qdisc: Qdisc) -> None:
+def replace_root(index: int, kind: str, arguments: Mapping[str, Any]) -> None:
     """Equivalent to `tc qdisc replace dev IFNAME root KIND …` (htb: with one class that takes all traffic).
 
-    UnsupportedError where the kernel lacks the discipline; OSError for other refusals.
+    arguments are pyroute2's: bytes, bytes a second, microseconds, percent.
     """
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
@@ -95,15 +49,13 @@ def replace_root(index: int, qdisc: Qdisc) -> None:
     _mend_pyroute2()
     with IPRoute() as ipr:
         try:
-            if qdisc.kind == "htb":
+            if kind == "htb":
                 ipr.tc("replace", "htb", index=index, handle=0x10000, default=1)
-                ipr.tc("replace-class", "htb", index=index, handle=0x10001, parent=0x10000, **arguments(qdisc))
+                ipr.tc("replace-class", "htb", index=index, handle=0x10001, parent=0x10000, **arguments)
             else:
-                ipr.tc("replace", qdisc.kind, index=index, handle=0x10000, **arguments(qdisc))
+                ipr.tc("replace", kind, index=index, handle=0x10000, **arguments)
         except NetlinkError as error:
-            if error.code == errno.ENOENT:  # no such discipline, and no module for it
-                raise _unknown(qdisc.kind) from None
-            raise OSError(error.code, os.strerror(error.code)) from error
+            raise OSError(error.code, os.strerror(error.code), kind) from error
         except Exception as error:  # pyroute2 has no class of its own for words that don't go together
             raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {error}") from error
 
@@ -118,13 +70,12 @@ def add_slow_class(index: int, bytes_per_s: float, limit: int | None = None) -> 
     A packet that finds the slow class unused leaves at once, and those after it wait until its bytes are made up for:
     limit of them at most, or as many as the interface's transmit queue is long.
     Equivalent to `tc qdisc add dev IFNAME root handle 1: htb default 1`, and `tc class add dev IFNAME parent 1: classid
-    …` with `1:1 htb rate 10gbit` and `1:2 htb rate RATE burst 1 cburst 1`. UnsupportedError where the kernel lacks htb;
-    OSError for other refusals.
+    …` with `1:1 htb rate 10gbit` and `1:2 htb rate RATE burst 1 cburst 1`.
     """
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
-    fast, slow = rate_bytes_per_s("10gbit"), max(int(bytes_per_s), 1)
+    fast, slow = 10 * 10**9 // 8, max(int(bytes_per_s), 1)
     with IPRoute() as ipr:
         try:
             ipr.tc("add", "htb", index=index, handle=0x10000, default=1)
@@ -133,16 +84,7 @@ def add_slow_class(index: int, bytes_per_s: float, limit: int | None = None) -> 
             if limit is not None:
                 ipr.tc("add", "pfifo", index=index, handle=0x20000, parent=0x10002, limit=limit)
         except NetlinkError as error:
-            if error.code == errno.ENOENT:
-                raise _unknown("htb") from None
-            raise OSError(error.code, os.strerror(error.code)) from error
-
-
-def _unknown(kind: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"this kernel has no queueing discipline {kind}",
-        f"it needs CONFIG_NET_SCH_{kind.upper()}, or its module sch_{kind}",
-    )
+            raise OSError(error.code, os.strerror(error.code), "htb") from error
 
 
 def delete_root(index: int) -> None:

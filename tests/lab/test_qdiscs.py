@@ -11,6 +11,7 @@ import pytest
 import skips
 
 from netlab.errors import UnsupportedError
+from netlab.lab import qdiscs
 from netlab.lab.steps import AddQdisc
 from netlab.linux import tc
 from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
@@ -72,7 +73,7 @@ def test_the_words_of_each_kind_become_pyroute2s_arguments() -> None:
             *(("reorder", "25% 50%"), ("gap", "5"), ("rate", "1mbit"), ("limit", "100")),
         ),
     }
-    assert {kind: tc.arguments(Qdisc(kind, parameters)) for kind, parameters in words.items()} == {
+    assert {kind: qdiscs.arguments(Qdisc(kind, parameters)) for kind, parameters in words.items()} == {
         "tbf": {"rate": 125_000, "burst": 16_384, "latency": 50_000},
         "htb": {"rate": 125_000, "ceil": 250_000, "burst": 3072, "cburst": 4096, "quantum": 1500},
         "pfifo": {"limit": 10},
@@ -158,7 +159,7 @@ def test_a_qdisc_is_the_one_that_tc_makes_of_the_same_words(veth: int, text: str
     by_hand(qdisc)
     wanted = told()
     subprocess.run(["tc", "qdisc", "del", "dev", "eth0", "root"], check=True)
-    tc.replace_root(veth, qdisc)
+    qdiscs.replace_root(veth, qdisc)
     assert told() == wanted
 
 
@@ -166,7 +167,7 @@ def test_a_qdisc_is_the_one_that_tc_makes_of_the_same_words(veth: int, text: str
 def test_one_replaces_another_of_its_kind_and_deleting_leaves_the_kernels_own(veth: int) -> None:
     before = told()
     for text in ("bfifo;limit 2048", "bfifo;limit 4096"):
-        tc.replace_root(veth, qdisc_of(text))
+        qdiscs.replace_root(veth, qdisc_of(text))
     assert re.sub(r"refcnt \d+ ", "", told()) == "qdisc bfifo 1: root limit 4Kb\n"
     tc.delete_root(veth)
     assert told() == before
@@ -181,10 +182,10 @@ def test_roots_are_those_that_someone_set_with_htbs_class(veth: int) -> None:
     skips.skip_unless_capability("htb")
     with IPRoute() as ipr:
         assert tc.roots(ipr) == {}
-        tc.replace_root(veth, qdisc_of("htb;rate 1mbit"))
+        qdiscs.replace_root(veth, qdisc_of("htb;rate 1mbit"))
         slow = tc.roots(ipr)
         tc.delete_root(veth)
-        tc.replace_root(veth, qdisc_of("htb;rate 2mbit"))
+        qdiscs.replace_root(veth, qdisc_of("htb;rate 2mbit"))
         fast = tc.roots(ipr)
     assert list(slow) == list(fast) == [veth]
     assert slow[veth][0] == fast[veth][0] == "htb"
@@ -194,13 +195,13 @@ def test_roots_are_those_that_someone_set_with_htbs_class(veth: int) -> None:
 @pytest.mark.kernel
 def test_a_refusal_is_an_error_with_the_kernels_reason(veth: int) -> None:
     with pytest.raises(OSError, match="No such device"):
-        tc.replace_root(999, qdisc_of("pfifo;limit 10"))
+        qdiscs.replace_root(999, qdisc_of("pfifo;limit 10"))
 
 
 @pytest.mark.kernel
 def test_a_discipline_that_the_kernel_lacks_is_named(veth: int) -> None:
     with pytest.raises(UnsupportedError) as raised:
-        tc.replace_root(veth, qdisc_of("nosuch;limit 10"))
+        qdiscs.replace_root(veth, qdisc_of("nosuch;limit 10"))
     assert str(raised.value) == (
         "this kernel has no queueing discipline nosuch\n"
         "  hint: it needs CONFIG_NET_SCH_NOSUCH, or its module sch_nosuch"
@@ -217,5 +218,5 @@ def test_a_discipline_that_the_kernel_lacks_is_named(veth: int) -> None:
 )
 def test_words_that_do_not_go_together_are_refused(veth: int, text: str, words: str) -> None:
     with pytest.raises(OSError) as raised:
-        tc.replace_root(veth, qdisc_of(text))
+        qdiscs.replace_root(veth, qdisc_of(text))
     assert raised.value.strerror == words
