@@ -9,7 +9,8 @@ of 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import NamedTuple, TypeAlias
@@ -105,7 +106,7 @@ class Qdisc(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """One interface in one namespace: a veth end, a bridge itself, or `lo`.
+    """One interface in one namespace, of any kind, or `lo`.
 
     master is the ifname of the bridge in the same namespace that this interface is a port of. Without prefix_route the
     kernel makes no route to the addresses' subnets (`ip addr add … noprefixroute`).
@@ -121,20 +122,52 @@ class Interface(NamedTuple):
     prefix_route: bool = True
 
 
-class Veth(NamedTuple):
-    """A veth pair. `a` is made in its namespace, `b` is its peer; a bridge's port is always `a`."""
+class Attribute(NamedTuple):
+    """A netlink attribute: its name in the kernel's headers, and its number."""
 
-    a: Interface
-    b: Interface
+    name: str
+    number: int
 
 
-class Bridge(NamedTuple):
-    """A bridge device in a namespace; its ports are the veth ends whose master it is."""
+LinkData: TypeAlias = tuple[tuple[Attribute, int | bytes | Interface], ...]
+"""What a kind of link is asked for beside the attributes that all have (IFLA_INFO_DATA): an int is a u32, an Interface
+the other end, which is made with this one in its own namespace."""
 
-    interface: Interface
-    stp: bool = False
-    mcast_snooping: bool = False
-    vlan_filtering: bool = False
+
+class Link(typing.Protocol):
+    """What is made in one go: a bridge, a veth pair. Each kind is a file in `links/`; this is what all of them answer.
+
+    It stands here, below them, because a Topology holds links, and links are made of interfaces.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The kernel's word for it (IFLA_INFO_KIND)."""
+
+    def interfaces(self) -> tuple[Interface, ...]:
+        """The interfaces that it is; the first is made where the request is sent, others are its peers."""
+
+    def with_interfaces(self, *interfaces: Interface) -> Link:
+        """The same link of these interfaces."""
+
+    def describe(self) -> str:
+        """The step that makes it, in a line."""
+
+    def twin(self, prefix: str) -> str:
+        """The command that makes it; prefix is what stands before the names of namespaces."""
+
+    @property
+    def queues(self) -> bool:
+        """Whether it is made with the numbers of queues that its interfaces' attributes say."""
+
+    def data(self) -> LinkData:
+        """What it is made with that only this kind has."""
+
+    def fits(self, data: Mapping[str, int]) -> bool:
+        """Whether a link of this kind with this data, by the names of its attributes, needs no new one in its place."""
+
+    def note(self, interface: Interface) -> str:
+        """What one of its interfaces is, for a picture: `bridge`, `to client`."""
 
 
 class Route(NamedTuple):
@@ -267,12 +300,11 @@ class UserFix(NamedTuple):
 
 
 class Topology(NamedTuple):
-    """A whole lab. Tuples keep the YAML's order; veths of a bridge's ports stand in `veths` too."""
+    """A whole lab. Tuples keep the YAML's order; links come kind by kind, in the order in which they are made."""
 
     name: str
     namespaces: tuple[Netns, ...]
-    bridges: tuple[Bridge, ...] = ()
-    veths: tuple[Veth, ...] = ()
+    links: tuple[Link, ...] = ()
     services: tuple[Service, ...] = ()
     kube_proxy: KubeProxy = KubeProxy()
     description: str = ""
@@ -306,7 +338,7 @@ class Topology(NamedTuple):
         Of a node it is none of those at which only its pods are, unless there is no other.
         """
         node = {netns.name: netns.node for netns in self.namespaces}
-        ends = [(veth.a, veth.b) for veth in self.veths] + [(veth.b, veth.a) for veth in self.veths]
+        ends = [*self.pairs(), *((b, a) for a, b in self.pairs())]
         to_pods = {(a.netns, a.master or a.ifname) for a, b in ends if node[b.netns] == a.netns}
         found: dict[tuple[str, int], Address] = {}
         for netns in self.namespaces:
@@ -320,9 +352,16 @@ class Topology(NamedTuple):
         return found
 
     def interfaces(self) -> Iterator[Interface]:
-        """Every interface but `lo`: bridges first, then both ends of each veth, in order."""
-        for bridge in self.bridges:
-            yield bridge.interface
-        for veth in self.veths:
-            yield veth.a
-            yield veth.b
+        """Every interface but `lo`, link by link."""
+        for link in self.links:
+            yield from link.interfaces()
+
+    def pairs(self) -> list[tuple[Interface, Interface]]:
+        """The two ends of each link that has two."""
+        return pairs(self.links)
+
+
+def pairs(links: Iterable[Link]) -> list[tuple[Interface, Interface]]:
+    """The two ends of each link that has two."""
+    ends = (link.interfaces() for link in links)
+    return [(each[0], each[1]) for each in ends if len(each) == 2]

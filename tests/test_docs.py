@@ -20,17 +20,16 @@ from places import ROOT
 
 from netlab.cli.app import app
 from netlab.experiments import catalogue
+from netlab.links.bridge import BRIDGE
+from netlab.links.qdisc import QDISC
+from netlab.links.veth import BRIDGE_PORT, LINK
 from netlab.topology import load
 from netlab.topology.language import (
     ADDRESSING,
-    BRIDGE,
-    BRIDGE_PORT,
     FIX,
     KUBE_PROXY,
-    LINK,
     NAMESPACE,
     PROGRAM,
-    QDISC,
     READY,
     ROUTE,
     SERVICE,

@@ -319,7 +319,7 @@ def _topology(recording: Recording) -> Topology | None:
 
 
 def _bridges(topology: Topology | None) -> set[tuple[str, str]]:
-    return {(b.interface.netns, b.interface.ifname) for b in topology.bridges} if topology else set()
+    return {(i.netns, i.master) for i in topology.interfaces() if i.master is not None} if topology else set()
 
 
 _AnyPacket = TypeVar("_AnyPacket", Packet, DatagramPacket)

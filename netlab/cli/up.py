@@ -74,7 +74,7 @@ def build(options: Options) -> None:
         return
     interrupts.stop_on_signals()
     topology = wanted.topology
-    total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.veths)
+    total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.pairs())
     progress = Progress(f"building {topology.name}, steps", total, quiet=options.quiet or options.verbose)
 
     def show(step: "Step") -> None:
@@ -97,7 +97,7 @@ def outcome_text(wanted: "Wanted", outcome: "Outcome", *, verbose: bool) -> str:
     if outcome.built:
         counts = [
             counted(len(topology.namespaces), "namespace"),
-            counted(len(topology.veths), "link"),
+            counted(len(topology.pairs()), "link"),
             counted(len(topology.services), "service"),
         ]
         fixes = f", with {' and '.join(wanted.fixes)}" if wanted.fixes else ""

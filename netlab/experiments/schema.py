@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from netlab.experiments.language import CONDITION, EXPERIMENT, STEP, TOPOLOGY
-from netlab.topology.language import QDISC
+from netlab.links.qdisc import QDISC
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 """The draft that editors' YAML support understands best (redhat.vscode-yaml and others check draft 7 in full)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from netlab.experiments.experiment import PAYLOAD_MAX_BYTES
+from netlab.links.words import ifname as check_ifname
 from netlab.record.events import ACK, FIN, PSH, RST, SYN
 from netlab.topology import words
 from netlab.yamlspec.shapes import Choice, Fields, Integer, InvalidError, Key, ListOf, Text
@@ -22,7 +23,7 @@ def _link(text: str) -> str:
     netns, colon, ifname = text.partition(":")
     if not colon or not netns:
         raise InvalidError(f"{text!r} names no interface", "NAMESPACE:INTERFACE, for instance server-node:eth0")
-    words.ifname(ifname)
+    check_ifname(ifname)
     return text
 
 

@@ -6,6 +6,7 @@ tell if it had what the topology wants.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -18,7 +19,8 @@ LinkKey: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ActualLink:
-    """One interface. peer_index is a veth's other end's ifindex; bridge is (stp, mcast_snooping, vlan_filtering)."""
+    """One interface. peer_index is the ifindex of a veth's other end; data are the numbers that only its kind has
+    (IFLA_INFO_DATA), by the names of their attributes."""
 
     index: int
     kind: str
@@ -26,7 +28,7 @@ class ActualLink:
     master: str | None
     attributes: LinkAttributes
     peer_index: int | None = None
-    bridge: tuple[bool, bool, bool] | None = None
+    data: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,7 @@ from netlab.lab.steps import (
     AddQdisc,
     AddRoute,
     ClearRules,
-    CreateBridge,
-    CreateVeth,
+    CreateLink,
     DeleteAddress,
     DeleteEntries,
     DeleteLink,
@@ -44,11 +43,13 @@ from netlab.lab.steps import (
     Step,
     WriteHosts,
 )
+from netlab.links.attributes import numbered, numbered_of_change
 from netlab.linux import nft, rtnl, sysctl, tc
+from netlab.model import Interface
 
 if TYPE_CHECKING:
     from netlab.kubeproxy.stale import Frontend
-    from netlab.model import Address
+    from netlab.model import Address, Link
 
 FIRST_IFINDEX = 100
 """Where a lab's ifindexes begin in each namespace: above the tunnel devices that some kernels put into every one."""
@@ -105,29 +106,12 @@ class Kernel:
                 return [rtnl.new_address(self._index(netns, ifname), address, prefix_route=prefix_route)]
             case AddRoute(netns, route):
                 return [rtnl.new_route(route, None if route.dev is None else self._index(netns, route.dev))]
-            case CreateVeth(veth):
-                a, b = veth.a, veth.b
-                master = None if a.master is None else self._index(a.netns, a.master)
-                a_index, b_index = self._new_index(a.netns, a.ifname), self._new_index(b.netns, b.ifname)
-                peer_fd = self._namespaces.fd(b.netns)
-                return [
-                    rtnl.new_veth(a.ifname, a_index, a.attributes, master, b.ifname, b_index, b.attributes, peer_fd)
-                ]
-            case CreateBridge(bridge):
-                interface = bridge.interface
-                return [
-                    rtnl.new_bridge(
-                        interface.ifname,
-                        self._new_index(interface.netns, interface.ifname),
-                        interface.attributes,
-                        stp=bridge.stp,
-                        mcast_snooping=bridge.mcast_snooping,
-                        vlan_filtering=bridge.vlan_filtering,
-                    )
-                ]
+            case CreateLink(link):
+                return [self._new_link(link)]
             case SetLink(interface):
                 master = None if interface.master is None else self._index(interface.netns, interface.master)
-                return [rtnl.set_link(self._index(interface.netns, interface.ifname), interface.attributes, master)]
+                attributes = numbered_of_change(interface.attributes)
+                return [rtnl.set_link(self._index(interface.netns, interface.ifname), attributes, master)]
             case DeleteLink(netns, ifname):
                 return [rtnl.del_link(self._indexes.pop((netns, ifname)))]
             case DeleteAddress(netns, ifname, address):
@@ -135,6 +119,22 @@ class Kernel:
             case DeleteRoute(netns, route):
                 return [rtnl.del_route(route, None if route.dev is None else self._index(netns, route.dev))]
         return None
+
+    def _new_link(self, link: Link) -> bytes:
+        first = link.interfaces()[0]
+        master = None if first.master is None else self._index(first.netns, first.master)
+        index = self._new_index(first.netns, first.ifname)
+        data: list[tuple[int, int | bytes]] = [
+            (attribute.number, self._peer(link, value) if isinstance(value, Interface) else value)
+            for attribute, value in link.data()
+        ]
+        attributes = numbered(first.attributes, queues=link.queues)
+        return rtnl.new_link(first.ifname, index, link.kind, attributes, master, data)
+
+    def _peer(self, link: Link, end: Interface) -> bytes:
+        index = self._new_index(end.netns, end.ifname)
+        attributes = numbered(end.attributes, queues=link.queues)
+        return rtnl.peer(end.ifname, index, attributes, self._namespaces.fd(end.netns))
 
     def _index(self, netns: str, ifname: str) -> int:
         return 1 if ifname == "lo" else self._indexes[netns, ifname]

@@ -20,9 +20,8 @@ from netlab.lab.steps import (
     AddQdisc,
     AddRoute,
     ClearRules,
-    CreateBridge,
+    CreateLink,
     CreateNetns,
-    CreateVeth,
     DeleteAddress,
     DeleteEntries,
     DeleteLink,
@@ -44,7 +43,8 @@ from netlab.lab.steps import (
     StopProgram,
     WriteHosts,
 )
-from netlab.model import Bridge, Interface, InterfaceAddress, Loader, Program, Route, Topology, Veth
+from netlab.links import PAIRED
+from netlab.model import Interface, InterfaceAddress, Link, LinkAttributes, Loader, Program, Route, Topology, pairs
 
 
 def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
@@ -70,15 +70,15 @@ def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
 
 
 def _peers(old: Topology, new: Topology, actual: Actual) -> dict[LinkKey, LinkKey]:
-    """The other end of each veth. The two point at each other by ifindex, which is a namespace's own number: where
-    several do, the lab's own veths tell which."""
+    """The other end of each link of a kind that has two. The two point at each other by ifindex, which is a namespace's
+    own number: where several do, the lab's own links tell which."""
     ends: dict[tuple[int, int | None], list[LinkKey]] = {}
     for key, link in actual.links.items():
-        if link.kind == "veth":
+        if link.kind in PAIRED:
             ends.setdefault((link.index, link.peer_index), []).append(key)
     asked: dict[LinkKey, list[LinkKey]] = {}
-    for veth in (*old.veths, *new.veths):
-        a, b = _key(veth.a), _key(veth.b)
+    for one, other in (*old.pairs(), *new.pairs()):
+        a, b = _key(one), _key(other)
         asked.setdefault(a, []).append(b)
         asked.setdefault(b, []).append(a)
     peers = {}
@@ -96,18 +96,15 @@ def _key(interface: Interface) -> LinkKey:
 
 
 def _stale_links(old: Topology, new: Topology, actual: Actual, peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
-    """The links to remove: owned and no longer wanted, or wanted and of another making. One end of a veth is enough."""
+    """The links to remove: owned and no longer wanted, or wanted and of another making. One end of two is enough."""
     before = {_key(interface): interface for interface in old.interfaces()}
     wanted = {_key(interface) for interface in new.interfaces()}
     stale: dict[LinkKey, None] = {}
-    for veth in new.veths:
-        found = [key for key in (_key(veth.a), _key(veth.b)) if key in actual.links]
-        if found and (not _is_veth(veth, actual, peers) or _forgets(before, veth.a) or _forgets(before, veth.b)):
+    for link in sorted(new.links, key=lambda link: link.kind not in PAIRED):
+        ends = link.interfaces()
+        found = [_key(end) for end in ends if _key(end) in actual.links]
+        if found and (not _is_made_so(link, actual, peers) or any(_forgets(before, end) for end in ends)):
             stale.update(dict.fromkeys(found))
-    for bridge in new.bridges:
-        key = _key(bridge.interface)
-        if key in actual.links and (not _is_bridge(bridge, actual.links[key]) or _forgets(before, bridge.interface)):
-            stale[key] = None
     stale.update(dict.fromkeys(key for key in before if key not in wanted and key in actual.links))
     return _one_end_each(stale, peers)
 
@@ -122,15 +119,22 @@ def _one_end_each(stale: dict[LinkKey, None], peers: dict[LinkKey, LinkKey]) -> 
     return doomed
 
 
-def _is_veth(veth: Veth, actual: Actual, peers: dict[LinkKey, LinkKey]) -> bool:
-    a, b = actual.links.get(_key(veth.a)), actual.links.get(_key(veth.b))
-    if a is None or b is None or peers.get(_key(veth.a)) != _key(veth.b):
+def _is_made_so(link: Link, actual: Actual, peers: dict[LinkKey, LinkKey]) -> bool:
+    """Whether all interfaces of a link are there, joined to each other, and have what only a new link can be given."""
+    ends = link.interfaces()
+    there = [actual.links[_key(end)] for end in ends if _key(end) in actual.links]
+    if len(there) < len(ends) or any(peers.get(_key(a)) != _key(b) for a, b in pairs([link])):
         return False
     return all(
-        (link.attributes.num_tx_queues, link.attributes.num_rx_queues)
-        == (end.attributes.num_tx_queues, end.attributes.num_rx_queues)
-        for link, end in ((a, veth.a), (b, veth.b))
+        has.kind == link.kind
+        and link.fits(has.data)
+        and (not link.queues or _queues(has.attributes) == _queues(end.attributes))
+        for has, end in zip(there, ends, strict=True)
     )
+
+
+def _queues(attributes: LinkAttributes) -> tuple[int, int]:
+    return attributes.num_tx_queues, attributes.num_rx_queues
 
 
 def _forgets(before: dict[LinkKey, Interface], interface: Interface) -> bool:
@@ -141,10 +145,6 @@ def _forgets(before: dict[LinkKey, Interface], interface: Interface) -> bool:
     return any(
         was is not None and wants is None for was, wants in zip(had.attributes, interface.attributes, strict=True)
     )
-
-
-def _is_bridge(bridge: Bridge, link: ActualLink) -> bool:
-    return link.kind == "bridge" and link.bridge == (bridge.stp, bridge.mcast_snooping, bridge.vlan_filtering)
 
 
 def _differs(interface: Interface, link: ActualLink) -> bool:
@@ -170,19 +170,15 @@ def _with_set_links(steps: list[Step], new: Topology, left: Actual) -> list[Step
         for interface in new.interfaces()
         if (key := _key(interface)) not in made and _differs(interface, left.links[key])
     ]
-    makers = [i for i, step in enumerate(steps) if isinstance(step, CreateNetns | CreateBridge | CreateVeth)]
+    makers = [i for i, step in enumerate(steps) if isinstance(step, CreateNetns | CreateLink)]
     removers = [i for i, step in enumerate(steps) if isinstance(step, DeleteLink | DeleteNetns | StopProgram)]
     at = max([*makers, *removers], default=-1) + 1
     return [*steps[:at], *changed, *steps[at:]]
 
 
 def _makes(step: Step) -> Iterator[LinkKey]:
-    match step:
-        case CreateBridge(bridge):
-            yield _key(bridge.interface)
-        case CreateVeth(veth):
-            yield _key(veth.a)
-            yield _key(veth.b)
+    if isinstance(step, CreateLink):
+        yield from map(_key, step.link.interfaces())
 
 
 # --- what is left after the removals, and what of it isn't wanted ----------------------------------------------------
@@ -331,7 +327,7 @@ def _satisfied(step: Step, left: Actual) -> bool:
     match step:
         case CreateNetns(netns):
             return netns in left.namespaces
-        case CreateBridge() | CreateVeth():
+        case CreateLink():
             return all(key in left.links for key in _makes(step))
         case SetLink(interface):  # of a link that stays: `_with_set_links` compares that
             return (interface.netns, interface.ifname) in left.links

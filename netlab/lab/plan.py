@@ -14,9 +14,8 @@ from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
-    CreateBridge,
+    CreateLink,
     CreateNetns,
-    CreateVeth,
     LoadRules,
     LoadTable,
     RestoreRules,
@@ -26,8 +25,9 @@ from netlab.lab.steps import (
     StartProgram,
     Step,
     WriteHosts,
+    step_name,
 )
-from netlab.model import Interface, Loader, Netns, Route, Topology
+from netlab.model import Interface, Link, Loader, Netns, Route, Topology
 
 
 def up(topology: Topology) -> list[Step]:
@@ -40,11 +40,8 @@ def up(topology: Topology) -> list[Step]:
     for interface in topology.interfaces():
         by_netns[interface.netns].append(interface)
     steps: list[Step] = [CreateNetns(netns.name) for netns in topology.namespaces]
-    steps += [CreateBridge(bridge) for bridge in topology.bridges]
-    steps += [CreateVeth(veth) for veth in topology.veths]
-    # What the kernel doesn't take while it makes a link: an alias, and the bridge of a veth's peer.
-    late = {id(veth.b) for veth in topology.veths if veth.b.master is not None}
-    steps += [SetLink(i) for i in topology.interfaces() if id(i) in late or i.attributes.alias is not None]
+    steps += [CreateLink(link) for link in topology.links]
+    steps += [SetLink(interface) for link in topology.links for interface in _late(link)]
     for netns in topology.namespaces:
         steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if not is_netfilter(key)]
         steps += [SetSysctl(netns.name, key, value, if_there=True) for key, value in netns.sysctls_if_there]
@@ -64,6 +61,13 @@ def up(topology: Topology) -> list[Step]:
     for netns in topology.namespaces:
         steps += [StartProgram(netns.name, program) for program in netns.programs]
     return steps
+
+
+def _late(link: Link) -> Iterator[Interface]:
+    """The interfaces with what the kernel doesn't take while it makes a link: an alias, and the master of a peer."""
+    for number, interface in enumerate(link.interfaces()):
+        if interface.attributes.alias is not None or (number > 0 and interface.master is not None):
+            yield interface
 
 
 def is_netfilter(key: str) -> bool:
@@ -131,7 +135,7 @@ def as_text(steps: list[Step], prefix: str) -> str:
 def as_json(steps: list[Step], topology: Topology) -> str:
     """An object with `lab` and `steps`, each with `step` (its kind), `describes` and `twin`."""
     items = [
-        {"step": type(step).__name__, "describes": step.describe(), "twin": step.twin(topology.name + "-")}
+        {"step": step_name(step), "describes": step.describe(), "twin": step.twin(topology.name + "-")}
         for step in steps
     ]
     return json.dumps({"lab": topology.name, "steps": items}, indent=2) + "\n"

@@ -121,18 +121,14 @@ def _link(link: Any, names: dict[int, str]) -> ActualLink:
     info = link.get_attr("IFLA_LINKINFO")
     kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
     data = info and info.get_attr("IFLA_INFO_DATA")
-    bridge = None
-    if kind == "bridge" and data:
-        options = ("IFLA_BR_STP_STATE", "IFLA_BR_MCAST_SNOOPING", "IFLA_BR_VLAN_FILTERING")
-        stp, snooping, filtering = (bool(data.get_attr(option)) for option in options)
-        bridge = (stp, snooping, filtering)
+    numbers = {name: value for name, value in (data["attrs"] if data else ()) if isinstance(value, int)}
     return ActualLink(
         index=link["index"],
         kind=kind,
         up=bool(link["flags"] & 1),
         master=names.get(link.get_attr("IFLA_MASTER") or 0),
         peer_index=link.get_attr("IFLA_LINK"),
-        bridge=bridge,
+        data=numbers,
         attributes=LinkAttributes(
             mtu=link.get_attr("IFLA_MTU"),
             mac=link.get_attr("IFLA_ADDRESS"),

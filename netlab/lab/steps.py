@@ -13,38 +13,21 @@ import shlex
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from netlab.kubeproxy.iptables_save import NO_RULES, PROGRAMS
+from netlab.links.attributes import words_of_change
 from netlab.model import (
     Address,
-    Bridge,
     Interface,
     InterfaceAddress,
-    LinkAttributes,
+    Link,
     NftTable,
     Program,
     Qdisc,
     Route,
-    Veth,
 )
 
 if TYPE_CHECKING:
     from netlab.kubeproxy import Family, Ruleset
     from netlab.kubeproxy.stale import Frontend
-
-
-def _words(attributes: LinkAttributes, *, queues: bool) -> str:
-    numbers = {
-        "address": attributes.mac,
-        "mtu": attributes.mtu,
-        "txqueuelen": attributes.txqlen,
-        "gso_max_segs": attributes.gso_max_segs,
-        "gso_max_size": attributes.gso_max_size,
-        "gro_max_size": attributes.gro_max_size,
-        "group": attributes.group,
-    }
-    if queues:
-        numbers["numtxqueues"] = attributes.num_tx_queues
-        numbers["numrxqueues"] = attributes.num_rx_queues
-    return "".join(f" {word} {value}" for word, value in numbers.items() if value is not None)
 
 
 class CreateNetns(NamedTuple):
@@ -59,47 +42,20 @@ class CreateNetns(NamedTuple):
         return f"ip netns add {prefix}{self.netns}"
 
 
-class CreateBridge(NamedTuple):
-    """A bridge, down."""
+class CreateLink(NamedTuple):
+    """A link of any kind, each interface in its namespace, all down; the first enslaved where it is a port."""
 
-    bridge: Bridge
-
-    @property
-    def netns(self) -> str:
-        return self.bridge.interface.netns
-
-    def describe(self) -> str:
-        return f"{self.netns}: bridge {self.bridge.interface.ifname}"
-
-    def twin(self, prefix: str) -> str:
-        interface = self.bridge.interface
-        options = f"mcast_snooping {self.bridge.mcast_snooping:d}"
-        options += " stp_state 1" if self.bridge.stp else ""
-        options += " vlan_filtering 1" if self.bridge.vlan_filtering else ""
-        attributes = _words(interface.attributes, queues=False)
-        return f"ip -n {prefix}{self.netns} link add {interface.ifname}{attributes} type bridge {options}"
-
-
-class CreateVeth(NamedTuple):
-    """A veth pair, each end in its namespace, both down; `a` enslaved where it is a bridge's port."""
-
-    veth: Veth
+    link: Link
 
     @property
     def netns(self) -> str:
-        return self.veth.a.netns
+        return self.link.interfaces()[0].netns
 
     def describe(self) -> str:
-        a, b = self.veth.a, self.veth.b
-        return f"{a.netns}: veth {a.ifname} to {b.netns} {b.ifname}"
+        return self.link.describe()
 
     def twin(self, prefix: str) -> str:
-        a, b = self.veth.a, self.veth.b
-        master = "" if a.master is None else f" master {a.master}"
-        return (
-            f"ip -n {prefix}{a.netns} link add {a.ifname}{master}{_words(a.attributes, queues=True)} "
-            f"type veth peer name {b.ifname} netns {prefix}{b.netns}{_words(b.attributes, queues=True)}"
-        )
+        return self.link.twin(prefix)
 
 
 class SetLink(NamedTuple):
@@ -117,10 +73,8 @@ class SetLink(NamedTuple):
     def twin(self, prefix: str) -> str:
         interface = self.interface
         master = "nomaster" if interface.master is None else f"master {interface.master}"
-        attributes = _words(interface.attributes, queues=False)
-        if interface.attributes.alias is not None:
-            attributes += f" alias {shlex.quote(interface.attributes.alias)}"
-        return f"ip -n {prefix}{self.netns} link set {interface.ifname}{attributes} {master}"
+        words = words_of_change(interface.attributes)
+        return f"ip -n {prefix}{self.netns} link set {interface.ifname}{words} {master}"
 
 
 class SetUp(NamedTuple):
@@ -527,8 +481,7 @@ class StopProgram(NamedTuple):
 
 Step: TypeAlias = (
     CreateNetns
-    | CreateBridge
-    | CreateVeth
+    | CreateLink
     | SetLink
     | SetUp
     | AddAddress
@@ -553,3 +506,8 @@ Step: TypeAlias = (
     | DeleteEntries
     | StopProgram
 )
+
+
+def step_name(step: Step) -> str:
+    """A step's kind, as `netlab plan --format json` has it: CreateNetns, CreateVeth."""
+    return f"Create{step.link.kind.capitalize()}" if isinstance(step, CreateLink) else type(step).__name__

@@ -16,7 +16,7 @@ from netlab.errors import NetlabError, TopologyError, UnsupportedError, told
 from netlab.lab.holder import become_rootless
 from netlab.linux import interrupts, nft, rtnl
 from netlab.linux.syscalls import CLONE_NEWNET, unshare
-from netlab.model import LinkAttributes, NftTable, Topology
+from netlab.model import NftTable, Topology
 from netlab.topology.words import OWN_TABLES
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def pretend(ifnames: Iterable[str]) -> None:
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as rtnl_socket:
         for index, ifname in enumerate(ifnames, 2):
-            message = rtnl.new_bridge(
-                ifname, index, LinkAttributes(), stp=False, mcast_snooping=False, vlan_filtering=False
-            )
+            message = rtnl.new_link(ifname, index, "bridge")
             rtnl_socket.send(rtnl.numbered(message, index, ack=True))
             for _, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
                 if code:

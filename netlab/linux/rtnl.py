@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
+from typing import TypeAlias
 
-from netlab.model import InterfaceAddress, LinkAttributes, Route
+from netlab.model import InterfaceAddress, Route
 
 RTM_NEWLINK, RTM_DELLINK = 16, 17
 RTM_NEWADDR, RTM_DELADDR = 20, 21
@@ -24,13 +26,8 @@ _CREATE = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
 
 _IFF_UP = 0x1
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_TXQLEN = 1, 3, 4, 10, 13
-_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 18, 20, 26, 27, 28
-_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
-_IFLA_GSO_MAX_SEGS, _IFLA_GSO_MAX_SIZE, _IFLA_GRO_MAX_SIZE = 40, 41, 58
+_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 3, 10, 18, 26, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
-_IFLA_BR_STP_STATE, _IFLA_BR_VLAN_FILTERING, _IFLA_BR_MCAST_SNOOPING = 5, 7, 23
-_VETH_INFO_PEER = 1
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
@@ -74,78 +71,40 @@ def _string(kind: int, text: str) -> bytes:
     return _attr(kind, text.encode() + b"\0")
 
 
-def _attributes(attributes: LinkAttributes, *, queues: bool) -> bytes:
-    parts = []
-    if attributes.mac is not None:
-        parts.append(_attr(_IFLA_ADDRESS, bytes.fromhex(attributes.mac.replace(":", ""))))
-    numbers = (
-        (_IFLA_MTU, attributes.mtu),
-        (_IFLA_TXQLEN, attributes.txqlen),
-        (_IFLA_GSO_MAX_SEGS, attributes.gso_max_segs),
-        (_IFLA_GSO_MAX_SIZE, attributes.gso_max_size),
-        (_IFLA_GRO_MAX_SIZE, attributes.gro_max_size),
-        (_IFLA_GROUP, attributes.group),
-        (_IFLA_NUM_TX_QUEUES, attributes.num_tx_queues if queues else None),
-        (_IFLA_NUM_RX_QUEUES, attributes.num_rx_queues if queues else None),
-    )
-    parts += [_u32(kind, value) for kind, value in numbers if value is not None]
-    return b"".join(parts)
+Attributes: TypeAlias = Iterable[tuple[int, int | bytes]]
+"""Attributes by their numbers; an int is a u32."""
+
+
+def _attributes(attributes: Attributes) -> bytes:
+    return b"".join(_u32(n, value) if isinstance(value, int) else _attr(n, value) for n, value in attributes)
 
 
 def _link(index: int, flags: int = 0, change: int = 0) -> bytes:
     return _ifinfomsg.pack(socket.AF_UNSPEC, 0, index, flags, change)
 
 
-def new_veth(
-    ifname: str,
-    index: int,
-    attributes: LinkAttributes,
-    master: int | None,
-    peer_ifname: str,
-    peer_index: int,
-    peer_attributes: LinkAttributes,
-    peer_netns_fd: int,
-) -> bytes:
-    """A veth pair, the first end where the socket is, its peer in another namespace; both down.
+def peer(ifname: str, index: int, attributes: Attributes, netns_fd: int) -> bytes:
+    """The other end of a new link, in another namespace: what VETH_INFO_PEER holds."""
+    return _link(index) + _string(_IFLA_IFNAME, ifname) + _u32(_IFLA_NET_NS_FD, netns_fd) + _attributes(attributes)
 
-    Equivalent to `ip link add IFNAME index I master M type veth peer name PEER index J netns NETNS`.
+
+def new_link(
+    ifname: str, index: int, kind: str, attributes: Attributes = (), master: int | None = None, data: Attributes = ()
+) -> bytes:
+    """A link of a kind, down. data are the attributes that only the kind has.
+
+    Equivalent to `ip link add IFNAME index I master M type KIND …`.
     """
-    peer = b"".join(
-        (
-            _link(peer_index),
-            _string(_IFLA_IFNAME, peer_ifname),
-            _u32(_IFLA_NET_NS_FD, peer_netns_fd),
-            _attributes(peer_attributes, queues=True),
-        )
-    )
-    info = _attr(_IFLA_INFO_KIND, b"veth") + _attr(_IFLA_INFO_DATA, _attr(_VETH_INFO_PEER, peer))
-    body = [_link(index), _string(_IFLA_IFNAME, ifname), _attributes(attributes, queues=True)]
+    info = _attr(_IFLA_INFO_KIND, kind.encode()) + _attr(_IFLA_INFO_DATA, _attributes(data))
+    body = _link(index) + _string(_IFLA_IFNAME, ifname) + _attributes(attributes)
     if master is not None:
-        body.append(_u32(_IFLA_MASTER, master))
-    body.append(_attr(_IFLA_LINKINFO, info))
-    return _message(RTM_NEWLINK, _CREATE, b"".join(body))
-
-
-def new_bridge(
-    ifname: str, index: int, attributes: LinkAttributes, *, stp: bool, mcast_snooping: bool, vlan_filtering: bool
-) -> bytes:
-    """A bridge, down. Equivalent to `ip link add IFNAME index I type bridge mcast_snooping 0 …`."""
-    data = _attr(_IFLA_BR_MCAST_SNOOPING, bytes([mcast_snooping]))
-    # What is off by default is not mentioned: a kernel built without it refuses even that.
-    if stp:
-        data += _u32(_IFLA_BR_STP_STATE, 1)
-    if vlan_filtering:
-        data += _attr(_IFLA_BR_VLAN_FILTERING, b"\1")
-    info = _attr(_IFLA_INFO_KIND, b"bridge") + _attr(_IFLA_INFO_DATA, data)
-    body = _link(index) + _string(_IFLA_IFNAME, ifname) + _attributes(attributes, queues=False)
+        body += _u32(_IFLA_MASTER, master)
     return _message(RTM_NEWLINK, _CREATE, body + _attr(_IFLA_LINKINFO, info))
 
 
-def set_link(index: int, attributes: LinkAttributes, master: int | None) -> bytes:
+def set_link(index: int, attributes: Attributes, master: int | None) -> bytes:
     """Change an interface's attributes and bridge. Equivalent to `ip link set IFNAME mtu M … master B|nomaster`."""
-    body = _link(index) + _attributes(attributes, queues=False) + _u32(_IFLA_MASTER, master or 0)
-    if attributes.alias is not None:  # the kernel takes no alias with a new link
-        body += _attr(_IFLA_IFALIAS, attributes.alias.encode())
+    body = _link(index) + _attributes(attributes) + _u32(_IFLA_MASTER, master or 0)
     return _message(RTM_NEWLINK, NLM_F_REQUEST, body)
 
 

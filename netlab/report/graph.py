@@ -33,13 +33,14 @@ def svg(topology: Topology, path: Sequence[str]) -> Markup:
     boxes = _boxes(_places(topology, path), lines)
     width = max(box.x for box in boxes.values()) + BOX_WIDTH + _MARGIN
     height = max(box.y + box.height for box in boxes.values()) + _MARGIN
-    ends = dict.fromkeys((veth.a.netns, veth.b.netns) for veth in topology.veths)
+    joined = topology.pairs()
+    ends = dict.fromkeys((a.netns, b.netns) for a, b in joined)
     links = [
         tag("path", class_="link", d=draw(route(boxes[a], boxes[b], number)))
         for number, (a, b) in enumerate(ends)
         if a != b
     ]
-    pairs = "; ".join(f"{v.a.netns} {v.a.ifname} to {v.b.netns} {v.b.ifname}" for v in topology.veths)
+    pairs = "; ".join(f"{a.netns} {a.ifname} to {b.netns} {b.ifname}" for a, b in joined)
     return tag(
         "svg",
         tag("title", f"The lab {topology.name}: {len(topology.namespaces)} namespaces"),
@@ -127,16 +128,12 @@ def _places(topology: Topology, path: Sequence[str]) -> dict[str, tuple[int, int
 
 def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
     room = BOX_WIDTH - 2 * _PAD
-    bridges = {bridge.interface.ifname for bridge in topology.bridges if bridge.interface.netns == netns.name}
-    peers = {(a.netns, a.ifname): b for veth in topology.veths for a, b in ((veth.a, veth.b), (veth.b, veth.a))}
-    for interface in topology.interfaces():
-        if interface.netns != netns.name:
-            continue
-        addresses = " ".join(str(address) for address in interface.addresses)
-        peer = peers.get((netns.name, interface.ifname))
-        what = "bridge" if interface.ifname in bridges else f"to {peer.netns}" if peer else ""
-        for line in wrap_text(" ".join(word for word in (interface.ifname, addresses, what) if word), room, _WIDEST):
-            yield "plain", line
+    for link in topology.links:
+        for interface in link.interfaces():
+            if interface.netns == netns.name:
+                words = (interface.ifname, *map(str, interface.addresses), link.note(interface))
+                for line in wrap_text(" ".join(words), room, _WIDEST):
+                    yield "plain", line
     for address in netns.loopback:
         yield "plain", f"lo {address}"
     for key, value in netns.sysctls:

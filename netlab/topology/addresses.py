@@ -60,32 +60,20 @@ def hosts(network: Network, taken: Collection[int]) -> Iterator[int]:
     return (number for number in range(first, last + 1) if number not in taken)
 
 
-def bridge_prefixlen(version: int, members: int) -> int:
-    """Prefix length of a bridge's subnet: /24, or larger where more than 254 hang on it; /64 for IPv6."""
-    if version == 6:
-        return 64
-    return min(24, 32 - (members + 1).bit_length())
-
-
-def link_prefixlen(version: int) -> int:
-    """Prefix length of a link's subnet: /30, since a /31 (RFC 3021) is not known to every tool; /64 for IPv6."""
-    return 30 if version == 4 else 64
-
-
 def eth_name(taken: Collection[str]) -> str:
     """The first of eth0, eth1, … that is free."""
     return next(name for number in count() if (name := f"eth{number}") not in taken)
 
 
-def veth_name(peer: str, taken: Collection[str]) -> str:
-    """`veth-<peer>`, with a number where that is taken, and shortened with a hash where it exceeds 15 characters."""
+def peer_name(kind: str, peer: str, taken: Collection[str]) -> str:
+    """`<kind>-<peer>`, with a number where that is taken, and shortened with a hash where it exceeds 15 characters."""
     for number in count(1):
-        name = f"veth-{peer}" if number == 1 else f"veth-{peer}-{number}"
+        name = f"{kind}-{peer}" if number == 1 else f"{kind}-{peer}-{number}"
         if len(name) > IFNAMSIZ:
             import hashlib  # 3 ms, and most names fit
 
             digest = hashlib.sha256(name.encode()).hexdigest()[:4]
-            name = f"veth-{peer[:5]}-{digest}"
+            name = f"{kind}-{peer[:5]}-{digest}"
         if name not in taken:
             return name
     raise AssertionError("count() has no end")

@@ -5,13 +5,15 @@ Reading is `yamlspec/shapes.py`'s, the words are `words.py`'s, and what keys mea
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from enum import StrEnum
 
+from netlab.links import KINDS
+from netlab.links.keys import ADDRESSES, NETNS, SUBNETS, UINT32_MAX
+from netlab.links.words import network
 from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
-from netlab.topology import words
+from netlab.topology import sysctls, words
 from netlab.yamlspec.shapes import (
     Anything,
     Boolean,
@@ -19,134 +21,20 @@ from netlab.yamlspec.shapes import (
     Command,
     Fields,
     Integer,
-    InvalidError,
     Key,
-    Kinds,
     ListOf,
     MapOf,
     Seconds,
     Shape,
     Text,
 )
-from netlab.yamlspec.units import rate_bytes_per_s
 
-UINT32_MAX = 2**32 - 1
-MTU = Integer(68, 65535)
-"""veth's limits: ETH_MIN_MTU and ETH_MAX_MTU (include/uapi/linux/if_ether.h)."""
 PORT = Integer(1, 65535)
-NETNS = Text("a namespace's name")
-IFNAME = Text("an interface's name", words.ifname, words.IFNAME)
-ADDRESSES = ListOf(Text("an address", words.interface_address), single=True)
-SUBNETS = ListOf(Text("a subnet", words.network), single=True)
 
 
 def _one_of(what: str, words: type[StrEnum]) -> Choice:
     return Choice(what, tuple(word.value for word in words))
 
-
-def _word(what: str, pattern: str, example: str, check: Callable[[str], None] | None = None) -> Text:
-    """A qdisc's parameter: text that must match tc's own notation, and whose meaning check may refuse."""
-    compiled = re.compile(pattern)
-
-    def parse(text: str) -> str:
-        if not compiled.fullmatch(text):
-            raise InvalidError(f"{text!r} is not {what}", f"for instance {example}")
-        if check is not None:
-            check(text)
-        return text
-
-    return Text(what, parse, pattern, numbers=True)
-
-
-def _moves(rate: str) -> None:
-    """The kernel counts whole bytes a second; at none of them nothing would ever be sent."""
-    if rate_bytes_per_s(rate) < 1:
-        raise InvalidError(f"{rate!r} is less than a byte a second", "for instance 10mbit")
-
-
-RATE = Key(_word("a rate", words.RATE, "10mbit", _moves), "bits per second (10mbit) or bytes per second (1mbps)")
-SIZE = Key(_word("a size", words.SIZE, "16kb"), "bytes (16kb)")
-TIME = Key(_word("a time", words.TIME, "50ms"), "a time (50ms)")
-COUNT = Key(_word("a whole number", words.COUNT, "1000"), "a whole number")
-CHANCE = Key(_word("a percentage", words.CHANCE, "1% or 25% 50%"), "a percentage, and its correlation with the last")
-_REQUIRED_RATE = Key(RATE.shape, RATE.doc, required=True)
-
-
-def _qdisc(kind: str, **keys: Key) -> Fields:
-    return Fields({"kind": Key(Choice("a kind of qdisc", (kind,)), "the qdisc's kind", required=True), **keys})
-
-
-QDISC = Kinds(
-    "a kind of qdisc",
-    {
-        "tbf": _qdisc(
-            "tbf",
-            rate=_REQUIRED_RATE,
-            burst=Key(SIZE.shape, "the bucket, at least rate/HZ and one packet (16kb)", required=True),
-            latency=Key(TIME.shape, "longest wait in the queue; either this or limit"),
-            limit=Key(SIZE.shape, "bytes that may wait in the queue; either this or latency"),
-            peakrate=RATE,
-            mtu=Key(SIZE.shape, "the bucket of peakrate"),
-        ),
-        "htb": _qdisc("htb", rate=_REQUIRED_RATE, ceil=RATE, burst=SIZE, cburst=SIZE, quantum=SIZE),
-        "netem": _qdisc(
-            "netem",
-            delay=Key(
-                _word("a delay", words.DELAY, "10ms or 10ms 2ms 25%"), "delay, its jitter, the jitter's correlation"
-            ),
-            loss=CHANCE,
-            duplicate=CHANCE,
-            corrupt=CHANCE,
-            reorder=CHANCE,
-            gap=COUNT,
-            rate=RATE,
-            limit=COUNT,
-        ),
-        "pfifo": _qdisc("pfifo", limit=Key(COUNT.shape, "packets that may wait in the queue")),
-        "bfifo": _qdisc("bfifo", limit=Key(SIZE.shape, "bytes that may wait in the queue")),
-    },
-    definition="qdisc",
-)
-
-
-def _alias(text: str) -> str:
-    if not 0 < len(text.encode()) < 256:  # IFALIASZ
-        raise InvalidError("an alias has 1 to 255 bytes", "shorten it")
-    return text
-
-
-LINK_ATTRIBUTES = {
-    "mtu": Key(MTU, "largest packet in bytes"),
-    "mac": Key(Text("a MAC address", words.mac, words.MAC), "MAC address"),
-    "txqlen": Key(Integer(0, UINT32_MAX), "transmit queue length in packets"),
-    "gso_max_segs": Key(Integer(1, 65535), "most segments in one GSO packet; 1 means MTU-sized packets only"),
-    "gso_max_size": Key(Integer(1, 524280), "largest GSO packet in bytes"),
-    "gro_max_size": Key(Integer(1, 524280), "largest GRO packet in bytes"),
-    "alias": Key(Text("an alias", _alias), "a note on the interface, as `ip link` shows it"),
-    "group": Key(Integer(0, UINT32_MAX), "the group's number, by which `ip link show group` selects"),
-    "num_tx_queues": Key(Integer(1, 4096), "transmit queues (default 1)"),
-    "num_rx_queues": Key(Integer(1, 4096), "receive queues (default 1)"),
-}
-"""The fields of model.LinkAttributes, by their names there."""
-
-
-def _end(text: str) -> dict[str, str]:
-    netns, colon, ifname = text.partition(":")
-    return {"netns": netns, "ifname": ifname} if colon else {"netns": netns}
-
-
-END_KEYS = {
-    "netns": Key(NETNS, "the namespace it is in", required=True),
-    "ifname": Key(IFNAME, "the interface's name there; left out: eth0, eth1, … or, in a node, veth-<peer>"),
-    "addresses": Key(ADDRESSES, "its addresses; left out: assigned; []: none"),
-    **LINK_ATTRIBUTES,
-    "qdisc": Key(QDISC, "its root queueing discipline"),
-    "bridge": Key(Text("a bridge's name"), "the bridge in its namespace that it is a port of"),
-    "up": Key(Boolean(), "whether it is set up (default true)"),
-}
-END_DOC = "client or client:eth0"
-LINK_END = Fields(END_KEYS, _end, END_DOC)
-BRIDGE_PORT = Fields({**END_KEYS, "port": Key(IFNAME, "the bridge-side interface's name")}, _end, END_DOC)
 
 ROUTE = Fields(
     {
@@ -194,7 +82,7 @@ NAMESPACE = Fields(
         "node": Key(NETNS, "a pod's node; left out: the node on the same bridge or link"),
         "loopback": Key(ADDRESSES, "addresses on lo beside 127.0.0.1 and ::1"),
         "sysctls": Key(
-            MapOf(Text("a value", words.sysctl_value, numbers=True), words.sysctl, words.SYSCTL, may_add=True),
+            MapOf(Text("a value", sysctls.sysctl_value, numbers=True), sysctls.sysctl, sysctls.SYSCTL, may_add=True),
             "sysctls, as in sysctl(8)",
         ),
         "routes": Key(ListOf(ROUTE), "routes beside the derived ones; for the same destination these win"),
@@ -203,28 +91,6 @@ NAMESPACE = Fields(
             MapOf(Text("nft's text", words.nft_body), words.nft_table, words.NFT_TABLE, may_add=True),
             "nftables tables by family and name (inet filter), each with what nft reads between its braces",
         ),
-    }
-)
-
-BRIDGE = Fields(
-    {
-        "name": Key(IFNAME, "the bridge's interface name", required=True),
-        "netns": Key(NETNS, "the namespace it is in", required=True),
-        "addresses": Key(ADDRESSES, "the bridge's own addresses; left out: assigned; []: none"),
-        "subnet": Key(SUBNETS, "what is left open is assigned from here; one subnet, or one of each family"),
-        **LINK_ATTRIBUTES,
-        "qdisc": Key(QDISC, "the bridge interface's root queueing discipline"),
-        "stp": Key(Boolean(), "spanning tree protocol (default false)"),
-        "mcast_snooping": Key(Boolean(), "multicast snooping (default false)"),
-        "vlan_filtering": Key(Boolean(), "VLAN filtering (default false)"),
-        "ports": Key(ListOf(BRIDGE_PORT), "who hangs on it: namespace, namespace:ifname, or a mapping"),
-    }
-)
-
-LINK = Fields(
-    {
-        "ends": Key(ListOf(LINK_END, 2, 2), "two ends: namespace, namespace:ifname, or a mapping", required=True),
-        "subnet": Key(SUBNETS, "what is left open is assigned from here; one subnet, or one of each family"),
     }
 )
 
@@ -297,7 +163,7 @@ KUBE_PROXY = Fields(
     {
         "nodes": Key(ListOf(NETNS), "where the rules are installed (default: every node, where there are services)"),
         "cluster_cidrs": Key(
-            ListOf(Text("a subnet", words.network)), "the pods' networks (default: the subnets with pods in them)"
+            ListOf(Text("a subnet", network)), "the pods' networks (default: the subnets with pods in them)"
         ),
         "masquerade_pods": Key(
             Boolean(), "what pods send out of the cluster leaves with their node's address (default false)"
@@ -346,8 +212,7 @@ TOPOLOGY = Fields(
         "namespaces": Key(
             _named(NAMESPACE, words.netns_name, words.LABEL, 1), "the network namespaces by name", required=True
         ),
-        "bridges": Key(ListOf(BRIDGE), "bridges and who hangs on them"),
-        "links": Key(ListOf(LINK), "veth pairs from one namespace to another"),
+        **{kind.section: Key(ListOf(kind.item), kind.doc) for kind in KINDS},
         "services": Key(_named(SERVICE, words.service_name, words.LABEL), "kube-proxy Services by name"),
         "kube_proxy": Key(KUBE_PROXY, "how the nodes' NAT rules are laid out"),
         "fixes": Key(_named(FIX, words.fix_name, words.LABEL), "fixes beside the built-in ones, by name"),

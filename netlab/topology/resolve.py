@@ -13,6 +13,7 @@ from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface, i
 
 from yaml.nodes import MappingNode, SequenceNode
 
+from netlab.links import KINDS
 from netlab.model import (
     Address,
     Interface,
@@ -29,9 +30,9 @@ from netlab.model import (
     Service,
     Topology,
     UserFix,
-    Veth,
+    pairs,
 )
-from netlab.topology import routing, words
+from netlab.topology import routing, sysctls, words
 from netlab.topology.language import TOPOLOGY
 from netlab.topology.routing import Detour
 from netlab.topology.sections import Sections
@@ -77,8 +78,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     return Topology(
         name=name,
         namespaces=tuple(namespaces),
-        bridges=wiring.bridges,
-        veths=wiring.veths,
+        links=wiring.links,
         services=tuple(services),
         kube_proxy=kube_proxy,
         description=root.get("description", ""),
@@ -107,14 +107,14 @@ def _without_prefix_routes(wiring: Wiring, ends: set[tuple[str, str]]) -> Wiring
         detour = (interface.netns, interface.ifname) in ends
         return interface._replace(prefix_route=False) if detour else interface
 
-    return wiring._replace(veths=tuple(Veth(end(veth.a), end(veth.b)) for veth in wiring.veths))
+    return wiring._replace(links=tuple(link.with_interfaces(*map(end, link.interfaces())) for link in wiring.links))
 
 
 def _hairpins(wiring: Wiring, services: Iterable[Service], kube_proxy: KubeProxy) -> set[str]:
     """The nodes with a bridge on which an endpoint may reach itself through a Service."""
     endpoints = {endpoint.netns for service in services for endpoint in service.endpoints}
-    ports = (veth for veth in wiring.veths if veth.a.master is not None and veth.b.netns in endpoints)
-    return {veth.a.netns for veth in ports} & set(kube_proxy.nodes)
+    ports = (near for near, far in pairs(wiring.links) if near.master is not None and far.netns in endpoints)
+    return {near.netns for near in ports} & set(kube_proxy.nodes)
 
 
 def _detoured(netns: Netns, detours: Sequence[Detour], hairpin: bool) -> Netns:
@@ -165,8 +165,7 @@ class _Lab(Sections):
             reserved += [ip_network(_ip(address.value)) for address in item.get("loopback", [])]
         for item in self.service_items.values():
             reserved += [ip_network(address.value) for address in item.get("cluster_ip", [])]
-        bridges, links = self.root.get("bridges", []), self.root.get("links", [])
-        wiring = wire(self.reader, bridges, links, self.roles, self.pools, reserved, self.ipv6)
+        wiring = wire(self.reader, self.root, self.roles, self.pools, reserved, self.ipv6)
         if _lost_wiring(self.reader, self.root):
             return wiring._replace(broken=frozenset(self.roles))
         return wiring
@@ -214,8 +213,8 @@ class _Lab(Sections):
             for interface in segment:
                 beside[interface.netns].update(nodes)
         # A pod may have no address of its own, and hangs on its bridge's node all the same.
-        for veth in wiring.veths:
-            for near, far in ((veth.a, veth.b), (veth.b, veth.a)):
+        for a, b in pairs(wiring.links):
+            for near, far in ((a, b), (b, a)):
                 if self.roles[far.netns] is Role.NODE:
                     beside[near.netns][far.netns] = None
         return beside
@@ -257,7 +256,7 @@ class _Lab(Sections):
         given: dict[str, Item] = item.get("sysctls", {})
         names = ["all", "default", "lo", *(interface.ifname for interface in interfaces)]
         for name, value in given.items():
-            conf = words.CONF.match(name)
+            conf = sysctls.CONF.match(name)
             ifname = conf[1].replace("/", ".") if conf else "all"
             if ifname not in names and not broken:
                 self.reader.at(value, f"the namespace has no interface {ifname!r}", suggest(ifname, names))
@@ -350,12 +349,13 @@ class _Lab(Sections):
 
 
 def _lost_wiring(reader: Reader, root: Item) -> bool:
-    """Whether some bridge or link couldn't be read at all: then nobody knows who was meant to be joined to whom."""
+    """Whether some link couldn't be read at all: then nobody knows who was meant to be joined to whom."""
+    known = [kind.section for kind in KINDS]
     if isinstance(root.node, MappingNode):
         for key, _ in reader.pairs(root.node, ""):
-            if key.value not in root and (key.value in ("bridges", "links") or key.value not in TOPOLOGY.keys):
+            if key.value not in root and (key.value in known or key.value not in TOPOLOGY.keys):
                 return True
-    sections = [root[name] for name in ("bridges", "links") if name in root]
+    sections = [root[name] for name in known if name in root]
     return any(isinstance(item.node, SequenceNode) and len(item.value) < len(item.node.value) for item in sections)
 
 

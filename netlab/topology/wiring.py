@@ -1,69 +1,35 @@
-"""Bridges and links of a topology: who is joined to whom, and the names and addresses of every interface.
+"""The links of a topology: who is joined to whom, and the names and addresses of every interface.
 
 A segment is what one Ethernet frame can cross: a bridge with its ports, several joined bridges, or one link. Here its
-subnets are found, given addresses are checked against them, and what was left open is filled in (`addresses.py`).
+subnets are found, given addresses are checked against them, and what was left open is filled in (`addresses.py`). What
+an item makes is its kind's to say (`links/`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import NamedTuple, TypeGuard
 
-from netlab.model import Bridge, Interface, InterfaceAddress, LinkAttributes, Network, Qdisc, Role, Veth
+from netlab.links import KINDS, Kind
+from netlab.links.kind import Draft, Drafter, LinkDraft, where
+from netlab.links.words import GivenAddress
+from netlab.model import Interface, InterfaceAddress, Link, Network, Role
 from netlab.topology import addresses as addressing
-from netlab.topology.language import LINK_ATTRIBUTES
-from netlab.topology.words import GivenAddress
 from netlab.yamlspec.document import Item, Reader, suggest
 
 IPV6_MIN_MTU = 1280
 """Smallest MTU of a link that carries IPv6 (RFC 8200, section 5); the kernel has no IPv6 on an interface below it."""
 
 
-DEFAULT_ATTRIBUTES = LinkAttributes()
-
-
-class Draft:
-    """An interface in the making. peer is the namespace at the other end; wants_addresses: some are to be assigned."""
-
-    def __init__(
-        self,
-        item: Item,
-        netns: str,
-        ifname: str,
-        peer: str,
-        *,
-        given: list[tuple[GivenAddress, Item]] | None = None,
-        wants_addresses: bool = False,
-        attributes: LinkAttributes = DEFAULT_ATTRIBUTES,
-        qdisc: Qdisc | None = None,
-        master: str | None = None,
-        up: bool = True,
-    ) -> None:
-        self.item, self.netns, self.ifname, self.peer = item, netns, ifname, peer
-        self.given = given or []
-        self.wants_addresses = wants_addresses
-        self.attributes, self.qdisc, self.master, self.up = attributes, qdisc, master, up
-        self.addresses: list[InterfaceAddress] = []
-
-    def interface(self) -> Interface:
-        """The finished value."""
-        addresses = tuple(self.addresses)
-        return Interface(self.netns, self.ifname, addresses, self.attributes, self.qdisc, self.master, self.up)
-
-
-class BridgeDraft(NamedTuple):
-    """A bridge in the making; head is its own interface."""
-
-    item: Item
-    head: Draft
-
-
 class Segment(NamedTuple):
-    """The interfaces that can have addresses on joined bridges or on a link, and the subnets the topology gives it."""
+    """The interfaces that can have addresses on what one frame can cross, and the subnets the topology gives it.
+
+    kind is that of the link that it begins with: it says where subnets left open come from.
+    """
 
     label: str
-    pool: str
+    kind: Kind
     members: list[Draft]
     subnets: list[Network]
 
@@ -74,40 +40,36 @@ class Wiring(NamedTuple):
     broken are the namespaces that miss an interface or address because of a problem reported already.
     """
 
-    bridges: tuple[Bridge, ...]
-    veths: tuple[Veth, ...]
+    links: tuple[Link, ...]
     segments: tuple[tuple[Interface, ...], ...]
     broken: frozenset[str]
 
     def interfaces(self) -> Iterator[Interface]:
-        """Every interface but `lo`: bridges first, then both ends of each veth."""
-        for bridge in self.bridges:
-            yield bridge.interface
-        for veth in self.veths:
-            yield veth.a
-            yield veth.b
+        """Every interface but `lo`, link by link."""
+        for link in self.links:
+            yield from link.interfaces()
 
 
 def wire(
     reader: Reader,
-    bridges: Iterable[Item],
-    links: Iterable[Item],
+    root: Item,
     roles: Mapping[str, Role],
     pools: Mapping[str, Network],
     reserved: Iterable[Network],
     ipv6: bool,
 ) -> Wiring:
-    """Interfaces, names and addresses of all bridges and links. reserved: networks that no subnet may be taken from."""
-    draft = _Wiring(reader, roles)
-    for bridge in bridges:
-        draft.add_bridge(bridge)
-    for bridge in bridges:
-        draft.add_ports(bridge)
-    for link in links:
-        draft.add_link(link)
-    draft.check_masters()
-    draft.name_interfaces()
-    segments = draft.segments()
+    """Interfaces, names and addresses of all links of a topology. reserved: networks that no subnet may be taken from.
+
+    Links come kind by kind, as the registry has them.
+    """
+    drafter = Drafter(reader, roles)
+    drafts = [draft for kind in KINDS for item in root.get(kind.section, []) for draft in kind.draft(drafter, item)]
+    place = {kind.name: number for number, kind in enumerate(KINDS)}
+    drafts.sort(key=lambda draft: place[draft.kind.name])
+    wiring = _Wiring(reader, roles, drafts)
+    wiring.check_masters()
+    wiring.name_interfaces()
+    segments = wiring.segments()
     _Addresses(reader, segments, pools, reserved, ipv6).assign()
     finished = {draft: draft.interface() for segment in segments for draft in segment.members}
 
@@ -115,121 +77,32 @@ def wire(
         return finished.get(end) or end.interface()
 
     return Wiring(
-        tuple(
-            Bridge(
-                value(bridge.head),
-                stp=bridge.item.get("stp", False),
-                mcast_snooping=bridge.item.get("mcast_snooping", False),
-                vlan_filtering=bridge.item.get("vlan_filtering", False),
-            )
-            for bridge in draft.bridges.values()
-        ),
-        tuple(Veth(value(a), value(b)) for a, b in draft.veths),
+        tuple(draft.link(value) for draft in drafts),
         tuple(tuple(finished[member] for member in segment.members if member.addresses) for segment in segments),
-        frozenset({end.netns for end in draft.all() if end.item.broken} | draft.left_out),
+        frozenset({end.netns for end in wiring.ends() if end.item.broken} | drafter.left_out),
     )
 
 
 class _Wiring:
-    """Collects drafts from the items; what can't be placed is reported and left out."""
+    """Joins drafts to segments; what doesn't fit together is reported."""
 
-    def __init__(self, reader: Reader, roles: Mapping[str, Role]) -> None:
+    def __init__(self, reader: Reader, roles: Mapping[str, Role], drafts: Sequence[LinkDraft]) -> None:
         self.reader = reader
         self.roles = roles
-        self.bridges: dict[tuple[str, str], BridgeDraft] = {}
-        self.veths: list[tuple[Draft, Draft]] = []
-        self.links: dict[int, Item] = {}
-        self.left_out: set[str] = set()
-        self._bridge_of: dict[int, BridgeDraft] = {}
+        self.drafts = drafts
+        self.carriers = {_key(draft): draft for draft in drafts if draft.kind.carries_ports}
 
-    def all(self) -> Iterable[Draft]:
-        for bridge in self.bridges.values():
-            yield bridge.head
-        for a, b in self.veths:
-            yield a
-            yield b
-
-    def _known(self, item: Item) -> bool:
-        if "netns" not in item:
-            return False
-        named = item["netns"]
-        if named.value in self.roles:
-            return True
-        self.reader.at(named, f"no namespace is called {named.value!r}", suggest(named.value, self.roles))
-        return False
-
-    def _draft(self, item: Item, peer: str) -> Draft:
-        given = [(address.value, address) for address in item.get("addresses", [])]
-        attributes = {name: item[name].value for name in LINK_ATTRIBUTES if name in item}
-        return Draft(
-            item,
-            netns=item["netns"].value,
-            ifname=item.get("ifname", ""),
-            peer=peer,
-            given=given,
-            wants_addresses="addresses" not in item,
-            attributes=LinkAttributes(**attributes) if attributes else DEFAULT_ATTRIBUTES,
-            qdisc=self._qdisc(item["qdisc"]) if "qdisc" in item else None,
-            master=item.get("bridge"),
-            up=item.get("up", True),
-        )
-
-    def _qdisc(self, item: Item) -> Qdisc | None:
-        if "kind" not in item:
-            return None
-        kind = item["kind"].value
-        if kind == "tbf" and not item.broken:
-            if ("latency" in item) == ("limit" in item):
-                self.reader.at(item, "tbf needs either latency or limit", "latency: 50ms")
-            if ("peakrate" in item) != ("mtu" in item):
-                self.reader.at(item, "tbf's peakrate and mtu belong together", "mtu: the size of peakrate's bucket")
-        return Qdisc(kind, tuple((word, value.value) for word, value in item.value.items() if word != "kind"))
-
-    def add_bridge(self, item: Item) -> None:
-        if not self._known(item) or "name" not in item:
-            return
-        head = self._draft(item, "")
-        head.ifname = item["name"].value
-        key = head.netns, head.ifname
-        if key in self.bridges:
-            first = self.bridges[key].item.line
-            self.reader.at(item["name"], f"{head.netns} has a bridge {head.ifname!r} already", _where(first))
-            return
-        self.bridges[key] = self._bridge_of[id(item)] = BridgeDraft(item, head)
-
-    def add_ports(self, item: Item) -> None:
-        bridge = self._bridge_of.get(id(item))
-        for port in item.get("ports", []):
-            # A port of a bridge that has problems of its own is still checked for its namespace.
-            if not self._known(port) or bridge is None:
-                self.left_out.add(port.get("netns", ""))
-                continue
-            head = bridge.head
-            far = self._draft(port, head.netns)
-            attributes = LinkAttributes(mtu=far.attributes.mtu)
-            near = Draft(port, head.netns, port.get("port", ""), far.netns, attributes=attributes, master=head.ifname)
-            self.veths.append((near, far))
-
-    def add_link(self, item: Item) -> None:
-        ends = item.get("ends", [])
-        known = [self._known(end) for end in ends]
-        if known != [True, True]:
-            self.left_out.update(end.get("netns", "") for end in ends)
-            return
-        a = self._draft(ends[0], ends[1]["netns"].value)
-        b = self._draft(ends[1], ends[0]["netns"].value)
-        if b.master is not None and a.master is None:
-            a, b = b, a
-        self.veths.append((a, b))
-        self.links[id(a)] = item
+    def ends(self) -> Iterator[Draft]:
+        for draft in self.drafts:
+            yield from draft.ends
 
     def check_masters(self) -> None:
         """Bridges that ends name must be there, and a bridge's port has no addresses of its own."""
-        for end in self.all():
+        for end in self.ends():
             if end.master is None or "bridge" not in end.item or end.item["bridge"].value != end.master:
                 continue
-            if (end.netns, end.master) not in self.bridges:
-                names = [name for netns, name in self.bridges if netns == end.netns]
+            if (end.netns, end.master) not in self.carriers:
+                names = [name for netns, name in self.carriers if netns == end.netns]
                 hint = suggest(end.master, names) or "bridges are listed under bridges"
                 self.reader.at(end.item["bridge"], f"{end.netns} has no bridge {end.master!r}", hint)
                 end.master = None
@@ -241,57 +114,56 @@ class _Wiring:
     def name_interfaces(self) -> None:
         """Names given first, each once in its namespace; then the open ones, in order."""
         taken: dict[str, dict[str, int]] = {name: {"lo": 0} for name in self.roles}
-        for end in self.all():
+        for end in self.ends():
             if not end.ifname:
                 continue
             names = taken[end.netns]
             if end.ifname in names:
                 key = next((key for key in ("ifname", "port", "name") if end.item.get(key) == end.ifname), "netns")
                 message = f"{end.netns} has an interface {end.ifname!r} already"
-                self.reader.at(end.item[key], message, _where(names[end.ifname]))
+                self.reader.at(end.item[key], message, where(names[end.ifname]))
             names[end.ifname] = end.item.line
-        for end in self.all():
-            if not end.ifname:
-                names = taken[end.netns]
-                veth = end.master is not None or self.roles[end.netns] is Role.NODE
-                end.ifname = addressing.veth_name(end.peer, names) if veth else addressing.eth_name(names)
-                names[end.ifname] = end.item.line
+        for draft in self.drafts:
+            for end in draft.ends:
+                if not end.ifname:
+                    names = taken[end.netns]
+                    by_peer = end.master is not None or self.roles[end.netns] is Role.NODE
+                    kind = draft.kind.name
+                    end.ifname = addressing.peer_name(kind, end.peer, names) if by_peer else addressing.eth_name(names)
+                    names[end.ifname] = end.item.line
 
     def segments(self) -> list[Segment]:
-        """Bridges in their order, joined ones together, then the links; a loop of bridges is a problem."""
-        joined = {key: key for key in self.bridges}
-        without_stp = {key: key for key in self.bridges}
-        for a, b in self.veths:
-            if a.master is None or b.master is None:
+        """Those of what carries ports, joined ones together, then the others; a loop is a problem."""
+        joined = {key: key for key in self.carriers}
+        self._join(joined)
+        found: list[Segment] = []
+        carried: dict[_Key, Segment] = {}
+        for draft in self.drafts:
+            masters = [(end.netns, end.master) for end in draft.ends if end.master is not None]
+            key = masters[0] if masters else _key(draft) if draft.kind.carries_ports else None
+            segment = None if key is None else carried.get(_root(joined, key))
+            if segment is None:
+                segment = Segment(draft.label, draft.kind, [], [])
+                found.append(segment)
+            if key is not None:
+                carried[_root(joined, key)] = segment
+            segment.members.extend(end for end in draft.ends if end.master is None)
+            self._add_subnets(segment, draft.item)
+        return found
+
+    def _join(self, joined: dict[_Key, _Key]) -> None:
+        """Join what links with two masters join."""
+        without_stp = dict(joined)
+        for draft in self.drafts:
+            masters = [(end.netns, end.master) for end in draft.ends if end.master is not None]
+            if len(masters) < 2:
                 continue
-            ends = (a.netns, a.master), (b.netns, b.master)
-            _join(joined, *ends)
-            stp = any(self.bridges[end].item.get("stp", False) for end in ends)
-            if not stp and not _join(without_stp, *ends):
-                item = self.links.get(id(a), b.item)
-                names = f"{a.master} in {a.netns} and {b.master} in {b.netns}"
+            _join(joined, *masters)
+            stp = any(self.carriers[master].stp for master in masters)
+            if not stp and not _join(without_stp, *masters):
+                names = " and ".join(f"{name} in {netns}" for netns, name in masters)
                 hint = "a frame would circle for ever: leave one out, or set stp: true on a bridge of the loop"
-                self.reader.at(item, f"this joins {names}, which are joined already", hint)
-        segments: dict[tuple[str, str], Segment] = {}
-        for key, bridge in self.bridges.items():
-            netns, name = key
-            segment = segments.setdefault(_root(joined, key), Segment(f"bridge {name} in {netns}", "bridges", [], []))
-            segment.members.append(bridge.head)
-            self._add_subnets(segment, bridge.item)
-        links: list[Segment] = []
-        for a, b in self.veths:
-            masters = [end for end in (a, b) if end.master is not None]
-            free = [end for end in (a, b) if end.master is None]
-            link = self.links.get(id(a))
-            if masters:
-                segment = segments[_root(joined, (masters[0].netns, masters[0].master or ""))]
-            else:
-                segment = Segment(f"the link {a.netns} - {b.netns}", "links", [], [])
-                links.append(segment)
-            segment.members.extend(free)
-            if link is not None:
-                self._add_subnets(segment, link)
-        return [*segments.values(), *links]
+                self.reader.at(draft.item, f"this joins {names}, which are joined already", hint)
 
     def _add_subnets(self, segment: Segment, item: Item) -> None:
         for subnet in item.get("subnet", []):
@@ -346,9 +218,9 @@ class _Addresses:
             before = self._in_netns.get((member.netns, ip))
             if other is not None:
                 user = f"{other[0].netns}:{other[0].ifname}"
-                self.reader.at(item, f"{ip} is the address of {user} already", _where(other[1].line))
+                self.reader.at(item, f"{ip} is the address of {user} already", where(other[1].line))
             elif before is not None:
-                self.reader.at(item, f"{member.netns} has the address {ip} already", _where(before.line))
+                self.reader.at(item, f"{member.netns} has the address {ip} already", where(before.line))
             else:
                 taken[ip] = member, item
                 self._in_netns[member.netns, ip] = item
@@ -413,13 +285,8 @@ class _Addresses:
         if known:
             subnet = known[0]
         else:
-            name = segment.pool if version == 4 else f"{segment.pool}6"
-            members = len(segment.members)
-            prefixlen = (
-                addressing.bridge_prefixlen(version, members)
-                if segment.pool == "bridges"
-                else addressing.link_prefixlen(version)
-            )
+            name = segment.kind.pool if version == 4 else f"{segment.kind.pool}6"
+            prefixlen = segment.kind.prefixlen(version, len(segment.members))
             pool = self.pools[name]
             found = pool.take(max(prefixlen, pool.network.prefixlen))
             if found is None:
@@ -461,11 +328,11 @@ def _has_prefix(address: GivenAddress) -> TypeGuard[InterfaceAddress]:
     return isinstance(address, IPv4Interface | IPv6Interface)
 
 
-def _where(line: int) -> str:
-    return f"see line {line}" if line else "see --set"
-
-
 _Key = tuple[str, str]
+
+
+def _key(draft: LinkDraft) -> _Key:
+    return draft.ends[0].netns, draft.ends[0].ifname
 
 
 def _root(parents: dict[_Key, _Key], key: _Key) -> _Key:

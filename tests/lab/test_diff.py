@@ -194,7 +194,7 @@ def test_a_missing_veth_is_made_anew() -> None:
 def test_a_veth_of_another_making_makes_way() -> None:
     kernel = built()
     kernel.delete_link(("client", "eth0"))
-    kernel.links["client", "eth0"] = replace(kernel.links["node", "cni0"], index=55, bridge=(False, False, False))
+    kernel.links["client", "eth0"] = replace(kernel.links["node", "cni0"], index=55)
     assert described(kernel) == ["client: eth0 removed", *CLIENT_ANEW]
 
 

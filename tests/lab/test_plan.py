@@ -19,9 +19,8 @@ from netlab.lab.steps import (
     AddQdisc,
     AddRoute,
     ClearRules,
-    CreateBridge,
+    CreateLink,
     CreateNetns,
-    CreateVeth,
     DeleteAddress,
     DeleteEntries,
     DeleteLink,
@@ -43,10 +42,12 @@ from netlab.lab.steps import (
     StopProgram,
     WriteHosts,
 )
+from netlab.links import KINDS
 from netlab.model import Topology
 from netlab.topology import load, read
 
 FILES = [*sorted(TOPOLOGIES.glob("*.yaml")), DATA / "everything.yaml"]
+STEPS = [*(kind.__name__ for kind in Step.__args__), *(f"Create{kind.name.capitalize()}" for kind in KINDS)]
 EACH = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
@@ -81,7 +82,7 @@ PLAN_SHAPE = {
                 "required": ["step", "describes", "twin"],
                 "additionalProperties": False,
                 "properties": {
-                    "step": {"enum": [kind.__name__ for kind in Step.__args__]},
+                    "step": {"enum": STEPS},
                     "describes": {"type": "string", "pattern": "^[^\\n]+$"},
                     "twin": {"type": "string", "minLength": 1},
                 },
@@ -123,13 +124,11 @@ def test_each_thing_comes_after_what_it_stands_on(file: Path) -> None:
             case CreateNetns(netns):
                 namespaces.add(netns)
                 links.add((netns, "lo"))
-            case CreateBridge(bridge):
-                assert step.netns in namespaces
-                links.add((step.netns, bridge.interface.ifname))
-            case CreateVeth(veth):
-                assert {veth.a.netns, veth.b.netns} <= namespaces
-                assert veth.a.master is None or (veth.a.netns, veth.a.master) in links
-                links |= {(veth.a.netns, veth.a.ifname), (veth.b.netns, veth.b.ifname)}
+            case CreateLink(link):
+                first, *others = link.interfaces()
+                assert {first.netns, *(other.netns for other in others)} <= namespaces
+                assert first.master is None or (first.netns, first.master) in links
+                links |= {(end.netns, end.ifname) for end in (first, *others)}
             case SetUp(netns, ifname):
                 assert (netns, ifname) in links
                 up.add((netns, ifname))
@@ -264,7 +263,7 @@ def test_a_node_goes_by_an_address_outside_its_pods_if_it_has_one() -> None:
 
 def test_changes_as_text() -> None:
     topology = topology_of(DATA / "everything.yaml")
-    end = topology.veths[1].a
+    end = topology.pairs()[1][0]
     address = end.addresses[0]
     route = topology.netns("node").routes[0]
     steps: list[Step] = [
@@ -289,7 +288,7 @@ def test_changes_as_text() -> None:
             ),
         ),
         LoadTable("node", topology.netns("node").tables[0], replace=True),
-        SetLink(topology.veths[0].a),
+        SetLink(topology.pairs()[0][0]),
         SetLink(end),
         SetUp("node", "eth0", False, False),
     ]

@@ -14,8 +14,10 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from netlab.links.attributes import numbered, numbered_of_change
+from netlab.links.bridge import Bridge
 from netlab.linux import rtnl
-from netlab.model import LinkAttributes, Route
+from netlab.model import Interface, LinkAttributes, Route
 
 REQUEST, ACK, EXCL, CREATE = 0x1, 0x4, 0x200, 0x400
 NEW = REQUEST | CREATE | EXCL
@@ -79,12 +81,14 @@ def veth_by_pyroute2(attributes: Attributes, master: int | None, peer_attributes
     return link(100, [["IFLA_IFNAME", "veth-a"], *attributes, *enslaved, ["IFLA_LINKINFO", {"attrs": info}]])
 
 
-def test_a_veth_pair() -> None:
-    plain = rtnl.new_veth("veth-a", 100, PLAIN, None, "eth0", 101, PLAIN, 9)
+def test_a_link_with_a_peer() -> None:
+    peer = rtnl.peer("eth0", 101, numbered(PLAIN, queues=True), 9)
+    plain = rtnl.new_link("veth-a", 100, "veth", numbered(PLAIN, queues=True), data=[(1, peer)])
     assert decoded(plain) == decoded(veth_by_pyroute2(PLAIN_QUEUES, None, PLAIN_QUEUES))
-    full = rtnl.new_veth("veth-a", 100, FULL, 7, "eth0", 101, PLAIN, 9)
+    full = rtnl.new_link("veth-a", 100, "veth", numbered(FULL, queues=True), 7, [(1, peer)])
     assert decoded(full) == decoded(veth_by_pyroute2([*FULL_WORDS, *FULL_QUEUES], 7, PLAIN_QUEUES))
-    peers = rtnl.new_veth("veth-a", 100, PLAIN, None, "eth0", 101, FULL, 9)
+    peer = rtnl.peer("eth0", 101, numbered(FULL, queues=True), 9)
+    peers = rtnl.new_link("veth-a", 100, "veth", numbered(PLAIN, queues=True), data=[(1, peer)])
     assert decoded(peers) == decoded(veth_by_pyroute2(PLAIN_QUEUES, None, [*FULL_WORDS, *FULL_QUEUES]))
 
 
@@ -93,17 +97,22 @@ def bridge_by_pyroute2(attributes: Attributes, options: Attributes) -> bytes:
     return link(100, [["IFLA_IFNAME", "cni0"], *attributes, ["IFLA_LINKINFO", {"attrs": info}]])
 
 
-def test_a_bridge() -> None:
-    plain = rtnl.new_bridge("cni0", 100, PLAIN, stp=False, mcast_snooping=False, vlan_filtering=False)
-    assert decoded(plain) == decoded(bridge_by_pyroute2([], [["IFLA_BR_MCAST_SNOOPING", 0]]))
-    full = rtnl.new_bridge("cni0", 100, FULL, stp=True, mcast_snooping=True, vlan_filtering=True)
+def bridge(attributes: LinkAttributes, **options: bool) -> bytes:
+    made = Bridge(Interface("node", "cni0", attributes=attributes), **options)
+    data = [(attribute.number, value) for attribute, value in made.data() if not isinstance(value, Interface)]
+    return rtnl.new_link("cni0", 100, made.kind, numbered(attributes, queues=made.queues), data=data)
+
+
+def test_a_link_with_data_of_its_kind() -> None:
+    assert decoded(bridge(PLAIN)) == decoded(bridge_by_pyroute2([], [["IFLA_BR_MCAST_SNOOPING", 0]]))
     options = [["IFLA_BR_MCAST_SNOOPING", 1], ["IFLA_BR_STP_STATE", 1], ["IFLA_BR_VLAN_FILTERING", 1]]
+    full = bridge(FULL, stp=True, mcast_snooping=True, vlan_filtering=True)
     assert decoded(full) == decoded(bridge_by_pyroute2(FULL_WORDS, options))
 
 
 def test_changes_of_a_link() -> None:
-    assert rtnl.set_link(7, PLAIN, None) == link(7, [["IFLA_MASTER", 0]], REQUEST)
-    assert rtnl.set_link(7, FULL, 9) == link(7, [*FULL_WORDS, ["IFLA_MASTER", 9]], REQUEST)
+    assert rtnl.set_link(7, numbered_of_change(PLAIN), None) == link(7, [["IFLA_MASTER", 0]], REQUEST)
+    assert rtnl.set_link(7, numbered_of_change(FULL), 9) == link(7, [*FULL_WORDS, ["IFLA_MASTER", 9]], REQUEST)
 
 
 def test_up_and_down() -> None:

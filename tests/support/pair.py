@@ -7,14 +7,15 @@ from ipaddress import ip_address, ip_interface
 
 from private_lab import PrivateLab
 
-from netlab.model import Interface, Netns, Role, Topology, Veth
+from netlab.links.veth import Veth
+from netlab.model import Interface, Netns, Role, Topology
 
 LEFT, RIGHT = ip_address("10.9.0.1"), ip_address("10.9.0.2")
 
 PAIR = Topology(
     name="pair",
     namespaces=(Netns("left", Role.HOST), Netns("right", Role.HOST)),
-    veths=(
+    links=(
         Veth(
             Interface("left", "eth0", (ip_interface(f"{LEFT}/24"),)),
             Interface("right", "eth0", (ip_interface(f"{RIGHT}/24"),)),

@@ -69,12 +69,13 @@ class PrivateLab:
             return Path("/proc/sys", key.replace(".", "/")).read_text().strip()
 
     def _build(self, topology: Topology) -> None:
-        for bridge in topology.bridges:
-            self.run(bridge.interface.netns, "ip", "link", "add", bridge.interface.ifname, "type", "bridge")
-        for veth in topology.veths:
-            peer = f"/proc/{os.getpid()}/fd/{self._fds[veth.b.netns]}"
-            names = (veth.a.ifname, "type", "veth", "peer", "name", veth.b.ifname, "netns", peer)
-            self.run(veth.a.netns, "ip", "link", "add", *names)
+        for link in topology.links:
+            first, *others = link.interfaces()
+            words = [first.ifname, "type", link.kind]
+            for other in others:
+                place = f"/proc/{os.getpid()}/fd/{self._fds[other.netns]}"
+                words += ["peer", "name", other.ifname, "netns", place]
+            self.run(first.netns, "ip", "link", "add", *words)
         for netns in topology.namespaces:
             self.run(netns.name, "ip", "link", "set", "lo", "up")
             for key, value in netns.sysctls:  # after the links: some of them are a link's own

@@ -15,9 +15,8 @@ from netlab.lab.steps import (
     AddQdisc,
     AddRoute,
     ClearRules,
-    CreateBridge,
+    CreateLink,
     CreateNetns,
-    CreateVeth,
     DeleteAddress,
     DeleteEntries,
     DeleteLink,
@@ -39,8 +38,10 @@ from netlab.lab.steps import (
     StopProgram,
     WriteHosts,
 )
+from netlab.links import KINDS
 from netlab.model import Interface, InterfaceAddress, LinkAttributes, Loader, Qdisc, Route, Topology
 
+CARRIERS = [kind.name for kind in KINDS if kind.carries_ports]
 DEFAULT = "the kernel's default"
 NEW_LINK = LinkAttributes(
     mtu=1500, txqlen=1000, gso_max_segs=65535, gso_max_size=65536, gro_max_size=65536, num_tx_queues=1, num_rx_queues=1
@@ -78,15 +79,15 @@ class Simulated:
                 assert netns not in self.routes, f"{netns}: File exists"
                 self.routes[netns] = set()
                 self.links[netns, "lo"] = ActualLink(1, "", False, None, LinkAttributes(mtu=65536))
-            case CreateBridge(bridge):
-                options = (bridge.stp, bridge.mcast_snooping, bridge.vlan_filtering)
-                self._new_link(bridge.interface, "bridge", bridge=options)
-            case CreateVeth(veth):
-                a_index, b_index = self._next_index(veth.a.netns), self._next_index(veth.b.netns)
-                self._new_link(veth.a, "veth", peer_index=b_index)
-                self._new_link(veth.b._replace(master=None), "veth", peer_index=a_index)
-                self.peers[veth.a.netns, veth.a.ifname] = (veth.b.netns, veth.b.ifname)
-                self.peers[veth.b.netns, veth.b.ifname] = (veth.a.netns, veth.a.ifname)
+            case CreateLink(made):
+                first, *peers = made.interfaces()
+                indexes = [self._next_index(end.netns) for end in (first, *peers)]
+                data = {attribute.name: _number(value) for attribute, value in made.data()}
+                self._new_link(first, made.kind, data, indexes[-1] if peers else None)
+                for peer in peers:
+                    self._new_link(peer._replace(master=None), made.kind, {}, indexes[0])
+                    self.peers[first.netns, first.ifname] = (peer.netns, peer.ifname)
+                    self.peers[peer.netns, peer.ifname] = (first.netns, first.ifname)
             case SetLink(interface):
                 key = (interface.netns, interface.ifname)
                 self._check_master(interface)
@@ -181,8 +182,8 @@ class Simulated:
         self,
         interface: Interface,
         kind: str,
+        data: dict[str, int],
         peer_index: int | None = None,
-        bridge: tuple[bool, bool, bool] | None = None,
     ) -> None:
         key = (interface.netns, interface.ifname)
         assert interface.netns in self.routes, f"{interface.netns}: no such namespace"
@@ -190,7 +191,7 @@ class Simulated:
         self._check_master(interface)
         attributes = _over(NEW_LINK, interface.attributes)
         index = self._next_index(interface.netns)
-        self.links[key] = ActualLink(index, kind, False, interface.master, attributes, peer_index, bridge)
+        self.links[key] = ActualLink(index, kind, False, interface.master, attributes, peer_index, data)
 
     def _next_index(self, netns: str) -> int:
         """Counted in each namespace by itself, as kernel.py does: two veths may look alike by their ends' indexes."""
@@ -200,7 +201,7 @@ class Simulated:
         if interface.master is not None:
             master = self.links.get((interface.netns, interface.master))
             assert master is not None, f"{interface.netns}: there is no bridge {interface.master}"
-            assert master.kind == "bridge"
+            assert master.kind in CARRIERS
 
     def _check_sysctl(self, netns: str, key: str) -> None:
         if key.startswith(("net.ipv4.conf.", "net.ipv6.conf.")):
@@ -232,7 +233,8 @@ class Simulated:
         self.unrouted = {it for it in self.unrouted if it[:2] != key or it[2].version == 4}
 
     def delete_link(self, key: LinkKey) -> None:
-        for dead in [key] if self.links[key].kind != "veth" else [key, self.peers[key]]:
+        for dead in [key] if key not in self.peers else [key, self.peers.pop(key)]:
+            self.peers.pop(dead, None)
             netns, ifname = dead
             self.down(dead)
             self.addresses.pop(dead, None)
@@ -316,6 +318,10 @@ def _told(tables: dict[tuple[str, str], str]) -> str:
 def told(qdisc: Qdisc) -> str:
     """What the kernel tells of a qdisc."""
     return f"{qdisc.kind} {qdisc.parameters}"
+
+
+def _number(value: int | bytes | Interface) -> int:
+    return value if isinstance(value, int) else int.from_bytes(value, "little") if isinstance(value, bytes) else 0
 
 
 def _over(has: LinkAttributes, wanted: LinkAttributes) -> LinkAttributes:

@@ -8,6 +8,7 @@ from textwrap import dedent
 
 import pytest
 
+from netlab.links import bridge
 from netlab.model import IFNAMSIZ, Topology
 from netlab.topology import addresses as addressing
 from netlab.topology import load
@@ -77,13 +78,13 @@ def test_hosts_of_a_network(network: str, taken: set[int], expected: list[int]) 
 
 @pytest.mark.parametrize(("members", "expected"), [(1, 24), (253, 24), (254, 24), (255, 23), (510, 23), (511, 22)])
 def test_a_bridge_gets_a_subnet_that_its_members_fit_in(members: int, expected: int) -> None:
-    assert addressing.bridge_prefixlen(4, members) == expected
+    assert bridge.prefixlen(4, members) == expected
 
 
 def test_names_of_nodes_ends_fit_the_kernel_and_stay_unique() -> None:
     taken: set[str] = set()
     for peer in ("client", "client", "a-very-long-name-1", "a-very-long-name-2", "a-very-long-name-1"):
-        taken.add(addressing.veth_name(peer, taken))
+        taken.add(addressing.peer_name("veth", peer, taken))
     assert sorted(taken) == ["veth-a-ver-5a71", "veth-a-ver-c9c6", "veth-a-ver-cc31", "veth-client", "veth-client-2"]
     assert max(map(len, taken)) <= IFNAMSIZ
 
@@ -178,8 +179,8 @@ def test_joined_bridges_share_a_subnet() -> None:
         "other:uplink",
         "a:eth1 10.244.0.3/24",
     ]
-    link = topology.veths[-1]
-    assert (link.a.netns, link.a.master, link.b.netns, link.b.master) == ("other", "br0", "a", None)
+    near, far = topology.pairs()[-1]
+    assert (near.netns, near.master, far.netns, far.master) == ("other", "br0", "a", None)
 
 
 def test_ipv6_true_gives_each_ipv4_interface_an_ipv6_address_too() -> None:
@@ -333,9 +334,9 @@ def test_a_ports_mtu_holds_for_both_ends_of_its_pair() -> None:
         namespaces: {node: {role: node}, pod: {role: pod}}
         bridges: [{name: br0, netns: node, ports: [{netns: pod, mtu: 9000, gso_max_segs: 1, port: vpod}]}]
         """)
-    veth = topology.veths[0]
-    assert (veth.a.ifname, veth.a.attributes.mtu, veth.b.attributes.mtu) == ("vpod", 9000, 9000)
-    assert (veth.a.attributes.gso_max_segs, veth.b.attributes.gso_max_segs) == (None, 1)
+    ((near, far),) = topology.pairs()
+    assert (near.ifname, near.attributes.mtu, far.attributes.mtu) == ("vpod", 9000, 9000)
+    assert (near.attributes.gso_max_segs, far.attributes.gso_max_segs) == (None, 1)
 
 
 def test_a_thousand_pods_on_one_bridge() -> None:

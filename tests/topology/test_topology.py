@@ -132,7 +132,7 @@ def test_variables_keep_their_type_where_they_stand_alone() -> None:
     assert render(topology.namespaces[0].programs) == (
         "[Program(name=web argv=[echo, hello web, ${HOME} costs $5] env=[[MTU, 9000]])]"
     )
-    assert render(topology.bridges) == (
+    assert render(topology.links) == (
         "[Bridge(interface=Interface(netns=a ifname=br0 addresses=[10.244.0.1/24]"
         " attributes=LinkAttributes(mtu=9000)) stp=True)]"
     )

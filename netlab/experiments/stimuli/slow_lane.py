@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.words import END, LINK
-from netlab.topology import language
+from netlab.links import qdisc
 from netlab.yamlspec.shapes import Fields, Integer, Key
 from netlab.yamlspec.units import rate_bytes_per_s
 
@@ -23,7 +23,7 @@ ARGUMENTS = Fields(
         "link": Key(LINK, "the interface of a namespace that forwards them", required=True),
         "from": Key(END, "whose segments with payload", required=True),
         "every": Key(Integer(1, 10**6), f"one of so many (default {EVERY})"),
-        "rate": Key(language.RATE.shape, f"of the slow class (default {RATE})"),
+        "rate": Key(qdisc.RATE.shape, f"of the slow class (default {RATE})"),
         "limit": Key(Integer(1, 10**5), f"so many segments wait at most, others are dropped (default {LIMIT})"),
     }
 )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.words import LINK
 from netlab.lab.steps import AddQdisc, DeleteQdisc
+from netlab.links.qdisc import RATE, SIZE
 from netlab.model import Qdisc
-from netlab.topology.language import RATE, SIZE
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.words import NETNS
 from netlab.lab.steps import SetSysctl
-from netlab.topology import words
+from netlab.topology import sysctls
 from netlab.yamlspec.shapes import Fields, Key, Text
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ DOC = "a sysctl of one namespace gets another value until the trial is over"
 ARGUMENTS = Fields(
     {
         "in": Key(NETNS, "the namespace", required=True),
-        "name": Key(Text("a sysctl's name", words.sysctl, words.SYSCTL), "as in sysctl(8)", required=True),
-        "value": Key(Text("a value", words.sysctl_value, numbers=True), "what is written", required=True),
+        "name": Key(Text("a sysctl's name", sysctls.sysctl, sysctls.SYSCTL), "as in sysctl(8)", required=True),
+        "value": Key(Text("a value", sysctls.sysctl_value, numbers=True), "what is written", required=True),
     }
 )
 
