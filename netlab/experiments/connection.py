@@ -1,4 +1,4 @@
-"""Both ends of one connection through the Service, in one process: real sockets, each of its own namespace.
+"""Both ends of one connection, in one process: real sockets, each of its own namespace.
 
 The ends are programs that go on with what they were told whenever the context pumps: the client's reads unless it was
 stopped, each writes up to the byte it was told to. What they send both know, so that each byte is checked. What an
@@ -13,10 +13,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
 
 from netlab.errors import unsupported
+from netlab.experiments.listeners import Accepted, Listeners
 from netlab.experiments.roles import Roles
 from netlab.linux.tcp_repair import forget, set_initial_number
 from netlab.model import Address
@@ -24,10 +26,10 @@ from netlab.observe import Namespaces
 from netlab.observe.sockets import error_event, sample, socket_error, why_failed
 from netlab.observe.watch import Watch
 from netlab.record.events import Tuple
+from netlab.record.flow import Flow, ends
 
 REQUEST = b"GET\n"
 CHUNK_BYTES = 65536
-_SEND_BUFFER_BYTES = 128 * 1024
 
 
 class End:
@@ -87,14 +89,15 @@ class Connection:
     """One connection and how far it has come. `close` closes its sockets; the listener is the context's.
 
     name is what the events of its sockets bear: nothing for the connection under study. The server's end is there once
-    the connection was accepted, which `connect` waits for and `pump` looks for; the client's own address and port are
-    the unspecified ones before `begin`, and began_ns, when that was, is 0.
+    the connection was accepted, which `connect` waits for and `pump` looks for; accepted has it as the listeners gave
+    it. The client's own address and port are the unspecified ones before `begin`, and began_ns, when that was, is 0.
     """
 
     def __init__(
-        self, roles: Roles, namespaces: Namespaces, watch: Watch, listener: socket.socket, name: str = ""
+        self, roles: Roles, namespaces: Namespaces, watch: Watch, listeners: Listeners, name: str = ""
     ) -> None:
-        self.roles, self._watch, self._listener, self._name = roles, watch, listener, name
+        self.roles, self._watch, self._listeners, self._name = roles, watch, listeners, name
+        self.accepted: Accepted | None = None
         self.began_ns = 0
         self._reply = memoryview(known_bytes(roles.payload_bytes))
         self._request = memoryview(REQUEST + known_bytes(roles.payload_bytes))
@@ -109,18 +112,34 @@ class Connection:
 
     @property
     def tuple_orig(self) -> Tuple:
-        """The header of the client's packets to the Service, by which conntrack's entry is found."""
+        """The header of the client's packets as its socket sends them, by which conntrack's entry is found."""
         vip, port = self.roles.vip, self.roles.port
         return Tuple(self.client_address, self.client_port, vip, port, socket.IPPROTO_TCP)
+
+    def flow(self) -> Flow:
+        """The connection as its sockets have it: before it is accepted, as if it came to the first server."""
+        roles = self.roles
+        server = self.accepted.server if self.accepted else roles.first
+        flow = Flow(
+            client=roles.client,
+            node=roles.node,
+            server=server.netns,
+            server_node=server.node,
+            client_address=self.client_address if self.began_ns else roles.client_address,
+            client_port=self.client_port,
+            vip=roles.vip,
+            port=roles.port,
+            endpoint=server.address,
+            target_port=server.port,
+        )
+        if self.accepted is None or self.accepted.peer == flow.peer:
+            return flow
+        way = (ends(self.tuple_orig), (*self.accepted.peer, server.address, server.port))
+        return replace(flow, way=tuple(Tuple(*each, socket.IPPROTO_TCP) for each in way))
 
     def close(self) -> None:
         """Close both ends' sockets."""
         self._closing.close()
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the server's program has it."""
-        return self._server is not None
 
     def ends(self) -> Iterator[End]:
         """The ends that there are: the server's only once it was accepted, and none that is gone."""
@@ -136,17 +155,19 @@ class Connection:
         raise KeyError(name)
 
     def connect(self, timeout_s: float, source_port: int = 0, isn: int | None = None) -> bool:
-        """Connect the client through the Service and send its request; False if the server hasn't got it in time.
+        """Connect the client and send its request; False if the server hasn't got it in time.
 
         source_port and isn are as for `begin`.
         """
-        if not self.begin(source_port, isn) or not self._watch.until(self._accepted, timeout_s, [self._listener]):
+        if not self.begin(source_port, isn):
+            return False
+        if not self._watch.until(self._accept, timeout_s, self._listeners.sockets):
             return False
         self.pump()
         return not self.client.broken and self._watch.until(self._requested, timeout_s, [self.end("server").socket])
 
     def begin(self, source_port: int = 0, isn: int | None = None) -> bool:
-        """Begin to connect; whoever pumps goes on with it. False where there is no way to the Service, say.
+        """Begin to connect; whoever pumps goes on with it. False where there is no way to the server, say.
 
         source_port is the client's own, 0 for any; isn its initial sequence number, None for the kernel's choice.
         UnsupportedError where that can't be told the kernel.
@@ -168,14 +189,12 @@ class Connection:
         client.goal_bytes = len(REQUEST)
         return True
 
-    def _accepted(self) -> bool:
-        try:
-            own, _ = self._listener.accept()
-        except BlockingIOError:
+    def _accept(self) -> bool:
+        self.accepted = self._listeners.take(self.client_address, self.client_port)
+        if self.accepted is None:
             return False
-        self._closing.enter_context(own)
-        own.setblocking(False)
-        self._server = End("server", self.roles.server, own, self._reply, self._request)
+        own = self._closing.enter_context(self.accepted.socket)
+        self._server = End("server", self.accepted.server.netns, own, self._reply, self._request)
         return True
 
     def _requested(self) -> bool:
@@ -186,7 +205,7 @@ class Connection:
     def pump(self) -> None:
         """Let each end's program do what it can now."""
         if self.began_ns and not self.accepted:
-            self._accepted()
+            self._accept()
         # The server's first: where both ends have an error, the client's followed from it.
         for end in reversed([*self.ends()]):
             self._look_for_error(end)
@@ -230,29 +249,13 @@ class Connection:
         """The socket's own port and its peer's, as this end sees them."""
         if end is self.client:
             return self.client_port, self.roles.port
-        return self.roles.target_port, self.client_port
+        assert self.accepted is not None
+        return self.accepted.server.port, self.accepted.peer[1]
 
     def _break(self, end: End, code: int) -> None:
         if code:
             self._watch.note(error_event(code, end.netns, *self._ports(end), self._name))
             end.broken = True
-
-
-def open_listener(roles: Roles, namespaces: Namespaces) -> socket.socket:
-    """The server's listening socket in its namespace, not blocking; OSError where its port is taken."""
-    family = socket.AF_INET if roles.vip.version == 4 else socket.AF_INET6
-    listener = namespaces.socket(roles.server, family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Room for a burst that may not leave yet; an accepted socket inherits it.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        listener.bind((str(roles.endpoint), roles.target_port))
-        listener.listen(16)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 @lru_cache(maxsize=1)

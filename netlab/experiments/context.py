@@ -8,12 +8,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from netlab.errors import LabError, StepError
-from netlab.experiments.connection import Connection, End, open_listener
+from netlab.errors import StepError
+from netlab.experiments.connection import Connection, End
 from netlab.experiments.experiment import FIRST
+from netlab.experiments.listeners import Listeners
 from netlab.experiments.load import Load
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.roles import Roles
@@ -31,8 +33,8 @@ class Context:
     """One trial's context. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
 
     connections are by name, in the order they were made; load is None where no step makes one.
-    timeout_s is how long a transfer may take, own_ports are the client's ports of a load's connections that are
-    observed whole.
+    timeout_s is how long a transfer may take; unless it listens, no server of netlab's does. own_ports are the client's
+    ports of a load's connections that are observed whole.
     """
 
     def __init__(
@@ -43,13 +45,15 @@ class Context:
         watch: Watch,
         timeout_s: float,
         own_ports: range,
+        *,
+        listens: bool = True,
     ) -> None:
         self.topology, self.roles, self.namespaces, self.watch = topology, roles, namespaces, watch
-        self.timeout_s, self.own_ports = timeout_s, own_ports
+        self.timeout_s, self.own_ports, self.listens = timeout_s, own_ports, listens
         self.connections: dict[str, Connection] = {}
         self.load: Load | None = None
         self._counters: dict[str, Counters] = {}
-        self._listener: socket.socket | None = None
+        self._listeners: Listeners | None = None
         self._closing = ExitStack()
         self._changes = self._closing.enter_context(ExitStack())
 
@@ -81,18 +85,13 @@ class Context:
 
     # Connections
 
-    def listen(self) -> socket.socket:
-        """The server's listening socket. LabError where the server's port is taken by another program."""
-        if self._listener is None:
-            roles = self.roles
-            try:
-                self._listener = self._closing.enter_context(open_listener(roles, self.namespaces))
-            except OSError as error:
-                raise LabError(
-                    f"{roles.server}: can't listen on {roles.endpoint} port {roles.target_port}: {error.strerror}",
-                    "the experiment is its own server there: no other program may listen on that port",
-                ) from error
-        return self._listener
+    def listen(self) -> Listeners:
+        """The server's listening sockets, none where nobody is to listen. LabError where a port of theirs is taken."""
+        if self._listeners is None:
+            roles = self.roles if self.listens else replace(self.roles, servers=())
+            self._listeners = Listeners(roles, self.namespaces)
+            self._closing.callback(self._listeners.close)
+        return self._listeners
 
     def new_connection(self, name: str = FIRST) -> Connection:
         """A connection that isn't made yet; NotApplied where there is one of that name already."""

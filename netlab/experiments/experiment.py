@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
 
 from netlab.analysis.result import Outcome
 from netlab.kubeproxy.fixes import PLAIN
+from netlab.model import Address
 
 OTHERWISE = "otherwise"
 """Under `expect`: a kernel with none of the capabilities named beside it."""
@@ -77,12 +79,55 @@ class Expectation(NamedTuple):
     capability: str | None = None
 
 
+class Way(StrEnum):
+    """By which of its addresses a Service is reached."""
+
+    CLUSTER_IP = "cluster-ip"
+    NODE_PORT = "node-port"
+    EXTERNAL_IP = "external-ip"
+    LOAD_BALANCER_IP = "load-balancer-ip"
+
+
+class ToService(NamedTuple):
+    """The client connects to a Service, by its cluster IP, or another way.
+
+    port is one of the Service's own, None for its first of TCP. node is the one whose address a node port is at, None
+    for the nearest to the client. ip_version is 4 or 6, None for that of the Service's first cluster IP. address is the
+    one to use where there are several, None for the first.
+    """
+
+    service: str
+    port: int | None = None
+    way: Way = Way.CLUSTER_IP
+    node: str | None = None
+    ip_version: int | None = None
+    address: Address | None = None
+
+
+class ToSocket(NamedTuple):
+    """The client connects to a port of a namespace: at this address of it, or the first of that IP version.
+
+    served_by are the namespace and port that the lab's own rules translate that to; None where nothing does.
+    """
+
+    netns: str
+    port: int
+    ip_version: int | None = None
+    address: Address | None = None
+    served_by: tuple[str, int] | None = None
+
+
+Target: TypeAlias = ToService | ToSocket
+"""Where the client connects."""
+
+
 class Experiment(NamedTuple):
     """A whole document.
 
-    client connects to the service, whose endpoint sends payload_bytes. trials is how often it is run where its
-    caller doesn't say. topology is the file of the lab that it is run in, None for the one that lists the document;
-    settings are the `--set` pairs that it needs there. needs are the capabilities without which it can't be run.
+    client connects to the target, behind which a server of netlab's own sends payload_bytes; unless it listens, nobody
+    does, or a program of the lab. trials is how often it is run where its caller doesn't say. topology is the file of
+    the lab that it is run in, None for the one that lists the document; settings are the `--set` pairs that it needs
+    there. needs are the capabilities without which it can't be run.
     expect has what is expected of each fix ("plain" without any): the first that holds.
     """
 
@@ -90,7 +135,7 @@ class Experiment(NamedTuple):
     claim: str
     steps: tuple[Step, ...]
     client: str
-    service: str
+    target: Target
     payload_bytes: int = PAYLOAD_BYTES
     trials: int = TRIALS
     timeout_s: float = TIMEOUT_S
@@ -99,6 +144,7 @@ class Experiment(NamedTuple):
     explanation: str = ""
     topology: str | None = None
     settings: tuple[tuple[str, str], ...] = ()
+    listens: bool = True
 
     def actions(self) -> Iterator[Action]:
         """Each step's stimulus and conditions, in order."""

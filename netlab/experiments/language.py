@@ -15,14 +15,15 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 from netlab.analysis.result import Outcome
 from netlab.capabilities.capability import CAPABILITIES
 from netlab.experiments.conditions import conditions
-from netlab.experiments.experiment import OTHERWISE, PAYLOAD_BYTES, TIMEOUT_S, TRIALS, WITHIN_S
+from netlab.experiments.experiment import OTHERWISE, PAYLOAD_BYTES, TIMEOUT_S, TRIALS, WITHIN_S, Way
 from netlab.experiments.stimuli import stimuli
-from netlab.experiments.words import BYTES, NETNS
+from netlab.experiments.words import BYTES, NETNS, PORT
 from netlab.topology import words
 from netlab.topology.language import with_experiments
 from netlab.yamlspec.document import UNTAGGED, Item, Reader, join, kind_of, suggest
 from netlab.yamlspec.shapes import (
     USES_VARIABLE,
+    Boolean,
     Choice,
     Fields,
     Integer,
@@ -154,6 +155,34 @@ STEP = OneVerb(
     without="observe",
 )
 
+_IP_VERSION = Integer(4, 6)
+SERVICE = Fields(
+    {
+        "name": Key(Text("a service's name"), "its name", required=True),
+        "port": Key(PORT, "one of its own ports (default the first of TCP)"),
+        "way": Key(Choice("a way", tuple(Way)), f"by which of its addresses (default {Way.CLUSTER_IP})"),
+        "node": Key(NETNS, "of a node port, the node whose address it is (default the nearest to the client)"),
+        "ip_version": Key(_IP_VERSION, "4 or 6 (default that of its first cluster IP)"),
+        "address": Key(Text("an address", words.address), "which of several it is (default the first)"),
+    },
+    lambda text: {"name": text},
+    "web",
+)
+_SERVED_BY = Fields(
+    {"netns": Key(NETNS, "the namespace", required=True), "port": Key(PORT, "the port", required=True)},
+)
+SOCKET = Fields(
+    {
+        "netns": Key(NETNS, "the namespace", required=True),
+        "port": Key(PORT, "the port", required=True),
+        "ip_version": Key(_IP_VERSION, "4 or 6 (default that of its first address)"),
+        "address": Key(Text("an address", words.address), "which of its addresses (default the first)"),
+        "served_by": Key(
+            _SERVED_BY, "where the server listens, if the lab's own rules translate what is sent there (default there)"
+        ),
+    }
+)
+
 _OUTCOME = Choice("an outcome", OUTCOMES)
 _CAPABILITY = Choice("a capability", tuple(CAPABILITIES))
 
@@ -191,7 +220,11 @@ EXPERIMENT = Fields(
             "variables: ${name} in any value stands for one",
         ),
         "client": Key(NETNS, "the namespace that connects", required=True),
-        "service": Key(Text("a service's name"), "the service it connects to", required=True),
+        "service": Key(SERVICE, "the service it connects to; or else `to`"),
+        "to": Key(SOCKET, "the namespace and port it connects to, without any service"),
+        "listens": Key(
+            Boolean(), "whether a server of netlab's listens there, at every endpoint (default true); else nobody need"
+        ),
         "payload_bytes": Key(BYTES, f"bytes the server sends (default {PAYLOAD_BYTES})"),
         "trials": Key(Integer(1, 10**6), f"how often `netlab run` runs it (default {TRIALS})"),
         "timeout_s": Key(Seconds(), f"after this long a transfer counts as stalled (default {TIMEOUT_S:g})"),

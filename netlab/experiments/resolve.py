@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
+from yaml.nodes import MappingNode
+
 from netlab.analysis.result import Outcome
+from netlab.experiments import roles
 from netlab.experiments.experiment import (
     FIRST,
     OTHERWISE,
@@ -21,9 +24,13 @@ from netlab.experiments.experiment import (
     Expectation,
     Experiment,
     Step,
+    Target,
+    ToService,
+    ToSocket,
+    Way,
 )
-from netlab.experiments.language import CONDITION, EXPERIMENT, STEP
-from netlab.experiments.words import HOST, LINK, NETNS
+from netlab.experiments.language import CONDITION, EXPERIMENT, SERVICE, SOCKET, STEP
+from netlab.experiments.words import HOST, LINK, NETNS, TRACKER
 from netlab.kubeproxy import fixes
 from netlab.kubeproxy.fixes import PLAIN
 from netlab.model import Topology
@@ -41,14 +48,15 @@ def experiment(reader: Reader, item: Item, topology: Topology, default_name: str
         _check_load(reader, item["steps"])
         _check_payload(reader, item["steps"], item.get("payload_bytes", PAYLOAD_BYTES))
     _check_unless(reader, item, topology)
-    if not all(key in item for key in EXPERIMENT.required) or item.broken:
+    _check_target(reader, item)
+    if not all(key in item for key in EXPERIMENT.required) or item.broken or len(_targets(item)) != 1:
         return None
-    return Experiment(
+    made = Experiment(
         name=item.get("name", default_name),
         claim=" ".join(item.get("claim").split()),
         steps=tuple(_step(step) for step in item.get("steps")),
         client=item.get("client"),
-        service=item.get("service"),
+        target=_target(item),
         payload_bytes=item.get("payload_bytes", PAYLOAD_BYTES),
         trials=item.get("trials", TRIALS),
         timeout_s=item.get("timeout_s", TIMEOUT_S),
@@ -57,7 +65,86 @@ def experiment(reader: Reader, item: Item, topology: Topology, default_name: str
         explanation=item.get("explanation", "").strip(),
         topology=item.get("topology"),
         settings=tuple((path, value.value) for path, value in item.get("set", {}).items()),
+        listens=item.get("listens", True),
     )
+    if not reader.problems:
+        _check_roles(reader, item, topology, made)
+    return made
+
+
+def _targets(item: Item) -> list[str]:
+    """The keys that say where the client connects: one of them is to be there."""
+    return [key for key in ("service", "to") if key in item]
+
+
+def _written(reader: Reader, node: MappingNode, path: str) -> set[str]:
+    """The keys that a document has, whether what they say could be read or not."""
+    return {key.value for key, _ in reader.pairs(node, path)}
+
+
+def _check_target(reader: Reader, item: Item) -> None:
+    """See that a document says once where the client connects, and nothing that such a target has not."""
+    if "service" in item and "to" in item:
+        reader.at(item["to"], "the client connects to a service already", "keep one of service and to")
+    if isinstance(item.node, MappingNode) and not {"service", "to"} & _written(reader, item.node, item.path):
+        hint = "service: NAME, or to: {netns: NAME, port: NUMBER}"
+        reader.at(item, "it doesn't say where the client connects", hint)
+    for target in (item[key] for key in _targets(item)):
+        if target.get("ip_version") == 5:
+            reader.at(target["ip_version"], "there is no IPv5", "4 or 6")
+    if "service" in item and "node" in item["service"] and item["service"].get("way") != Way.NODE_PORT:
+        reader.at(item["service"]["node"], "only a node port is a node's", f"way: {Way.NODE_PORT}")
+
+
+def _target(item: Item) -> Target:
+    if "service" in item:
+        service = item["service"]
+        return ToService(
+            service=service.get("name"),
+            port=service.get("port"),
+            way=Way(service.get("way", Way.CLUSTER_IP)),
+            node=service.get("node"),
+            ip_version=service.get("ip_version"),
+            address=service.get("address"),
+        )
+    socket = item["to"]
+    served_by = socket.get("served_by")
+    return ToSocket(
+        netns=socket.get("netns"),
+        port=socket.get("port"),
+        ip_version=socket.get("ip_version"),
+        address=socket.get("address"),
+        served_by=None if served_by is None else (served_by["netns"].value, served_by["port"].value),
+    )
+
+
+def _check_roles(reader: Reader, item: Item, topology: Topology, made: Experiment) -> None:
+    """See that the topology has who is needed, and that what is expected can be seen there."""
+    try:
+        assigned = roles.assign(topology, made)
+    except roles.RolesError as error:
+        reader.at(item[error.key], error.message, error.hint or "")
+        return
+    rules = any(roles.tracks(topology, name) for name in assigned.netns)
+    if not rules:
+        _check_expected(reader, item["expect"])
+    made_by_hand = made.namespaces() if made.has("program") or made.has("conntrack-helper") else ()
+    for step in item.get("steps"):
+        for _, verb, takes in _verbs(step):
+            for key, value in verb.value[1].value.items():
+                tracking = roles.tracks(topology, value.value) if takes.keys[key].shape is TRACKER else True
+                if not tracking and value.value not in made_by_hand:
+                    reader.at(value, f"{value.value} tracks no connections: none of its rules asks conntrack")
+
+
+def _check_expected(reader: Reader, expect: Item) -> None:
+    """See that nobody expects what NAT alone does where nothing translates."""
+    for expected in expect.value.values():
+        outcomes = [expected] if isinstance(expected.value, str) else list(expected.value.values())
+        for outcome in (each for each in outcomes if each.value == Outcome.RESET):
+            reader.at(
+                outcome, "no namespace on the way translates, so no reply can come untranslated", "another outcome"
+            )
 
 
 def _expected(found: Item) -> Iterator[Expectation]:
@@ -201,8 +288,10 @@ def _check_names(reader: Reader, item: Item, topology: Topology) -> None:
     def walk(fields: Fields, values: Item) -> None:
         for key, value in values.value.items():
             shape = fields.keys[key].shape
-            if shape is NETNS or shape is LINK:
+            if shape is NETNS or shape is TRACKER or shape is LINK:
                 look_up(value, shape)
+            elif isinstance(shape, Fields):
+                walk(shape, value)
             elif shape is HOST:
                 look_up_host(value)
 
@@ -210,9 +299,12 @@ def _check_names(reader: Reader, item: Item, topology: Topology) -> None:
         look_up(item["client"], NETNS)
     if "service" in item:
         names = [service.name for service in topology.services]
-        if item["service"].value not in names:
-            name = item["service"].value
-            reader.at(item["service"], f"no service is called {name!r}", suggest(name, names))
+        name = item["service"].get("name")
+        if name is not None and name not in names:
+            reader.at(item["service"]["name"], f"no service is called {name!r}", suggest(name, names))
+        walk(SERVICE, item["service"])
+    if "to" in item:
+        walk(SOCKET, item["to"])
     for step in item.get("steps", ()):
         for _, verb, takes in _verbs(step):
             walk(takes, verb.value[1])

@@ -5,11 +5,14 @@ A document's steps are carried out by `stimuli/` and waited for by `conditions/`
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
+from netlab.analysis.connections import completed, connections_in
 from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
 from netlab.analysis.result import Evidence, Proof, Result, TrialResult
@@ -56,7 +59,7 @@ def observe_run(
     UnsupportedError where this kernel or user can't.
     """
     as_fixed = experiment.with_fixes(fixes)
-    roles = assign(topology, experiment)
+    roles = _with_own_address(assign(topology, experiment), namespaces)
     results = []
     with Recorder(
         topology,
@@ -97,7 +100,7 @@ _WHOLE_PORTS = range(20000, 28000)
 def _outline(roles: Roles) -> Outline:
     """What is observed of a load: what the server sends where it leaves and where the client's node gets it, what NAT
     leaves alone, how each connection begins and ends; all of the packets of some."""
-    where = frozenset({roles.client, roles.node, roles.server})
+    where = frozenset(name for name in (roles.client, roles.node, roles.server) if name is not None)
     return Outline(frozenset({roles.port, roles.target_port}), _WHOLE_PORTS, roles.endpoint, where)
 
 
@@ -145,7 +148,7 @@ class _Trial:
         self._topology, self._experiment, self._roles = topology, experiment, roles
         self._namespaces, self._recorder, self._watch = namespaces, recorder, recorder.watch
         self._canaries = (2 * number, 2 * number + 1)
-        self._tracked = not untracks(topology, roles.node, roles.vip, roles.port)
+        self._tracked = roles.node is not None and not untracks(topology, roles.node, roles.vip, roles.port)
         self._awaited: list[_Awaited] = []
         self._own_ports = _own_ports(number)
         self._unmet = ""
@@ -155,12 +158,17 @@ class _Trial:
         experiment, roles = self._experiment, self._roles
         _canary(roles, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
         with Context(
-            self._topology, roles, self._namespaces, self._watch, experiment.timeout_s, self._own_ports
+            self._topology,
+            roles,
+            self._namespaces,
+            self._watch,
+            experiment.timeout_s,
+            self._own_ports,
+            listens=experiment.listens,
         ) as context:
             for arguments in experiment.observes("counter"):
                 context.count(arguments["in"])
             failed = self._carry_out(context)
-            flow = self._flow(context)
             context.restore()
             _canary(roles, self._namespaces, self._watch, self._canaries[1], tracked=self._tracked)
             context.pump()  # what came before the canary may have ended a connection that nobody has looked at since
@@ -169,6 +177,7 @@ class _Trial:
             members = [self._member(told) for told in load.told()] if load else []
             self._recorder.note_counters()
             events, lost = self._recorder.take()
+            flow = self._whole_flow(context, events)
             first = context.connections.get(FIRST)
             client = first.client if first else None
         observed = Observed(
@@ -250,7 +259,7 @@ class _Trial:
                 if not (news or is_live(condition)):
                     continue
                 if flow_events is None and context.connections:
-                    flow_events = FlowEvents(self._flow(context), events)
+                    flow_events = FlowEvents(self._flow(context, events), events)
                 moment = Moment(events, flow_events, each.since_ns, context)
                 each.found = condition.look(moment, each.action.arguments)
             return not any(each.found.missing for each in awaited)
@@ -277,11 +286,25 @@ class _Trial:
         whole = told.port in self._own_ports
         return Member(flow, told.received_bytes, told.intact, told.ended, told.duration_s, whole)
 
-    def _flow(self, context: Context) -> Flow:
+    def _flow(self, context: Context, events: tuple[Event, ...]) -> Flow:
+        """The connection under study, or the first one before there is it, as far as it is known.
+
+        Before a server has it, only conntrack says where it leads.
+        """
         first = context.connections.get(FIRST) or next(iter(context.connections.values()), None)
         if first is None:
             return self._flow_of(self._roles.client_address, 0)
-        return self._flow_of(first.client_address, first.client_port)
+        return first.flow() if first.accepted else self._found(first.flow(), events)
+
+    def _found(self, flow: Flow, events: tuple[Event, ...]) -> Flow:
+        """A connection as conntrack's tuples tell of it, where they do: with all that translate it."""
+        return completed((flow,), connections_in(self._topology, events))[0]
+
+    def _whole_flow(self, context: Context, events: tuple[Event, ...]) -> Flow:
+        """The connection once it is over; an entry that leads elsewhere than it came first is another's."""
+        flow = self._flow(context, events)
+        found = self._found(flow, events)
+        return found if found.headers()[-1] == flow.headers()[-1] else flow
 
     def _flow_of(self, client_address: Address, client_port: int) -> Flow:
         roles = self._roles
@@ -289,7 +312,7 @@ class _Trial:
             client=roles.client,
             node=roles.node,
             server=roles.server,
-            server_node=roles.server_node,
+            server_node=roles.first.node,
             client_address=client_address,
             client_port=client_port,
             vip=roles.vip,
@@ -297,6 +320,15 @@ class _Trial:
             endpoint=roles.endpoint,
             target_port=roles.target_port,
         )
+
+
+def _with_own_address(roles: Roles, namespaces: Namespaces) -> Roles:
+    """The roles with the address that the client's own routes have it connect from, where there is a way."""
+    family = socket.AF_INET if roles.vip.version == 4 else socket.AF_INET6
+    with namespaces.socket(roles.client, family, socket.SOCK_DGRAM) as own, suppress(OSError):
+        own.connect((str(roles.vip), roles.port))
+        return replace(roles, client_address=ip_address(own.getsockname()[0]))
+    return roles
 
 
 def _words(refusal: StepError | OSError) -> str:

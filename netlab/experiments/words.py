@@ -18,6 +18,9 @@ END = Choice("an end of the connection", ("client", "server"))
 
 NETNS = Text("a namespace's name")
 
+TRACKER = Text("the name of a namespace that tracks")
+"""Read with this, a namespace must have rules that make it track connections."""
+
 
 def _link(text: str) -> str:
     netns, colon, ifname = text.partition(":")

@@ -23,7 +23,7 @@ from netlab.analysis.result import Outcome
 from netlab.errors import NetlabError
 from netlab.experiments import catalogue, schema
 from netlab.experiments.connection import End
-from netlab.experiments.experiment import Action, Expectation, Experiment, Step
+from netlab.experiments.experiment import Action, Expectation, Experiment, Step, ToService
 
 DOCUMENTS = sorted((TOPOLOGIES / "experiments").glob("*.yaml"))
 
@@ -153,7 +153,7 @@ def test_a_document_means_this(tmp_path: Path) -> None:
             Step(Action("program", {"in": "client", "command": ("getent", "hosts", "server"), "timeout_s": 3.0})),
         ),
         client="client",
-        service="web",
+        target=ToService("web"),
         payload_bytes=50000,
         expect=(("plain", (Expectation(Outcome.COMPLETED),)),),
         topology=str(TOPOLOGIES / "kube-proxy-reset.yaml"),
@@ -175,7 +175,7 @@ def test_what_is_expected_depends_on_the_fixes_and_the_kernel() -> None:
         "It is late.",
         (),
         "client",
-        "web",
+        ToService("web"),
         needs=("htb",),
         expect=(("plain", (late, Expectation(Outcome.RESET))), ("a+b", (Expectation(Outcome.STALLED),))),
     )
@@ -390,13 +390,13 @@ def test_an_experiment_is_no_topology(netlab: Netlab, tmp_path: Path) -> None:
         )
 
 
-def test_lint_says_who_cannot_play(netlab: Netlab, tmp_path: Path) -> None:
-    file = own(tmp_path, OWN.replace("client: client\n", "client: client-node\n"))
+def test_lint_says_who_cannot_be_the_client(netlab: Netlab, tmp_path: Path) -> None:
+    file = own(tmp_path, OWN.replace("service: web\n", "to: {{netns: client, port: 80}}\n"))
     done = netlab("lint", file)
     assert done.returncode == 2
     assert done.stderr == (
-        f"netlab: {file}: the experiment two-pauses: the experiment's client 'client-node' is a node\n"
-        "  hint: let a pod or a host connect\n"
+        f"{file}:3:9: client: the client 'client' is the server too, and its packets pass no interface\n"
+        "  hint: let another namespace connect\n"
     )
 
 

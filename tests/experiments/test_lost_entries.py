@@ -12,7 +12,7 @@ import labs
 import pytest
 import skips
 from command import Netlab
-from flagship import FLAGSHIP, document
+from flagship import FLAGSHIP, WITHOUT_ENTRIES, document
 from private_lab import PrivateLab
 
 from netlab.analysis import crosscheck as held
@@ -169,6 +169,6 @@ def test_an_entry_that_is_not_there_cannot_be_deleted(netlab: Netlab, lab_name: 
     skips.skip_unless_capability("ctnetlink-delete")
     file = FLAGSHIP.parent / "experiments" / "entry-deleted.yaml"
     elsewhere = ("--set", "experiment.steps.2.delete-entry.in=server-node")
-    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json", *elsewhere)
+    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json", *elsewhere, *WITHOUT_ENTRIES)
     assert done.returncode == 3
     assert '"an entry of the connection in server-node\'s conntrack"' in done.stdout

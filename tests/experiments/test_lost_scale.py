@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import skips
 from command import Netlab
-from flagship import FLAGSHIP, document
+from flagship import FLAGSHIP, WITHOUT_ENTRIES, document
 from private_lab import PrivateLab
 
 from netlab.analysis import crosscheck as held
@@ -56,6 +56,6 @@ def test_as_an_ordinary_user(netlab: Netlab, lab_name: str, rootless: None) -> N
 def test_scales_that_nobody_has_cannot_be_changed(netlab: Netlab, lab_name: str) -> None:
     skip_unless_able()
     elsewhere = ("--set", "experiment.steps.1.window-scale.in=server-node")
-    done = netlab("run", FILE, "--name", lab_name, "--trials", "1", "--format", "json", *elsewhere)
+    done = netlab("run", FILE, "--name", lab_name, "--trials", "1", "--format", "json", *elsewhere, *WITHOUT_ENTRIES)
     assert done.returncode == 3
     assert '"an entry of the connection, with window scales, in server-node\'s conntrack"' in done.stdout

@@ -24,6 +24,12 @@ FLAGSHIP = TOPOLOGIES / "kube-proxy-reset.yaml"
 DOCUMENT = FLAGSHIP.parent / "experiments" / "window-overrun.yaml"
 LARGE = ("vars.client_window", "1048576")
 """The `--set` with which the burst is inside the client's window."""
+WITHOUT_ENTRIES = (
+    "--set",
+    "namespaces.server-node.tables.inet quiet="
+    "chain early { type filter hook prerouting priority raw; ct state invalid counter; notrack; }",
+)
+"""Options with which server-node has rules that ask conntrack, and no entry of anybody's."""
 
 
 @dataclass(frozen=True, slots=True)

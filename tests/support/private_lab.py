@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -81,6 +81,9 @@ class PrivateLab:
             for key, value in netns.sysctls:  # after the links: some of them are a link's own
                 with self.inside(netns.name):
                     Path("/proc/sys", key.replace(".", "/")).write_text(value)
+            for key, value in netns.sysctls_if_there:
+                with self.inside(netns.name), suppress(FileNotFoundError):
+                    Path("/proc/sys", key.replace(".", "/")).write_text(value)
         for interface in topology.interfaces():
             self._dress(interface)
         for netns in topology.namespaces:
@@ -99,7 +102,8 @@ class PrivateLab:
         ifname, segs = interface.ifname, interface.attributes.gso_max_segs
         for address in interface.addresses:
             nodad = ("nodad",) if address.version == 6 else ()
-            self.run(interface.netns, "ip", "address", "add", str(address), "dev", ifname, *nodad)
+            plain = () if interface.prefix_route else ("noprefixroute",)
+            self.run(interface.netns, "ip", "address", "add", str(address), "dev", ifname, *nodad, *plain)
         limit = ("gso_max_segs", str(segs)) if segs else ()
         master = ("master", interface.master) if interface.master else ()
         self.run(interface.netns, "ip", "link", "set", ifname, "up", *limit, *master)

@@ -8,7 +8,7 @@ from typing import Any
 from netlab.analysis.result import Evidence, Link, Proof
 from netlab.analysis.transitions import transitions
 from netlab.experiments.conditions import Moment
-from netlab.experiments.words import END, NETNS
+from netlab.experiments.words import END, TRACKER
 from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
 from netlab.record.flow import Flow
 from netlab.record.wire import IPPROTO_TCP
@@ -18,7 +18,7 @@ DOC = "conntrack in a namespace made, changed or destroyed an entry of the conne
 _CHANGES = tuple(change.value for change in EntryChange if change is not EntryChange.FOUND)
 ARGUMENTS = Fields(
     {
-        "in": Key(NETNS, "the namespace whose conntrack it is", required=True),
+        "in": Key(TRACKER, "the namespace whose conntrack it is", required=True),
         "change": Key(Choice("a change", _CHANGES), "what was done to it (default any)"),
         "tcp_state": Key(Choice("conntrack's TCP state", CT_TCP_STATES), "the state it then has"),
         "opened_by": Key(

@@ -7,12 +7,12 @@ from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
 from netlab.experiments.conditions import Moment
-from netlab.experiments.words import NETNS
+from netlab.experiments.words import TRACKER
 from netlab.record.events import ConntrackEvent, EntryChange
 from netlab.yamlspec.shapes import Fields, Key
 
 DOC = "conntrack in a namespace made an entry that it expected because of the connection: its first packet is RELATED"
-ARGUMENTS = Fields({"in": Key(NETNS, "the namespace whose conntrack it is", required=True)})
+ARGUMENTS = Fields({"in": Key(TRACKER, "the namespace whose conntrack it is", required=True)})
 
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:

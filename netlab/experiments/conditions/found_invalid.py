@@ -11,13 +11,13 @@ from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
 from netlab.experiments.conditions import NO_CONNECTION, Moment
-from netlab.experiments.words import END, NETNS
+from netlab.experiments.words import END, TRACKER
 from netlab.yamlspec.shapes import Fields, Key
 
 DOC = "a rule of the observers' own in a namespace found a segment of the connection INVALID (`ct state invalid`)"
 ARGUMENTS = Fields(
     {
-        "in": Key(NETNS, "the namespace whose rules and conntrack these are", required=True),
+        "in": Key(TRACKER, "the namespace whose rules and conntrack these are", required=True),
         "from": Key(END, "whose segment (default either)"),
     }
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
 from netlab.experiments.conditions import NO_CONNECTION, Moment
-from netlab.experiments.words import NETNS
+from netlab.experiments.words import TRACKER
 from netlab.record.flow import Leg
 from netlab.topology import words
 from netlab.yamlspec.shapes import Fields, Key, Text
@@ -20,7 +20,7 @@ from netlab.yamlspec.shapes import Fields, Key, Text
 DOC = "conntrack in a namespace logged something about a segment of the connection"
 ARGUMENTS = Fields(
     {
-        "in": Key(NETNS, "the namespace whose conntrack it is", required=True),
+        "in": Key(TRACKER, "the namespace whose conntrack it is", required=True),
         "reason": Key(
             Text("a regular expression", words.regex, numbers=True), "looked for in the kernel's words (default any)"
         ),

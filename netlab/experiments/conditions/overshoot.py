@@ -15,13 +15,13 @@ from netlab.conntrack.kernels import Rules
 from netlab.conntrack.tracker import follow
 from netlab.conntrack.values import Checked, Failure
 from netlab.experiments.conditions import NO_CONNECTION, Moment
-from netlab.experiments.words import NETNS
+from netlab.experiments.words import TRACKER
 from netlab.record.events import ConntrackEvent, Direction, Packet
 from netlab.record.flow import FlowEvents, Leg
 from netlab.yamlspec.shapes import Fields, Key
 
 DOC = "a segment of the server's goes so far past the window that conntrack in a namespace knows that none forgives it"
-ARGUMENTS = Fields({"in": Key(NETNS, "the namespace whose conntrack it is", required=True)})
+ARGUMENTS = Fields({"in": Key(TRACKER, "the namespace whose conntrack it is", required=True)})
 
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:

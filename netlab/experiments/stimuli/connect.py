@@ -1,4 +1,4 @@
-"""connect: the client connects to the Service, and sends a request that the server's program reads."""
+"""connect: the client connects, and sends a request that the server's program reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from netlab.yamlspec.shapes import Boolean, Fields, Integer, Key, Seconds
 if TYPE_CHECKING:
     from netlab.experiments.context import Context
 
-DOC = "the client connects to the Service and sends its request; the server's program has it when the step is done"
+DOC = "the client connects and sends its request; the server's program has it when the step is done"
 TIMEOUT_S = 5.0
 ARGUMENTS = Fields(
     {
@@ -28,7 +28,7 @@ ARGUMENTS = Fields(
         ),
         "isn": Key(Integer(1, 2**32 - 1), "the client's initial sequence number (default: the kernel picks one)"),
         "wait": Key(
-            Boolean(), "whether to wait until the request is there (default true); what comes later is `finish`'s"
+            Boolean(), "whether to wait until the request is there (default: where a server of netlab's listens)"
         ),
         "timeout_s": Key(Seconds(), f"how long it may take (default {TIMEOUT_S:g})"),
     }
@@ -41,7 +41,7 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     if "port_of" in arguments:
         port = context.connection(arguments["port_of"]).client_port
     connection = context.new_connection(arguments.get("connection", FIRST))
-    if arguments.get("wait", True):
+    if arguments.get("wait", context.listens):
         done = connection.connect(arguments.get("timeout_s", TIMEOUT_S), port, arguments.get("isn"))
     else:
         done = connection.begin(port, arguments.get("isn"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.experiment import FIRST
 from netlab.experiments.not_applied import NotApplied
-from netlab.experiments.words import CONNECTION, NETNS
+from netlab.experiments.words import CONNECTION, TRACKER
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DOC = "conntrack in a namespace loses its entry of the connection, and the translation with it (ctnetlink)"
 ARGUMENTS = Fields(
     {
-        "in": Key(NETNS, "the namespace whose conntrack it is", required=True),
+        "in": Key(TRACKER, "the namespace whose conntrack it is", required=True),
         "connection": Key(CONNECTION, "of which connection (default first)"),
     }
 )

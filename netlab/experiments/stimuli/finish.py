@@ -28,7 +28,7 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     connection = context.connection(arguments.get("connection", FIRST))
     deadline = time.monotonic() + context.timeout_s
     connection.client.reads = True
-    context.wait(lambda: connection.accepted or connection.broken(), context.timeout_s)
+    context.wait(lambda: connection.accepted is not None or connection.broken(), context.timeout_s)
     for end in connection.ends():
         if end.name == "server":
             end.goal_bytes, end.closes = end.payload_bytes, True

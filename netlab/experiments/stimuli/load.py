@@ -47,7 +47,7 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
         pausing_percent=arguments.get("pausing_percent", 0),
         pause_s=arguments.get("pause_s", 1.0),
     )
-    load = Load(context.roles, context.namespaces, context.listen(), demand, arguments.get("cpu_percent"))
+    load = Load(context.roles, context.namespaces, context.listen().sockets[0], demand, arguments.get("cpu_percent"))
     context.make(load.start, load.close)
     context.wait(load.ended, demand.timeout_s + 1)
     told = load.told()

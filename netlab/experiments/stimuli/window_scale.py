@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from netlab.conntrack.values import TCP_MAX_WSCALE
 from netlab.experiments.experiment import FIRST
 from netlab.experiments.not_applied import NotApplied
-from netlab.experiments.words import CONNECTION, END, NETNS
+from netlab.experiments.words import CONNECTION, END, TRACKER
 from netlab.yamlspec.shapes import Fields, Integer, Key
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DOC = "conntrack in a namespace shifts the windows of one end by so many bits from now on (ctnetlink)"
 ARGUMENTS = Fields(
     {
-        "in": Key(NETNS, "the namespace whose conntrack it is", required=True),
+        "in": Key(TRACKER, "the namespace whose conntrack it is", required=True),
         "of": Key(END, "whose windows", required=True),
         "bits": Key(Integer(0, TCP_MAX_WSCALE), "by how many bits; both ends must have offered scaling", required=True),
         "connection": Key(CONNECTION, "of which connection (default first)"),
