@@ -251,9 +251,9 @@ def _addresses(topology: Topology, name: str) -> list[Address]:
 def _neighbours(topology: Topology) -> Mapping[str, Sequence[str]]:
     """Which namespaces are joined by a link; a bridge is in its own namespace."""
     found: dict[str, list[str]] = {netns.name: [] for netns in topology.namespaces}
-    for veth in topology.veths:
-        found[veth.a.netns].append(veth.b.netns)
-        found[veth.b.netns].append(veth.a.netns)
+    for one, other in topology.pairs():
+        found[one.netns].append(other.netns)
+        found[other.netns].append(one.netns)
     return found
 
 
