@@ -13,6 +13,7 @@ from functools import partial
 from netlab.capabilities import conntrack, cpu, qdiscs, sockets
 from netlab.capabilities.capability import Capability
 from netlab.capabilities.scratch import attempt
+from netlab.conntrack.kernels import DECIDING
 from netlab.errors import NetlabError
 
 PROBES: Mapping[str, Callable[[], str]] = {
@@ -39,6 +40,11 @@ def probe(names: Iterable[str]) -> dict[str, Capability]:
     Any user may call it, also in a user namespace. Nothing is left behind, and the calling process stays where it is.
     """
     return {name: _probe(name) for name in names}
+
+
+def deciding() -> tuple[tuple[str, bool], ...]:
+    """Whether this kernel has each of those that conntrack's arithmetic depends on, by name."""
+    return tuple((name, found.there) for name, found in probe(DECIDING).items())
 
 
 def _probe(name: str) -> Capability:

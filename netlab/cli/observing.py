@@ -200,6 +200,7 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
     """What happens in a lab until a connection (the flow's, if one is named) is reset, time is up, or Ctrl-C."""
     import select
 
+    from netlab.capabilities.probes import deciding
     from netlab.lab.lifecycle import as_it_is, open_lab
     from netlab.observe import recorder
     from netlab.record.events import RST, Packet
@@ -225,7 +226,7 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
         return recorder.record(
             wanted.topology,
             namespaces,
-            recorder.Source(wanted.text, wanted.settings, wanted.fixes),
+            recorder.Source(wanted.text, wanted.settings, wanted.fixes, capabilities=deciding()),
             seconds=seconds,
             stop=lambda: time.monotonic() > until or bool(select.select([news], [], [], 0)[0]),
             on_events=look,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from netlab.analysis.result import Result
 from netlab.capabilities.capability import Capability
+from netlab.capabilities.probes import deciding
 from netlab.errors import UnsupportedError
 from netlab.experiments.catalogue import Run
 from netlab.experiments.trials import observe_run
@@ -84,6 +85,6 @@ def run(
         trials,
         progress,
         keep_frames=keep_frames,
-        source=Source(wanted.text, wanted.settings, wanted.fixes, given.document, given.own),
+        source=Source(wanted.text, wanted.settings, wanted.fixes, given.document, given.own, deciding()),
         capabilities=capabilities,
     )

@@ -1,4 +1,4 @@
-"""Netfilter's netlink messages: taking them apart, asking for a dump, subscribing to a multicast group.
+"""Netlink messages, netfilter's mostly: taking them apart, asking for a dump, subscribing to a multicast group.
 
 What the attributes mean is for those who ask. Sockets belong to the calling thread's network namespace.
 """
@@ -15,9 +15,10 @@ from contextlib import suppress
 NFGENMSG = struct.Struct("!BBH")
 NLMSGHDR = struct.Struct("=IHHII")
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
-NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
+NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_NETFILTER = 0, 4, 12  # include/uapi/linux/netlink.h
+_PROTOCOLS = {NETLINK_ROUTE: "rtnetlink", NETLINK_SOCK_DIAG: "sock_diag", NETLINK_NETFILTER: "netfilter"}
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLMSG_ERROR, _NLMSG_DONE, _NLM_F_DUMP_INTR = 2, 3, 0x10
 _NLATTR, _NLA_TYPE_MASK = struct.Struct("=HH"), 0x3FFF
 # include/uapi/asm-generic/socket.h; sock_diag.h: SK_MEMINFO_DROPS is the last of nine counters.
 _SO_RCVBUFFORCE, _SO_MEMINFO, _MEMINFO = 33, 55, struct.Struct("=9I")
@@ -56,10 +57,15 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
     """A bound NETLINK_NETFILTER socket with a receive buffer as large as this user may have; OSError."""
+    return netlink_socket(NETLINK_NETFILTER, receive_buffer_bytes)
+
+
+def netlink_socket(protocol: int, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES) -> socket.socket:
+    """A bound netlink socket of a protocol with a receive buffer as large as this user may have; OSError."""
     try:
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     except OSError as error:
-        error.filename = "NETLINK_NETFILTER"
+        error.filename = _PROTOCOLS[protocol]
         raise
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     with suppress(PermissionError):
@@ -70,37 +76,51 @@ def netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
 
 def dump(message_type: int) -> list[bytes]:
     """The bodies, after the nfgenmsg, of all that a GET request of the type finds; OSError where it is refused."""
-    body = NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)
-    header = NLMSGHDR.pack(NLMSGHDR.size + len(body), message_type, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
-    found: list[bytes] = []
     with netfilter_socket(RECEIVE_BUFFER_BYTES) as sock:
-        sock.send(header + body)
-        while True:
-            for kind, _, content in messages(sock.recv(1 << 16)):
-                if kind == _NLMSG_DONE:
-                    return found
-                if kind == _NLMSG_ERROR:
-                    (code,) = struct.unpack_from("=i", content)
-                    raise OSError(-code, os.strerror(-code))
-                found.append(content[NFGENMSG.size :])
+        found = dumped(sock, message_type, NFGENMSG.pack(socket.AF_UNSPEC, 0, 0))
+    return [body[NFGENMSG.size :] for body in found]
+
+
+def dumped(sock: socket.socket, message_type: int, body: bytes) -> list[bytes]:
+    """The bodies of all that a GET request of the type, with that body, finds.
+
+    OSError where it is refused; InterruptedError where it changed meanwhile: then it is to be asked for again.
+    """
+    header = NLMSGHDR.pack(NLMSGHDR.size + len(body), message_type, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
+    sock.send(header + body)
+    found: list[bytes] = []
+    interrupted = False
+    while True:
+        for kind, flags, content in messages(sock.recv(1 << 17)):
+            interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
+            if kind == _NLMSG_DONE and interrupted:
+                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+            if kind == _NLMSG_DONE:
+                return found
+            if kind == _NLMSG_ERROR:
+                (code,) = struct.unpack_from("=i", content)
+                raise OSError(-code, os.strerror(-code))
+            found.append(content)
 
 
 class Subscription:
-    """The messages of some multicast groups of netfilter's (enum nfnetlink_groups).
+    """The messages of some multicast groups, netfilter's (enum nfnetlink_groups) unless another protocol is named.
 
     OSError where the kernel doesn't have one of the groups. The kernel counts what found the buffer full.
     """
 
-    def __init__(self, groups: Iterable[int], receive_buffer_bytes: int | None = None) -> None:
+    def __init__(
+        self, groups: Iterable[int], receive_buffer_bytes: int | None = None, protocol: int = NETLINK_NETFILTER
+    ) -> None:
         self._dropped = 0
-        self._socket = netfilter_socket(receive_buffer_bytes or RECEIVE_BUFFER_BYTES)
+        self._socket = netlink_socket(protocol, receive_buffer_bytes or RECEIVE_BUFFER_BYTES)
         try:
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
             self._socket.setblocking(False)
         except OSError as error:
             self._socket.close()
-            error.filename = f"netfilter group {group}"
+            error.filename = f"{_PROTOCOLS[protocol]} group {group}"
             raise
 
     def fileno(self) -> int:

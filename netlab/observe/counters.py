@@ -1,4 +1,5 @@
-"""A namespace's counters before and after: SNMP's as `nstat` shows them, conntrack's as `conntrack -S` does, nftables'.
+"""A namespace's counters before and after: SNMP's as `nstat` shows them, conntrack's as `conntrack -S` does, nftables',
+and what its interfaces and their qdiscs dropped.
 
 Of nftables' those that have a name: `nft list counters`. Reading them changes nothing. They count for the whole
 namespace, not for one flow.
@@ -7,14 +8,17 @@ namespace, not for one flow.
 from __future__ import annotations
 
 import re
+import struct
 import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 
 from netlab.linux import nft
-from netlab.linux.netlink import attributes, dump
+from netlab.linux.netlink import NETLINK_ROUTE, attributes, dump, dumped, netlink_socket
 from netlab.observe import Namespaces
+from netlab.observe.network import GETLINK, GETQDISC, IFINFOMSG, interface_name
 from netlab.record.events import CounterChange
 
 _GET_STATS_CPU = 1 << 8 | 4  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS_CPU
@@ -40,8 +44,24 @@ _GAUGES = ("Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "
 """What stands among the counters without counting."""
 
 
+_IFLA_STATS64, _TCA_STATS2, _TCA_STATS_QUEUE = 23, 7, 3  # if_link.h, rtnetlink.h, gen_stats.h
+_TCMSG_BYTES, _TCM_IFINDEX_AT, _TC_H_ROOT = 20, 4, 0xFFFFFFFF
+_LINK_STATS = ("rx_errors", "tx_errors", "rx_dropped", "tx_dropped")
+"""Of struct rtnl_link_stats64, from its fifth member on."""
+_QUEUE_STATS = ("qdisc.drops", "qdisc.requeues", "qdisc.overlimits")
+"""Of struct gnet_stats_queue, from its third member on."""
+
+_Key: TypeAlias = tuple[str, str]
+"""An interface, or "" for all of the namespace, and a counter's name."""
+
+
 class Counters:
-    """A namespace's counters as they are when this is made; those of nftables where it is said to have some."""
+    """A namespace's counters as they are when this is made; those of nftables where it is said to have some.
+
+    By name: "Ip.InReceives", "TcpExt.ListenDrops", "IcmpMsg.OutType3", "Ip6InNoRoutes" are SNMP's, "conntrack.invalid"
+    conntrack's, "TABLE.COUNTER" nftables'; of each interface "rx_errors", "tx_errors", "rx_dropped", "tx_dropped", and
+    of its root qdisc "qdisc.drops", "qdisc.requeues", "qdisc.overlimits".
+    """
 
     def __init__(self, namespaces: Namespaces, netns: str, *, nftables: bool = False) -> None:
         self._namespaces, self._netns, self._nftables = namespaces, netns, nftables
@@ -49,25 +69,27 @@ class Counters:
 
     def grown(self, name: str) -> int | None:
         """How far one counter has gone since; None where there is none of that name."""
-        now = self._read()
-        return now[name] - self._before[name] if name in now else None
+        now, key = self._read(), ("", name)
+        return now[key] - self._before[key] if key in now else None
 
     def changes(self) -> list[CounterChange]:
         """What has changed since, by name; from now on, since now."""
         before, self._before = self._before, self._read()
         now_ns = time.time_ns()
         return [
-            CounterChange(now_ns, self._netns, name, by)
-            for name, value in sorted(self._before.items())
-            if (by := value - before[name])
+            CounterChange(now_ns, self._netns, name, by, ifname)
+            for (ifname, name), value in sorted(self._before.items())
+            if (by := value - before[ifname, name])
         ]
 
-    def _read(self) -> Counter[str]:
+    def _read(self) -> Counter[_Key]:
         counters = _read(self._namespaces, self._netns)
         if self._nftables:
             with self._namespaces.inside(self._netns):
                 counters.update(parse_nft(nft.run("list counters")))
-        return counters
+        found = Counter({("", name): value for name, value in counters.items()})
+        found.update(_of_interfaces(self._namespaces, self._netns))
+        return found
 
 
 def _read(namespaces: Namespaces, netns: str) -> Counter[str]:
@@ -87,6 +109,27 @@ def _read(namespaces: Namespaces, netns: str) -> Counter[str]:
             {f"conntrack.{name}": int.from_bytes(told.get(k, b""), "big") for k, name in _CONNTRACK.items()}
         )
     return counters
+
+
+def _of_interfaces(namespaces: Namespaces, netns: str) -> Counter[_Key]:
+    """What the interfaces and their qdiscs dropped. Equivalent to `ip -s link; tc -s qdisc`."""
+    found: Counter[_Key] = Counter()
+    with namespaces.inside(netns), netlink_socket(NETLINK_ROUTE) as sock:
+        ifnames: dict[int, str] = {}
+        for body in dumped(sock, GETLINK, bytes(IFINFOMSG.size)):
+            index, ifname = interface_name(body)
+            ifnames[index] = ifname
+            stats = attributes(body[IFINFOMSG.size :]).get(_IFLA_STATS64, b"")
+            if len(stats) >= 8 * 8:
+                numbers = struct.unpack_from("=4Q", stats, 4 * 8)
+                found.update({(ifname, name): n for name, n in zip(_LINK_STATS, numbers, strict=True)})
+        for body in dumped(sock, GETQDISC, bytes(_TCMSG_BYTES)):
+            index, _, parent = struct.unpack_from("=iII", body, _TCM_IFINDEX_AT)
+            stats = attributes(attributes(body[_TCMSG_BYTES:]).get(_TCA_STATS2, b"")).get(_TCA_STATS_QUEUE, b"")
+            if parent == _TC_H_ROOT and index in ifnames and len(stats) >= 4 * 5:
+                numbers = struct.unpack_from("=3I", stats, 8)
+                found.update({(ifnames[index], name): n for name, n in zip(_QUEUE_STATS, numbers, strict=True)})
+    return found
 
 
 def parse_nft(text: str) -> dict[str, int]:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from netlab.capabilities.probes import probe
-from netlab.conntrack.kernels import DECIDING
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
 from netlab.linux import nft
 from netlab.model import Role, Topology
@@ -25,12 +23,14 @@ from netlab.observe import Namespaces
 from netlab.observe.conntrack import ConntrackObserver
 from netlab.observe.counters import Counters
 from netlab.observe.invalid import InvalidObserver
+from netlab.observe.network import NetworkObserver, network_state
 from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver
 from netlab.observe.sockets import samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
 from netlab.record.events import Event
 from netlab.record.flow import Flow
+from netlab.record.network import NetworkState
 from netlab.record.observers import Gap, ObserverId, ObserverKind, Unobserved
 from netlab.record.recording import Recording, Stimulus, Tap
 
@@ -46,7 +46,8 @@ _BATCH_S = 0.1
 class Source:
     """What a lab was made from: its YAML text, the `--set` pairs, the fixes.
 
-    experiment is the document's text, experiment_settings the `--set` pairs that changed the experiment.
+    experiment is the document's text, experiment_settings the `--set` pairs that changed the experiment. capabilities
+    are what the kernel was found to have, or to lack, of those that conntrack's arithmetic depends on.
     """
 
     text: str = ""
@@ -54,6 +55,7 @@ class Source:
     fixes: tuple[str, ...] = ()
     experiment: str = ""
     experiment_settings: tuple[tuple[str, str], ...] = ()
+    capabilities: tuple[tuple[str, bool], ...] = ()
 
 
 class Recorder:
@@ -92,6 +94,7 @@ class Recorder:
         self._outline = outline
         self._unobserved: list[Unobserved] = []
         self._counters: list[Counters] = []
+        self._network: list[NetworkState] = []
         self._events: list[Event] = []
         self._stimuli: list[Stimulus] = []
         self._lost: Counter[ObserverId] = Counter()
@@ -122,6 +125,8 @@ class Recorder:
                 Unobserved(ObserverId(ObserverKind.PACKETS, ""), f"{most}what is between its ends", Gap.MOST)
             )
         for netns in self._netns:
+            with self._or_unobserved(ObserverKind.NETWORK, netns):
+                self.watch.add(NetworkObserver(self._namespaces, netns))
             rules = self._rules(netns)
             if rules or self._topology.netns(netns).role is Role.NODE:
                 self._open_node(netns, rules)
@@ -129,6 +134,12 @@ class Recorder:
             Counters(self._namespaces, netns, nftables=bool(self._topology.netns(netns).tables))
             for netns in self._netns
         ]
+        self._network = list(self._network_states())
+
+    def _network_states(self) -> Iterator[NetworkState]:
+        for netns in self._netns:
+            with self._or_unobserved(ObserverKind.NETWORK, netns):
+                yield network_state(self._namespaces, netns)
 
     def _open_tap(self, tap: Tap, slots: int) -> None:
         outline = self._outline
@@ -215,6 +226,7 @@ class Recorder:
     def recording(self, source: Source, flows: Iterable[Flow] = ()) -> Recording:
         """All that was taken, as one value, up to now. flows are those under study."""
         events = tuple(sorted(self._events, key=lambda event: event.time_ns))
+        network = (*self._network, *self._network_states())
         failed = (Unobserved(observer, reason, Gap.END) for observer, reason in self.watch.failed)
         return Recording(
             lab=self._topology.name,
@@ -233,7 +245,8 @@ class Recorder:
             events=events,
             lost=tuple(self._lost.items()),
             unobserved=tuple(dict.fromkeys((*self._unobserved, *failed))),
-            capabilities=tuple((name, found.there) for name, found in probe(DECIDING).items()),
+            capabilities=source.capabilities,
+            network=network,
             described=self._topology,
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from netlab.errors import UnsupportedError
-from netlab.linux.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSGHDR, attributes, messages
+from netlab.errors import unsupported
+from netlab.linux.netlink import NETLINK_SOCK_DIAG, attributes, dumped, netlink_socket
 from netlab.model import Address
 from netlab.observe import Namespaces
 from netlab.record.events import SocketEvent, SocketEventKind, SocketSample
@@ -38,10 +38,10 @@ _STATES = (
 
 # include/uapi/linux/sock_diag.h, inet_diag.h. struct inet_diag_req_v2: family, protocol, extensions, states, and
 # a struct inet_diag_sockid (48 bytes); struct inet_diag_msg: family, state, timer, retrans, such a sockid, 5 times u32.
-_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _INET_DIAG_INFO = 4, 20, 2
+SOCK_DIAG_BY_FAMILY = 20
+_INET_DIAG_INFO, _ALL_STATES = 2, 0xFFFFFFFF
 _DIAG_REQUEST = struct.Struct("=BBBxI48x")
-_DIAG_MSG_BYTES, _DIAG_SPORT_AT, _DIAG_SRC_AT = 72, 4, 8
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+DIAG_MSG_BYTES, DIAG_SPORT_AT, DIAG_SRC_AT = 72, 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +90,24 @@ def samples(namespaces: Namespaces, netns: str, ports: Collection[int]) -> list[
 
 
 def _diagnosed(namespaces: Namespaces, netns: str, family: int, ports: Collection[int]) -> Iterator[SocketSample]:
-    body = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 1 << _INET_DIAG_INFO - 1, 0xFFFFFFFF)
-    header = NLMSGHDR.pack(NLMSGHDR.size + len(body), _SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
-    try:
-        sock = namespaces.socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
-    except OSError as error:
-        raise UnsupportedError(f"this kernel has no sock_diag: {error.strerror}") from error
-    with sock:
-        sock.send(header + body)
-        while True:
-            for kind, _, told in messages(sock.recv(1 << 17)):
-                if kind == _NLMSG_DONE:
-                    return
-                if kind == _NLMSG_ERROR:
-                    raise UnsupportedError("this kernel has no sock_diag for TCP (tcp_diag)")
-                own_port, peer_port = struct.unpack_from("!HH", told, _DIAG_SPORT_AT)
-                info = attributes(told[_DIAG_MSG_BYTES:]).get(_INET_DIAG_INFO)
-                if info is not None and (not ports or own_port in ports or peer_port in ports):
-                    width = 4 if told[0] == socket.AF_INET else 16
-                    yield _sample(info, netns, ip_address(told[_DIAG_SRC_AT : _DIAG_SRC_AT + width]), own_port)
+    request = diag_request(family, socket.IPPROTO_TCP, 1 << _INET_DIAG_INFO - 1)
+    no_diag = unsupported("this kernel has no sock_diag for TCP (tcp_diag)")
+    with no_diag, namespaces.inside(netns), netlink_socket(NETLINK_SOCK_DIAG) as sock:
+        found = dumped(sock, SOCK_DIAG_BY_FAMILY, request)
+    for told in found:
+        own_port, peer_port = struct.unpack_from("!HH", told, DIAG_SPORT_AT)
+        info = attributes(told[DIAG_MSG_BYTES:]).get(_INET_DIAG_INFO)
+        if info is not None and (not ports or own_port in ports or peer_port in ports):
+            width = 4 if told[0] == socket.AF_INET else 16
+            yield _sample(info, netns, ip_address(told[DIAG_SRC_AT : DIAG_SRC_AT + width]), own_port)
+
+
+def diag_request(family: int, proto: int, extensions: int = 0, states: int = _ALL_STATES) -> bytes:
+    """The body of a request for the sockets of a family and protocol: struct inet_diag_req_v2.
+
+    extensions are bits of INET_DIAG_*, the first one's bit being 0; states bits of TCP_*.
+    """
+    return _DIAG_REQUEST.pack(family, proto, extensions, states)
 
 
 def _sample(info: bytes, netns: str, local: Address, port: int) -> SocketSample:

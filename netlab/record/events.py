@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from netlab.model import Address
+from netlab.record.network import InterfaceState, Neighbour, RouteState
 
 # TCP flags as they stand in the header's 14th byte (RFC 9293, section 3.1).
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
@@ -294,15 +295,58 @@ class SocketSample:
 
 @dataclass(frozen=True, slots=True)
 class CounterChange:
-    """How far one of a namespace's counters went between the beginning and the end: "TcpExt.TCPTimeouts"."""
+    """How far one of a namespace's counters went between the beginning and the end: "TcpExt.TCPTimeouts".
+
+    ifname is an interface's whose own counter it is, by the name in struct rtnl_link_stats64 ("rx_dropped"), or its
+    qdiscs' together ("qdisc.drops"); empty for a namespace's.
+    """
 
     time_ns: int
     netns: str
     name: str
     by: int
+    ifname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourChange:
+    """A neighbour that was asked for, found, lost or given up: "FAILED" is one that nobody answered for.
+
+    time_ns is when it was read. gone: it was removed from the table.
+    """
+
+    time_ns: int
+    netns: str
+    neighbour: Neighbour
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChange:
+    """A route that was added, replaced, or (gone) removed. time_ns is when it was read."""
+
+    time_ns: int
+    netns: str
+    route: RouteState
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceChange:
+    """An interface as it is after a change of it, or (gone) as it was; without its addresses.
+
+    time_ns is when it was read.
+    """
+
+    time_ns: int
+    netns: str
+    interface: InterfaceState
+    gone: bool = False
 
 
 Witness: TypeAlias = Packet | DatagramPacket | InvalidReason | SocketEvent | ConntrackEvent | TraceStep
 """What can be evidence for a link of the chain that ends in a reset."""
 
-Event: TypeAlias = Witness | SocketSample | CounterChange
+NetworkChange: TypeAlias = NeighbourChange | RouteChange | InterfaceChange
+
+Event: TypeAlias = Witness | SocketSample | CounterChange | NetworkChange

@@ -15,6 +15,7 @@ from netlab.model import Topology
 from netlab.record import codec, events, format1, observers
 from netlab.record.events import Event
 from netlab.record.flow import Flow
+from netlab.record.network import NetworkState
 from netlab.record.observers import ObserverId, Unobserved
 from netlab.topology import load_with_fixes
 
@@ -44,10 +45,11 @@ class Recording:
     is what was not observed, or not to the end, with the reason. flows are those under study, the first one first.
     topology is the lab's YAML, settings and fixes what was asked beside it: `spec()` is what they describe. experiment
     is the text of the experiment's own file, empty where there is none, experiment_settings what `--set experiment.…`
-    changed in the experiment. capabilities are those that conntrack's arithmetic depends on (`window.DECIDING`), and
+    changed in the experiment. capabilities are those that conntrack's arithmetic depends on (`kernels.DECIDING`), and
     whether the kernel was found to have them; empty in a recording from before they were noted. in_part: of most
     connections, a load's, only some packets were observed; of `flows` all were. stimuli are the steps of all trials,
-    in order. described is the topology that a recorder knows already.
+    in order. network has each namespace as it was at the beginning, and at the end; nothing in a recording from before
+    it was noted. described is the topology that a recorder knows already.
     """
 
     lab: str
@@ -67,6 +69,7 @@ class Recording:
     in_part: bool = False
     experiment_settings: tuple[tuple[str, str], ...] = ()
     stimuli: tuple[Stimulus, ...] = ()
+    network: tuple[NetworkState, ...] = ()
     described: InitVar[Topology | None] = None
     _described: Topology | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -84,6 +87,12 @@ class Recording:
         if isinstance(found, NetlabError):
             raise found
         return found
+
+    def network_of(self, netns: str, time_ns: int) -> NetworkState | None:
+        """A namespace as it was last noted before a moment, or first after it; None where it was not noted."""
+        noted = sorted((each for each in self.network if each.netns == netns), key=lambda each: each.time_ns)
+        before = [each for each in noted if each.time_ns <= time_ns]
+        return before[-1] if before else noted[0] if noted else None
 
 
 @lru_cache(maxsize=4)
@@ -112,6 +121,10 @@ _TYPES: dict[str, type] = {
         events.TraceStep,
         events.SocketSample,
         events.CounterChange,
+        events.NeighbourChange,
+        events.RouteChange,
+        events.InterfaceChange,
+        NetworkState,
         observers.ObserverId,
         observers.Unobserved,
     )

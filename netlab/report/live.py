@@ -9,8 +9,11 @@ from netlab.record.events import (
     CounterChange,
     DatagramPacket,
     Event,
+    InterfaceChange,
     InvalidReason,
+    NeighbourChange,
     Packet,
+    RouteChange,
     Segment,
     SocketEvent,
     SocketEventKind,
@@ -19,6 +22,7 @@ from netlab.record.events import (
     Tuple,
     flag_names,
 )
+from netlab.record.network import InterfaceState, Neighbour, RouteState
 from netlab.report import datagrams
 from netlab.report.datagrams import endpoint
 
@@ -48,7 +52,39 @@ def _where_and_what(event: Event) -> tuple[str, str]:
         case SocketSample():
             return event.netns, _sample(event)
         case CounterChange():
-            return event.netns, f"counter {event.name}: {event.by:+,}"
+            name = f"{event.ifname} {event.name}" if event.ifname else event.name
+            return event.netns, f"counter {name}: {event.by:+,}"
+        case NeighbourChange():
+            return event.netns, f"neighbour{_gone(event.gone)}: {_neighbour(event.neighbour)}"
+        case RouteChange():
+            return event.netns, f"route{_gone(event.gone)}: {_route(event.route)}"
+        case InterfaceChange():
+            return event.netns, f"interface{_gone(event.gone)}: {_interface(event.interface)}"
+
+
+def _gone(gone: bool) -> str:
+    return " removed" if gone else ""
+
+
+def _neighbour(neighbour: Neighbour) -> str:
+    lladdr = f" lladdr {neighbour.lladdr}" if neighbour.lladdr else ""
+    return f"{neighbour.address} dev {neighbour.ifname}{lladdr} {neighbour.state}"
+
+
+def _route(route: RouteState) -> str:
+    kind = "" if route.kind == "unicast" else f"{route.kind} "
+    hops = "".join(
+        f"{f' via {hop.gateway}' if hop.gateway else ''}{f' dev {hop.ifname}' if hop.ifname else ''}"
+        for hop in route.next_hops
+    )
+    metric = f" metric {route.metric}" if route.metric else ""
+    mtu = f" mtu {route.mtu}" if route.mtu else ""
+    return f"{kind}{route.destination}/{route.prefix_length}{hops} table {route.table}{metric}{mtu}"
+
+
+def _interface(interface: InterfaceState) -> str:
+    master = f" master {interface.master}" if interface.master else ""
+    return f"{interface.ifname} {'up' if interface.up else 'down'}, {interface.operstate}, mtu {interface.mtu}{master}"
 
 
 def _segment(segment: Segment) -> str:

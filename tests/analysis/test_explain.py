@@ -23,6 +23,7 @@ from netlab.analysis import explain
 from netlab.analysis.timeline import build
 from netlab.errors import LabError, UsageError
 from netlab.observe import recorder
+from netlab.record.observers import describe_observer
 from netlab.record.recording import to_json
 from netlab.topology import load
 
@@ -152,7 +153,7 @@ def test_of_fifty_flows_at_once_the_one_that_was_reset_is_explained() -> None:
     assert re.search(pattern, text), text
     lost = [(observer, count) for observer, count in recording.lost if count]
     assert [line for line in story.unseen if " lost by " in line] == [
-        f"{count:,} events lost by {observer}" for observer, count in lost
+        f"{count:,} events lost by {describe_observer(observer)}" for observer, count in lost
     ]
 
 
@@ -239,7 +240,7 @@ def test_what_was_lost_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> N
         recording = download(topology, part().experiment, namespaces, size_bytes=100_000).recording
     timeline = build(recording)
     story = explain.explain(timeline)
-    lost = [f"{count:,} events lost by {observer}" for observer, count in recording.lost if count]
+    lost = [f"{count:,} events lost by {describe_observer(observer)}" for observer, count in recording.lost if count]
     assert len(lost) >= 3
     assert [line for line in story.unseen if " lost by " in line] == lost
     assert [why.split(":")[0] for why in timeline.unverified if "packets were lost there" in why] == ["client-node"]

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import downloads
@@ -21,8 +22,7 @@ from private_lab import PrivateLab
 
 from netlab.analysis.connections import connections_in
 from netlab.analysis.result import Conclusion, Outcome
-from netlab.capabilities.probes import probe
-from netlab.conntrack.kernels import DECIDING
+from netlab.capabilities.probes import deciding
 from netlab.model import Topology
 from netlab.observe import conntrack, invalid, recorder, trace
 from netlab.observe import packets as packet_observers
@@ -36,6 +36,7 @@ from netlab.record.events import (
     EntryChange,
     Event,
     InvalidReason,
+    NeighbourChange,
     Packet,
     SocketEvent,
     SocketSample,
@@ -73,7 +74,7 @@ def lab(as_root: None) -> Iterator[PrivateLab]:
 
 @pytest.mark.kernel
 def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
-    source = Source(FLAGSHIP.read_text(), (("vars.x", "1"),), ("fix",))
+    source = Source(FLAGSHIP.read_text(), (("vars.x", "1"),), ("fix",), capabilities=deciding())
     result, recording = part().run(lab, 2, keep_frames=True, source=source)
     assert result.result is Conclusion.REPRODUCED
     assert (recording.topology, recording.settings, recording.fixes) == (source.text, source.settings, source.fixes)
@@ -84,6 +85,7 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
         [
             *(ObserverId(ObserverKind.PACKETS, tap.netns, tap.ifname) for tap in recording.taps),
             *(ObserverId(kind, node) for kind in (ObserverKind.REASONS, ObserverKind.ENTRIES) for node in NODES),
+            *(ObserverId(ObserverKind.NETWORK, netns.name) for netns in topology().namespaces),
             ObserverId(ObserverKind.TRACES, "client-node"),
         ],
         0,
@@ -95,13 +97,22 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
         ("server", "pod"),
     }
     kinds = {Packet, InvalidReason, SocketEvent, ConntrackEvent, TraceStep, SocketSample, CounterChange}
-    assert {type(event) for event in recording.events} == kinds
+    assert {type(event) for event in recording.events} - {NeighbourChange} == kinds
+    assert Counter(state.netns for state in recording.network) == {each.name: 2 for each in topology().namespaces}
+    for netns, address in (("client-node", recording.flows[0].endpoint), ("client", recording.flows[0].vip)):
+        state = recording.network_of(netns, recording.events[0].time_ns)
+        assert state is not None
+        route = state.route_to(address)
+        assert route is not None
+        assert route.kind == "unicast"
+    server = recording.network_of("server", recording.ended_ns)
+    assert server is not None
+    assert server.is_local(recording.flows[0].endpoint)
     assert list(recording.events) == sorted(recording.events, key=lambda event: event.time_ns)
     packets = [event for event in recording.events if isinstance(event, Packet)]
     assert all(54 <= len(packet.frame) <= packet.wire_bytes for packet in packets)
     assert from_json(json.loads(json.dumps(to_json(recording)))) == recording
-    known = {name: capability.there for name, capability in probe(DECIDING).items()}
-    assert dict(recording.capabilities) == known
+    assert recording.capabilities == source.capabilities
 
 
 @pytest.mark.kernel
