@@ -19,6 +19,7 @@ from netlab.errors import LabError, UnsupportedError
 from netlab.linux import nflog
 from netlab.observe import invalid, packets
 from netlab.observe.canary import send_canary
+from netlab.observe.counters import Counters
 from netlab.observe.invalid import InvalidObserver, decode_reason
 from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver, ports_filter
 from netlab.observe.sockets import socket_error, tcp_info, why_failed
@@ -333,12 +334,18 @@ def test_conntracks_reason_comes_up_and_the_sysctls_go_back(pair: PrivateLab) ->
 def test_reasons_that_found_no_room_are_counted_by_the_gap(pair: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invalid, "_RECEIVE_BUFFER_BYTES", 1)
     pair.run("right", "nft", "-f", "-", stdin=TRACKED)
-    observer = InvalidObserver(pair, "right", socket.AF_INET)
-    for seq in range(100):
-        send_canary(pair, "left", RIGHT, 80, seq)
-    seen = [reason.segment.seq for reason in observer.read()]
-    send_canary(pair, "left", RIGHT, 80, 100)
-    seen += [reason.segment.seq for reason in observer.read()]
+    observer, counters = InvalidObserver(pair, "right", socket.AF_INET), Counters(pair, "right")
+    seen: list[int] = []
+
+    def send(seqs: range) -> None:
+        for seq in seqs:
+            send_canary(pair, "left", RIGHT, 80, seq)
+        with Watch() as watch:
+            assert watch.until(lambda: counters.grown("conntrack.invalid") == seqs.stop, 5)
+        seen.extend(reason.segment.seq for reason in observer.read())
+
+    send(range(100))
+    send(range(100, 101))
     assert seen[-1] == 100
     assert len(seen) < 100
     assert observer.lost() == 101 - len(seen)

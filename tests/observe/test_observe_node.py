@@ -19,7 +19,7 @@ from netlab.observe import conntrack
 from netlab.observe.canary import send_canary
 from netlab.observe.conntrack import ConntrackObserver, as_event
 from netlab.observe.counters import Counters, parse_nft, parse_proc
-from netlab.observe.packets import FrameObserver
+from netlab.observe.packets import Frame, FrameObserver
 from netlab.observe.sockets import samples
 from netlab.observe.trace import TraceObserver, marking_table, rules_by_handle
 from netlab.observe.watch import Watch
@@ -62,7 +62,14 @@ def test_frames_of_any_protocol_come_whole_or_cut_off(pair: PrivateLab) -> None:
     cut = FrameObserver(pair, "left", "eth0", None, 20, 64)
     with pair.socket("left", socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"x" * 1000, (str(RIGHT), 9))
-    sent = [frame for frame in whole.frames() if frame.direction is Direction.OUT]
+    sent: list[Frame] = []
+
+    def both_seen() -> bool:
+        sent.extend(frame for frame in whole.frames() if frame.direction is Direction.OUT)
+        return len(sent) >= 2
+
+    with Watch() as watch:
+        assert watch.until(both_seen, 5)  # the datagram waits for the neighbour's answer
     assert [frame.data[12:14] for frame in sent] == [b"\x08\x06", b"\x08\x00"]  # ARP, and the datagram
     datagram = sent[1]
     assert (datagram.wire_bytes, len(datagram.data), datagram.data[-1:]) == (1042, 1042, b"x")

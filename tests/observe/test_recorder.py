@@ -35,9 +35,11 @@ from netlab.record.events import (
     Direction,
     EntryChange,
     Event,
+    InterfaceChange,
     InvalidReason,
     NeighbourChange,
     Packet,
+    RouteChange,
     SocketEvent,
     SocketSample,
     TraceStep,
@@ -97,7 +99,7 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
         ("server", "pod"),
     }
     kinds = {Packet, InvalidReason, SocketEvent, ConntrackEvent, TraceStep, SocketSample, CounterChange}
-    assert {type(event) for event in recording.events} - {NeighbourChange} == kinds
+    assert {type(event) for event in recording.events} - {NeighbourChange, RouteChange, InterfaceChange} == kinds
     assert Counter(state.netns for state in recording.network) == {each.name: 2 for each in topology().namespaces}
     for netns, address in (("client-node", recording.flows[0].endpoint), ("client", recording.flows[0].vip)):
         state = recording.network_of(netns, recording.events[0].time_ns)
