@@ -21,8 +21,8 @@ from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.probes import probe
 from netlab.capabilities.scratch import attempt
 from netlab.errors import LabError, NetlabError
+from netlab.lab.exec import search_path
 from netlab.lab.holder import become_rootless
-from netlab.lab.netns import search_path
 from netlab.lab.state import LabDirectory, labs, run_directory
 from netlab.linux import nflog
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare

@@ -33,6 +33,7 @@ def shell(name: NetnsArgument, lab: LabOption = None) -> None:
 
 
 def _run_inside(name: str, argv: list[str], lab: str | None) -> NoReturn:
+    from netlab.lab.exec import run
     from netlab.lab.lifecycle import open_lab
 
     _, state = find_lab(lab)
@@ -40,7 +41,7 @@ def _run_inside(name: str, argv: list[str], lab: str | None) -> NoReturn:
     check_netns(state, name)
     # debian_chroot is what Debian's and Ubuntu's shells show in their prompt.
     environment = {**os.environ, "debian_chroot": f"{state.lab}/{name}", "NETLAB_LAB_NETNS": name}
-    status = namespaces.run(name, argv, environment)
+    status = run(namespaces, name, argv, environment)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:  # end as the program did, so that the caller's shell sees the same
         if -code not in (signal.SIGKILL, signal.SIGSTOP):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from netlab.errors import LabError, UnsupportedError
 from netlab.kubeproxy import Family
 from netlab.kubeproxy.iptables_save import PROGRAMS, without_counters
-from netlab.lab.netns import search_path
+from netlab.lab.exec import search_path
 
 
 def restore(family: Family, text: str) -> None:

@@ -1,7 +1,7 @@
-"""Network namespaces: making and naming them, entering them, and running programs inside.
+"""Network namespaces: making and naming them, and entering them.
 
-What is inside them (links, addresses, rules) is `apply.py`'s; what belongs to which lab is `state.py`'s; the process
-that holds them is `holder.py`'s.
+Running programs in them is `exec.py`'s; what is inside them (links, addresses, rules) is `apply.py`'s; what belongs to
+which lab is `state.py`'s; the process that holds them is `holder.py`'s.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import os
 import select
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from netlab.errors import LabError
 from netlab.lab.holder import HOST_NAMES, Holder, parse_start_ticks
@@ -77,17 +76,6 @@ class Namespaces:
             return parse_start_ticks(self.read_proc(f"{self._holder.pid}/root/proc/{pid}/stat"))
         except (FileNotFoundError, ProcessLookupError):
             return None
-
-    def kill_group(self, pgid: int, number: int) -> None:
-        """Send a signal to a process group of the lab's PID namespace; it may be gone."""
-        setns(self._pid, CLONE_NEWPID)
-        with interrupts.held_back():  # from the child too, which has to do this
-            child = os.fork()
-            if child == 0:
-                with suppress(ProcessLookupError):
-                    os.killpg(pgid, number)
-                os._exit(0)
-            os.waitpid(child, 0)
 
     @property
     def prefix(self) -> str:
@@ -219,115 +207,12 @@ class Namespaces:
             if os.waitpid(child, 0)[1] != 0:
                 raise LabError(f"can't name the lab's namespaces: {words or 'killed'}")
 
-    def run(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
-        """Run a program in a namespace with this process's terminal and streams; returns its wait status.
-
-        Signals sent to this process reach the program. 127 or 126 << 8 where it can't be found or executed, after a
-        line on stderr, as a shell has it. Equivalent to `ip netns exec NAME ARGV…`.
-        """
-        in_front = _terminal_group() == os.getpgrp()
-        passed_on = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-        with interrupts.held_back(*passed_on, signal.SIGTSTP):
-            pid = self._fork(name, argv, env)
-            for number in (signal.SIGINT, signal.SIGQUIT):  # the terminal sends these to the program itself
-                signal.signal(number, signal.SIG_IGN)
-            for number in passed_on:
-                signal.signal(number, lambda received, _frame: _kill(pid, received))
-            if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
-                signal.signal(signal.SIGTSTP, lambda _number, _frame: _stop_after(pid))
-        status = os.waitpid(pid, 0)[1]
-        if in_front:
-            _come_to_the_front()
-        return status
-
-    def run_quietly(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
-        """Run a program to its end, its streams going nowhere; returns its wait status."""
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        pid = self.spawn(name, argv, env, null)
-        os.close(null)
-        return os.waitpid(pid, 0)[1]
-
-    def spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str], output: int, *, leads: bool = False) -> int:
-        """Begin a program that reads nothing and writes into the descriptor; returns its pid, to be waited for.
-
-        leads: it leads a process group of its own.
-        """
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return self._fork(name, argv, env, streams=(null, output, output), leads=leads)
-        finally:
-            os.close(null)
-
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
-        """Start a program that lives on in the lab, its output in a file; returns its pid in the lab's PID namespace.
-
-        Raises LabError where the program can't be found or executed.
-        """
-        told_r, told_w = os.pipe()
-        failed_r, failed_w = os.pipe()
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    def enter_pid_namespace(self) -> None:
+        """From now on this process's children are in the lab's PID namespace; it itself stays where it is."""
         setns(self._pid, CLONE_NEWPID)
-        with interrupts.held_back():  # from the one in the middle too, which has to tell the pid
-            middle = os.fork()
-            if middle == 0:
-                # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
-                pid = interrupts.fork()
-                if pid == 0:
-                    os.setsid()
-                    for source, fd in ((null, 0), (output, 1), (output, 2)):
-                        os.dup2(source, fd)
-                    try:
-                        self._become(name, argv, env)
-                    except OSError as error:
-                        os.write(failed_w, (error.strerror or str(error)).encode())
-                    except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
-                        os.write(failed_w, str(error).encode())
-                    os._exit(127)
-                os.write(told_w, str(pid).encode())
-                os._exit(0)
-            os.waitpid(middle, 0)
-        for fd in (told_w, failed_w, output, null):
-            os.close(fd)
-        with os.fdopen(failed_r) as failed, os.fdopen(told_r) as told:
-            complaint = failed.read()  # ends when the exec closes the pipe
-            if complaint:
-                raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "is it installed, and on PATH?")
-            return int(told.read())
 
-    def _fork(
-        self,
-        name: str,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        streams: tuple[int, int, int] = (0, 1, 2),
-        *,
-        leads: bool = False,
-    ) -> int:
-        self.fd(name)  # a wrong name fails here, not in the child
-        sys.stdout.flush()
-        setns(self._pid, CLONE_NEWPID)
-        pid = interrupts.fork()
-        if pid == 0:
-            code = 126
-            if leads:
-                os.setpgid(0, 0)
-            for fd, stream in enumerate(streams):
-                os.dup2(stream, fd)
-            try:
-                self._become(name, argv, env)
-            except FileNotFoundError:
-                code = 127
-                os.write(2, f"netlab: {argv[0]}: command not found\n".encode())
-            except OSError as error:
-                os.write(2, f"netlab: {argv[0]}: {error.strerror}\n".encode())
-            except ValueError as error:
-                os.write(2, f"netlab: {argv[0]}: {error}\n".encode())
-            os._exit(code)
-        return pid
-
-    def _become(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-        """In a forked child: go into the lab's mount namespace and the network namespace, and execute the program."""
+    def move_in(self, name: str) -> None:
+        """For a forked child: into the lab's mount namespace and the network namespace, never to come back."""
         namespace, directory = self.fd(name), None
         with suppress(FileNotFoundError):  # the current directory has been removed
             directory = Path.cwd()
@@ -349,61 +234,12 @@ class Namespaces:
         if self._rootless:
             with suppress(OSError):
                 change_users_in_name_only()
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
-            signal.signal(number, signal.SIG_DFL)
-        os.execvpe(argv[0], list(argv), {**env, "PATH": search_path(env.get("PATH"))})
 
     def close(self) -> None:
         """Close every descriptor; the namespaces stay."""
         for fd in (*self._fds.values(), self._home, self._mnt, self._pid, self._proc):
             os.close(fd)
         self._fds.clear()
-
-
-def search_path(path: str | None) -> str:
-    """PATH with the directories of root's programs, which an ordinary user's on Debian lacks; None: there is none.
-
-    Who enters a lab is its root: `nft`, `iptables-save` and `sysctl` are there.
-    """
-    found = os.defpath if path is None else path
-    return ":".join([found, *(place for place in ("/usr/sbin", "/sbin") if place not in found.split(":"))])
-
-
-def _terminal_group() -> int | None:
-    """The process group in the foreground of this process's terminal; None without one."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return os.tcgetpgrp(terminal)
-    finally:
-        os.close(terminal)
-
-
-def _come_to_the_front() -> None:
-    """Take the terminal back from a shell that ended: it couldn't give it to a group outside its PID namespace."""
-    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # what the kernel sends to who isn't in front
-    terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
-    with suppress(OSError):
-        os.tcsetpgrp(terminal, os.getpgrp())
-    os.close(terminal)
-    signal.signal(signal.SIGTTOU, before)
-
-
-def _stop_after(pid: int) -> None:
-    """Stop as ^Z asks, once the program has: until then the terminal is its, and the caller's shell must not read."""
-    with suppress(ChildProcessError):  # it has ended
-        told = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        if told is not None and told.si_code == os.CLD_STOPPED:
-            later = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)  # returns when the shell has continued this process
-            signal.signal(signal.SIGTSTP, later)
-
-
-def _kill(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 class Stray(NamedTuple):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from netlab.errors import LabError
+from netlab.lab.exec import kill_group, launch, run_quietly
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import StartedProgram
 from netlab.model import Program, Readiness
@@ -21,7 +22,7 @@ _POLL_S = 0.02
 
 def start(namespaces: Namespaces, netns: str, program: Program, log: Path) -> StartedProgram:
     """Start a program, its output going to log; LabError where it can't be executed."""
-    pid = namespaces.start(netns, program.argv, {**os.environ, **dict(program.env)}, log)
+    pid = launch(namespaces, netns, program.argv, {**os.environ, **dict(program.env)}, log)
     return StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0)
 
 
@@ -40,7 +41,7 @@ def stop(namespaces: Namespaces, started: StartedProgram) -> None:
     if not running(namespaces, started):
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
-        namespaces.kill_group(started.pid, number)  # it leads a group of its own: see Namespaces.start
+        kill_group(namespaces, started.pid, number)  # it leads a group of its own: see `launch`
         deadline = time.monotonic() + 1.0
         while running(namespaces, started) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
@@ -82,7 +83,7 @@ def _ready(namespaces: Namespaces, netns: str, ready: Readiness, log: Path) -> b
     if ready.output is not None:
         return re.search(ready.output, log.read_text(errors="replace")) is not None
     if ready.command is not None:
-        return namespaces.run_quietly(netns, ready.command, os.environ) == 0
+        return run_quietly(namespaces, netns, ready.command, os.environ) == 0
     return True
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from netlab.lab import netns
 from netlab.lab import state as states
+from netlab.lab.exec import launch
 from netlab.lab.state import LabDirectory
 from netlab.linux import interrupts, nft
 
@@ -82,10 +82,13 @@ class Here(netns.Namespaces):
     """Starts programs where this process is."""
 
     def __init__(self) -> None:
-        self._pid = -1
+        pass
 
-    def _become(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-        os.execvpe(argv[0], list(argv), dict(env))
+    def enter_pid_namespace(self) -> None:
+        pass
+
+    def move_in(self, name: str) -> None:
+        pass
 
 
 def test_a_program_whose_start_is_interrupted_is_known_all_the_same(
@@ -100,5 +103,4 @@ def test_a_program_whose_start_is_interrupted_is_known_all_the_same(
         return real(fd, data)
 
     monkeypatch.setattr(os, "write", signalled)
-    monkeypatch.setattr(netns, "setns", lambda _fd, _flags: None)
-    assert Here().start("here", ["true"], os.environ, tmp_path / "log") > 0
+    assert launch(Here(), "here", ["true"], os.environ, tmp_path / "log") > 0

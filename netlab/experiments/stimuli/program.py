@@ -44,11 +44,13 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
 
 def _start(context: Context, netns: str, argv: tuple[str, ...], output: int) -> int:
     """Begin it in a process group of its own, which is killed when the trial is over."""
+    from netlab.lab.exec import spawn
+
     pid = 0
 
-    def spawn() -> None:
+    def begin() -> None:
         nonlocal pid
-        pid = context.namespaces.spawn(netns, argv, os.environ, output, leads=True)
+        pid = spawn(context.namespaces, netns, argv, os.environ, output, leads=True)
 
     def end() -> None:
         os.kill(pid, signal.SIGKILL)  # it may not lead its group yet
@@ -56,7 +58,7 @@ def _start(context: Context, netns: str, argv: tuple[str, ...], output: int) -> 
             os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
-    context.make(spawn, end)
+    context.make(begin, end)
     return pid
 
 
