@@ -20,9 +20,8 @@ from places import ROOT
 
 from netlab.cli.app import app
 from netlab.experiments import catalogue
-from netlab.links.bridge import BRIDGE
+from netlab.links import KINDS
 from netlab.links.qdisc import QDISC
-from netlab.links.veth import BRIDGE_PORT, LINK
 from netlab.topology import load
 from netlab.topology.language import (
     ADDRESSING,
@@ -46,9 +45,7 @@ PAGE = (ROOT / "docs" / "topology.md").read_text()
 TABLES = {
     "Top level": TOPOLOGY,
     "Namespace": NAMESPACE,
-    "Bridge": BRIDGE,
-    "Port": BRIDGE_PORT,
-    "Link": LINK,
+    **{table.heading: table.keys for kind in KINDS for table in kind.tables},
     "Route": ROUTE,
     "Program": PROGRAM,
     "Ready": READY,
@@ -109,6 +106,11 @@ def test_the_table_of_qdiscs_has_every_kind_and_key() -> None:
             kind, *words = re.findall(r"`(\w+)`", line.rsplit("|", 2)[0])
             described[kind] = set(words)
     assert described == {kind: set(fields.keys) - {"kind"} for kind, fields in QDISC.kinds.items()}
+
+
+def test_what_is_made_from_the_code_is_not_old() -> None:
+    done = subprocess.run([ROOT / "scripts/pages", "--check"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0), "scripts/pages writes it anew"
 
 
 def test_every_key_of_the_language_is_in_a_table() -> None:

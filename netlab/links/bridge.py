@@ -7,9 +7,8 @@ from functools import partial
 from typing import NamedTuple
 
 from netlab.links import attributes, veth
-from netlab.links.keys import ADDRESSES, IFNAME, LINK_ATTRIBUTES, NETNS, SUBNET
-from netlab.links.kind import Drafter, Kind, LinkDraft
-from netlab.links.qdisc import QDISC
+from netlab.links.keys import ADDRESSES, IFNAME, LINK_ATTRIBUTES, NETNS, ROOT_QDISC, SUBNET
+from netlab.links.kind import Drafter, Kind, LinkDraft, Table
 from netlab.model import Attribute, Interface, LinkData
 from netlab.yamlspec.document import Item
 from netlab.yamlspec.shapes import Boolean, Fields, Key, ListOf
@@ -70,18 +69,46 @@ class Bridge(NamedTuple):
         return "bridge"
 
 
+def _option(doc: str, example: str) -> Key:
+    return Key(Boolean(), doc, kind="boolean", default="`false`", example=example)
+
+
 BRIDGE = Fields(
     {
-        "name": Key(IFNAME, "the bridge's interface name", required=True),
-        "netns": Key(NETNS, "the namespace it is in", required=True),
-        "addresses": Key(ADDRESSES, "the bridge's own addresses; left out: assigned; []: none"),
+        "name": Key(
+            IFNAME,
+            "the bridge's interface name",
+            required=True,
+            kind="interface name",
+            example="name: cni0",
+        ),
+        "netns": Key(
+            NETNS,
+            "the namespace it is in",
+            required=True,
+            kind="namespace",
+            example="netns: node",
+        ),
+        "addresses": Key(
+            ADDRESSES,
+            "the bridge's own; `[]`: none",
+            kind="addresses",
+            default="assigned",
+            example="addresses: 10.0.0.1/24",
+        ),
         "subnet": SUBNET,
         **LINK_ATTRIBUTES,
-        "qdisc": Key(QDISC, "the bridge interface's root queueing discipline"),
-        "stp": Key(Boolean(), "spanning tree protocol (default false)"),
-        "mcast_snooping": Key(Boolean(), "multicast snooping (default false)"),
-        "vlan_filtering": Key(Boolean(), "VLAN filtering (default false)"),
-        "ports": Key(ListOf(veth.BRIDGE_PORT), "who hangs on it: namespace, namespace:ifname, or a mapping"),
+        "qdisc": ROOT_QDISC,
+        "stp": _option("spanning tree protocol; a loop of bridges needs it", "stp: true"),
+        "mcast_snooping": _option("multicast snooping", "mcast_snooping: true"),
+        "vlan_filtering": _option("VLAN filtering", "vlan_filtering: true"),
+        "ports": Key(
+            ListOf(veth.BRIDGE_PORT),
+            "who hangs on it: `namespace`, `namespace:ifname`, or a mapping",
+            kind="list of ports",
+            default="none",
+            example='ports: [client, "web:eth1", {netns: db, mtu: 1400}]',
+        ),
     }
 )
 _OPTIONS = ("stp", "mcast_snooping", "vlan_filtering")
@@ -109,5 +136,26 @@ def prefixlen(version: int, members: int) -> int:
 
 
 KIND = Kind(
-    "bridge", "bridges", "bridges and who hangs on them", BRIDGE, _draft, "bridges", prefixlen, carries_ports=True
+    "bridge",
+    "bridges",
+    Key(
+        ListOf(BRIDGE),
+        "bridges and who hangs on them",
+        kind="list",
+        default="none",
+        example="bridges: [{name: br0, netns: a, ports: [b]}]",
+    ),
+    _draft,
+    "bridges",
+    prefixlen,
+    carries_ports=True,
+    tables=(
+        Table("Bridge", BRIDGE),
+        Table(
+            "Port",
+            veth.BRIDGE_PORT,
+            before="What stands here concerns the interface in the namespace that hangs on the bridge; of it, the"
+            " bridge-side end takes the `mtu`.",
+        ),
+    ),
 )

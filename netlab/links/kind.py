@@ -13,7 +13,7 @@ from netlab.links.qdisc import qdisc
 from netlab.links.words import GivenAddress
 from netlab.model import Interface, InterfaceAddress, Link, LinkAttributes, Qdisc
 from netlab.yamlspec.document import Item, Reader, suggest
-from netlab.yamlspec.shapes import Fields
+from netlab.yamlspec.shapes import Fields, Key
 
 DEFAULT_ATTRIBUTES = LinkAttributes()
 
@@ -70,24 +70,33 @@ class LinkDraft(NamedTuple):
         return self.make(*map(finished, self.ends))
 
 
+class Table(NamedTuple):
+    """A table of keys in docs/topology.md, under its heading, and what stands before and after it."""
+
+    heading: str
+    keys: Fields
+    before: str = ""
+    after: str = ""
+
+
 class Kind(NamedTuple):
     """A kind of interface.
 
-    name is the kernel's word for it. section is the key of a topology that lists such links, doc what that key says,
-    item the keys of one; draft makes links of an item: its own kind's, and what hangs on it. pool is the one that
+    name is the kernel's word for it. section is the key of a topology that lists such links, and key what stands there;
+    draft makes links of an item: its own kind's, and what hangs on it. pool is the one that
     subnets left open come from, prefixlen how long their prefix is, of an IP version and a number of members. paired
-    links have two ends; one that carries ports is the master of other interfaces.
+    links have two ends; one that carries ports is the master of other interfaces. tables are its keys in the page.
     """
 
     name: str
     section: str
-    doc: str
-    item: Fields
+    key: Key
     draft: Callable[[Drafter, Item], Iterator[LinkDraft]]
     pool: str
     prefixlen: Callable[[int, int], int]
     paired: bool = False
     carries_ports: bool = False
+    tables: tuple[Table, ...] = ()
 
 
 class Drafter:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from netlab.links import attributes
-from netlab.links.keys import ADDRESSES, IFNAME, LINK_ATTRIBUTES, NETNS, SUBNET, UP
-from netlab.links.kind import Draft, Drafter, Kind, LinkDraft
-from netlab.links.qdisc import QDISC
+from netlab.links.keys import ADDRESSES, IFNAME, LINK_ATTRIBUTES, NETNS, ROOT_QDISC, SUBNET, UP
+from netlab.links.kind import Draft, Drafter, Kind, LinkDraft, Table
 from netlab.model import Attribute, Interface, LinkAttributes, LinkData
 from netlab.yamlspec.document import Item
 from netlab.yamlspec.shapes import Fields, Key, ListOf, Text
@@ -64,20 +63,51 @@ def _end(text: str) -> dict[str, str]:
 
 
 _END_KEYS = {
-    "netns": Key(NETNS, "the namespace it is in", required=True),
-    "ifname": Key(IFNAME, "the interface's name there; left out: eth0, eth1, … or, in a node, veth-<peer>"),
-    "addresses": Key(ADDRESSES, "its addresses; left out: assigned; []: none"),
+    "netns": Key(NETNS, "the namespace it is in", required=True, kind="namespace", example="netns: client"),
+    "ifname": Key(
+        IFNAME,
+        "the interface's name there",
+        kind="interface name",
+        default="`eth0`, `eth1`, …; in a node `veth-<peer>`",
+        example="ifname: net0",
+    ),
+    "addresses": Key(
+        ADDRESSES,
+        "its addresses; without a prefix length it is the subnet's; `[]`: none",
+        kind="addresses",
+        default="assigned",
+        example='addresses: [10.0.0.2, "fd00::2/64"]',
+    ),
     **LINK_ATTRIBUTES,
-    "qdisc": Key(QDISC, "its root queueing discipline"),
-    "bridge": Key(Text("a bridge's name"), "the bridge in its namespace that it is a port of"),
+    "qdisc": ROOT_QDISC,
+    "bridge": Key(
+        Text("a bridge's name"),
+        "a bridge in that namespace that the interface is a port of: this joins two bridges",
+        kind="bridge",
+        default="none",
+        example="bridge: br1",
+    ),
     "up": UP,
 }
 _END_DOC = "client or client:eth0"
 _LINK_END = Fields(_END_KEYS, _end, _END_DOC)
-BRIDGE_PORT = Fields({**_END_KEYS, "port": Key(IFNAME, "the bridge-side interface's name")}, _end, _END_DOC)
+_PORT = Key(
+    IFNAME,
+    "the bridge-side interface's name",
+    kind="interface name",
+    default="`veth-<peer>`",
+    example="port: to-client",
+)
+BRIDGE_PORT = Fields({**_END_KEYS, "port": _PORT}, _end, _END_DOC)
 LINK = Fields(
     {
-        "ends": Key(ListOf(_LINK_END, 2, 2), "two ends: namespace, namespace:ifname, or a mapping", required=True),
+        "ends": Key(
+            ListOf(_LINK_END, 2, 2),
+            "`namespace`, `namespace:ifname`, or a mapping with the keys of a port, except `port`",
+            required=True,
+            kind="two ends",
+            example="ends: [a, {netns: b, ifname: up0}]",
+        ),
         "subnet": SUBNET,
     }
 )
@@ -114,4 +144,26 @@ def prefixlen(version: int, members: int) -> int:  # noqa: ARG001 (always two)
     return 30 if version == 4 else 64
 
 
-KIND = Kind("veth", "links", "veth pairs from one namespace to another", LINK, _draft, "links", prefixlen, paired=True)
+KIND = Kind(
+    "veth",
+    "links",
+    Key(
+        ListOf(LINK),
+        "veth pairs from one namespace to another",
+        kind="list",
+        default="none",
+        example="links: [{ends: [a, b]}]",
+    ),
+    _draft,
+    "links",
+    prefixlen,
+    paired=True,
+    tables=(
+        Table(
+            "Link",
+            LINK,
+            after="An end with `bridge` is a port of that bridge; a link whose two ends are ports joins two bridges"
+            " into one segment.",
+        ),
+    ),
+)

@@ -212,7 +212,7 @@ TOPOLOGY = Fields(
         "namespaces": Key(
             _named(NAMESPACE, words.netns_name, words.LABEL, 1), "the network namespaces by name", required=True
         ),
-        **{kind.section: Key(ListOf(kind.item), kind.doc) for kind in KINDS},
+        **{kind.section: kind.key for kind in KINDS},
         "services": Key(_named(SERVICE, words.service_name, words.LABEL), "kube-proxy Services by name"),
         "kube_proxy": Key(KUBE_PROXY, "how the nodes' NAT rules are laid out"),
         "fixes": Key(_named(FIX, words.fix_name, words.LABEL), "fixes beside the built-in ones, by name"),

@@ -231,11 +231,21 @@ class ListOf(NamedTuple):
 
 
 class Key(NamedTuple):
-    """A key of a mapping: the shape of its value and a line of documentation, shown by editors and in hints."""
+    """A key of a mapping: the shape of its value and a line of documentation, shown by editors and in hints.
+
+    kind, default and example are for tables of keys in a page, in its own notation; example is a line of YAML.
+    """
 
     shape: Shape
     doc: str
     required: bool = False
+    kind: str = ""
+    default: str = ""
+    example: str = ""
+
+    def said(self) -> str:
+        """The documentation with the default, where that is known."""
+        return f"{self.doc} (default: {self.default})" if self.default else self.doc
 
 
 class Fields:
@@ -320,7 +330,7 @@ class Fields:
     def schema(self) -> JsonSchema:
         result: JsonSchema = {
             "type": "object" if self.required else ["object", "null"],
-            "properties": {name: {"description": key.doc, **key.shape.schema()} for name, key in self.keys.items()},
+            "properties": {name: {"description": key.said(), **key.shape.schema()} for name, key in self.keys.items()},
             "additionalProperties": False,
         }
         if self.required:
