@@ -194,7 +194,7 @@ class PacketObserver(FrameObserver):
         for frame in self.frames():
             kept = (frame.wire_bytes, frame.data) if self._keep_frames else (0, b"")
             where = (frame.time_ns, frame.netns, frame.ifname, frame.direction)
-            segment = decode_frame(frame.data)
+            segment = decode_frame(frame.data, frame.wire_bytes)
             if segment is not None:
                 packets.append(Packet(*where, segment, *kept))
             elif datagram := decode_datagram(frame.data[ETH_HEADER_BYTES:]):

@@ -51,7 +51,16 @@ _ICMPV6 = {
 }
 ICMP_NAMES = tuple(sorted({*_ICMP.values(), *_ICMPV6.values()}))
 
-_FRAGMENT_OFFSET = 0x1FFF
+_MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
+_IPV6_MORE_FRAGMENTS, _IPV6_FRAGMENT_OFFSET = 0x1, 0xFFF8
+# IPv6's extension headers (RFC 8200, section 4), and the option for payloads of 64 KiB and more (RFC 2675).
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION = 0, 43, 44, 51, 60
+_EXTENSIONS = frozenset({_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION})
+_JUMBO_OPTION = b"\xc2\x04"
+
+_ETHERTYPE = _LENGTH = struct.Struct("!H")
+_IPV4_LENGTH_ID_FRAGMENT = struct.Struct("!HHH")
+_JUMBO_LENGTH = struct.Struct("!I")
 _IPV4_HEADER_BYTES, _IPV6_HEADER_BYTES, _ICMP_HEADER_BYTES = 20, 40, 8
 _PORTS = struct.Struct("!HH")
 _TCP = struct.Struct("!HHIIBBH")
@@ -63,38 +72,48 @@ _ALIGNED_TIMESTAMP = bytes([_OPTION_NOP, _OPTION_NOP, _OPTION_TIMESTAMP, 10])
 """How Linux begins the options of every segment but a SYN (RFC 7323, appendix A)."""
 
 
-def decode_frame(frame: bytes) -> Segment | None:
-    """The TCP segment in an Ethernet frame, which may be cut off after the TCP header."""
-    return decode_ip(frame[ETH_HEADER_BYTES:])
+def decode_frame(frame: bytes, wire_bytes: int = 0) -> Segment | None:
+    """The TCP segment in an Ethernet frame, which may be cut off after the TCP header; None for what is no IP packet.
 
-
-def decode_ip(packet: bytes) -> Segment | None:
-    """The TCP segment in an IP packet, which may be cut off after the TCP header.
-
-    None for anything else: other protocols, later fragments, IPv6 extension headers, headers that are cut off.
+    wire_bytes is the frame's whole length: BIG TCP's packets don't say theirs.
     """
-    if not packet:
+    if len(frame) < ETH_HEADER_BYTES or _ETHERTYPE.unpack_from(frame, 12)[0] not in (ETH_P_IP, ETH_P_IPV6):
         return None
-    if packet[0] >> 4 == 4:
-        return _decode_ipv4(packet)
-    return _decode_ipv6(packet) if packet[0] >> 4 == 6 else None
+    return decode_ip(frame[ETH_HEADER_BYTES:], max(wire_bytes - ETH_HEADER_BYTES, 0))
 
 
-def decode_datagram(packet: bytes) -> Datagram | None:
+def decode_ip(packet: bytes, ip_bytes: int = 0) -> Segment | None:
+    """The TCP segment in an IP packet, which may be cut off after the TCP header; ip_bytes is its whole length.
+
+    None for anything else: other protocols, later fragments, headers that are cut off. IPv6's extension headers are
+    passed over.
+    """
+    read = _ip(packet, ip_bytes)
+    if read is None or read.proto != IPPROTO_TCP or read.is_later_fragment:
+        return None
+    if read.payload_bytes < _TCP_HEADER_BYTES or len(packet) < read.header_bytes + _TCP_HEADER_BYTES:
+        return None
+    return _tcp(packet, read)
+
+
+def decode_datagram(packet: bytes, ip_bytes: int = 0) -> Datagram | None:
     """The datagram in an IP packet, which may be cut off; None for TCP, and for what decode_ip gives None otherwise."""
-    read = _ip_header(packet)
-    if read is None or read.header.proto == IPPROTO_TCP or read.is_later_fragment:
+    read = _ip(packet, ip_bytes)
+    if read is None or read.proto == IPPROTO_TCP or read.is_later_fragment:
         return None
+    header = _header(packet, read)
+    if header is None:
+        return None
+    if read.proto not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+        return Datagram(header, read.payload_bytes, read.ip_id)
     rest = packet[read.header_bytes :]
-    proto = read.header.proto
-    if proto not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
-        return Datagram(read.header, read.payload_bytes, read.ip_id)
     if len(rest) < _ICMP_HEADER_BYTES:
         return None
     kind, code = rest[0], rest[1]
-    is_error = kind in ICMP_ERRORS if proto == IPPROTO_ICMP else kind < ICMPV6_FIRST_INFORMATIONAL
-    quoted = _ip_header(rest[_ICMP_HEADER_BYTES:]) if is_error else None
-    return Datagram(read.header, read.payload_bytes, read.ip_id, kind, code, quoted.header if quoted else None)
+    is_error = kind in ICMP_ERRORS if read.proto == IPPROTO_ICMP else kind < ICMPV6_FIRST_INFORMATIONAL
+    quoted = rest[_ICMP_HEADER_BYTES:]
+    about = _ip(quoted) if is_error else None
+    return Datagram(header, read.payload_bytes, read.ip_id, kind, code, about and _header(quoted, about))
 
 
 def icmp_name(datagram: Datagram) -> str:
@@ -104,34 +123,6 @@ def icmp_name(datagram: Datagram) -> str:
     names = _ICMP if datagram.header.proto == IPPROTO_ICMP else _ICMPV6
     message = (datagram.icmp_type, datagram.icmp_code)
     return names.get(message, f"type {message[0]} code {message[1]}")
-
-
-class _IpHeader(NamedTuple):
-    header: Tuple
-    header_bytes: int
-    payload_bytes: int
-    ip_id: int
-    is_later_fragment: bool
-
-
-def _ip_header(packet: bytes) -> _IpHeader | None:
-    """An IP packet's header, and the ports behind it; None where it is cut off before them."""
-    if len(packet) >= _IPV6_HEADER_BYTES and packet[0] >> 4 == 6:
-        proto, src, dst, header_bytes = packet[6], packet[8:24], packet[24:40], _IPV6_HEADER_BYTES
-        ((payload_bytes,), ip_id, fragment) = struct.unpack_from("!H", packet, 4), 0, 0
-    elif len(packet) >= _IPV4_HEADER_BYTES and packet[0] >> 4 == 4:
-        proto, src, dst, header_bytes = packet[9], packet[12:16], packet[16:20], (packet[0] & 0xF) * 4
-        total_bytes, ip_id, fragment = struct.unpack_from("!HHH", packet, 2)
-        payload_bytes = total_bytes - header_bytes
-    else:
-        return None
-    later, sport, dport = bool(fragment & _FRAGMENT_OFFSET), 0, 0
-    if proto in WITH_PORTS and not later:
-        if len(packet) < header_bytes + _PORTS.size:
-            return None
-        sport, dport = _PORTS.unpack_from(packet, header_bytes)
-    header = Tuple(_address(src), sport, _address(dst), dport, proto)
-    return _IpHeader(header, header_bytes, payload_bytes, ip_id, later)
 
 
 def encode_tcp(segment: Segment, payload: bytes = b"") -> bytes:
@@ -153,46 +144,90 @@ def internet_checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _decode_ipv4(packet: bytes) -> Segment | None:
+class _Ip(NamedTuple):
+    """What an IP packet's headers say: header_bytes are with IPv6's extensions, payload_bytes what follows them."""
+
+    proto: int
+    src: bytes
+    dst: bytes
+    header_bytes: int
+    payload_bytes: int
+    ip_id: int = 0
+    is_fragment: bool = False
+    is_later_fragment: bool = False
+
+
+def _ip(packet: bytes, ip_bytes: int = 0) -> _Ip | None:
+    """An IP packet's headers; None where they are cut off. Where BIG TCP leaves its length out, ip_bytes says it."""
+    if len(packet) >= _IPV6_HEADER_BYTES and packet[0] >> 4 == 6:
+        return _ipv6(packet, ip_bytes)
+    if len(packet) < _IPV4_HEADER_BYTES or packet[0] >> 4 != 4:
+        return None
     header_bytes = (packet[0] & 0xF) * 4
-    if len(packet) < max(header_bytes, _IPV4_HEADER_BYTES) or packet[9] != IPPROTO_TCP:
+    if len(packet) < header_bytes:
         return None
-    total_bytes, ip_id, fragment = struct.unpack_from("!HHH", packet, 2)
-    if fragment & _FRAGMENT_OFFSET:
-        return None
-    return _decode_tcp(packet, header_bytes, total_bytes - header_bytes, packet[12:16], packet[16:20], ip_id)
+    total_bytes, ip_id, fragment = _IPV4_LENGTH_ID_FRAGMENT.unpack_from(packet, 2)
+    payload_bytes = (total_bytes or ip_bytes or len(packet)) - header_bytes
+    later = bool(fragment & _FRAGMENT_OFFSET)
+    part = later or bool(fragment & _MORE_FRAGMENTS)
+    return _Ip(packet[9], packet[12:16], packet[16:20], header_bytes, payload_bytes, ip_id, part, later)
 
 
-def _decode_ipv6(packet: bytes) -> Segment | None:
-    if len(packet) < _IPV6_HEADER_BYTES or packet[6] != IPPROTO_TCP:
-        return None
-    (payload_bytes,) = struct.unpack_from("!H", packet, 4)
-    return _decode_tcp(packet, _IPV6_HEADER_BYTES, payload_bytes, packet[8:24], packet[24:40])
+def _ipv6(packet: bytes, ip_bytes: int) -> _Ip | None:
+    """As `_ip`: the extension headers are those that ipv6_skip_exthdr passes over (net/ipv6/exthdrs_core.c)."""
+    proto, at = packet[6], _IPV6_HEADER_BYTES
+    (said_bytes,) = _LENGTH.unpack_from(packet, 4)
+    payload_bytes = said_bytes or max(ip_bytes or len(packet), at) - at
+    fragment = 0
+    while proto in _EXTENSIONS and not fragment & _IPV6_FRAGMENT_OFFSET:
+        if len(packet) < at + 8:
+            return None
+        kind, proto, words = proto, packet[at], packet[at + 1]
+        if kind == _HOP_BY_HOP and not said_bytes and packet[at + 2 : at + 4] == _JUMBO_OPTION:
+            (payload_bytes,) = _JUMBO_LENGTH.unpack_from(packet, at + 4)
+        if kind == _FRAGMENT:
+            (fragment,) = _LENGTH.unpack_from(packet, at + 2)
+        at += 8 if kind == _FRAGMENT else (words + 2) * 4 if kind == _AUTHENTICATION else (words + 1) * 8
+    later = bool(fragment & _IPV6_FRAGMENT_OFFSET)
+    part = later or bool(fragment & _IPV6_MORE_FRAGMENTS)
+    payload_bytes -= at - _IPV6_HEADER_BYTES
+    return _Ip(proto, packet[8:24], packet[24:40], at, payload_bytes, 0, part, later)
 
 
-def _decode_tcp(packet: bytes, start: int, tcp_bytes: int, src: bytes, dst: bytes, ip_id: int = 0) -> Segment | None:
-    if len(packet) < start + _TCP_HEADER_BYTES:
-        return None
+def _header(packet: bytes, read: _Ip) -> Tuple | None:
+    """The header with the ports behind it, where it has some; None where it is cut off before them."""
+    sport = dport = 0
+    if read.proto in WITH_PORTS and not read.is_later_fragment:
+        if len(packet) < read.header_bytes + _PORTS.size:
+            return None
+        sport, dport = _PORTS.unpack_from(packet, read.header_bytes)
+    return Tuple(_address(read.src), sport, _address(read.dst), dport, read.proto)
+
+
+def _tcp(packet: bytes, read: _Ip) -> Segment:
+    start = read.header_bytes
     sport, dport, seq, ack, offset, flags, window = _TCP.unpack_from(packet, start)
     header_bytes = (offset >> 4) * 4
-    options = _options(packet[start + _TCP_HEADER_BYTES : start + header_bytes])
+    options = _options(packet[start + _TCP_HEADER_BYTES : start + header_bytes], ack)
+    is_syn = bool(flags & SYN)
     return Segment(
-        _address(src),
+        _address(read.src),
         sport,
-        _address(dst),
+        _address(read.dst),
         dport,
         seq,
         ack,
         flags,
         window,
-        tcp_bytes - header_bytes,
-        options.wscale if flags & SYN else None,
-        ip_id,
+        read.payload_bytes - header_bytes,
+        options.wscale if is_syn else None,
+        read.ip_id,
         options.ts_val,
         options.ts_ecr,
-        bool(flags & SYN) and options.sack_permitted,
+        is_syn and options.sack_permitted,
         options.sack_edge,
         offset >> 4,
+        read.is_fragment,
     )
 
 
@@ -204,15 +239,19 @@ class _Options(NamedTuple):
     sack_edge: int | None = None
 
 
-def _options(options: bytes) -> _Options:
-    """What the options say; None for what isn't there or is cut off."""
+def _options(options: bytes, ack: int) -> _Options:
+    """What the options say, as the kernel reads them (tcp_parse_options, and conntrack's tcp_options and tcp_sack).
+
+    None for what isn't there, is cut off or has another length than it must have. Of several selective acknowledgements
+    the first counts, of other options the last.
+    """
     if options.startswith(_ALIGNED_TIMESTAMP) and len(options) == 12:
         return _Options(None, *_TIMESTAMPS.unpack_from(options, 4))
     wscale: int | None = None
     ts_val: int | None = None
     ts_ecr: int | None = None
-    sack_permitted = False
-    sack_edge: int | None = None
+    sack_permitted = sack_seen = False
+    sack = ack
     at = 0
     while at < len(options) and options[at] != _OPTION_END:
         if options[at] == _OPTION_NOP:
@@ -220,19 +259,22 @@ def _options(options: bytes) -> _Options:
             continue
         if at + 1 >= len(options) or options[at + 1] < 2:
             break
-        kind, end = options[at], at + options[at + 1]
-        if kind == _OPTION_WSCALE and at + 2 < len(options):
-            wscale = options[at + 2]
-        elif kind == _OPTION_TIMESTAMP and at + 10 <= len(options):
-            ts_val, ts_ecr = _TIMESTAMPS.unpack_from(options, at + 2)
-        elif kind == _OPTION_SACK_PERMITTED:
+        kind, length = options[at], options[at + 1]
+        value = options[at + 2 : at + length]
+        if len(value) != length - 2:
+            break
+        if kind == _OPTION_WSCALE and len(value) == 1:
+            wscale = value[0]
+        elif kind == _OPTION_TIMESTAMP and len(value) == _TIMESTAMPS.size:
+            ts_val, ts_ecr = _TIMESTAMPS.unpack(value)
+        elif kind == _OPTION_SACK_PERMITTED and not value:
             sack_permitted = True
-        elif kind == _OPTION_SACK:
-            blocks = options[at + 2 : end]
-            for _, right in _SACK_BLOCK.iter_unpack(blocks[: len(blocks) // 8 * 8]):
-                sack_edge = right if sack_edge is None or seq_diff(right, sack_edge) > 0 else sack_edge
-        at = end
-    return _Options(wscale, ts_val, ts_ecr, sack_permitted, sack_edge)
+        elif kind == _OPTION_SACK and not sack_seen and value and len(value) % _SACK_BLOCK.size == 0:
+            sack_seen = True
+            for _, right in _SACK_BLOCK.iter_unpack(value):
+                sack = right if seq_diff(sack, right) < 0 else sack
+        at += length
+    return _Options(wscale, ts_val, ts_ecr, sack_permitted, sack if sack != ack else None)
 
 
 @lru_cache(maxsize=1024)

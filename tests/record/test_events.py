@@ -95,8 +95,11 @@ SACK = b"\5\x12" + bytes.fromhex("fffffff0 00000010 ffffffe0 ffffffe8")
     ("options", "edge"),
     [
         (b"\1\1" + TIMESTAMP + b"\1\1" + SACK, 0x10),  # the higher one has wrapped
-        (b"\1\1" + SACK[:10], 0x10),  # cut off after the first block
-        (b"\1\1" + SACK[:6], None),
+        (b"\1\1" + SACK[:10], None),  # cut off after the first block: the kernel doesn't read half an option
+        (b"\1\1\5\x0a" + SACK[2:10], 0x10),
+        (b"\1\1\5\x0a" + SACK[2:10] + b"\1\1\5\x0a\0\0\0\0\0\1\0\0", 0x10),  # only the first counts
+        (b"\5\4\0\0\5\x0a" + SACK[2:10] + b"\1\1", 0x10),  # of a length that it can have
+        (b"\1\1\5\x0a\0\0\0\0\0\0\0\7", None),  # before the ack
     ],
 )
 def test_the_highest_edge_of_the_selective_acknowledgements_is_read(options: bytes, edge: int | None) -> None:
