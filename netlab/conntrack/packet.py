@@ -18,7 +18,8 @@ _EARLY_EVICTION_S = 120
 def malformed(packet: Packet) -> Checked | None:
     """A packet that is INVALID whatever its entry (tcp_error); None for any other. Checksums are not looked at."""
     segment = packet.segment
-    if (segment.data_offset or BARE_DATA_OFFSET) < BARE_DATA_OFFSET or segment.payload_bytes < 0:
+    too_short = segment.data_offset is not None and segment.data_offset < BARE_DATA_OFFSET
+    if too_short or segment.payload_bytes < 0:
         return Checked(packet, CtDirection.ORIGINAL, CtOutcome.INVALID, log="truncated packet")
     if not valid_flags(segment.flags):
         return Checked(packet, CtDirection.ORIGINAL, CtOutcome.INVALID, log="invalid tcp flag combination")
@@ -248,7 +249,9 @@ def _timeout(kind: Kind, entry: Entry, new: str, rules: Rules) -> str:
     unacknowledged = entry.original.data_unacknowledged or entry.reply.data_unacknowledged
     if entry.retransmissions >= rules.max_retrans and longer_than_retrans:
         found = "RETRANS"
-    elif longer_than_unack and ((kind is Kind.RST and new == "ESTABLISHED") or unacknowledged):
+    elif kind is Kind.RST:
+        found = "CLOSE"
+    elif unacknowledged and longer_than_unack:
         found = "UNACK"
     elif entry.last.window == 0 and longer_than_retrans:
         found = "RETRANS"
