@@ -158,7 +158,7 @@ class Link(typing.Protocol):
 
     @property
     def queues(self) -> bool:
-        """Whether it is made with the numbers of queues that its interfaces' attributes say."""
+        """Whether it is told the numbers of its queues even where that is 1: a veth has one for each CPU by itself."""
 
     def data(self) -> LinkData:
         """What it is made with that only this kind has."""

@@ -126,9 +126,7 @@ def _is_made_so(link: Link, actual: Actual, peers: dict[LinkKey, LinkKey]) -> bo
     if len(there) < len(ends) or any(peers.get(_key(a)) != _key(b) for a, b in pairs([link])):
         return False
     return all(
-        has.kind == link.kind
-        and link.fits(has.data)
-        and (not link.queues or _queues(has.attributes) == _queues(end.attributes))
+        has.kind == link.kind and link.fits(has.data) and _queues(has.attributes) == _queues(end.attributes)
         for has, end in zip(there, ends, strict=True)
     )
 

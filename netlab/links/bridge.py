@@ -49,7 +49,7 @@ class Bridge(NamedTuple):
         options = f"mcast_snooping {self.mcast_snooping:d}"
         options += " stp_state 1" if self.stp else ""
         options += " vlan_filtering 1" if self.vlan_filtering else ""
-        words = attributes.words(self.interface.attributes, queues=False)
+        words = attributes.words(self.interface.attributes)
         return f"ip -n {prefix}{netns} link add {ifname}{words} type bridge {options}"
 
     def data(self) -> LinkData:

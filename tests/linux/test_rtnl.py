@@ -107,7 +107,7 @@ def test_a_link_with_data_of_its_kind() -> None:
     assert decoded(bridge(PLAIN)) == decoded(bridge_by_pyroute2([], [["IFLA_BR_MCAST_SNOOPING", 0]]))
     options = [["IFLA_BR_MCAST_SNOOPING", 1], ["IFLA_BR_STP_STATE", 1], ["IFLA_BR_VLAN_FILTERING", 1]]
     full = bridge(FULL, stp=True, mcast_snooping=True, vlan_filtering=True)
-    assert decoded(full) == decoded(bridge_by_pyroute2(FULL_WORDS, options))
+    assert decoded(full) == decoded(bridge_by_pyroute2([*FULL_WORDS, *FULL_QUEUES], options))
 
 
 def test_changes_of_a_link() -> None:
