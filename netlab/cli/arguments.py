@@ -9,7 +9,7 @@ from netlab.errors import LabError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from netlab.lab.spec import Wanted
+    from netlab.lab.spec import Spec
     from netlab.lab.state import LabDirectory, LabState
 
 
@@ -44,17 +44,17 @@ def parse_settings(pairs: "Sequence[str] | None") -> tuple[tuple[str, str], ...]
     return tuple(settings)
 
 
-def read_wanted(
+def read_spec(
     topology: str | None, settings: tuple[tuple[str, str], ...], fixes: "Sequence[str] | None", name: str | None
-) -> "Wanted":
+) -> "Spec":
     """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
-    from netlab.lab.spec import Wanted
+    from netlab.lab.spec import Spec
     from netlab.topology import load_with_fixes, read_text
 
     file = topology_file(topology)
     text = read_text(file)
     names = tuple(dict.fromkeys(fixes or []))
-    return Wanted(load_with_fixes(text, file, settings, name, names), text, absolute(file), settings, names)
+    return Spec(load_with_fixes(text, file, settings, name, names), text, absolute(file), settings, names)
 
 
 def absolute(file: str) -> str | None:

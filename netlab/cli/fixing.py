@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab.cli.arguments import find_lab, is_lab, read_wanted
+from netlab.cli.arguments import find_lab, is_lab, read_spec
 from netlab.cli.messages import say
 from netlab.cli.options import LabOption, complete_fix
 from netlab.cli.up import outcome_text
@@ -30,11 +30,11 @@ def fix_list(
 
     if topology is None or is_lab(topology):
         found = [find_lab(name) for name in labs(run_directory()) if topology in (None, name)]
-        wanted = [as_it_is(directory, state) for directory, state in found]
+        specs = [as_it_is(directory, state) for directory, state in found]
     else:
-        wanted = [read_wanted(topology, (), None, None)]
-    rows = [(fix.name, fix.summary, wanted) for fix in FIXES.values()]
-    rows += [(*fix, [one]) for one in wanted for fix in one.topology.fixes]
+        specs = [read_spec(topology, (), None, None)]
+    rows = [(fix.name, fix.summary, specs) for fix in FIXES.values()]
+    rows += [(*fix, [one]) for one in specs for fix in one.topology.fixes]
     width = max(len(name) for name, _, _ in rows)
     for name, summary, known in rows:
         notes = [] if name in FIXES or topology is not None else [f"of {known[0].topology.name}"]
@@ -76,13 +76,14 @@ def _change_fixes(
     lab_name: str | None, names: "Sequence[str]", change: "Callable[[tuple[str, ...]], tuple[str, ...]]"
 ) -> None:
     from netlab.kubeproxy.fixes import check_name
-    from netlab.lab import lifecycle as lab
+    from netlab.lab import lifecycle
+    from netlab.lab.spec import with_only_fixes
 
     directory, state = find_lab(lab_name)
-    as_was = lab.as_it_is(directory, state)
+    as_was = lifecycle.as_it_is(directory, state)
     for name in names:
         check_name(as_was.topology, name)
-    wanted = lab.with_only_fixes(as_was, change(state.fixes))
+    spec = with_only_fixes(as_was, change(state.fixes))
     interrupts.stop_on_signals()
-    outcome = lab.up(directory, wanted, rootless=None)
-    say(outcome_text(wanted, outcome, verbose=False))
+    outcome = lifecycle.up(directory, spec, rootless=None)
+    say(outcome_text(spec, outcome, verbose=False))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from netlab.cli.arguments import parse_settings, read_wanted, topology_file
+from netlab.cli.arguments import parse_settings, read_spec, topology_file
 from netlab.cli.messages import counted, say
 from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
 from netlab.errors import UnsupportedError, UsageError
@@ -31,12 +31,12 @@ def plan(
     """What `up` does, step by step, each with its `ip` / `nft` / `sysctl` twin."""
     from netlab.lab import plan as plans
 
-    wanted = read_wanted(topology, parse_settings(settings), fix, name).topology
-    steps = plans.up(wanted)
+    asked = read_spec(topology, parse_settings(settings), fix, name).topology
+    steps = plans.up(asked)
     texts = {
-        PlanFormat.text: lambda: plans.as_text(steps, f"{wanted.name}-"),
-        PlanFormat.json: lambda: plans.as_json(steps, wanted),
-        PlanFormat.shell: lambda: plans.as_shell(steps, wanted),
+        PlanFormat.text: lambda: plans.as_text(steps, f"{asked.name}-"),
+        PlanFormat.json: lambda: plans.as_json(steps, asked),
+        PlanFormat.shell: lambda: plans.as_shell(steps, asked),
     }
     sys.stdout.write(texts[output]())
 
@@ -47,7 +47,7 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     from netlab.experiments import catalogue
     from netlab.experiments.roles import assign
     from netlab.lab import tables
-    from netlab.lab.spec import Wanted
+    from netlab.lab.spec import Spec
     from netlab.topology import read_text, with_each_fix
 
     file = topology_file(topology)
@@ -66,7 +66,7 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     unsaid = ""
     try:
         for fix, made in sound.items():
-            tables.check(Wanted(made, text, file, rest, (fix,)))
+            tables.check(Spec(made, text, file, rest, (fix,)))
     except UnsupportedError as error:
         unsaid = f"; its tables were not checked: {error.message}"
     counts = [counted(len(found), "experiment")] if found else []
@@ -106,9 +106,9 @@ def rules(
     """The NAT rules that kube-proxy would install on a node."""
     from netlab.kubeproxy import ruleset
 
-    wanted = read_wanted(topology, parse_settings(settings), fix, None).topology
-    found = ruleset(wanted, node)
+    asked = read_spec(topology, parse_settings(settings), fix, None).topology
+    found = ruleset(asked, node)
     if found is None:
-        nodes = ", ".join(wanted.kube_proxy.nodes)
+        nodes = ", ".join(asked.kube_proxy.nodes)
         raise UsageError(f"{node} gets no rules", f"these do: {nodes}" if nodes else "no node of this topology does")
     sys.stdout.write(found.nft() if output is RulesFormat.nft else found.iptables_save())

@@ -206,7 +206,7 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
     from netlab.record.events import RST, Packet
 
     directory, state = find_lab(lab)
-    wanted = as_it_is(directory, state)
+    spec = as_it_is(directory, state)
     namespaces = open_lab(state)
     until = float("inf")
 
@@ -224,9 +224,9 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
 
     with interrupts.as_news() as news:
         return recorder.record(
-            wanted.topology,
+            spec.topology,
             namespaces,
-            recorder.Source(wanted.text, wanted.settings, wanted.fixes, capabilities=deciding()),
+            recorder.Source(spec.text, spec.settings, spec.fixes, capabilities=deciding()),
             seconds=seconds,
             stop=lambda: time.monotonic() > until or bool(select.select([news], [], [], 0)[0]),
             on_events=look,

@@ -37,7 +37,7 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
 
     from netlab import topology
     from netlab.kubeproxy.fixes import FIXES
-    from netlab.lab import lifecycle as lab
+    from netlab.lab import lifecycle
     from netlab.lab.state import labs, run_directory
 
     found = dict.fromkeys(FIXES)
@@ -50,8 +50,8 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
             for name in labs(run_directory()):
                 state = lab_directory(name).read()
                 if state is not None:
-                    wanted = lab.as_it_is(lab_directory(name), state)
-                    found |= dict.fromkeys(fix.name for fix in wanted.topology.fixes)
+                    spec = lifecycle.as_it_is(lab_directory(name), state)
+                    found |= dict.fromkeys(fix.name for fix in spec.topology.fixes)
     return [name for name in found if name.startswith(incomplete)]
 
 

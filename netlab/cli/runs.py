@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from netlab.analysis.result import Result
     from netlab.experiments.catalogue import Run
     from netlab.lab.netns import Namespaces
-    from netlab.lab.spec import Wanted
+    from netlab.lab.spec import Spec
     from netlab.matrix.grid import Task
     from netlab.record.environment import Environment
     from netlab.record.recording import Recording
@@ -87,7 +87,7 @@ def run(
     """Run an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
     from netlab.capabilities.probes import probe
     from netlab.experiments import run as runner
-    from netlab.lab.spec import Wanted
+    from netlab.lab.spec import Spec
     from netlab.topology import load_with_fixes
 
     _check_report_options(output, ladder=ladder)
@@ -95,15 +95,15 @@ def run(
     chosen = _chosen(topology, experiment, parse_settings(settings), name)
     fixes = tuple(dict.fromkeys(fix or ()))
     fixed = load_with_fixes(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
-    wanted = Wanted(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
+    spec = Spec(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
     capabilities = runner.there(chosen, probe(chosen.experiment.capabilities()))
-    directory = lab_directory(wanted.topology.name)
-    with runner.standing(directory, wanted, None if root is None else not root) as wanted:
+    directory = lab_directory(spec.topology.name)
+    with runner.standing(directory, spec, None if root is None else not root) as spec:
         keep_frames = pcapng is not None or bundle is not None
         namespaces = runner.namespaces(directory)
         count = trials or chosen.experiment.trials
-        result, recording = _run(namespaces, wanted, chosen, capabilities, count, keep_frames=keep_frames)
-        environment = _environment(namespaces, wanted) if bundle is not None else None
+        result, recording = _run(namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames)
+        environment = _environment(namespaces, spec) if bundle is not None else None
     _report(result, recording, output, ladder=ladder, html=html)
     if pcapng is not None:
         from netlab.report.packets import render
@@ -112,7 +112,7 @@ def run(
     if bundle is not None and environment is not None:
         from netlab.report import bundle as bundles
 
-        _write(bundle, bundles.render(wanted.topology, result, recording, environment))
+        _write(bundle, bundles.render(spec.topology, result, recording, environment))
     sys.exit(result.exit_code(expect))
 
 
@@ -148,7 +148,7 @@ def matrix(
 ) -> None:
     """Run every experiment of a topology with every fix, in labs of their own: one table."""
     from netlab.experiments import catalogue
-    from netlab.lab import lifecycle as lab
+    from netlab.lab import lifecycle
     from netlab.matrix import grid
     from netlab.matrix import run as runner
     from netlab.report import matrix as as_text
@@ -163,7 +163,7 @@ def matrix(
     runs = catalogue.runs(read_text(file), file, pairs, name, lambda found: grid.chosen(found, experiment or (), file))
     across = grid.columns(runs, fix or ())
     manner = runner.Manner(trials, jobs or runner.default_jobs(), root is False or (root is None and os.geteuid() != 0))
-    lab.check_privilege(rootless=manner.rootless)
+    lifecycle.check_privilege(rootless=manner.rootless)
     lab_name = runs[0].topology.name
     progress = Progress(lab_name, 0)
 
@@ -245,7 +245,7 @@ _TOLD = 5
 
 def _run(
     namespaces: "Namespaces",
-    wanted: "Wanted",
+    spec: "Spec",
     chosen: "Run",
     capabilities: tuple[str, ...],
     trials: int,
@@ -256,11 +256,11 @@ def _run(
     from netlab.analysis.crosscheck import hold
     from netlab.experiments import run as runner
 
-    progress = Progress(f"{wanted.topology.name}, trials", trials)
+    progress = Progress(f"{spec.topology.name}, trials", trials)
     try:
         result, recording = runner.run(
             namespaces,
-            wanted,
+            spec,
             chosen,
             capabilities,
             trials,
@@ -277,11 +277,11 @@ def _run(
     return result, recording
 
 
-def _environment(namespaces: "Namespaces", wanted: "Wanted") -> "Environment":
+def _environment(namespaces: "Namespaces", spec: "Spec") -> "Environment":
     """What the kernel tells of the lab beside what was observed, for a bundle."""
     from netlab.lab.environment import collect
 
-    return collect(namespaces, [netns.name for netns in wanted.topology.namespaces])
+    return collect(namespaces, [netns.name for netns in spec.topology.namespaces])
 
 
 def _report(result: "Result", recording: "Recording", output: DataFormat, *, ladder: bool, html: Path | None) -> None:

@@ -9,14 +9,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from netlab.cli.arguments import lab_directory, parse_settings, read_wanted
+from netlab.cli.arguments import lab_directory, parse_settings, read_spec
 from netlab.cli.messages import Progress, counted, say
 from netlab.linux import interrupts
 
 if TYPE_CHECKING:
-    from netlab.lab.lifecycle import Done, Outcome
-    from netlab.lab.spec import Wanted
+    from netlab.lab.lifecycle import Outcome
+    from netlab.lab.spec import Spec
     from netlab.lab.steps import Step
+    from netlab.lab.work import Done
 
 
 class Options(NamedTuple):
@@ -62,18 +63,18 @@ def _is_value(word: str) -> bool:
 
 def build(options: Options) -> None:
     """Build a lab; a lab that is up is made to follow its topology."""
-    from netlab.lab import lifecycle as lab
+    from netlab.lab import lifecycle
 
-    wanted = read_wanted(options.topology, parse_settings(options.settings), options.fixes, options.name)
-    directory = lab_directory(wanted.topology.name)
+    spec = read_spec(options.topology, parse_settings(options.settings), options.fixes, options.name)
+    directory = lab_directory(spec.topology.name)
     if options.dry_run:
         from netlab.lab import plan
 
-        steps = lab.pending(directory, wanted)
-        sys.stdout.write(plan.as_text(steps, f"{wanted.topology.name}-") if steps else "")
+        steps = lifecycle.pending(directory, spec)
+        sys.stdout.write(plan.as_text(steps, f"{spec.topology.name}-") if steps else "")
         return
     interrupts.stop_on_signals()
-    topology = wanted.topology
+    topology = spec.topology
     total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.pairs())
     progress = Progress(f"building {topology.name}, steps", total, quiet=options.quiet or options.verbose)
 
@@ -83,16 +84,16 @@ def build(options: Options) -> None:
     done: Done = show if options.verbose else progress.step
     try:
         rootless = None if options.root is None else not options.root
-        outcome = lab.up(directory, wanted, rootless=rootless, done=done, waiting=progress.waiting)
+        outcome = lifecycle.up(directory, spec, rootless=rootless, done=done, waiting=progress.waiting)
     finally:
         progress.end()
     if not options.quiet:
-        say(outcome_text(wanted, outcome, verbose=options.verbose))
+        say(outcome_text(spec, outcome, verbose=options.verbose))
 
 
-def outcome_text(wanted: "Wanted", outcome: "Outcome", *, verbose: bool) -> str:
+def outcome_text(spec: "Spec", outcome: "Outcome", *, verbose: bool) -> str:
     """What `up` did, in a line, and a line for each change to a lab that was up."""
-    topology = wanted.topology
+    topology = spec.topology
     before = "removed what an interrupted command had left; " if outcome.leftovers else ""
     if outcome.built:
         counts = [
@@ -100,7 +101,7 @@ def outcome_text(wanted: "Wanted", outcome: "Outcome", *, verbose: bool) -> str:
             counted(len(topology.pairs()), "link"),
             counted(len(topology.services), "service"),
         ]
-        fixes = f", with {' and '.join(wanted.fixes)}" if wanted.fixes else ""
+        fixes = f", with {' and '.join(spec.fixes)}" if spec.fixes else ""
         return f"{before}lab {topology.name} is up: {', '.join(counts)}{fixes}"
     if not outcome.steps:
         return f"lab {topology.name} is up: nothing to do"

@@ -15,9 +15,9 @@ from netlab.capabilities.probes import deciding
 from netlab.errors import UnsupportedError
 from netlab.experiments.catalogue import Run
 from netlab.experiments.trials import observe_run
-from netlab.lab import lifecycle as lab
+from netlab.lab import lifecycle
 from netlab.lab.netns import Namespaces
-from netlab.lab.spec import Wanted
+from netlab.lab.spec import Spec, with_only_fixes
 from netlab.lab.state import LabDirectory
 from netlab.linux import interrupts
 from netlab.observe.recorder import Source
@@ -37,38 +37,38 @@ def there(run: Run, found: Mapping[str, Capability]) -> tuple[str, ...]:
 
 
 @contextmanager
-def standing(directory: LabDirectory, wanted: Wanted, rootless: bool | None) -> Iterator[Wanted]:
+def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iterator[Spec]:
     """The lab up, and signals raising Interrupted; afterwards it is gone where it wasn't up, and else as it was.
 
-    A lab that was up keeps its fixes: what is yielded has them too. Raises what `lab.up` raises.
+    A lab that was up keeps its fixes: what is yielded has them too. Raises what `lifecycle.up` raises.
     """
     interrupts.stop_on_signals()
     state = directory.read()
-    as_was = lab.as_it_is(directory, state) if state is not None and state.standing() else None
+    as_was = lifecycle.as_it_is(directory, state) if state is not None and state.standing() else None
     if as_was is not None:
-        wanted = lab.with_only_fixes(wanted, tuple(dict.fromkeys((*as_was.fixes, *wanted.fixes))))
-    outcome = lab.up(directory, wanted, rootless=rootless)
+        spec = with_only_fixes(spec, tuple(dict.fromkeys((*as_was.fixes, *spec.fixes))))
+    outcome = lifecycle.up(directory, spec, rootless=rootless)
     try:
         interrupts.stop_on_signals()
-        yield wanted
+        yield spec
     finally:
         with interrupts.undisturbed():
             if as_was is None:
-                lab.down(directory)
+                lifecycle.down(directory)
             elif outcome.steps:
-                lab.up(directory, as_was, rootless=None)
+                lifecycle.up(directory, as_was, rootless=None)
 
 
 def namespaces(directory: LabDirectory) -> Namespaces:
     """Enter the lab, which is up."""
     state = directory.read()
     assert state is not None
-    return lab.open_lab(state)
+    return lifecycle.open_lab(state)
 
 
 def run(
     inside: Namespaces,
-    wanted: Wanted,
+    spec: Spec,
     given: Run,
     capabilities: tuple[str, ...],
     trials: int,
@@ -78,13 +78,13 @@ def run(
 ) -> tuple[Result, Recording]:
     """Run the experiment in its lab. Raises what `observe_run` raises."""
     return observe_run(
-        wanted.topology,
+        spec.topology,
         given.experiment,
-        wanted.fixes,
+        spec.fixes,
         inside,
         trials,
         progress,
         keep_frames=keep_frames,
-        source=Source(wanted.text, wanted.settings, wanted.fixes, given.document, given.own, deciding()),
+        source=Source(spec.text, spec.settings, spec.fixes, given.document, given.own, deciding()),
         capabilities=capabilities,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from netlab.model import Topology
+from netlab.topology import load_with_fixes
 
 
-class Wanted(NamedTuple):
+class Spec(NamedTuple):
     """A topology as someone asked for it: the text, the `--set` pairs and the fixes it came from, and what it means.
 
     file is the path as given, None for standard input.
@@ -18,3 +19,13 @@ class Wanted(NamedTuple):
     file: str | None
     settings: tuple[tuple[str, str], ...] = ()
     fixes: tuple[str, ...] = ()
+
+
+def load(text: str, file: str | None, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...], name: str) -> Spec:
+    """The spec that a lab of that name was made from; UsageError for a name that is no fix, TopologyError."""
+    return Spec(load_with_fixes(text, file or "-", settings, name, fixes), text, file, settings, fixes)
+
+
+def with_only_fixes(spec: Spec, fixes: tuple[str, ...]) -> Spec:
+    """The same topology with these fixes and no others; UsageError for a name that is none."""
+    return load(spec.text, spec.file, spec.settings, fixes, spec.topology.name)

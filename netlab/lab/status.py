@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from netlab.lab import lifecycle as lab
-from netlab.lab import programs
+from netlab.lab import lifecycle, programs
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import LabDirectory, LabState, labs, run_directory
 from netlab.model import Netns, ServicePort, Topology
@@ -54,14 +53,14 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 def detail(directory: LabDirectory, state: LabState, output: str) -> str:
     """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
-    namespaces = lab.open_lab(state)
-    wanted = lab.as_it_is(directory, state)
-    drift = lab.changes(directory, namespaces, wanted.topology, wanted.topology, state)
+    namespaces = lifecycle.open_lab(state)
+    spec = lifecycle.as_it_is(directory, state)
+    drift = lifecycle.changes(directory, namespaces, spec.topology, spec.topology, state)
     assert state.holder is not None
     told = {
         **_row(directory),
         "holder": state.holder.pid,
-        "namespaces": [_netns(netns, wanted.topology, namespaces, state) for netns in wanted.topology.namespaces],
+        "namespaces": [_netns(netns, spec.topology, namespaces, state) for netns in spec.topology.namespaces],
         "services": [
             {
                 "service": service.name,
@@ -70,7 +69,7 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
                 "ports": [_port(port) for port in service.ports],
                 "endpoints": [endpoint.netns for endpoint in service.endpoints],
             }
-            for service in wanted.topology.services
+            for service in spec.topology.services
         ],
         "drift": [step.describe() for step in drift],
     }

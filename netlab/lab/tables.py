@@ -20,7 +20,7 @@ from netlab.model import NftTable, Topology
 from netlab.topology.words import OWN_TABLES
 
 if TYPE_CHECKING:
-    from netlab.lab.spec import Wanted
+    from netlab.lab.spec import Spec
 
 
 class Refusal(NamedTuple):
@@ -58,20 +58,20 @@ def pretend(ifnames: Iterable[str]) -> None:
                     raise OSError(code, words or os.strerror(code), ifname)
 
 
-def check(wanted: Wanted) -> None:
+def check(spec: Spec) -> None:
     """Ask nft about the tables of a topology; TopologyError with the place of each problem in its file.
 
     UnsupportedError where this user can make no namespaces to ask in.
     """
-    found = refusals(wanted.topology)
+    found = refusals(spec.topology)
     if found:
         from netlab.topology import problem
 
-        file = wanted.file or "-"
+        file = spec.file or "-"
         problems = []
         for one in found:
             path = ("namespaces", one.netns, "tables", f"{one.table.family} {one.table.name}")
-            source = (wanted.text, file, wanted.settings, wanted.fixes)
+            source = (spec.text, file, spec.settings, spec.fixes)
             problems.append(problem(*source, path, one.line, one.column, f"nft: {one.message}"))
         raise TopologyError(file, problems)
 

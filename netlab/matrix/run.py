@@ -21,8 +21,8 @@ from netlab.capabilities.probes import probe
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
 from netlab.experiments import run as runner
 from netlab.experiments.catalogue import Run, Settings
-from netlab.lab import lifecycle as lab
-from netlab.lab.spec import Wanted
+from netlab.lab import lifecycle
+from netlab.lab.spec import Spec
 from netlab.lab.state import LabDirectory, run_directory
 from netlab.matrix import Cell, Column, Matrix
 from netlab.matrix.grid import Grid, Task, fingerprint, grid
@@ -139,7 +139,7 @@ def _run_all(
 
     def ended(task: Task, answer: bytes, status: int) -> None:
         if not answer:
-            lab.down(LabDirectory(run_directory(), lab_names[task.number]))
+            lifecycle.down(LabDirectory(run_directory(), lab_names[task.number]))
             if pool.stopping:
                 return
         cell = codec.from_json(json.loads(answer), Cell) if answer else replace(task.cell, failed=_end(status))
@@ -166,13 +166,13 @@ def _run_cell(task: Task, name: str, manner: Manner) -> Cell:
     """Run one cell, in a child; every error that netlab raises on purpose is in the cell."""
     given = task.run
     file = None if given.file == "-" else str(Path(given.file).resolve())
-    wanted = Wanted(task.topology._replace(name=name), given.text, file, given.settings, task.fixes)
+    spec = Spec(task.topology._replace(name=name), given.text, file, given.settings, task.fixes)
     directory = LabDirectory(run_directory(), name)
     try:
         if directory.path.exists():
             raise LabError(f"a lab {name} is there already")
-        with runner.standing(directory, wanted, manner.rootless):
-            result, _ = runner.run(runner.namespaces(directory), wanted, given, task.capabilities, manner.trials)
+        with runner.standing(directory, spec, manner.rootless):
+            result, _ = runner.run(runner.namespaces(directory), spec, given, task.capabilities, manner.trials)
         return replace(task.cell, trials=result.trials)
     except UnsupportedError as error:
         return replace(task.cell, skipped=error.message)

@@ -1,0 +1,141 @@
+"""Carrying steps out in a lab: what belongs to it is written down before it is made, and struck out after it is gone.
+
+What a step does in the kernel is `apply.py`'s, programs are `programs.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import groupby
+
+from netlab.errors import LabError
+from netlab.lab import programs
+from netlab.lab.apply import Kernel
+from netlab.lab.netns import Namespaces, strays
+from netlab.lab.state import LabDirectory, LabState, StartedProgram, write_text
+from netlab.lab.steps import (
+    CreateNetns,
+    DeleteNetns,
+    ResetSysctl,
+    SetSysctl,
+    StartProgram,
+    Step,
+    StopProgram,
+    WriteHosts,
+)
+from netlab.linux import interrupts, sysctl
+from netlab.model import Topology
+
+Done = Callable[[Step], None]
+Waiting = Callable[[str], None]
+"""Told what is waited for, again and again while it is."""
+
+
+def unseen(_what: object) -> None:
+    """A Done or Waiting that tells nobody."""
+
+
+class Work:
+    """Carries out a list of steps, writing down what belongs to the lab before it is made."""
+
+    def __init__(
+        self, directory: LabDirectory, state: LabState, namespaces: Namespaces, kernel: Kernel, waiting: Waiting
+    ) -> None:
+        self.directory = directory
+        self.state = state
+        self.namespaces = namespaces
+        self.kernel = kernel
+        self.waiting = waiting
+
+    def carry_out(self, steps: Sequence[Step], done: Done) -> None:
+        """Carry the steps out in order; done is called with each before the next begins."""
+        for kind, group in groupby(steps, key=_hand):
+            kind(self, list(group), done)
+
+    def _create(self, steps: Sequence[CreateNetns], done: Done) -> None:
+        def journal(born: Sequence[tuple[str, int]]) -> None:
+            self._write(self.state._replace(namespaces=(*self.state.namespaces, *born)))
+
+        self.namespaces.create([step.netns for step in steps], journal)
+        for step in steps:
+            done(step)
+
+    def _delete(self, steps: Sequence[DeleteNetns], done: Done) -> None:
+        inodes = dict(self.state.namespaces)
+        for step in steps:
+            for stray in strays({inodes[step.netns]}):
+                stray.kill()
+            self.namespaces.release(step.netns, inodes.pop(step.netns))
+            self._write(self.state._replace(namespaces=tuple(inodes.items())))
+            done(step)
+
+    def _write_hosts(self, steps: Sequence[WriteHosts], done: Done) -> None:
+        for step in steps:
+            # In place: this file is mounted over the lab's /etc/hosts.
+            write_text(self.directory.hosts, step.text)
+            done(step)
+
+    def _start(self, steps: Sequence[StartProgram], done: Done) -> None:
+        for step in steps:
+            log = self.directory.log(step.netns, step.program.name)
+            with interrupts.held_back():
+                started = programs.start(self.namespaces, step.netns, step.program, log)
+                self._write(self.state._replace(programs=(*self.state.programs, started)))
+            programs.wait_ready(self.namespaces, step.program, started, log, self.waiting)
+            done(step)
+
+    def _stop(self, steps: Sequence[StopProgram], done: Done) -> None:
+        for step in steps:
+            stays: list[StartedProgram] = []
+            for program in self.state.programs:
+                if (program.netns, program.name) == (step.netns, step.name):
+                    programs.stop(self.namespaces, program)
+                else:
+                    stays.append(program)
+            self._write(self.state._replace(programs=tuple(stays)))
+            done(step)
+
+    def _apply(self, steps: Sequence[Step], done: Done) -> None:
+        self.kernel.apply(steps, done)
+
+    def remember(self, steps: Sequence[Step], old: Topology) -> None:
+        """Write down the sysctls that these steps set and that nothing of the lab has set before."""
+        known = {(netns, key) for netns, key, _ in self.state.former}
+        known |= {(n.name, key) for n in old.namespaces for key, _ in (*n.sysctls, *n.sysctls_if_there)}
+        found = []
+        for step in steps:
+            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known:
+                # A namespace, or an interface, that is still to come has nothing to remember.
+                with suppress(LabError, OSError), self.namespaces.inside(step.netns):
+                    found.append((step.netns, step.key, sysctl.read(step.key)))
+        if found:
+            self._write(self.state._replace(former=(*self.state.former, *found)))
+
+    def forget(self, steps: Sequence[Step]) -> None:
+        """Strike out the sysctls that have their former values again, or are gone."""
+        back = {(step.netns, step.key) for step in steps if isinstance(step, ResetSysctl)}
+        gone = {step.netns for step in steps if isinstance(step, DeleteNetns | CreateNetns)}
+        former = tuple(one for one in self.state.former if one[:2] not in back and one[0] not in gone)
+        if former != self.state.former:
+            self._write(self.state._replace(former=former))
+
+    def _write(self, state: LabState) -> None:
+        self.state = state
+        self.directory.write(state)
+
+
+def _hand(step: Step) -> Callable[[Work, list, Done], None]:  # type: ignore[type-arg]
+    """The method of Work that carries out steps of this kind."""
+    match step:
+        case CreateNetns():
+            return Work._create
+        case DeleteNetns():
+            return Work._delete
+        case WriteHosts():
+            return Work._write_hosts
+        case StartProgram():
+            return Work._start
+        case StopProgram():
+            return Work._stop
+    return Work._apply
