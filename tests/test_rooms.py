@@ -15,7 +15,6 @@ KNOWN = frozenset(
         "pure: experiments.conditions -> experiments.context",
         "pure: experiments.conditions.socket -> observe.sockets",
         "upward: analysis.judge_load -> experiments.conditions.late",
-        "upward: linux.rtnl -> model",
     }
 )
 """What still breaks a rule. This list only shrinks: what is mended has to leave it."""

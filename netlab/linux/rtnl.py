@@ -12,9 +12,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable
-from typing import TypeAlias
-
-from netlab.model import InterfaceAddress, Route
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Protocol, TypeAlias
 
 RTM_NEWLINK, RTM_DELLINK = 16, 17
 RTM_NEWADDR, RTM_DELADDR = 20, 21
@@ -125,7 +124,7 @@ def del_link(index: int) -> bytes:
     return _message(RTM_DELLINK, NLM_F_REQUEST, _link(index))
 
 
-def _address(index: int, address: InterfaceAddress, flags: int = 0) -> bytes:
+def _address(index: int, address: IPv4Interface | IPv6Interface, flags: int = 0) -> bytes:
     packed = address.ip.packed
     prefix = address.network.prefixlen
     if address.version == 6:
@@ -139,15 +138,30 @@ def _address(index: int, address: InterfaceAddress, flags: int = 0) -> bytes:
     return body + (_u32(_IFA_FLAGS, flags) if flags else b"")
 
 
-def new_address(index: int, address: InterfaceAddress, *, prefix_route: bool = True) -> bytes:
+def new_address(index: int, address: IPv4Interface | IPv6Interface, *, prefix_route: bool = True) -> bytes:
     """Equivalent to `ip addr add ADDRESS broadcast + dev IFNAME` (IPv6: `nodad`; no prefix_route: `noprefixroute`)."""
     flags = 0 if prefix_route else _IFA_F_NOPREFIXROUTE
     return _message(RTM_NEWADDR, _CREATE, _address(index, address, flags))
 
 
-def del_address(index: int, address: InterfaceAddress) -> bytes:
+def del_address(index: int, address: IPv4Interface | IPv6Interface) -> bytes:
     """Equivalent to `ip addr del ADDRESS dev IFNAME`."""
     return _message(RTM_DELADDR, NLM_F_REQUEST, _address(index, address))
+
+
+class Route(Protocol):
+    """A route but its interface; kind is one of ROUTE_KINDS."""
+
+    @property
+    def dst(self) -> IPv4Network | IPv6Network: ...
+    @property
+    def via(self) -> IPv4Address | IPv6Address | None: ...
+    @property
+    def src(self) -> IPv4Address | IPv6Address | None: ...
+    @property
+    def metric(self) -> int | None: ...
+    @property
+    def kind(self) -> str: ...
 
 
 def _route(route: Route, index: int | None) -> bytes:
@@ -170,7 +184,7 @@ def _route(route: Route, index: int | None) -> bytes:
 
 
 def new_route(route: Route, index: int | None) -> bytes:
-    """index is that of route.dev. Equivalent to `ip route add KIND DST via GATEWAY dev IFNAME src SRC metric M`."""
+    """index is that of its interface. Equivalent to `ip route add KIND DST via GATEWAY dev IFNAME src SRC metric M`."""
     return _message(RTM_NEWROUTE, _CREATE, _route(route, index))
 
 
