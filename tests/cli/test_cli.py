@@ -491,13 +491,6 @@ def test_a_pure_look_imports_no_effect_room(netlab: Netlab, arguments: tuple[str
     assert found & {f"netlab.{name}" for name in EFFECTS} == set()
 
 
-@pytest.mark.kernel
-def test_up_of_a_lab_without_qdiscs_goes_without_pyroute2(netlab: Netlab, lab_name: str, privilege: str) -> None:
-    found = imported(netlab, "up", FLAGSHIP, "--name", lab_name, privilege)
-    assert {"nftables", "netlab"} <= found
-    assert found & {"pyroute2", "rich", "asyncio", "jsonschema", "pydantic"} == set()
-
-
 def test_progress_is_drawn() -> None:
     assert [bar(done, 90) for done in (0, 25, 89, 90)] == [
         "[--------------------]",

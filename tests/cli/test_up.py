@@ -1,12 +1,17 @@
-"""`netlab up`: what its plain words mean, and that typer reads these in the same way."""
+"""`netlab up`: what its plain words mean, that typer reads these in the same way, and what is imported."""
 
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 
 import pytest
+from command import Netlab
+from places import ROOT
 from typer.main import get_command
 
 from netlab.cli.app import app
@@ -75,3 +80,19 @@ def test_every_option_but_dry_run_has_plain_words() -> None:
 )
 def test_what_is_not_plain_is_left_to_typer(words: str) -> None:
     assert plain(words.split()) is None
+
+
+MODULES = Path(__file__).with_name("up-modules.txt")
+
+
+@pytest.mark.kernel
+def test_up_imports_these_modules_and_no_others(netlab: Netlab, lab_name: str, privilege: str) -> None:
+    argv = [sys.executable, str(ROOT / "scripts/up-modules"), privilege, "--name", lab_name]
+    done = subprocess.run(argv, capture_output=True, text=True, env=netlab.environment(), timeout=120)
+    assert done.returncode == 0, done.stderr
+    # The last paragraph is the standard library's: what of itself it imports differs from Python to Python.
+    (ours, python), (known, known_python) = (text.rsplit("\nPython ", 1) for text in (done.stdout, MODULES.read_text()))
+    how = "where it is to be so: .venv/bin/python scripts/up-modules >tests/cli/up-modules.txt"
+    assert ours == known, how
+    if sys.version_info[:2] == (3, 11):
+        assert python == known_python, how
