@@ -29,14 +29,14 @@ def plan(
     output: Annotated[PlanFormat, typer.Option("--format", help="text, json, or a shell script.")] = PlanFormat.text,
 ) -> None:
     """What `up` does, step by step, each with its `ip` / `nft` / `sysctl` twin."""
-    from netlab.lab import plan as plans
+    from netlab.lab.plan import as_json, as_shell, as_text, up
 
     asked = read_spec(topology, parse_settings(settings), fix, name).topology
-    steps = plans.up(asked)
+    steps = up(asked)
     texts = {
-        PlanFormat.text: lambda: plans.as_text(steps, f"{asked.name}-"),
-        PlanFormat.json: lambda: plans.as_json(steps, asked),
-        PlanFormat.shell: lambda: plans.as_shell(steps, asked),
+        PlanFormat.text: lambda: as_text(steps, f"{asked.name}-"),
+        PlanFormat.json: lambda: as_json(steps, asked),
+        PlanFormat.shell: lambda: as_shell(steps, asked),
     }
     sys.stdout.write(texts[output]())
 

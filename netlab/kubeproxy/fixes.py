@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from netlab.errors import UsageError
+from netlab.kubeproxy import notrack
 from netlab.model import BE_LIBERAL, DropInvalid, Mode, Netns, Topology
 
 PLAIN = "plain"
@@ -76,8 +77,6 @@ def _no_node(topology: Topology) -> tuple[str, str] | None:
 
 
 def _untrackable(topology: Topology) -> tuple[str, str] | None:
-    from netlab.kubeproxy import notrack
-
     if not any(notrack.tables(topology, node) for node in topology.kube_proxy.nodes):
         return _no_node(topology) or (
             f"in lab {topology.name!r} no TCP port of a service has cluster IPs alone and endpoints of its own",
@@ -117,8 +116,6 @@ def _be_liberal(topology: Topology) -> Topology:
 
 
 def _notrack(topology: Topology) -> Topology:
-    from netlab.kubeproxy import notrack
-
     def untracked(netns: Netns) -> Netns:
         if netns.name not in topology.kube_proxy.nodes:
             return netns

@@ -10,17 +10,16 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from netlab.errors import NetlabError, TopologyError, UnsupportedError, told
 from netlab.lab.holder import become_rootless
+from netlab.lab.spec import Spec
 from netlab.linux import interrupts, nft, rtnl
 from netlab.linux.syscalls import CLONE_NEWNET, unshare
 from netlab.model import NftTable, Topology
+from netlab.topology import problem
 from netlab.topology.words import OWN_TABLES
-
-if TYPE_CHECKING:
-    from netlab.lab.spec import Spec
 
 
 class Refusal(NamedTuple):
@@ -65,8 +64,6 @@ def check(spec: Spec) -> None:
     """
     found = refusals(spec.topology)
     if found:
-        from netlab.topology import problem
-
         file = spec.file or "-"
         problems = []
         for one in found:

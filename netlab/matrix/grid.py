@@ -13,8 +13,8 @@ from netlab.capabilities.capability import Capability
 from netlab.errors import NetlabError, UsageError
 from netlab.experiments.catalogue import Run, Settings, choose
 from netlab.experiments.roles import assign
-from netlab.kubeproxy import fixes as mitigations
-from netlab.kubeproxy.fixes import PLAIN
+from netlab.kubeproxy.fixes import FIXES, PLAIN, check_name
+from netlab.kubeproxy.fixes import names as applicable
 from netlab.matrix import Cell, Column, Row
 from netlab.model import Topology
 from netlab.topology import load_with_fixes
@@ -59,13 +59,13 @@ def columns(runs: Sequence[Run], names: Sequence[str]) -> tuple[Column, ...]:
     Without names: all that can be applied to the topology of one of these experiments. "a+b" is two fixes together.
     UsageError for a name that none of the topologies knows, and for a fix with itself.
     """
-    known = {fix.name: fix.summary for fix in mitigations.FIXES.values()}
+    known = {fix.name: fix.summary for fix in FIXES.values()}
     for run in runs:
         known |= {fix.name: fix.summary for fix in run.topology.fixes}
-    asked = names or [name for run in runs for name in mitigations.names(run.topology)]
+    asked = names or [name for run in runs for name in applicable(run.topology)]
     wanted = [name for name in dict.fromkeys(asked) if name != PLAIN]
     for name in (each for column in wanted for each in column.split("+") if each not in known):
-        mitigations.check_name(runs[0].topology, name)
+        check_name(runs[0].topology, name)
     for name in wanted:
         if len(set(name.split("+"))) < len(name.split("+")):
             raise UsageError(f"--fix {name} has a fix twice", "name each once")
