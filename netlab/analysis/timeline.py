@@ -716,7 +716,7 @@ def _check(
             numbers = {id(check.packet): draft.number for draft, check, _ in pairs}
             found += [
                 (numbers[id(differs.packet)], differs)
-                for differs in disagreements(((check, reasons) for _, check, reasons in pairs), rules)
+                for differs in disagreements((check, reasons) for _, check, reasons in pairs)
                 if heard or differs.kind is not Differs.PREDICTED_ONLY
             ]
     return sorted(found, key=lambda item: item[0]), unverified
@@ -811,10 +811,4 @@ def _rules(recording: Recording, topology: Topology | None, netns: str) -> Rules
     for candidate in topology.namespaces if topology else ():
         if candidate.name == netns:
             values = {key.replace("/", ".").rpartition(".")[2]: value for key, value in candidate.sysctls}
-    return kernels.rules(
-        recording.kernel,
-        recording.capabilities,
-        be_liberal=values.get("nf_conntrack_tcp_be_liberal", "0") != "0",
-        loose=values.get("nf_conntrack_tcp_loose", "1") != "0",
-        ignore_invalid_rst=values.get("nf_conntrack_tcp_ignore_invalid_rst", "0") != "0",
-    )
+    return kernels.rules(recording.kernel, recording.capabilities, values)

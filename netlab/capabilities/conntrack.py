@@ -14,8 +14,8 @@ from typing import Self
 
 from netlab.capabilities.scratch import set_loopback_up
 from netlab.errors import UnsupportedError
-from netlab.linux import ctnetlink, nft, sysctl
-from netlab.record.events import ACK, PSH, RST, SYN, Tuple
+from netlab.linux import ctnetlink, nflog, nft, sysctl
+from netlab.record.events import ACK, FIN, PSH, RST, SYN, Tuple
 
 LATE_BYTES = 100_000
 """How far below the window the late segment is: as in Kubernetes' test/images/regression-issue-74839/main.go."""
@@ -92,6 +92,12 @@ class _Connection:
         """Whether conntrack finds a byte from the server INVALID; offset is how far from the first one it is."""
         before = _count("invalid")
         self.send(self._server_port, _CLIENT_PORT, _SERVER_ISN + 1 + offset, _CLIENT_ISN + 1, PSH | ACK, b"x")
+        return _count("invalid") > before
+
+    def finds_invalid_rst(self, seq: int, ack: int) -> bool:
+        """Whether conntrack finds a RST from the server INVALID."""
+        before = _count("invalid")
+        self.send(self._server_port, _CLIENT_PORT, seq, ack, RST | ACK)
         return _count("invalid") > before
 
 
@@ -172,6 +178,90 @@ def passes_challenged_rst() -> str:
     if _count("invalid") > before:
         raise UnsupportedError("the RST that answers a challenge ACK is INVALID")
     return "the RST that answers a challenge ACK is let pass"
+
+
+def restarts_by_syn_only() -> str:
+    """A RST far past the SYN before it is INVALID. UnsupportedError where it begins its side of the connection anew."""
+    connection = _controlled()
+    before = _count("invalid")
+    connection.send(_CLIENT_PORT, _OTHER_PORT, _CLIENT_ISN, 0, SYN)
+    connection.send(_CLIENT_PORT, _OTHER_PORT, _CLIENT_ISN + 500_000, 0, RST)
+    if _count("invalid") == before:
+        raise UnsupportedError("in a handshake any packet with a higher number begins its side anew")
+    return "in a handshake only a SYN with a higher number begins its side anew"
+
+
+def takes_any_rst_while_closing() -> str:
+    """A RST from far below to a connection that is closing is let pass. UnsupportedError where it is INVALID."""
+    connection = _controlled()
+    number, acknowledged = _SERVER_ISN + 1 - LATE_BYTES, _CLIENT_ISN + 1
+    if not connection.finds_invalid_rst(number, acknowledged):
+        raise UnsupportedError("conntrack finds no RST INVALID, not even one from far below the window")
+    connection.send(_CLIENT_PORT, _SERVER_PORT, _CLIENT_ISN + 1, _SERVER_ISN + 1, FIN | ACK)
+    if connection.finds_invalid_rst(number, acknowledged):
+        raise UnsupportedError("a RST from far below the window is INVALID also where the connection is closing")
+    return "a RST from far below the window is let pass where the connection is closing"
+
+
+def checks_rst_after_own_syn() -> str:
+    """A RST that acknowledges the SYN of its own end that was ignored before it is INVALID. UnsupportedError if not."""
+    connection = _controlled()
+    number = _SERVER_ISN + 5000  # so that its acknowledgement is one of what the server has not sent
+    connection.send(_CLIENT_PORT, _SERVER_PORT, number, 0, SYN)
+    before = _count("invalid")
+    connection.send(_CLIENT_PORT, _SERVER_PORT, _CLIENT_ISN + 1, number + 1, RST | ACK)
+    if _count("invalid") == before:
+        raise UnsupportedError("a RST that follows a SYN of the same end is let pass")
+    return "a RST that follows a SYN of the same end is checked against the window"
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+def logs_invalid_new() -> str:
+    """A RST that has no entry is logged as "invalid new". UnsupportedError where it isn't, or nothing can be read."""
+    with _Log() as log:
+        _Connection().send(_CLIENT_PORT, _OTHER_PORT, _CLIENT_ISN, 0, RST)
+        lines = log.lines()
+    if "invalid new" not in lines:
+        raise UnsupportedError("a packet that opens no connection is not logged")
+    return "a packet that opens no connection is logged"
+
+
+def logs_ignored_kind() -> str:
+    """The log names the kind of a SYN that is ignored. UnsupportedError where it doesn't, or nothing can be read."""
+    with _Log() as log:
+        _Connection().establish().send(_CLIENT_PORT, _SERVER_PORT, _CLIENT_ISN + 5000, 0, SYN)
+        lines = log.lines()
+    if not any("index 0" in line and "ignored" in line for line in lines):
+        raise UnsupportedError(f"the log says of a SYN that is ignored: {'; '.join(lines) or 'nothing'}")
+    return "the log says of which kind a packet is that is ignored"
+
+
+class _Log:
+    """Conntrack's log lines about TCP, read through NFLOG. OSError where there is none."""
+
+    def __enter__(self) -> Self:
+        _track()
+        self._socket = nflog.listen(nflog.KERNELS_GROUP, copy_bytes=0, receive_buffer_bytes=1 << 16)
+        self._socket.setblocking(False)
+        # The logger can only be named once its module is there, which the listening has loaded.
+        sysctl.write("net.netfilter.nf_log.2", "nfnetlink_log")
+        sysctl.write("net.netfilter.nf_conntrack_log_invalid", str(socket.IPPROTO_TCP))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def lines(self) -> list[str]:
+        """What was logged: a packet's lines are there when the call that sent it is back."""
+        found: list[str] = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return found
+            found += [line.prefix.partition(": ")[2].strip() for line in nflog.lines(data)]
 
 
 # --- entries ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from netlab.conntrack.kernels import Rules
 from netlab.conntrack.values import Checked, CtOutcome
 from netlab.record.events import InvalidReason, Packet
 
@@ -32,19 +31,21 @@ class Disagreement:
     logged: str
 
     def __str__(self) -> str:
-        if self.kind is Differs.LOGGED_ONLY:
-            return f'the kernel logged "{self.logged}" where the model finds nothing amiss'
-        if self.kind is Differs.PREDICTED_ONLY:
-            return f'the model expects "{self.predicted}", and the kernel logged nothing'
-        return f'the kernel logged "{self.logged}" where the model expects "{self.predicted}"'
+        match self.kind:
+            case Differs.LOGGED_ONLY:
+                return f'the kernel logged "{self.logged}" where the model finds nothing amiss'
+            case Differs.PREDICTED_ONLY:
+                return f'the model expects "{self.predicted}", and the kernel logged nothing'
+            case Differs.TEXT:
+                return f'the kernel logged "{self.logged}" where the model expects "{self.predicted}"'
 
 
-def disagreements(pairs: Iterable[tuple[Checked, Sequence[InvalidReason]]], rules: Rules) -> tuple[Disagreement, ...]:
+def disagreements(pairs: Iterable[tuple[Checked, Sequence[InvalidReason]]]) -> tuple[Disagreement, ...]:
     """Where the kernel's log and the model differ, for packets with what was logged about each of them.
 
     Packets that are not modelled are left out, and so is what the model can't see: checksums, and the line about a
-    timeout that conntrack lowers (Linux kernel commit 628d694344a0 ("netfilter: conntrack: reduce timeout when
-    receiving out-of-window fin or rst") (in v6.1)).
+    timeout that conntrack lowers, whose words differ (Linux kernel commit 628d694344a0 ("netfilter: conntrack: reduce
+    timeout when receiving out-of-window fin or rst") (in v6.1)).
     """
     found = []
     for checked, reasons in pairs:
@@ -56,12 +57,15 @@ def disagreements(pairs: Iterable[tuple[Checked, Sequence[InvalidReason]]], rule
         logged = texts[0] if texts else ""
         if logged == checked.log:
             continue
-        if checked.log == "invalid new" and not logged and rules.logs_invalid_new is None:
-            continue
         kind = Differs.TEXT if logged and checked.log else Differs.LOGGED_ONLY if logged else Differs.PREDICTED_ONLY
         found.append(Disagreement(kind, checked.packet, checked.log, logged))
     return tuple(found)
 
 
 def _unseen_by_model(text: str) -> bool:
-    return BAD_CHECKSUM in text or "lower timeout to" in text
+    return BAD_CHECKSUM in text or is_shortening(text)
+
+
+def is_shortening(text: str) -> bool:
+    """Whether a log line is the one about a timeout that conntrack lowers."""
+    return "lower timeout to" in text or "lowered timeout to" in text

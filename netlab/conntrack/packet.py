@@ -44,7 +44,7 @@ def first(packet: Packet, rules: Rules) -> Checked:
     if state == INVALID or (state != "SYN_SENT" and not rules.loose):
         note = "a packet that opens no connection" if state == INVALID else "mid-stream, and tcp_loose is 0"
         # Only the first of the two is logged.
-        log = "invalid new" if state == INVALID and rules.logs_invalid_new is not False else ""
+        log = "invalid new" if state == INVALID and rules.logs_invalid_new else ""
         return Checked(packet, CtDirection.ORIGINAL, CtOutcome.INVALID, log=log, note=note)
     window = max(segment.window, 1)
     if state == "SYN_SENT":

@@ -12,9 +12,10 @@ from itertools import islice, product
 from odd_conversations import Conversation
 from real_conntrack import BATCH, RealConntrack, RealEntry, Seen
 
-from netlab.capabilities.probes import probe
+from netlab.capabilities.probes import deciding
 from netlab.capabilities.scratch import attempt
-from netlab.conntrack.kernels import DECIDING, Rules, rules
+from netlab.conntrack.agreement import is_shortening
+from netlab.conntrack.kernels import Rules, rules
 from netlab.conntrack.tracker import Tracker
 from netlab.conntrack.values import Checked, CtDirection, CtOutcome, Entry, Side
 from netlab.errors import NetlabError
@@ -35,7 +36,6 @@ _TIMEOUTS_S = {
     "UNACK": 2500,
 }
 _SYSCTL_OF = {"RETRANS": "max_retrans", "UNACK": "unacknowledged"}
-_SHORTENED = ("lowered timeout to UNACK", "lower timeout to")
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,13 @@ class Setting:
 
     def rules(self, base: Rules) -> Rules:
         """The rules of a kernel with these sysctls."""
+        theirs = rules("", (), self.sysctls())
         return replace(
             base,
-            loose=self.loose,
-            be_liberal=self.be_liberal,
-            ignore_invalid_rst=self.ignore_invalid_rst,
-            timeouts_s={**base.timeouts_s, **_TIMEOUTS_S},
+            loose=theirs.loose,
+            be_liberal=theirs.be_liberal,
+            ignore_invalid_rst=theirs.ignore_invalid_rst,
+            timeouts_s=theirs.timeouts_s,
         )
 
 
@@ -103,7 +104,7 @@ class Report:
 
 def kernel_rules() -> Rules:
     """This kernel's rules, as its capabilities tell; before the namespace is entered."""
-    return rules(platform.release(), [(name, found.there) for name, found in probe(DECIDING).items()])
+    return rules(platform.release(), deciding())
 
 
 def compare(
@@ -177,7 +178,7 @@ class _Playing:
 def differences(checked: Checked, entry: Entry | None, said: Seen, kernel: Rules) -> tuple[str, ...]:
     """In what the model's account of a packet, and of the entry after it, differs from the kernel's."""
     found = []
-    lines = tuple(line for line in said.log if not any(text in line for text in _SHORTENED))
+    lines = tuple(line for line in said.log if not is_shortening(line))
     expected: list[tuple[str, object, object]] = [
         ("verdict", verdict(checked), said.verdict),
         ("log", (checked.log,) if checked.log else (), lines),
