@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-KNOWN = frozenset(
-    {
-        "circle: experiments.conditions -> experiments.conditions.burst -> experiments.conditions",
-        "pure: experiments.conditions -> experiments.context",
-        "pure: experiments.conditions.socket -> observe.sockets",
-        "upward: analysis.judge_load -> experiments.conditions.late",
-    }
-)
+KNOWN: frozenset[str] = frozenset()
 """What still breaks a rule. This list only shrinks: what is mended has to leave it."""
 
 

@@ -124,6 +124,7 @@ def judge_flow(observed: Observed, whole: FlowEvents, proof: Proof) -> TrialResu
         missing=tuple(doubts or ([missing] if missing else [])),
         invalid=invalid_packets(observed),
         retransmits=counted(observed, "Tcp.RetransSegs"),
+        refuted="" if doubts else proof.refuted,
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from netlab.analysis.judge import Observed, counted, doubts_about, invalid_packets, judge_flow
+from netlab.analysis.late import late_segments
 from netlab.analysis.result import Load, Outcome, Proof, TrialResult
-from netlab.experiments.conditions.late import late_segments
 from netlab.record.events import ConntrackEvent, Event, InvalidReason, Packet, Segment, SocketEvent, TraceStep, Tuple
 from netlab.record.flow import Flow, FlowEvents
 

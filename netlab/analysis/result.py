@@ -70,12 +70,15 @@ class Evidence:
 class Proof:
     """Whether the stimulus took place: the evidence for it, and what is missing from it (empty if nothing is).
 
-    only_states: no event is missing, only how sockets and counters were to stand.
+    only_states: no event is missing, only how sockets and counters were to stand. refuted is what the claim needs and
+    was seen not to hold, by observers that told all they saw: "a segment with RST reaching client, and saw none" (after
+    "expected"); empty where what is missing may have been there.
     """
 
     evidence: tuple[Evidence, ...]
     missing: str = ""
     only_states: bool = False
+    refuted: str = ""
 
     @property
     def bears_reset(self) -> bool:
@@ -89,7 +92,7 @@ class TrialResult:
 
     invalid is how many packets the nodes' conntrack found INVALID, retransmits how many segments were sent again from
     any namespace, both by the kernel's own counters. load has the connections of a load; flow and evidence are then
-    those of one of them.
+    those of one of them. refuted is what the claim needs and was seen not to hold, as a Proof has it.
     """
 
     outcome: Outcome
@@ -104,6 +107,7 @@ class TrialResult:
     invalid: int = 0
     retransmits: int = 0
     load: Load | None = None
+    refuted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from netlab.experiments.roles import Roles
 from netlab.linux.tcp_repair import forget, set_initial_number
 from netlab.model import Address
 from netlab.observe import Namespaces
-from netlab.observe.sockets import error_event, sample, socket_error, why_failed
+from netlab.observe.sockets import TcpInfo, error_event, sample, socket_error, tcp_info, why_failed
 from netlab.observe.watch import Watch
 from netlab.record.events import Tuple
 from netlab.record.flow import Flow, ends
@@ -51,6 +51,10 @@ class End:
     def payload_bytes(self) -> int:
         """How much there is to send."""
         return len(self._out)
+
+    def transfer_state(self) -> TcpInfo:
+        """What the kernel says of its socket now."""
+        return tcp_info(self.socket)
 
     def write(self) -> int:
         """Write up to the goal, or until the queue is full; the errno of what went wrong, else 0."""
@@ -115,6 +119,14 @@ class Connection:
         """The header of the client's packets as its socket sends them, by which conntrack's entry is found."""
         vip, port = self.roles.vip, self.roles.port
         return Tuple(self.client_address, self.client_port, vip, port, socket.IPPROTO_TCP)
+
+    def header(self, end: End) -> Tuple:
+        """The header of the packets that an end's socket sends."""
+        if end is self.client:
+            return self.tuple_orig
+        assert self.accepted is not None
+        server = self.accepted.server
+        return Tuple(server.address, server.port, *self.accepted.peer, socket.IPPROTO_TCP)
 
     def flow(self) -> Flow:
         """The connection as its sockets have it: before it is accepted, as if it came to the first server."""
@@ -247,10 +259,8 @@ class Connection:
 
     def _ports(self, end: End) -> tuple[int, int]:
         """The socket's own port and its peer's, as this end sees them."""
-        if end is self.client:
-            return self.client_port, self.roles.port
-        assert self.accepted is not None
-        return self.accepted.server.port, self.accepted.peer[1]
+        header = self.header(end)
+        return header.sport, header.dport
 
     def _break(self, end: End, code: int) -> None:
         if code:

@@ -6,6 +6,7 @@ Stimuli act through it, conditions look at it. One thread drives everything: who
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
@@ -27,6 +28,7 @@ from netlab.model import Topology
 from netlab.observe.counters import Counters
 from netlab.observe.watch import Watch
 from netlab.record.events import Event
+from netlab.record.recording import ClosedSocket, CraftedSegment
 
 
 class Context:
@@ -54,6 +56,7 @@ class Context:
         self.load: Load | None = None
         self._counters: dict[str, Counters] = {}
         self._listeners: Listeners | None = None
+        self._made: list[CraftedSegment | ClosedSocket] = []
         self._closing = ExitStack()
         self._changes = self._closing.enter_context(ExitStack())
 
@@ -82,6 +85,24 @@ class Context:
     def note(self, event: Event) -> None:
         """Add an event to the trial's."""
         self.watch.note(event)
+
+    def made(self, what: CraftedSegment | ClosedSocket) -> None:
+        """Say what the stimulus under way did that looks like the connection's own doing."""
+        self._made.append(what)
+
+    def take_made(self) -> tuple[CraftedSegment | ClosedSocket, ...]:
+        """What was made since this was last asked."""
+        made, self._made = tuple(self._made), []
+        return made
+
+    def still_open(self) -> tuple[ClosedSocket, ...]:
+        """The sockets that leaving will close."""
+        return tuple(
+            ClosedSocket(time.time_ns(), end.netns, connection.header(end))
+            for connection in self.connections.values()
+            for end in connection.ends()
+            if not end.broken
+        )
 
     # Connections
 
@@ -118,6 +139,12 @@ class Context:
         if found.broken:
             raise NotApplied(f"a connection that lives until the stimulus: the {end}'s socket had an error")
         return found
+
+    def leave(self, end: End, connection: str = FIRST, *, silently: bool) -> None:
+        """An end's program closes its socket: as programs do, or without a packet, as where its host crashes."""
+        found = self.connection(connection)
+        self.made(ClosedSocket(time.time_ns(), end.netns, found.header(end), silently))
+        found.leave(end, silently=silently)
 
     def pump(self) -> None:
         """Let the programs at all ends do what they can now."""

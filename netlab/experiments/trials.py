@@ -17,11 +17,12 @@ from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
 from netlab.analysis.result import Evidence, Proof, Result, TrialResult
 from netlab.errors import StepError
-from netlab.experiments.conditions import Moment, conditions, is_live
+from netlab.experiments.conditions import conditions, is_live
 from netlab.experiments.connection import Connection
 from netlab.experiments.context import Context
 from netlab.experiments.experiment import FIRST, Action, Experiment, Step
 from netlab.experiments.load import Told
+from netlab.experiments.moment import Moment
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.roles import Roles, assign
 from netlab.experiments.stimuli import stimuli
@@ -34,7 +35,8 @@ from netlab.observe.recorder import Recorder, Source
 from netlab.observe.watch import Watch
 from netlab.record.events import Event, InvalidReason, Packet
 from netlab.record.flow import CANARY_PORT, Flow, FlowEvents
-from netlab.record.recording import Recording
+from netlab.record.observers import ObserverId
+from netlab.record.recording import Recording, Stimulus
 
 _CANARY_TIMEOUT_S = 0.5
 
@@ -126,11 +128,15 @@ def _forget_many(recorder: Recorder, results: Sequence[TrialResult]) -> None:
 
 @dataclass(slots=True)
 class _Awaited:
-    """A condition of a step that was run: since when it is looked for, and what a live one was last found to be."""
+    """A condition: since when it is looked for, and what a live one was last found to be.
+
+    carried_out: its step was; it is looked for, too, where a step before was the last.
+    """
 
     action: Action
     since_ns: int
     found: Proof
+    carried_out: bool = True
 
 
 class _Trial:
@@ -180,6 +186,8 @@ class _Trial:
             flow = self._whole_flow(context, events)
             first = context.connections.get(FIRST)
             client = first.client if first else None
+            closed = Stimulus(time.time_ns(), "", context.still_open())
+        self._recorder.note_stimulus(closed)
         observed = Observed(
             flow=flow,
             events=events,
@@ -198,10 +206,12 @@ class _Trial:
             tracked=self._tracked,
             since_ns=first.began_ns if first else 0,
         )
+        failed_observers = {observer for observer, _ in self._watch.failed}
+        whole = frozenset(observer for observer, count in lost if not count) - failed_observers
         if load is None:
-            return judge_trial(observed, lambda seen: self._proof(events, seen, ()))
+            return judge_trial(observed, lambda seen: self._proof(events, seen, (), whole))
         each = by_connection([member.flow for member in members], events)
-        proof = self._proof(events, FlowEvents(flow, ()), each)
+        proof = self._proof(events, FlowEvents(flow, ()), each, whole)
         return judge_load(observed, members, each, proof, load.cpu_percent, load.unlimited)
 
     def _to_send(self, first: Connection | None) -> int:
@@ -219,8 +229,7 @@ class _Trial:
             since_ns = time.time_ns()
             try:
                 if step.stimulus is not None:
-                    self._recorder.note_stimulus(since_ns, step.stimulus.describe())
-                    stimuli()[step.stimulus.name].apply(context, step.stimulus.arguments)
+                    self._apply(context, step.stimulus, since_ns)
             except NotApplied as missing:
                 return str(missing)
             except (StepError, OSError) as refusal:
@@ -232,13 +241,20 @@ class _Trial:
                 place = f"steps[{number}]" + (f", {step.stimulus.name}" if step.stimulus else "")
                 self._unmet = f"{unmet} (within {step.within_s:g} s of {place})"
                 for later in self._experiment.steps[number + 1 :]:
-                    self._await(later, time.time_ns())
+                    self._await(later, time.time_ns(), carried_out=False)
                 return ""
         return ""
 
-    def _await(self, step: Step, since_ns: int) -> list[_Awaited]:
+    def _apply(self, context: Context, stimulus: Action, since_ns: int) -> None:
+        """Do it, and note it, whatever comes of it."""
+        try:
+            stimuli()[stimulus.name].apply(context, stimulus.arguments)
+        finally:
+            self._recorder.note_stimulus(Stimulus(since_ns, stimulus.describe(), context.take_made()))
+
+    def _await(self, step: Step, since_ns: int, *, carried_out: bool = True) -> list[_Awaited]:
         """What is to be observed after a step, to be looked for from now on."""
-        awaited = [_Awaited(action, since_ns, Proof((), action.describe())) for action in step.observe]
+        awaited = [_Awaited(action, since_ns, Proof((), action.describe()), carried_out) for action in step.observe]
         self._awaited += awaited
         return awaited
 
@@ -264,22 +280,36 @@ class _Trial:
                 each.found = condition.look(moment, each.action.arguments)
             return not any(each.found.missing for each in awaited)
 
-        return context.wait(all_hold, within_s)
+        if context.wait(all_hold, within_s):
+            return True
+        for each in awaited:  # what is to be asked now can't be asked later
+            condition = conditions()[each.action.name]
+            if is_live(condition):
+                moment = Moment(self._watch.gathered(), None, each.since_ns, context, whole=frozenset())
+                each.found = condition.look(moment, each.action.arguments)
+        return False
 
-    def _proof(self, events: tuple[Event, ...], flow_events: FlowEvents, load: tuple[FlowEvents, ...]) -> Proof:
-        """Whether all that was to be observed was, over the whole trial."""
+    def _proof(
+        self,
+        events: tuple[Event, ...],
+        flow_events: FlowEvents,
+        load: tuple[FlowEvents, ...],
+        whole: frozenset[ObserverId],
+    ) -> Proof:
+        """Whether all that was to be observed was, over the whole trial; whole are the observers that lost nothing."""
         evidence: list[Evidence] = []
-        missing, only_states = self._unmet, True
+        missing, only_states, refuted = self._unmet, True, ""
         for each in self._awaited:
             condition = conditions()[each.action.name]
             live = is_live(condition)
             if not live:
-                moment = Moment(events, flow_events, each.since_ns, None, load)
+                moment = Moment(events, flow_events, each.since_ns, None, load, whole)
                 each.found = condition.look(moment, each.action.arguments)
             evidence += each.found.evidence
             missing = missing or each.found.missing
             only_states = only_states and (live or not each.found.missing)
-        return Proof(tuple(evidence), missing, only_states)
+            refuted = refuted or (each.found.refuted if each.carried_out else "")
+        return Proof(tuple(evidence), missing, only_states, refuted)
 
     def _member(self, told: Told) -> Member:
         flow = self._flow_of(self._roles.client_address, told.port)

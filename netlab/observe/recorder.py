@@ -207,9 +207,9 @@ class Recorder:
             for change in counters.changes():
                 self.watch.note(change)
 
-    def note_stimulus(self, time_ns: int, text: str) -> None:
-        """Note a step of the experiment, when it begins."""
-        self._stimuli.append(Stimulus(time_ns, text))
+    def note_stimulus(self, stimulus: Stimulus) -> None:
+        """Note a step of the experiment once it is done."""
+        self._stimuli.append(stimulus)
 
     def take(self) -> tuple[tuple[Event, ...], tuple[tuple[ObserverId, int], ...]]:
         """What came since the last time, and how many events each observer lost meanwhile; both are kept too."""

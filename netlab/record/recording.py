@@ -13,7 +13,7 @@ from typing import Any
 from netlab.errors import NetlabError
 from netlab.model import Topology
 from netlab.record import codec, events, format1, observers
-from netlab.record.events import Event
+from netlab.record.events import Event, Segment, Tuple
 from netlab.record.flow import Flow
 from netlab.record.network import NetworkState
 from netlab.record.observers import ObserverId, Unobserved
@@ -30,11 +30,38 @@ class Tap:
 
 
 @dataclass(frozen=True, slots=True)
+class CraftedSegment:
+    """A segment that a step wrote by hand: no socket sent it. It is as it left; its IP id is the kernel's choice."""
+
+    time_ns: int
+    netns: str
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSocket:
+    """A socket that a step, or netlab at the end of a trial, closed: what it sends from then on is netlab's doing.
+
+    header is that of the packets that the socket sends. silently: it was forgotten, without a packet.
+    """
+
+    time_ns: int
+    netns: str
+    header: Tuple
+    silently: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Stimulus:
-    """A step of the experiment: when it began, and what was done, as a document has it (`push: {end: server}`)."""
+    """A step of the experiment: when it began, and what was done, as a document has it (`push: {end: server}`).
+
+    made is what it did itself that looks like the connection's own doing. At the end of a trial netlab closes the
+    sockets that are still open: that is a Stimulus without text.
+    """
 
     time_ns: int
     text: str
+    made: tuple[CraftedSegment | ClosedSocket, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +136,8 @@ _TYPES: dict[str, type] = {
         Recording,
         Tap,
         Stimulus,
+        CraftedSegment,
+        ClosedSocket,
         Flow,
         events.Packet,
         events.Segment,

@@ -470,7 +470,7 @@ class _Builder:
         if self._trial is None:
             return
         until_ns = _until_ns(self._trial)
-        for stimulus in self._recording.stimuli:
+        for stimulus in (each for each in self._recording.stimuli if each.text):
             if self._trial.started_ns <= stimulus.time_ns <= until_ns:
                 yield Remark(stimulus.time_ns, f"step: {stimulus.text}")
         for event in self._recording.events:

@@ -14,7 +14,8 @@ from story import FLOW, START_NS
 from netlab.analysis import timeline
 from netlab.analysis.result import Evidence, Link, Outcome, TrialResult
 from netlab.analysis.timeline import Timeline
-from netlab.experiments.conditions import Moment, conditions
+from netlab.experiments.conditions import conditions
+from netlab.experiments.moment import Moment
 from netlab.record.events import (
     ACK,
     SYN,

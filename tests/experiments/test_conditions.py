@@ -10,14 +10,27 @@ import story
 from hops import CLIENT, Hops
 
 from netlab.analysis.result import Link, Proof
-from netlab.experiments.conditions import Moment, conditions
-from netlab.record.events import ACK, PSH, Packet
+from netlab.experiments.conditions import conditions
+from netlab.experiments.moment import Moment
+from netlab.record.events import ACK, PSH, RST, Packet
 from netlab.record.flow import FlowEvents
+from netlab.record.observers import ObserverId, ObserverKind
+
+WHOLE = frozenset(
+    (
+        *(ObserverId(kind, "client-node") for kind in ObserverKind),
+        ObserverId(ObserverKind.PACKETS, "client", "eth0"),
+        ObserverId(ObserverKind.PACKETS, "server", "eth0"),
+    )
+)
+"""Observers that told all they saw."""
 
 
-def look(name: str, hops: Hops, since_us: int, arguments: Mapping[str, Any]) -> Proof:
+def look(
+    name: str, hops: Hops, since_us: int, arguments: Mapping[str, Any], whole: frozenset[ObserverId] | None = None
+) -> Proof:
     events = tuple(sorted(hops.events, key=lambda event: event.time_ns))
-    moment = Moment(events, FlowEvents(story.FLOW, events), story.START_NS + since_us * 1000, None)
+    moment = Moment(events, FlowEvents(story.FLOW, events), story.START_NS + since_us * 1000, None, whole=whole)
     return conditions()[name].look(moment, arguments)
 
 
@@ -84,3 +97,62 @@ def test_a_segment_that_is_past_the_window_to_conntrack_alone() -> None:
     unscaled = [event for event in hops.events if getattr(event, "window_scales", None) != (0, 7)]
     hops.events = unscaled
     assert look("overshoot", hops, 0, {"in": "client-node"}).missing == missing
+
+
+RST_COMES = {"in": "client", "direction": "in", "flags": ("RST",)}
+INVALID = {"in": "client-node", "verdict": "INVALID", "from": "server"}
+
+
+def test_what_is_missing_is_refuted_once_the_time_is_over_and_nothing_was_lost() -> None:
+    hops = Hops().opened()
+    hops.to_client(700, PSH | ACK, 1, 5, 500)
+    missing = "a segment with RST reaching client"
+    assert look("packet", hops, 600, RST_COMES) == Proof((), missing)
+    assert look("packet", hops, 600, RST_COMES, frozenset()) == Proof((), missing), "nobody saw the client's packets"
+    refuted = f"{missing}, and saw none"
+    assert look("packet", hops, 600, RST_COMES, WHOLE) == Proof((), missing, refuted=refuted)
+    hops.to_client(800, RST | ACK, 501, 5)
+    assert look("packet", hops, 600, RST_COMES, WHOLE).missing == ""
+    twice = look("packet", hops, 600, {**RST_COMES, "count": 2}, WHOLE)
+    assert (twice.missing, twice.refuted) == (f"2 times {missing} (1 seen)", f"2 times {missing}, and saw 1")
+
+
+def test_what_was_not_to_be_and_was_seen_is_refuted_whatever_was_lost() -> None:
+    hops = Hops().opened()
+    none = {**RST_COMES, "count": 0}
+    assert look("packet", hops, 600, none) == Proof(())
+    hops.to_client(800, RST | ACK, 501, 5)
+    assert look("packet", hops, 600, none) == Proof(
+        (),
+        "the absence of a segment with RST reaching client: 1 seen",
+        refuted="no segment with RST reaching client, and saw 1",
+    )
+
+
+def test_conntrack_says_nothing_of_what_did_not_come_to_it() -> None:
+    hops = Hops().opened()
+    missing = "a segment of the server's that conntrack in client-node finds INVALID"
+    assert look("conntrack", hops, 600, INVALID, WHOLE) == Proof((), missing)
+    sent = hops.to_client(700, PSH | ACK, 1, 5, 500)
+    assert look("conntrack", hops, 600, INVALID, WHOLE).refuted == f"{missing}, and saw none"
+    assert look("conntrack", hops, 600, INVALID).refuted == ""
+    for name, arguments in (("invalid", {"in": "client-node"}), ("found-invalid", {"in": "client-node"})):
+        assert look(name, hops, 600, arguments, WHOLE).refuted
+        assert not look(name, hops, 800, arguments, WHOLE).refuted
+    hops.invalid(720, 1, sent)
+    (piece,) = look("conntrack", hops, 600, INVALID).evidence
+    assert (piece.link, piece.event.netns) == (Link.OBSERVED, "client-node")
+    assert look("conntrack", hops, 600, {**INVALID, "from": "client"}).missing
+    assert look("conntrack", hops, 600, {**INVALID, "flags": ("PSH",), "payload": True}).missing == ""
+    assert look("conntrack", hops, 600, {**INVALID, "flags": ("RST",)}).missing
+
+
+def test_conntrack_finds_each_valid_or_one_invalid() -> None:
+    hops = Hops().opened()
+    valid = {"in": "client-node", "verdict": "VALID", "from": "server"}
+    assert look("conntrack", hops, 600, valid, WHOLE) == Proof((), "a segment of the server's coming to client-node")
+    sent = hops.to_client(700, PSH | ACK, 1, 5, 500)
+    assert look("conntrack", hops, 600, valid).missing == ""
+    hops.invalid(720, 1, sent)
+    proof = look("conntrack", hops, 600, valid)
+    assert proof.refuted == "no segment of the server's that conntrack in client-node finds INVALID, and saw 1"

@@ -101,7 +101,9 @@ def test_the_client_gets_its_translation_anew() -> None:
         "delete-entry: {in: client-node}",
         "send: {from: client, bytes: 100}",
         "finish",
+        "",
     ]
+    assert [type(each).__name__ for each in recording.stimuli[-1].made] == ["ClosedSocket", "ClosedSocket"]
     told = "-> conntrack on client-node makes an entry for a packet of client's in mid-stream, translated as a new"
     assert told in story(recording)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from netlab.analysis.judge import Observed
 from netlab.analysis.result import Proof
-from netlab.experiments.conditions import Moment, burst
+from netlab.experiments.conditions import burst
+from netlab.experiments.moment import Moment
 from netlab.record.events import (
     ACK,
     FIN,

@@ -12,7 +12,7 @@ from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
 from netlab.conntrack.reach import Reach, reach
-from netlab.experiments.conditions import Moment
+from netlab.experiments.moment import Moment
 from netlab.record.events import Direction, SocketEventKind
 from netlab.record.flow import FlowEvents, Leg
 from netlab.yamlspec.shapes import Fields

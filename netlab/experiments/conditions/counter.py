@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Proof
-from netlab.experiments.conditions import Moment
+from netlab.experiments.moment import Moment
 from netlab.experiments.words import NETNS
 from netlab.yamlspec.shapes import Fields, Integer, Key, Text
 
@@ -27,11 +27,13 @@ ARGUMENTS = Fields(
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """How far the counter has gone."""
-    assert moment.context is not None
-    by = moment.context.counted(arguments["in"], arguments["name"])
+    assert moment.live is not None
+    by = moment.live.counted(arguments["in"], arguments["name"])
     wanted = arguments.get("at_least", 1)
     if by is None:
         return Proof((), f"the counter {arguments['name']} in {arguments['in']}: there is none of that name")
     if by < wanted:
-        return Proof((), f"the counter {arguments['name']} in {arguments['in']}, {wanted} higher: it went up by {by}")
+        what = f"the counter {arguments['name']} in {arguments['in']}"
+        refuted = f"{what} to go up by {wanted}, and saw it go up by {by}" if moment.whole is not None else ""
+        return Proof((), f"{what}, {wanted} higher: it went up by {by}", refuted=refuted)
     return Proof(())

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.experiments.conditions import Moment, missing
+from netlab.experiments.moment import Moment
 from netlab.experiments.words import COUNT, NETNS, PORT
 from netlab.record.events import DatagramPacket
 from netlab.record.flow import about_canary
+from netlab.record.observers import ObserverKind
 from netlab.record.wire import ICMP_NAMES, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, icmp_name
 from netlab.yamlspec.shapes import Choice, Fields, Key
 
@@ -29,10 +30,10 @@ ARGUMENTS = Fields(
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """The first such packet since the step began; with count 0, that there is none."""
-    found = [event for event in moment.since() if isinstance(event, DatagramPacket) and _is(event, arguments)]
-    if lacking := missing(_words(arguments), len(found), arguments.get("count", 1)):
-        return Proof((), lacking)
-    return Proof((Evidence(Link.OBSERVED, found[0]),) if found else ())
+    events = (event for event in moment.since() if isinstance(event, DatagramPacket))
+    found = [Evidence(Link.OBSERVED, event) for event in events if _is(event, arguments)]
+    netns, count = arguments["in"], arguments.get("count", 1)
+    return moment.proof(_words(arguments), found, ObserverKind.PACKETS, netns, count)
 
 
 def _is(event: DatagramPacket, arguments: Mapping[str, Any]) -> bool:

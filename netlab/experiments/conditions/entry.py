@@ -7,10 +7,11 @@ from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
 from netlab.analysis.transitions import transitions
-from netlab.experiments.conditions import Moment
+from netlab.experiments.moment import Moment
 from netlab.experiments.words import END, TRACKER
 from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
 from netlab.record.flow import Flow
+from netlab.record.observers import ObserverKind
 from netlab.record.wire import IPPROTO_TCP
 from netlab.yamlspec.shapes import Choice, Fields, Key
 
@@ -51,7 +52,8 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     change = arguments.get("change", "change")
     state = f", in {arguments['tcp_state']}" if "tcp_state" in arguments else ""
     who = f", opened by the {arguments['opened_by']}" if "opened_by" in arguments else ""
-    return Proof((), f"conntrack's {change} of the connection's entry in {arguments['in']}{state}{who}")
+    what = f"conntrack's {change} of the connection's entry in {arguments['in']}{state}{who}"
+    return moment.proof(what, [], ObserverKind.ENTRIES, arguments["in"])
 
 
 def _opened_by(header: Tuple, flow: Flow) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.experiments.conditions import Moment
+from netlab.experiments.moment import Moment
 from netlab.experiments.words import TRACKER
 from netlab.record.events import ConntrackEvent, EntryChange
+from netlab.record.observers import ObserverKind
 from netlab.yamlspec.shapes import Fields, Key
 
 DOC = "conntrack in a namespace made an entry that it expected because of the connection: its first packet is RELATED"
@@ -23,4 +24,5 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
             master = event.tuple_master
             if master is not None and (master.src, master.sport, master.dst, master.dport) in legs:
                 return Proof((Evidence(Link.OBSERVED, event),))
-    return Proof((), f"conntrack's new entry in {arguments['in']} of a connection that it expected")
+    what = f"conntrack's new entry in {arguments['in']} of a connection that it expected"
+    return moment.proof(what, [], ObserverKind.ENTRIES, arguments["in"])

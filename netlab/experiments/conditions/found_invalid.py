@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.experiments.conditions import NO_CONNECTION, Moment
+from netlab.experiments.moment import NO_CONNECTION, Moment
 from netlab.experiments.words import END, TRACKER
+from netlab.record.observers import ObserverKind
 from netlab.yamlspec.shapes import Fields, Key
 
 DOC = "a rule of the observers' own in a namespace found a segment of the connection INVALID (`ct state invalid`)"
@@ -37,4 +38,5 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
         if arguments.get("from", sender) == sender:
             return Proof((Evidence(Link.OBSERVED, verdict),))
     whose = f" of the {arguments['from']}'s" if "from" in arguments else ""
-    return Proof((), f"a segment{whose} that a rule in {arguments['in']} finds INVALID")
+    what = f"a segment{whose} that a rule in {arguments['in']} finds INVALID"
+    return moment.of_what_crossed(arguments["in"]).proof(what, [], ObserverKind.TRACES, arguments["in"])

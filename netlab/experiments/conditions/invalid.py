@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.experiments.conditions import NO_CONNECTION, Moment
+from netlab.experiments.moment import NO_CONNECTION, Moment
 from netlab.experiments.words import TRACKER
 from netlab.record.flow import Leg
+from netlab.record.observers import ObserverKind
 from netlab.topology import words
 from netlab.yamlspec.shapes import Fields, Key, Text
 
@@ -43,6 +44,7 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     ]
     if not found:
         which = f" that matches {pattern.pattern!r}" if pattern.pattern else ""
-        return Proof((), f"a line of conntrack's log in {arguments['in']}{which}")
+        what = f"a line of conntrack's log in {arguments['in']}{which}"
+        return moment.of_what_crossed(arguments["in"]).proof(what, [], ObserverKind.REASONS, arguments["in"])
     first = min(found, key=lambda reason: reason.time_ns)
     return Proof((Evidence(Link.OBSERVED, first),))

@@ -14,7 +14,7 @@ from netlab.analysis.result import Evidence, Link, Proof
 from netlab.conntrack.kernels import Rules
 from netlab.conntrack.tracker import follow
 from netlab.conntrack.values import Checked, Failure
-from netlab.experiments.conditions import NO_CONNECTION, Moment
+from netlab.experiments.moment import NO_CONNECTION, Moment
 from netlab.experiments.words import TRACKER
 from netlab.record.events import ConntrackEvent, Direction, Packet
 from netlab.record.flow import FlowEvents, Leg

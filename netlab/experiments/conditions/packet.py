@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
-from netlab.experiments.conditions import NO_CONNECTION, Moment, missing
+from netlab.experiments.moment import NO_CONNECTION, Moment
 from netlab.experiments.words import COUNT, FLAGS, NETNS, OFFSET, flag_bits
 from netlab.record.events import Direction, Packet, seq_diff
 from netlab.record.flow import Flow, Leg
+from netlab.record.observers import ObserverKind
 from netlab.yamlspec.shapes import Boolean, Choice, Fields, Key
 
 DOC = "a segment of the connection reached a namespace, or left it"
@@ -51,9 +52,8 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
             before = _end(crossed, moment.since_ns)
             found += [packet for packet in crossed if wanted(packet, before)]
     found = sorted(dict.fromkeys(found), key=lambda packet: packet.time_ns)  # without NAT a packet is on two legs
-    if lacking := missing(_words(arguments), len(found), arguments.get("count", 1)):
-        return Proof((), lacking)
-    return Proof((_evidence(events.flow, found[0], arguments),) if found else ())
+    seen = [_evidence(events.flow, packet, arguments) for packet in found]
+    return moment.proof(_words(arguments), seen, ObserverKind.PACKETS, arguments["in"], arguments.get("count", 1))
 
 
 def _end(crossed: Sequence[Packet], before_ns: int) -> int | None:

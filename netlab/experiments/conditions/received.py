@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Proof
-from netlab.experiments.conditions import Moment
 from netlab.experiments.experiment import FIRST
+from netlab.experiments.moment import Moment
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import BYTES, CONNECTION, END
 from netlab.yamlspec.shapes import Fields, Key
@@ -25,9 +25,9 @@ ARGUMENTS = Fields(
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """Whether they are there."""
-    assert moment.context is not None
+    assert moment.live is not None
     try:
-        end = moment.context.end(arguments["by"], arguments.get("connection", FIRST))
+        end = moment.live.end(arguments["by"], arguments.get("connection", FIRST))
     except NotApplied as missing:
         return Proof((), str(missing))
     if not end.intact:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.analysis.result import Proof
-from netlab.experiments.conditions import Moment
 from netlab.experiments.experiment import FIRST
+from netlab.experiments.moment import Moment
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import CONNECTION, COUNT, END
-from netlab.observe.sockets import tcp_info
 from netlab.yamlspec.shapes import Boolean, Fields, Key
 
 LIVE = True
@@ -33,12 +32,12 @@ ARGUMENTS = Fields(
 
 def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     """Whether TCP_INFO agrees with each argument; the samples that a trial takes show the numbers."""
-    assert moment.context is not None
+    assert moment.live is not None
     try:
-        end = moment.context.end(arguments["of"], arguments.get("connection", FIRST))
+        end = moment.live.end(arguments["of"], arguments.get("connection", FIRST))
     except NotApplied as missing:
         return Proof((), str(missing))
-    info = tcp_info(end.socket)
+    info = end.transfer_state()
     closed = info.snd_wnd_bytes < info.snd_mss_bytes
     found = {
         "unacked": info.unacked,

@@ -18,4 +18,4 @@ ARGUMENTS = END_ARGUMENTS
 def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Close it; NotApplied where the end isn't there."""
     end = context.end(**arguments)
-    context.connection(arguments.get("connection", FIRST)).leave(end, silently=False)
+    context.leave(end, arguments.get("connection", FIRST), silently=False)

@@ -6,6 +6,7 @@ No socket knows of it: it is what an attacker, a broken device or a very late co
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from netlab.experiments.experiment import FIRST
 from netlab.experiments.words import CONNECTION, END, FLAGS, OFFSET, flag_bits
 from netlab.linux.tcp_repair import next_numbers
 from netlab.record.events import ACK, PSH, Segment
+from netlab.record.recording import CraftedSegment
 from netlab.record.wire import encode_tcp
 from netlab.yamlspec.shapes import Choice, Fields, Integer, Key
 
@@ -52,4 +54,5 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     if arguments.get("checksum") == "wrong":
         data[16] ^= 0xFF
     with context.namespaces.socket(end.netns, end.socket.family, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        context.made(CraftedSegment(time.time_ns(), end.netns, segment))
         raw.sendto(data, (str(segment.dst), 0))

@@ -18,4 +18,4 @@ ARGUMENTS = END_ARGUMENTS
 def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Forget it; NotApplied where the end isn't there, UnsupportedError without repair mode."""
     end = context.end(**arguments)
-    context.connection(arguments.get("connection", FIRST)).leave(end, silently=True)
+    context.leave(end, arguments.get("connection", FIRST), silently=True)
