@@ -9,7 +9,17 @@ from dataclasses import dataclass, replace
 from netlab.analysis.judge import Observed, counted, doubts_about, invalid_packets, judge_flow
 from netlab.analysis.late import late_segments
 from netlab.analysis.result import Load, Outcome, Proof, TrialResult
-from netlab.record.events import ConntrackEvent, Event, InvalidReason, Packet, Segment, SocketEvent, TraceStep, Tuple
+from netlab.record.events import (
+    ConntrackEvent,
+    Event,
+    InvalidReason,
+    Packet,
+    Segment,
+    SocketClosed,
+    SocketEvent,
+    TraceStep,
+    Tuple,
+)
 from netlab.record.flow import Flow, FlowEvents
 
 _SHOWN = 3
@@ -39,7 +49,7 @@ def by_connection(flows: Sequence[Flow], events: Iterable[Event]) -> tuple[FlowE
 
 def client_port(event: Event, like: Flow) -> int:
     """The client's port of the connection that an event belongs to; 0 for an event of none, or of another Service's."""
-    if isinstance(event, SocketEvent):
+    if isinstance(event, SocketEvent | SocketClosed):
         return event.local_port if event.netns == like.client else event.peer_port
     header: Segment | Tuple | None = None
     if isinstance(event, ConntrackEvent):

@@ -25,7 +25,7 @@ from netlab.observe.counters import Counters
 from netlab.observe.invalid import InvalidObserver
 from netlab.observe.network import NetworkObserver, network_state
 from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver
-from netlab.observe.sockets import samples
+from netlab.observe.sockets import ClosedSocketObserver, samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
 from netlab.record.events import Event
@@ -127,6 +127,8 @@ class Recorder:
         for netns in self._netns:
             with self._or_unobserved(ObserverKind.NETWORK, netns):
                 self.watch.add(NetworkObserver(self._namespaces, netns))
+            with self._or_unobserved(ObserverKind.CLOSED_SOCKETS, netns):
+                self.watch.add(ClosedSocketObserver(self._namespaces, netns, self._ports))
             rules = self._rules(netns)
             if rules or self._topology.netns(netns).role is Role.NODE:
                 self._open_node(netns, rules)

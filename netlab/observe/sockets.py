@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from netlab.errors import unsupported
-from netlab.linux.netlink import NETLINK_SOCK_DIAG, attributes, dumped, netlink_socket
+from netlab.linux.netlink import NETLINK_SOCK_DIAG, Subscription, attributes, dumped, netlink_socket
 from netlab.model import Address
 from netlab.observe import Namespaces
-from netlab.record.events import SocketEvent, SocketEventKind, SocketSample
+from netlab.record.events import SocketClosed, SocketEvent, SocketEventKind, SocketSample
+from netlab.record.observers import ObserverId, ObserverKind
 
 _TCP_INFO_BYTES = 236
 # struct tcp_info of include/uapi/linux/tcp.h: where the members stand that are read here.
 _STATE, _RETRANSMITS = 0, 2
 _SND_MSS, _UNACKED, _TOTAL_RETRANS, _NOTSENT_BYTES, _SND_WND, _RCV_WND = 16, 24, 100, 144, 228, 232
+_BYTES_ACKED, _BYTES_RECEIVED, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 200, 208
 
 # include/net/tcp_states.h, counted from 1.
 _STATES = (
@@ -36,12 +38,15 @@ _STATES = (
     "NEW_SYN_RECV",
 )
 
+# include/uapi/linux/sock_diag.h: SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY.
+_DESTROY_GROUPS = (1, 3)
+
 # include/uapi/linux/sock_diag.h, inet_diag.h. struct inet_diag_req_v2: family, protocol, extensions, states, and
 # a struct inet_diag_sockid (48 bytes); struct inet_diag_msg: family, state, timer, retrans, such a sockid, 5 times u32.
 SOCK_DIAG_BY_FAMILY = 20
 _INET_DIAG_INFO, _ALL_STATES = 2, 0xFFFFFFFF
 _DIAG_REQUEST = struct.Struct("=BBBxI48x")
-DIAG_MSG_BYTES, DIAG_SPORT_AT, DIAG_SRC_AT = 72, 4, 8
+DIAG_MSG_BYTES, DIAG_SPORT_AT, DIAG_SRC_AT, _DIAG_DST_AT = 72, 4, 8, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,71 @@ def _diagnosed(namespaces: Namespaces, netns: str, family: int, ports: Collectio
         if info is not None and (not ports or own_port in ports or peer_port in ports):
             width = 4 if told[0] == socket.AF_INET else 16
             yield _sample(info, netns, ip_address(told[DIAG_SRC_AT : DIAG_SRC_AT + width]), own_port)
+
+
+class ClosedSocketObserver:
+    """The TCP sockets of a namespace that the kernel frees: those with one of `ports`, their own or their peer's; all
+    without.
+
+    They are told as long as somebody listens: nothing is changed for it. UnsupportedError where the kernel can't.
+    Equivalent to `ip netns exec NETNS ss -E -t`.
+    """
+
+    def __init__(
+        self, namespaces: Namespaces, netns: str, ports: Collection[int], receive_buffer_bytes: int | None = None
+    ) -> None:
+        self.id = ObserverId(ObserverKind.CLOSED_SOCKETS, netns)
+        self._netns, self._ports = netns, frozenset(ports)
+        with unsupported("this kernel can't tell of sockets that it frees"), namespaces.inside(netns):
+            self._subscription = Subscription(_DESTROY_GROUPS, receive_buffer_bytes, NETLINK_SOCK_DIAG)
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when sockets wait."""
+        return self._subscription.fileno()
+
+    def read(self) -> list[SocketClosed]:
+        """The sockets that wait, in the order they were freed."""
+        found = []
+        for kind, _, body in self._subscription.read():
+            closed = decode_closed(body, self._netns) if kind == SOCK_DIAG_BY_FAMILY else None
+            if closed and (not self._ports or {closed.local_port, closed.peer_port} & self._ports):
+                found.append(closed)
+        return found
+
+    def lost(self) -> int:
+        """How many sockets found the buffer full since this was last asked."""
+        return self._subscription.lost()
+
+    def close(self) -> None:
+        """Stop observing."""
+        self._subscription.close()
+
+
+def decode_closed(body: bytes, netns: str) -> SocketClosed | None:
+    """A socket that was freed, from a struct inet_diag_msg and its attributes; None without its TCP_INFO."""
+    info = attributes(body[DIAG_MSG_BYTES:]).get(_INET_DIAG_INFO)
+    if info is None:
+        return None
+    info = info.ljust(_TCP_INFO_BYTES, b"\0")
+    width = 4 if body[0] == socket.AF_INET else 16
+    own_port, peer_port = struct.unpack_from("!HH", body, DIAG_SPORT_AT)
+
+    def member(at: int, kind: str = "=Q") -> int:
+        return int(struct.unpack_from(kind, info, at)[0])
+
+    return SocketClosed(
+        time_ns=time.time_ns(),
+        netns=netns,
+        local=ip_address(body[DIAG_SRC_AT : DIAG_SRC_AT + width]),
+        local_port=own_port,
+        peer=ip_address(body[_DIAG_DST_AT : _DIAG_DST_AT + width]),
+        peer_port=peer_port,
+        received_bytes=member(_BYTES_RECEIVED),
+        sent_bytes=member(_BYTES_SENT) - member(_BYTES_RETRANS),
+        unsent_bytes=member(_NOTSENT_BYTES, "=I"),
+        acked_bytes=member(_BYTES_ACKED),
+        total_retrans=member(_TOTAL_RETRANS, "=I"),
+    )
 
 
 def diag_request(family: int, proto: int, extensions: int = 0, states: int = _ALL_STATES) -> bytes:

@@ -294,6 +294,30 @@ class SocketSample:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketClosed:
+    """A TCP socket that the kernel freed, of any program: its last TCP_INFO, with the addresses it had.
+
+    That is after its program closed it and its connection was over: a reset that the program has not yet noticed frees
+    nothing. A socket that comes to TIME_WAIT is freed at once; one whose connection was refused has forgotten its
+    ports, and isn't told. A socket that listened has peer port 0. sent_bytes is what it sent, once each, unsent_bytes
+    what it was given and never sent; received_bytes what it got in order and acked_bytes what the peer acknowledged, as
+    tcpi_bytes_* count: a FIN is one, and so is the SYN of the end that connected. time_ns is when it was read.
+    """
+
+    time_ns: int
+    netns: str
+    local: Address
+    local_port: int
+    peer: Address
+    peer_port: int
+    received_bytes: int
+    sent_bytes: int
+    unsent_bytes: int
+    acked_bytes: int
+    total_retrans: int
+
+
+@dataclass(frozen=True, slots=True)
 class CounterChange:
     """How far one of a namespace's counters went between the beginning and the end: "TcpExt.TCPTimeouts".
 
@@ -349,4 +373,4 @@ Witness: TypeAlias = Packet | DatagramPacket | InvalidReason | SocketEvent | Con
 
 NetworkChange: TypeAlias = NeighbourChange | RouteChange | InterfaceChange
 
-Event: TypeAlias = Witness | SocketSample | CounterChange | NetworkChange
+Event: TypeAlias = Witness | SocketSample | SocketClosed | CounterChange | NetworkChange

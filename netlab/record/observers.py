@@ -25,6 +25,8 @@ class ObserverKind(StrEnum):
     """The rules themselves, as they are listed before the others are opened."""
     SOCKETS = "sockets"
     """TCP_INFO of a namespace's sockets."""
+    CLOSED_SOCKETS = "closed-sockets"
+    """TCP sockets of any program, as the kernel frees them."""
     NETWORK = "network"
     """Interfaces, routes, neighbours: as they are, and how they change."""
 
@@ -68,6 +70,7 @@ _NAMES = {
     ObserverKind.TRACES: "the rules' traces on {}",
     ObserverKind.RULES: "the rules on {}",
     ObserverKind.SOCKETS: "the sockets in {}",
+    ObserverKind.CLOSED_SOCKETS: "the closed sockets of {}",
     ObserverKind.NETWORK: "the routes and neighbours of {}",
 }
 """By kind, around where the observer is."""

@@ -149,6 +149,7 @@ _TYPES: dict[str, type] = {
         events.Tuple,
         events.TraceStep,
         events.SocketSample,
+        events.SocketClosed,
         events.CounterChange,
         events.NeighbourChange,
         events.RouteChange,

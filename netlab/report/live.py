@@ -15,6 +15,7 @@ from netlab.record.events import (
     Packet,
     RouteChange,
     Segment,
+    SocketClosed,
     SocketEvent,
     SocketEventKind,
     SocketSample,
@@ -51,19 +52,21 @@ def _where_and_what(event: Event) -> tuple[str, str]:
             return event.netns, f"socket's send window set: {event.was_bytes:,} to {event.window_bytes:,} bytes"
         case SocketSample():
             return event.netns, _sample(event)
+        case SocketClosed():
+            return event.netns, _closed(event)
         case CounterChange():
             name = f"{event.ifname} {event.name}" if event.ifname else event.name
             return event.netns, f"counter {name}: {event.by:+,}"
         case NeighbourChange():
-            return event.netns, f"neighbour{_gone(event.gone)}: {_neighbour(event.neighbour)}"
+            return event.netns, f"neighbour {_neighbour(event.neighbour)}{_gone(event.gone)}"
         case RouteChange():
-            return event.netns, f"route{_gone(event.gone)}: {_route(event.route)}"
+            return event.netns, f"route {_route(event.route)}{_gone(event.gone)}"
         case InterfaceChange():
-            return event.netns, f"interface{_gone(event.gone)}: {_interface(event.interface)}"
+            return event.netns, f"interface {_interface(event.interface)}{_gone(event.gone)}"
 
 
 def _gone(gone: bool) -> str:
-    return " removed" if gone else ""
+    return ", removed" if gone else ""
 
 
 def _neighbour(neighbour: Neighbour) -> str:
@@ -115,6 +118,14 @@ def _sample(sample: SocketSample) -> str:
     sending = f"{sample.unacked} segments unacknowledged, {sample.notsent_bytes:,} bytes not sent"
     again = f"{sample.total_retrans} retransmissions"
     return f"socket {endpoint(sample.local, sample.local_port)} {sample.tcp_state}: {windows}, {sending}, {again}"
+
+
+def _closed(socket: SocketClosed) -> str:
+    bytes_told = f"{socket.received_bytes:,} bytes received, {socket.sent_bytes:,} sent"
+    unsent = f", {socket.unsent_bytes:,} never sent" if socket.unsent_bytes else ""
+    own = endpoint(socket.local, socket.local_port)
+    whose = f"{own} > {endpoint(socket.peer, socket.peer_port)}" if socket.peer_port else f"{own}, listening,"
+    return f"socket {whose} freed: {bytes_told}{unsent}"
 
 
 def _tuple(header: Tuple) -> str:

@@ -9,9 +9,11 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address
 
 import downloads
 import pytest
@@ -40,12 +42,14 @@ from netlab.record.events import (
     NeighbourChange,
     Packet,
     RouteChange,
+    SocketClosed,
     SocketEvent,
     SocketSample,
     TraceStep,
     Tuple,
 )
 from netlab.record.flow import Leg
+from netlab.record.network import InterfaceState, Neighbour, NextHop, RouteState
 from netlab.record.observers import (
     Gap,
     ObserverId,
@@ -87,7 +91,11 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
         [
             *(ObserverId(ObserverKind.PACKETS, tap.netns, tap.ifname) for tap in recording.taps),
             *(ObserverId(kind, node) for kind in (ObserverKind.REASONS, ObserverKind.ENTRIES) for node in NODES),
-            *(ObserverId(ObserverKind.NETWORK, netns.name) for netns in topology().namespaces),
+            *(
+                ObserverId(kind, netns.name)
+                for kind in (ObserverKind.NETWORK, ObserverKind.CLOSED_SOCKETS)
+                for netns in topology().namespaces
+            ),
             ObserverId(ObserverKind.TRACES, "client-node"),
         ],
         0,
@@ -98,7 +106,7 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
         ("server-node", "node"),
         ("server", "pod"),
     }
-    kinds = {Packet, InvalidReason, SocketEvent, ConntrackEvent, TraceStep, SocketSample, CounterChange}
+    kinds = {Packet, InvalidReason, SocketEvent, ConntrackEvent, TraceStep, SocketSample, SocketClosed, CounterChange}
     assert {type(event) for event in recording.events} - {NeighbourChange, RouteChange, InterfaceChange} == kinds
     assert Counter(state.netns for state in recording.network) == {each.name: 2 for each in topology().namespaces}
     for netns, address in (("client-node", recording.flows[0].endpoint), ("client", recording.flows[0].vip)):
@@ -257,6 +265,16 @@ def test_each_event_is_a_line() -> None:
         DatagramPacket(at, "client", "eth0", Direction.IN, port_unreachable),
         TraceStep(at, "node", 0xAC, "inet", "tour", "states", "counter", "continue", datagram=Datagram(to_dns, 13)),
         expected,
+        CounterChange(at, "client", "rx_dropped", 2, "eth0"),
+        SocketClosed(at, "server", story.FLOW.endpoint, 8080, story.FLOW.client_address, 40000, 5, 1000, 7, 9, 0),
+        SocketClosed(at, "server", story.FLOW.endpoint, 8080, IPv4Address("0.0.0.0"), 0, 0, 0, 0, 0, 0),
+        NeighbourChange(at, "client", Neighbour("eth0", story.FLOW.vip, "", "FAILED")),
+        NeighbourChange(at, "client", Neighbour("eth0", story.FLOW.vip, "02:00:00:00:00:01", "STALE"), gone=True),
+        RouteChange(
+            at, "node", RouteState(story.FLOW.vip, 32, "unicast", 254, (NextHop("eth0", story.FLOW.endpoint),), 5)
+        ),
+        RouteChange(at, "node", RouteState(story.FLOW.vip, 32, "blackhole", 100, mtu=1300), gone=True),
+        InterfaceChange(at, "node", InterfaceState("veth1", False, "DOWN", 1500, "", "veth", "cni0")),
     ]
     assert "\n".join(line(event, story.START_NS) for event in events) == (
         "    0.000010  client/eth0 out  10.0.0.2:40000 > 192.168.0.2:80 SYN seq 1000 ack 0 win 2304 len 0\n"
@@ -278,8 +296,29 @@ def test_each_event_is_a_line() -> None:
         "    1.500000  node  rules: 000000ac inet tour states: counter -> continue "
         "[10.0.0.2:40000 > 10.0.1.2:53 UDP len 13]\n"
         "    1.500000  node  conntrack entry new: tcp SYN_SENT 10.0.0.2:40000 > 192.168.0.2:80, "
-        "replies 10.0.1.2:8080 > 10.0.0.2:40000 [EXPECTED], expected by 10.0.0.2:40000 > 192.168.0.2:80"
+        "replies 10.0.1.2:8080 > 10.0.0.2:40000 [EXPECTED], expected by 10.0.0.2:40000 > 192.168.0.2:80\n"
+        "    1.500000  client  counter eth0 rx_dropped: +2\n"
+        "    1.500000  server  socket 10.0.1.2:8080 > 10.0.0.2:40000 freed: 5 bytes received, 1,000 sent, "
+        "7 never sent\n"
+        "    1.500000  server  socket 10.0.1.2:8080, listening, freed: 0 bytes received, 0 sent\n"
+        "    1.500000  client  neighbour 192.168.0.2 dev eth0 FAILED\n"
+        "    1.500000  client  neighbour 192.168.0.2 dev eth0 lladdr 02:00:00:00:00:01 STALE, removed\n"
+        "    1.500000  node  route 192.168.0.2/32 via 10.0.1.2 dev eth0 table 254 metric 5\n"
+        "    1.500000  node  route blackhole 192.168.0.2/32 table 100 mtu 1300, removed\n"
+        "    1.500000  node  interface veth1 down, DOWN, mtu 1500 master cni0"
     )
+
+
+TO_ITSELF = """
+import socket
+listener = socket.create_server(("127.0.0.1", 80))
+client = socket.create_connection(("127.0.0.1", 80))
+server, _ = listener.accept()
+client.send(b"hi")
+server.recv(2)
+server.close()
+client.recv(1)
+"""
 
 
 @pytest.mark.kernel
@@ -296,18 +335,21 @@ def test_watch_shows_events_at_once_and_ends_cleanly(netlab: Netlab, lab_name: s
         assert watching.stderr.readline() == b"watching client, client-node\n"
         refused = netlab("exec", "--lab", lab_name, "client", "--", "bash", "-c", "exec 3<>/dev/tcp/192.168.0.2/80")
         assert refused.returncode == 1
-        shown = b""
-        deadline = time.monotonic() + 20
-        while b"RST" not in shown and select.select([watching.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
-            shown += os.read(watching.stdout.fileno(), 65536)
+        assert netlab("exec", "--lab", lab_name, "client", "--", sys.executable, "-c", TO_ITSELF).returncode == 0
+        shown, deadline = b"", time.monotonic() + 20
+        while not (b"RST" in shown and b" 2 sent" in shown) and (left_s := deadline - time.monotonic()) > 0:
+            if select.select([watching.stdout], [], [], left_s)[0]:
+                shown += os.read(watching.stdout.fileno(), 65536)
         watching.send_signal(signal.SIGTERM)
         rest, complaints = watching.communicate(timeout=20)
     finally:
         watching.kill()
         watching.wait()
     assert (watching.returncode, complaints) == (0, b"no event lost\n")
-    first = shown.decode().splitlines()[0]
-    assert re.fullmatch(r" +\d+\.\d{6}  client/eth0 out  10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 SYN seq \d+ .*", first)
+    lines = shown.decode()
+    assert re.search(r"(?m)^ +\d+\.\d{6}  client/eth0 out  10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 SYN seq \d+ ", lines)
+    freed = r"(?m)^ +\d+\.\d{6}  client  socket 127\.0\.0\.1:\d+ > 127\.0\.0\.1:80 freed: 1 bytes received, 2 sent$"
+    assert re.search(freed, lines)
     assert rest.endswith(b"\n")
     assert b"\x1b" not in shown + rest
 
