@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-KNOWN: frozenset[str] = frozenset()
-"""What still breaks a rule. This list only shrinks: what is mended has to leave it."""
-
 
 def rooms(*words: str) -> subprocess.CompletedProcess[str]:
     """`scripts/rooms` run to its end."""
@@ -28,10 +25,9 @@ def house(root: Path, **files: str) -> Path:
     return root
 
 
-def test_no_import_breaks_a_rule_that_is_not_known_to() -> None:
-    broken = {line.partition(" (")[0] for line in rooms("--format", "none").stderr.splitlines()}
-    assert sorted(broken - KNOWN) == []
-    assert sorted(KNOWN - broken) == [], "mended: take it out of KNOWN"
+def test_no_import_breaks_a_rule() -> None:
+    done = rooms("--format", "none")
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_a_tree_without_fault_is_drawn_and_ends_with_0(tmp_path: Path) -> None:
