@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from netlab.errors import StepError, UnsupportedError, told
+from netlab.errors import NetlabError, StepError, UnsupportedError, told
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
 from netlab.lab import iptables, qdiscs
@@ -154,8 +154,12 @@ class Kernel:
         if refusal is not None:
             raise self._refused(*refusal)
 
-    def _refused(self, step: Step, words: str) -> StepError:
-        return StepError(f"{step.describe()}: {words}", f"the same by hand: {step.twin(self._namespaces.prefix)}")
+    def _refused(self, step: Step, code: int | None, words: str) -> NetlabError:
+        message = f"{step.describe()}: {words}"
+        if isinstance(step, CreateLink) and code == errno.EOPNOTSUPP:
+            kind = step.link.kind
+            return UnsupportedError(message, f"this kernel makes no {kind}: is its module loaded? sudo modprobe {kind}")
+        return StepError(message, f"the same by hand: {step.twin(self._namespaces.prefix)}")
 
     # --- everything else ---------------------------------------------------------------------------------------------
 
@@ -211,7 +215,7 @@ class Kernel:
         except OSError as error:
             if error.errno == errno.ENOPKG:
                 raise UnsupportedError(told(error)) from error
-            raise self._refused(step, error.strerror or str(error)) from error
+            raise self._refused(step, error.errno, error.strerror or str(error)) from error
 
     def _delete_stale(self, netns: str, frontends: Sequence[Frontend]) -> None:
         from netlab.linux import ctnetlink
@@ -249,18 +253,18 @@ class _Batch:
         self.steps.append(step)
         self.size += len(message)
 
-    def send(self, rtnl_socket: socket.socket) -> tuple[Step, str] | None:
-        """Send them and wait for the end; the first step that the kernel refused, and its words."""
+    def send(self, rtnl_socket: socket.socket) -> tuple[Step, int, str] | None:
+        """Send them and wait for the end; the first step that the kernel refused, with its errno and words."""
         last = len(self.messages)
         rtnl_socket.send(b"".join(rtnl.numbered(m, i, ack=i == last) for i, m in enumerate(self.messages, 1)))
-        refusal: tuple[Step, str] | None = None
+        refusal: tuple[Step, int, str] | None = None
         while True:
             for sequence, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
                 step = self.steps[sequence - 1]
                 # no_link_local's: where there is no IPv6 (MTU below 1280, ipv6.disable=1) no address comes by itself.
                 no_ipv6 = code == errno.EAFNOSUPPORT and isinstance(step, SetUp)
                 if code and not no_ipv6 and refusal is None:
-                    refusal = step, f"{os.strerror(code)}{f' ({words})' if words else ''}"
+                    refusal = step, code, f"{os.strerror(code)}{f' ({words})' if words else ''}"
                 if sequence == last:
                     return refusal
 
