@@ -7,7 +7,7 @@ says what they answer), and names no kind.
 
 from __future__ import annotations
 
-from netlab.links import bridge, veth
+from netlab.links import bridge, dummy, veth
 from netlab.links.kind import Kind
 
 __all__ = ["KINDS", "PAIRED", "Kind"]
@@ -15,6 +15,7 @@ __all__ = ["KINDS", "PAIRED", "Kind"]
 KINDS: tuple[Kind, ...] = (
     bridge.KIND,
     veth.KIND,
+    dummy.KIND,
 )
 """One line a kind, in the order in which they are made: a bridge before its ports."""
 
