@@ -22,7 +22,7 @@ from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.roles import Roles
 from netlab.lab.apply import Kernel, no_sysctl
 from netlab.lab.netns import Namespaces
-from netlab.lab.steps import Step
+from netlab.lab.steps import KernelStep
 from netlab.linux import interrupts, sysctl
 from netlab.model import Topology
 from netlab.observe.counters import Counters
@@ -163,7 +163,7 @@ class Context:
 
     # The lab
 
-    def change(self, netns: str, change: Sequence[Step], back: Sequence[Step]) -> None:
+    def change(self, netns: str, change: Sequence[KernelStep], back: Sequence[KernelStep]) -> None:
         """Carry out steps in a namespace, as `up` does, and those of `back` when the trial is over. StepError."""
         with self.namespaces.inside(netns):
             indexes = {(netns, name): index for index, name in socket.if_nameindex()}

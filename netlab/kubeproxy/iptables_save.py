@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import assert_never
 
 from netlab.kubeproxy.names import socket_address
 from netlab.kubeproxy.rules import CtState, Dnat, Family, FlipMark, Jump, Match, Rule, SetMark, Table, Verdict
@@ -149,6 +150,8 @@ def _target(rule: Rule) -> Iterator[str]:
             return
         case Verdict() as verdict:
             yield f"-j {verdict.value.upper()}"
+        case _:
+            assert_never(rule.statement)
 
 
 def _bits(bits: int) -> str:

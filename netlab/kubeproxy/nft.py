@@ -6,6 +6,7 @@ Owns nft's syntax, as nftables 1.0.6 (Debian 12) and later accept it. Running th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 from netlab.kubeproxy import objects
 from netlab.kubeproxy.names import socket_address
@@ -151,3 +152,5 @@ def _statement(rule: Rule, family: Family) -> str:
             return ""
         case Verdict() as verdict:
             return verdict.value
+        case _:
+            assert_never(rule.statement)

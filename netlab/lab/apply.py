@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from netlab.errors import NetlabError, StepError, UnsupportedError, told
 from netlab.kubeproxy.affinity import reminders
@@ -33,15 +33,16 @@ from netlab.lab.steps import (
     DeleteRules,
     DeleteStaleEntries,
     DeleteTable,
+    KernelStep,
     LoadRules,
     LoadTable,
+    OtherKernelStep,
     ResetSysctl,
     RestoreRules,
+    RtnetlinkStep,
     SetLink,
     SetSysctl,
     SetUp,
-    Step,
-    WriteHosts,
 )
 from netlab.links.attributes import numbered, numbered_of_change
 from netlab.linux import nft, rtnl, sysctl, tc
@@ -73,30 +74,29 @@ class Kernel:
             self._next[netns] = max(self._next.get(netns, FIRST_IFINDEX), index + 1)
         self._batch = _Batch()
 
-    def apply(self, steps: Iterable[Step], done: Callable[[Step], None] = lambda _step: None) -> None:
+    def apply(self, steps: Iterable[KernelStep], done: Callable[[KernelStep], None] = lambda _step: None) -> None:
         """Carry out the steps in order; done is called with each before the next begins or is batched.
 
         Raises StepError with the step and the kernel's own words at the first that fails; the steps batched with it
         may have been carried out.
         """
         for step in steps:
-            messages = self._messages(step)
-            if messages is None or isinstance(step, WriteHosts):
-                self._flush()
-                self._effect(step)
-            else:
+            if isinstance(step, RtnetlinkStep):
                 if self._batch.netns != step.netns or self._batch.size > _SEND_BYTES:
                     self._flush()
                     self._batch.netns = step.netns
-                for message in messages:
+                for message in self._messages(step):
                     self._batch.add(step, message)
+            else:
+                self._flush()
+                self._effect(step)
             done(step)
         self._flush()
 
     # --- rtnetlink ---------------------------------------------------------------------------------------------------
 
-    def _messages(self, step: Step) -> list[bytes] | None:
-        """The rtnetlink requests that carry a step out; None where it takes something else."""
+    def _messages(self, step: RtnetlinkStep) -> list[bytes]:
+        """The rtnetlink requests that carry a step out."""
         match step:
             case SetUp(netns, ifname, up, link_local):
                 index = self._index(netns, ifname)
@@ -118,7 +118,8 @@ class Kernel:
                 return [rtnl.del_address(self._index(netns, ifname), address)]
             case DeleteRoute(netns, route):
                 return [rtnl.del_route(route, None if route.dev is None else self._index(netns, route.dev))]
-        return None
+            case _:
+                assert_never(step)
 
     def _new_link(self, link: Link) -> bytes:
         first = link.interfaces()[0]
@@ -154,7 +155,7 @@ class Kernel:
         if refusal is not None:
             raise self._refused(*refusal)
 
-    def _refused(self, step: Step, code: int | None, words: str) -> NetlabError:
+    def _refused(self, step: KernelStep, code: int | None, words: str) -> NetlabError:
         message = f"{step.describe()}: {words}"
         if isinstance(step, CreateLink) and code == errno.EOPNOTSUPP:
             kind = step.link.kind
@@ -163,7 +164,7 @@ class Kernel:
 
     # --- everything else ---------------------------------------------------------------------------------------------
 
-    def _effect(self, step: Step) -> None:
+    def _effect(self, step: OtherKernelStep) -> None:
         try:
             match step:
                 case SetSysctl(netns, key, value, if_there):
@@ -211,7 +212,7 @@ class Kernel:
                     with self._namespaces.inside(netns):
                         tc.delete_root(self._index(netns, ifname))
                 case _:
-                    raise AssertionError(f"not a step for the kernel: {step}")
+                    assert_never(step)
         except OSError as error:
             if error.errno == errno.ENOPKG:
                 raise UnsupportedError(told(error)) from error
@@ -245,19 +246,19 @@ class _Batch:
     def __init__(self) -> None:
         self.netns = ""
         self.messages: list[bytes] = []
-        self.steps: list[Step] = []
+        self.steps: list[RtnetlinkStep] = []
         self.size = 0
 
-    def add(self, step: Step, message: bytes) -> None:
+    def add(self, step: RtnetlinkStep, message: bytes) -> None:
         self.messages.append(message)
         self.steps.append(step)
         self.size += len(message)
 
-    def send(self, rtnl_socket: socket.socket) -> tuple[Step, int, str] | None:
+    def send(self, rtnl_socket: socket.socket) -> tuple[RtnetlinkStep, int, str] | None:
         """Send them and wait for the end; the first step that the kernel refused, with its errno and words."""
         last = len(self.messages)
         rtnl_socket.send(b"".join(rtnl.numbered(m, i, ack=i == last) for i, m in enumerate(self.messages, 1)))
-        refusal: tuple[Step, int, str] | None = None
+        refusal: tuple[RtnetlinkStep, int, str] | None = None
         while True:
             for sequence, code, words in rtnl.errors(rtnl_socket.recv(1 << 16)):
                 step = self.steps[sequence - 1]

@@ -479,24 +479,17 @@ class StopProgram(NamedTuple):
         return f"# end the program {self.name} in {prefix}{self.netns}"
 
 
-Step: TypeAlias = (
-    CreateNetns
-    | CreateLink
-    | SetLink
-    | SetUp
-    | AddAddress
-    | AddRoute
-    | SetSysctl
+RtnetlinkStep: TypeAlias = (
+    CreateLink | SetLink | SetUp | AddAddress | AddRoute | DeleteLink | DeleteAddress | DeleteRoute
+)
+"""What rtnetlink carries out."""
+
+OtherKernelStep: TypeAlias = (
+    SetSysctl
     | AddQdisc
     | LoadRules
     | RestoreRules
     | LoadTable
-    | WriteHosts
-    | StartProgram
-    | DeleteNetns
-    | DeleteLink
-    | DeleteAddress
-    | DeleteRoute
     | ResetSysctl
     | DeleteQdisc
     | DeleteRules
@@ -504,8 +497,14 @@ Step: TypeAlias = (
     | DeleteTable
     | DeleteStaleEntries
     | DeleteEntries
-    | StopProgram
 )
+"""What other interfaces of the kernel carry out, in a namespace that is there."""
+
+LabStep: TypeAlias = CreateNetns | WriteHosts | StartProgram | DeleteNetns | StopProgram
+"""What changes what belongs to the lab: it has to be written down."""
+
+KernelStep: TypeAlias = RtnetlinkStep | OtherKernelStep
+Step: TypeAlias = KernelStep | LabStep
 
 
 def step_name(step: Step) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
+from typing import assert_never
 
 from netlab.errors import LabError
 from netlab.lab import programs
@@ -17,6 +18,7 @@ from netlab.lab.state import LabDirectory, LabState, StartedProgram, write_text
 from netlab.lab.steps import (
     CreateNetns,
     DeleteNetns,
+    KernelStep,
     ResetSysctl,
     SetSysctl,
     StartProgram,
@@ -96,7 +98,7 @@ class Work:
             self._write(self.state._replace(programs=tuple(stays)))
             done(step)
 
-    def _apply(self, steps: Sequence[Step], done: Done) -> None:
+    def _apply(self, steps: Sequence[KernelStep], done: Done) -> None:
         self.kernel.apply(steps, done)
 
     def remember(self, steps: Sequence[Step], old: Topology) -> None:
@@ -127,6 +129,8 @@ class Work:
 
 def _hand(step: Step) -> Callable[[Work, list, Done], None]:  # type: ignore[type-arg]
     """The method of Work that carries out steps of this kind."""
+    if isinstance(step, KernelStep):
+        return Work._apply
     match step:
         case CreateNetns():
             return Work._create
@@ -138,4 +142,5 @@ def _hand(step: Step) -> Callable[[Work, list, Done], None]:  # type: ignore[typ
             return Work._start
         case StopProgram():
             return Work._stop
-    return Work._apply
+        case _:
+            assert_never(step)
