@@ -16,7 +16,7 @@ import host
 import pytest
 import skips
 from chromium import Browser
-from command import Netlab, new_lab_name
+from command import SERVER, Netlab, new_lab_name
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +37,7 @@ def session_rundir() -> Iterator[Path]:
         os.environ[host.RUNDIR] = directory
         before = host.snapshot(rundir)
         yield rundir
+        SERVER.close()
         diff = host.changes(before, rundir)
     if diff:
         pytest.fail(f"the tests left the host changed:\n{diff}", pytrace=False)
@@ -45,6 +46,7 @@ def session_rundir() -> Iterator[Path]:
 @pytest.fixture
 def netlab(session_rundir: Path) -> Iterator[Netlab]:
     """The command; whatever labs the test leaves up are taken down after it."""
+    SERVER.start()  # before the test may look at the host
     # Not made here: netlab makes its directory with the first lab, and removes it with the last.
     run = Netlab(session_rundir / uuid.uuid4().hex[:8])
     yield run

@@ -67,7 +67,7 @@ def someone(as_root: None) -> Iterator[Netlab]:
     """netlab as another user, who is not root; skips where that user can't run it."""
     directory = Path(tempfile.mkdtemp(prefix="netlab-test-nobody-"))
     os.chown(directory, 65534, 65534)
-    user = Nobody(directory / "run")
+    user = Nobody(directory / "run", forked=False)
     try:
         probe = user("--help")
         if probe.returncode != 0:

@@ -1,0 +1,42 @@
+"""How a command starts: one forked by the tests' server is to its caller what one with a Python of its own is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import Netlab
+from places import TOPOLOGIES
+
+LABS = str(TOPOLOGIES / "kube-proxy-reset.yaml")
+COMMANDS = {
+    "data": ["plan", LABS],
+    "help": ["--help"],
+    "messages": ["lint", LABS],
+    "wrong usage": ["plan", "--nope"],
+    "an error": ["plan", "nowhere.yaml"],
+    "nothing there": ["status"],
+    "a skip": ["exec", "nowhere", "--", "true"],
+    "json": ["schema"],
+    "its input": ["lint", "-"],
+}
+"""Commands that build nothing."""
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_a_forked_command_is_as_one_that_was_started(netlab: Netlab, tmp_path: Path, arguments: list[str]) -> None:
+    text = "namespaces: {é: [" if arguments[-1] == "-" else None
+    forked = netlab(*arguments, cwd=tmp_path, stdin=text)
+    started = netlab.start(*arguments, cwd=tmp_path, stdin=text)
+    assert forked.returncode == started.returncode
+    assert (forked.stdout, forked.stderr) == (started.stdout, started.stderr)
+
+
+def test_a_forked_command_that_takes_too_long_is_ended(netlab: Netlab, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(subprocess.TimeoutExpired):
+        netlab("lint", fifo, timeout_s=0.1)
+    assert netlab("--help").returncode == 0
