@@ -4,6 +4,8 @@ To start Python and import the same modules takes most commands longer than what
 of its own all the same, with the arguments, environment, directory, streams and exit code that it was given: see
 tests/cli/test_start.py. A test of how a process is born, or of what it inherits (signals, limits, descriptors, what is
 imported), starts `Netlab.argv()` itself.
+
+The server outlives a session that is killed, and then cleans up after it.
 """
 
 from __future__ import annotations
@@ -26,9 +28,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+import guardian
+import host
+
 from netlab.__main__ import main
 
 _MESSAGE_BYTES = 150_000  # less than net.core.wmem_default
+_END = b"end"
 
 
 class ForkServer:
@@ -53,10 +59,13 @@ class ForkServer:
                 os.close(fd)
         with os.fdopen(told, "rb") as answer:
             pid = int(answer.readline())
-            said = _read_all((stdout, stderr), time.monotonic() + timeout_s)
-            if said is None:
+            try:
+                said = _read_all((stdout, stderr), time.monotonic() + timeout_s)
+                if said is None:
+                    raise subprocess.TimeoutExpired([*argv], timeout_s)
+            except BaseException:
                 os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired([*argv], timeout_s)
+                raise
             return subprocess.CompletedProcess([*argv], int(answer.readline()), *said)
 
     def start(self) -> socket.socket:
@@ -65,12 +74,16 @@ class ForkServer:
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 command = [sys.executable, __file__, str(theirs.fileno())]
-                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+                # In a session of its own: a signal for all processes of the tests' group is none for it.
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                )
         return self._channel
 
     def close(self) -> None:
         """End the process."""
         if self._channel is not None and self._process is not None:
+            self._channel.send(_END)
             self._channel.close()
             self._process.wait()
             self._channel = None
@@ -111,8 +124,8 @@ def _read_all(fds: tuple[int, int], deadline: float) -> tuple[str, str] | None:
     return stdout, stderr
 
 
-def _serve(channel: socket.socket) -> None:
-    """Fork a process for each message, until the other end is closed; tell its pid, then its exit code."""
+def _serve(channel: socket.socket) -> bool:
+    """Fork a process for each message, and tell its pid, then its exit code. Whether the session said that it ended."""
     import nftables  # noqa: F401
     import pyroute2  # noqa: F401
 
@@ -129,8 +142,8 @@ def _serve(channel: socket.socket) -> None:
         for ready, _ in poll.poll():
             if ready == channel.fileno():
                 message, fds, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 4)
-                if not message:
-                    return
+                if message in (b"", _END):
+                    return message == _END
                 *streams, answer = fds
                 pid = os.fork()
                 if pid == 0:
@@ -175,4 +188,5 @@ def _become(message: bytes, streams: Sequence[int]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    if not _serve(socket.socket(fileno=int(sys.argv[1]))):
+        guardian.clean_up(Path(os.environ[host.RUNDIR]))
