@@ -171,7 +171,7 @@ def lab(request: pytest.FixtureRequest, session_rundir: Path) -> Iterator[labs.L
 
 
 def test_status_tells_every_way_to_a_service(lab: labs.Lab) -> None:
-    lab.up("--set", f"vars.greeter={DATA / 'greeter.py'}")
+    lab.up("--set", f"vars.greeter={SUPPORT / 'greeter.py'}")
     told = {service.pop("service"): service for service in lab.status()["services"]}
     assert told["near"] == {
         "cluster_ips": ["10.96.0.4"],
@@ -195,7 +195,7 @@ def test_status_tells_every_way_to_a_service(lab: labs.Lab) -> None:
 @pytest.mark.parametrize("loader", ["libnftables", "iptables-restore", "nftables"])
 def test_who_asks_what_and_what_comes_back(lab: labs.Lab, loader: str) -> None:
     mode = "nftables" if loader == "nftables" else "iptables"
-    settings = ["--set", f"kube_proxy.mode={mode}", "--set", f"vars.greeter={DATA / 'greeter.py'}"]
+    settings = ["--set", f"kube_proxy.mode={mode}", "--set", f"vars.greeter={SUPPORT / 'greeter.py'}"]
     if loader == "iptables-restore":
         skips.skip_unless_program("ip6tables-restore")
         settings += ["--set", "kube_proxy.load_with=iptables-restore"]

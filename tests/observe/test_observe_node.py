@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import labs
 import pytest
 from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
@@ -332,7 +333,7 @@ def test_a_counter_of_nftables_that_changed_is_told(pair: PrivateLab) -> None:
     )
     counters = Counters(pair, "right", nftables=True)
     send_canary(pair, "left", RIGHT, 80, 1)
-    assert counters.grown("u.a") == 1
+    labs.until(lambda: counters.grown("u.a") == 1, "the canary")
     assert ("u.a", 1) in {(change.name, change.by) for change in counters.changes()}
 
 
@@ -340,6 +341,7 @@ def test_a_counter_of_nftables_that_changed_is_told(pair: PrivateLab) -> None:
 def test_counters_that_changed_are_told(pair: PrivateLab) -> None:
     counters = Counters(pair, "right")
     send_canary(pair, "left", RIGHT, 80, 1)
+    labs.until(lambda: counters.grown("Tcp.InCsumErrors") == 1, "the canary")
     changes = counters.changes()
     assert {(change.netns, change.name, change.by) for change in changes} >= {
         ("right", "Tcp.InCsumErrors", 1),
