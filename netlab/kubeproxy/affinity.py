@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-_TABLE = re.compile(r"^table (?P<family>\S+) (?P<name>\S+) \{\n(?P<body>(?:[\t\n].*\n|\n)*)\}$", re.MULTILINE)
-_SET = re.compile(
-    r"^\tset (?P<name>\S+) \{\n(?:\t\t(?!elements).*\n)*\t\tflags [\w,]*\bdynamic\b.*\n"
-    r"(?:\t\t(?!elements).*\n)*\t\telements = \{ (?P<elements>[^}]*) \}\n",
-    re.MULTILINE,
+_TABLE = r"(?m)^table (?P<family>\S+) (?P<name>\S+) \{\n(?P<body>(?:[\t\n].*\n|\n)*)\}$"
+_SET = (
+    r"(?m)^\tset (?P<name>\S+) \{\n(?:\t\t(?!elements).*\n)*\t\tflags [\w,]*\bdynamic\b.*\n"
+    r"(?:\t\t(?!elements).*\n)*\t\telements = \{ (?P<elements>[^}]*) \}\n"
 )
-_CLIENT = re.compile(r"(?P<address>[0-9a-f:.]+) (?:timeout \w+ )?expires (?P<expires>\w+)")
+_CLIENT = r"(?P<address>[0-9a-f:.]+) (?:timeout \w+ )?expires (?P<expires>\w+)"
 _UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 
@@ -32,8 +31,8 @@ def reminders(listing: str, memories: Iterable[Memory]) -> str:
     """Commands that give the sets of new rules the clients that sets of the same names had in `nft list ruleset`."""
     known = {memory[:3]: memory.timeout_s for memory in memories}
     lines = []
-    for table in _TABLE.finditer(listing):
-        for found in _SET.finditer(table["body"]):
+    for table in re.finditer(_TABLE, listing):
+        for found in re.finditer(_SET, table["body"]):
             timeout_s = known.get((table["family"], table["name"], found["name"]))
             if timeout_s is not None and (elements := ", ".join(_elements(found["elements"], timeout_s))):
                 lines.append(f"add element {table['family']} {table['name']} {found['name']} {{ {elements} }}\n")
@@ -41,7 +40,7 @@ def reminders(listing: str, memories: Iterable[Memory]) -> str:
 
 
 def _elements(listed: str, timeout_s: int) -> Iterator[str]:
-    for client in _CLIENT.finditer(listed):
+    for client in re.finditer(_CLIENT, listed):
         # The kernel takes no element that would outlive the set's timeout (ERANGE).
         if left_ms := min(_ms(client["expires"]), timeout_s * 1000):
             yield f"{client['address']} expires {left_ms}ms"

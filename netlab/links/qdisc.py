@@ -26,10 +26,9 @@ _CHANCE = rf"^{_PERCENT}( {_PERCENT})?$"
 
 def _word(what: str, pattern: str, example: str, check: Callable[[str], None] | None = None) -> Text:
     """A qdisc's parameter: text that must match tc's own notation, and whose meaning check may refuse."""
-    compiled = re.compile(pattern)
 
     def parse(text: str) -> str:
-        if not compiled.fullmatch(text):
+        if not re.fullmatch(pattern, text):
             raise InvalidError(f"{text!r} is not {what}", f"for instance {example}")
         if check is not None:
             check(text)

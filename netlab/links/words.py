@@ -16,7 +16,6 @@ from netlab.yamlspec.shapes import InvalidError
 
 IFNAME = r"^[^\s/:%]{1,15}$"
 MAC = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
-_MAC = re.compile(MAC)
 _NO_IFNAME = re.compile(r"[\s/:%]")
 
 GivenAddress: TypeAlias = Address | InterfaceAddress
@@ -39,7 +38,7 @@ def ifname(text: str) -> str:
 
 def mac(text: str) -> str:
     """A unicast MAC address, in lower case."""
-    if not _MAC.fullmatch(text):
+    if not re.fullmatch(MAC, text):
         raise InvalidError(f"{text!r} is not a MAC address", "six pairs of hex digits: 02:00:00:00:00:01")
     first = int(text[:2], 16)
     if first & 1:

@@ -64,13 +64,12 @@ def list_tables(tables: Iterable[tuple[str, str]]) -> str:
     for family, name in sorted(tables):
         code, output, _ = listing.cmd(f"list table {family} {name}")
         if code == 0:
-            texts.append(_DYNAMIC_ELEMENTS.sub(r"\1", str(output)))
+            texts.append(re.sub(_DYNAMIC_ELEMENTS, r"\1", str(output)))
     return "".join(texts)
 
 
-_DYNAMIC_ELEMENTS = re.compile(
-    r"(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
-    r"\t\telements = \{[^}]*\}\n",
-    re.MULTILINE,
+_DYNAMIC_ELEMENTS = (
+    r"(?m)(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
+    r"\t\telements = \{[^}]*\}\n"
 )
 """The elements of a set or map with `flags dynamic`, and what stands before them there."""

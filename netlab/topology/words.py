@@ -43,10 +43,7 @@ OWN_TABLES = "netlab_"
 """How the names of the tables begin that netlab itself makes in a lab."""
 
 _NAME_HINT = "a-z, 0-9 and -, not first or last"
-_LABEL, _FILE_NAME = re.compile(LABEL), re.compile(FILE_NAME)
-_NAME = re.compile(ENV_NAME)
-_NFT_TABLE = re.compile(NFT_TABLE)
-_NFT_TOKENS = re.compile(r'"[^"]*"|#.*|[{}]')
+_NFT_TOKENS = r'"[^"]*"|#.*|[{}]'
 
 
 def lab_name(text: str) -> str:
@@ -103,7 +100,7 @@ def _label(
 ) -> str:
     if len(text) > longest:
         raise InvalidError(f"{text!r} has {len(text)} characters, {what} at most {longest}")
-    if not _LABEL.match(text) or text.endswith("\n"):
+    if not re.match(LABEL, text) or text.endswith("\n"):
         raise InvalidError(f"{text!r} can't be {what}", hint)
     return text
 
@@ -125,7 +122,7 @@ def one_line(text: str) -> str:
 
 def program_name(text: str) -> str:
     """A program's name; its log file is called so."""
-    if not _FILE_NAME.fullmatch(text) or len(text) > LABEL_MAX:
+    if not re.fullmatch(FILE_NAME, text) or len(text) > LABEL_MAX:
         hint = f"letters, digits, '.', '_' and '-', at most {LABEL_MAX}; its log file is called so"
         raise InvalidError(f"{text!r} can't be a program's name", hint)
     return text
@@ -133,7 +130,7 @@ def program_name(text: str) -> str:
 
 def nft_table(text: str) -> tuple[str, str]:
     """An nftables table as nft names it: its family and its name, one blank between."""
-    if not _NFT_TABLE.fullmatch(text) or text.endswith("\n"):
+    if not re.fullmatch(NFT_TABLE, text) or text.endswith("\n"):
         family, _, name = text.partition(" ")
         hint = "its family and its name, one blank between: inet filter"
         if name and family not in FAMILIES:
@@ -150,7 +147,7 @@ def nft_table(text: str) -> tuple[str, str]:
 def nft_body(text: str) -> str:
     """What stands between a table's braces: its own braces are in pairs, or it would end the table early."""
     depth = 0
-    for token in _NFT_TOKENS.findall(text):
+    for token in re.findall(_NFT_TOKENS, text):
         depth += {"{": 1, "}": -1}.get(token, 0)
         if depth < 0:
             break
@@ -171,14 +168,14 @@ def env_value(text: str) -> str:
 
 def env_name(text: str) -> str:
     """The name of an environment variable."""
-    if not _NAME.fullmatch(text):
+    if not re.fullmatch(ENV_NAME, text):
         raise InvalidError(f"{text!r} can't name an environment variable", "letters, digits and _, no digit first")
     return text
 
 
 def variable_name(text: str) -> str:
     """The name of a `${variable}`."""
-    if not _NAME.fullmatch(text):
+    if not re.fullmatch(VARIABLE_NAME, text):
         raise InvalidError(f"{text!r} can't name a variable", "letters, digits and _, no digit first")
     return text
 

@@ -21,7 +21,7 @@ from netlab.yamlspec.shapes import Anything, Fields, InvalidError, Kinds, ListOf
 
 # The place of what isn't in the file: line and column come out as 0.
 _NOWHERE: Any = yaml.Mark("--set", 0, -1, -1, None, 0)
-_INDEX = re.compile(r"\[?([0-9]{1,9}|\+)\]?")
+_INDEX = r"\[?([0-9]{1,9}|\+)\]?"
 
 
 def apply(reader: Reader, root: Node, shape: object, path: str, text: str) -> Node:
@@ -145,7 +145,7 @@ def _whole(shape: MapOf, name: str, value: Node) -> bool:
 
 def _put_item(reader: Reader, node: SequenceNode, shape: object, rest: str, value: Node) -> Node:
     items = list(node.value)
-    index = _INDEX.match(rest)
+    index = re.match(_INDEX, rest)
     if index is not None and index.end() < len(rest) and rest[index.end()] not in ".[":
         index = None
     if index is not None:

@@ -9,11 +9,11 @@ _SIZES |= {"kbit": 1024 // 8, "mbit": 1024**2 // 8, "gbit": 1024**3 // 8}
 _BITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _TIMES_US = {"": 1, "us": 1, "usec": 1, "ms": 1000, "msec": 1000, "s": 10**6, "sec": 10**6}
 _TIMES_US |= {f"{unit}s": factor for unit, factor in _TIMES_US.items() if unit.endswith("sec")}
-_NUMBER = re.compile(r"([0-9.]+)([a-z]*)")
+_NUMBER = r"([0-9.]+)([a-z]*)"
 
 
 def _split(text: str) -> tuple[float, str]:
-    match = _NUMBER.fullmatch(text.lower())
+    match = re.fullmatch(_NUMBER, text.lower())
     if match is None:
         raise ValueError(text)
     return float(match[1]), match[2]
