@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from netlab.analysis.timeline import Fate, PacketPath
+from netlab.analysis.paths import Fate, PacketPath
 from netlab.record.events import ACK, RST, SYN, Direction
 from netlab.record.flow import Flow
 
@@ -63,12 +63,12 @@ class Incarnation:
 
 
 def incarnations(flow: Flow, paths: Sequence[PacketPath]) -> list[Incarnation]:
-    """The flow's connections in order; one at least. Packets before the first SYN belong to the first."""
+    """The flow's connections in order; one at least. Packets before the first SYN are an older one's."""
     starts = [0]
     number: int | None = None
     for index, path in enumerate(paths):
         if _is_syn(path) and path.segment.seq != number:
-            if number is not None:
+            if index:
                 starts.append(index)
             number = path.segment.seq
     ends = [*starts[1:], len(paths)]

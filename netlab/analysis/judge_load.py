@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from netlab.analysis.findings import Findings
 from netlab.analysis.judge import Observed, counted, doubts_about, invalid_packets, judge_flow
 from netlab.analysis.late import late_segments
 from netlab.analysis.result import Load, Outcome, Proof, TrialResult
@@ -66,17 +67,19 @@ def judge_load(
     members: Sequence[Member],
     each: Sequence[FlowEvents],
     proof: Proof,
+    findings: Findings,
     cpu_percent: int | None = None,
     unlimited: str = "",
 ) -> TrialResult:
-    """What a trial with a load proves. observed is all of it, its flow nobody's; each are the events of each member.
+    """What a trial with a load proves. observed is all of it, its flow nobody's; each are the events of each
+    member, findings those of a recording that has them.
 
     It is reset if any connection was, the proof is there, and none is unclear; else completed or stalled.
     """
     judged, late, logged = [], 0, 0
     for member, events in zip(members, each, strict=True):
         found = tuple(late_segments(events, member.flow.node)) if member.flow.node else ()
-        judged.append(_judge(observed, member, events, Proof(found[:1])))
+        judged.append(_judge(observed, member, events, Proof(found[:1]), findings))
         late += len(found)
         logged += len(events.logged(member.flow.node))
     others = tuple(each for each in judged if each.outcome is not Outcome.COMPLETED)
@@ -112,7 +115,7 @@ def judge_load(
     )
 
 
-def _judge(observed: Observed, member: Member, events: FlowEvents, proof: Proof) -> TrialResult:
+def _judge(observed: Observed, member: Member, events: FlowEvents, proof: Proof, findings: Findings) -> TrialResult:
     own = Observed(
         flow=member.flow,
         events=(),
@@ -125,7 +128,7 @@ def _judge(observed: Observed, member: Member, events: FlowEvents, proof: Proof)
         started_ns=observed.started_ns,
         duration_s=member.duration_s,
     )
-    return judge_flow(own, events, proof)
+    return judge_flow(own, events, proof, findings)
 
 
 def _unclear(load: Load) -> list[str]:

@@ -20,9 +20,27 @@ class Outcome(StrEnum):
     """What became of one trial."""
 
     RESET = "reset"
-    COMPLETED = "completed"
+    """By a RST that answers a reply which NAT had not translated."""
+    RESET_BY_PEER = "reset-by-peer"
+    """By a RST that came the connection's own way: through the VIP, where there is one."""
+    RESET_IN_HANDSHAKE = "reset-in-handshake"
+    REFUSED = "refused"
+    """The client's SYN was answered with a RST or an ICMP error."""
+    SYN_UNANSWERED = "syn-unanswered"
+    HALF_CLOSED = "half-closed"
+    """One end has closed its side, and what the other sent since did not arrive."""
     STALLED = "stalled"
+    """The deadline passed before the client had all."""
+    COMPLETED = "completed"
     INCONCLUSIVE = "inconclusive"
+
+
+class Claim(StrEnum):
+    """What was seen of what an experiment's document claims."""
+
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
 
 
 class Conclusion(StrEnum):
@@ -46,6 +64,7 @@ class Link(StrEnum):
     REPLY_TRANSLATED = "reply-translated"
     RST = "rst"
     RST_AT_SERVER = "rst-at-server"
+    RST_AT_CLIENT = "rst-at-client"
     SERVER_RESET = "server-reset"
     CLIENT_RESET = "client-reset"
     OBSERVED = "observed"
@@ -164,7 +183,8 @@ class Result:
     """What a run showed. claim is the experiment's, in one sentence; kernel is `uname -r`.
 
     expected is the outcome that the experiment's document expects of each trial with these fixes on this kernel; None
-    where it says nothing. explanation is the document's, in paragraphs; it may be empty.
+    where it says nothing. explanation is the document's, in paragraphs; it may be empty. plain is the outcome that the
+    document expects without any fix.
     """
 
     experiment: str
@@ -175,6 +195,7 @@ class Result:
     trials: tuple[TrialResult, ...]
     expected: Outcome | None = None
     explanation: str = ""
+    plain: Outcome | None = None
 
     def count(self, outcome: Outcome) -> int:
         """How many trials ended so."""
@@ -182,7 +203,7 @@ class Result:
 
     def reset_rate(self) -> tuple[float, float] | None:
         """The 95 % confidence interval of the share of resets among all trials that told; None if none did."""
-        told = self.count(Outcome.RESET) + self.count(Outcome.COMPLETED) + self.count(Outcome.STALLED)
+        told = len(self.trials) - self.count(Outcome.INCONCLUSIVE)
         return wilson_interval(self.count(Outcome.RESET), told) if told else None
 
     def per_thousand(self) -> PerThousand | None:
@@ -196,6 +217,36 @@ class Result:
         return PerThousand(resets, connections, 1000 * low, 1000 * high)
 
     @property
+    def claim_is(self) -> Claim:
+        """Whether the claim was seen to hold: refuted as soon as one trial refutes it, else undecided if one is.
+
+        Without a document's expectation an outcome refutes nothing as long as another trial is undecided.
+        """
+        trials = [self._claim_of(trial) for trial in self.trials]
+        seen = any(trial.refuted for trial in self.trials) or self.expected is not None
+        if Claim.REFUTED in trials and (seen or Claim.UNDECIDED not in trials):
+            return Claim.REFUTED
+        return Claim.UNDECIDED if not trials or Claim.UNDECIDED in trials else Claim.CONFIRMED
+
+    def _claim_of(self, trial: TrialResult) -> Claim:
+        if trial.refuted:
+            return Claim.REFUTED
+        if trial.outcome is Outcome.INCONCLUSIVE:
+            return Claim.UNDECIDED
+        if self.expected is not None:
+            return Claim.CONFIRMED if trial.outcome is self.expected else Claim.REFUTED
+        if trial.outcome is Outcome.STALLED:
+            return Claim.UNDECIDED
+        return Claim.CONFIRMED if (trial.outcome is Outcome.RESET) is not bool(self.fixes) else Claim.REFUTED
+
+    @property
+    def prevents(self) -> bool | None:
+        """Whether the fixes were seen to prevent what the document expects without them; None where nothing is said."""
+        if not self.fixes or self.plain in (None, Outcome.COMPLETED) or self.claim_is is Claim.UNDECIDED:
+            return None
+        return self.count(Outcome.COMPLETED) == len(self.trials)
+
+    @property
     def result(self) -> Conclusion:
         """Inconclusive as soon as one trial is, or stalled unexpectedly; else reproduced if any was reset."""
         stalled = 0 if self.expected is Outcome.STALLED else self.count(Outcome.STALLED)
@@ -204,21 +255,16 @@ class Result:
         return Conclusion.REPRODUCED if self.count(Outcome.RESET) else Conclusion.NOT_REPRODUCED
 
     def exit_code(self, expect: str | None = None) -> int:
-        """0 as expected, 1 otherwise, 3 where a trial was inconclusive, whatever was expected.
+        """0 as expected, 1 otherwise, 3 where that can't be told.
 
-        Expected is `expect` if given, else that each trial has the document's outcome; where it says nothing, that the
-        reset is reproduced without fixes and not with one. A stalled trial tells the document's expectation alone.
+        Expected is `expect`, a Conclusion, if given, else that the claim is confirmed: each trial has the document's
+        outcome, or, where it says nothing, is reset without fixes, and not with one.
         """
-        if not self.trials or self.count(Outcome.INCONCLUSIVE):
-            return 3
-        if expect is None and self.expected is not None:
-            return 0 if self.count(self.expected) == len(self.trials) else 1
+        if expect is None:
+            return {Claim.CONFIRMED: 0, Claim.REFUTED: 1, Claim.UNDECIDED: 3}[self.claim_is]
         if self.result is Conclusion.INCONCLUSIVE:
             return 3
-        return 0 if self.result == (expect or self._usual()) else 1
-
-    def _usual(self) -> Conclusion:
-        return Conclusion.NOT_REPRODUCED if self.fixes else Conclusion.REPRODUCED
+        return 0 if self.result == expect else 1
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -158,8 +158,9 @@ def explain(
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
     """Say why a connection was reset: the chain of causes, packet by packet. Watches a lab until one is reset."""
-    from netlab.analysis import explain as explaining
-    from netlab.analysis.timeline import build
+    from netlab.analysis.explain import explain as explain_flow
+    from netlab.analysis.findings import analyse
+    from netlab.report import explanation
 
     if source is not None and Path(source).is_file():
         if for_s is not None:
@@ -167,8 +168,8 @@ def explain(
         recording = _recording(source)
     else:
         recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
-    story = explaining.explain(build(recording), flow)
-    sys.stdout.write(explaining.as_json(story) if output is DataFormat.json else explaining.render(story))
+    told = explain_flow(analyse(recording), flow)
+    sys.stdout.write(explanation.as_json(told) if output is DataFormat.json else explanation.render(told))
 
 
 _EXPLAIN_S = 30.0

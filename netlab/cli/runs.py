@@ -26,13 +26,13 @@ from netlab.linux import interrupts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from netlab.analysis.findings import Findings
     from netlab.analysis.result import Result
     from netlab.experiments.catalogue import Run
     from netlab.lab.netns import Namespaces
     from netlab.lab.spec import Spec
     from netlab.matrix.grid import Task
     from netlab.record.environment import Environment
-    from netlab.record.recording import Recording
 
 app = typer.Typer()
 
@@ -102,17 +102,20 @@ def run(
         keep_frames = pcapng is not None or bundle is not None
         namespaces = runner.namespaces(directory)
         count = trials or chosen.experiment.trials
-        result, recording = _run(namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames)
+        result, findings = _run(namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames)
         environment = _environment(namespaces, spec) if bundle is not None else None
-    _report(result, recording, output, ladder=ladder, html=html)
+    page = _page(result, findings) if html is not None or bundle is not None else ""
+    _report(result, findings, output, ladder=ladder)
+    if html is not None:
+        _write(html, page.encode())
     if pcapng is not None:
         from netlab.report.packets import render
 
-        _write(pcapng, render(result, recording, drawn_only=True))
+        _write(pcapng, render(result, findings.timeline.recording, drawn_only=True))
     if bundle is not None and environment is not None:
         from netlab.report import bundle as bundles
 
-        _write(bundle, bundles.render(spec.topology, result, recording, environment))
+        _write(bundle, bundles.render(spec.topology, result, findings.timeline.recording, environment, page))
     sys.exit(result.exit_code(expect))
 
 
@@ -251,14 +254,14 @@ def _run(
     trials: int,
     *,
     keep_frames: bool,
-) -> tuple["Result", "Recording"]:
+) -> tuple["Result", "Findings"]:
     """Run the experiment in the lab, which is up; say where the window model and the kernel disagree."""
-    from netlab.analysis.crosscheck import hold
+    from netlab.analysis.crosscheck import crosscheck
     from netlab.experiments import run as runner
 
     progress = Progress(f"{spec.topology.name}, trials", trials)
     try:
-        result, recording = runner.run(
+        result, findings = runner.run(
             namespaces,
             spec,
             chosen,
@@ -269,12 +272,12 @@ def _run(
         )
     finally:
         progress.end()
-    result, disagreements = hold(result, recording)
+    result, disagreements = crosscheck(result, findings.timeline)
     for sentence in disagreements[:_TOLD]:
         say(f"netlab: model and kernel disagree: {sentence}")
     if len(disagreements) > _TOLD:
         say(f"netlab: model and kernel disagree about {len(disagreements) - _TOLD:,} more packets")
-    return result, recording
+    return result, findings
 
 
 def _environment(namespaces: "Namespaces", spec: "Spec") -> "Environment":
@@ -284,24 +287,25 @@ def _environment(namespaces: "Namespaces", spec: "Spec") -> "Environment":
     return collect(namespaces, [netns.name for netns in spec.topology.namespaces])
 
 
-def _report(result: "Result", recording: "Recording", output: DataFormat, *, ladder: bool, html: Path | None) -> None:
-    """What a run showed, on stdout; the pictures of its recording where they are wanted."""
+def _report(result: "Result", findings: "Findings", output: DataFormat, *, ladder: bool) -> None:
+    """What a run showed, on stdout, with the ladder of its packets where it is wanted."""
     from netlab.report import json as as_json
     from netlab.report import text as as_text
 
     sys.stdout.write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
     if ladder and result.trials:
-        from netlab.analysis.timeline import build as build_timeline
         from netlab.report import ladder as as_ladder
         from netlab.report.sequence import build as build_ladder
 
         _, trial = as_text.shown(result)
-        drawn = build_ladder(build_timeline(recording), trial.flow, trial)
-        sys.stdout.write("\n" + as_ladder.render(drawn))
-    if html is not None:
-        from netlab.report import html as as_html
+        sys.stdout.write("\n" + as_ladder.render(build_ladder(findings, trial.flow, trial)))
 
-        _write(html, as_html.render(result, recording).encode())
+
+def _page(result: "Result", findings: "Findings") -> str:
+    """What a run showed, as one HTML file."""
+    from netlab.report import html as as_html
+
+    return as_html.render(result, findings)
 
 
 @app.command()
@@ -312,9 +316,13 @@ def report(
     html: HtmlOption = None,
 ) -> None:
     """Say again what a run showed, from its bundle: on any machine, without privilege, without its lab."""
+    from netlab.analysis.findings import analyse
     from netlab.report.bundle import read
 
     _check_report_options(output, ladder=ladder)
     _check_places(html)
     bundle = read(file)
-    _report(bundle.result, bundle.recording, output, ladder=ladder, html=html)
+    findings = analyse(bundle.recording)
+    _report(bundle.result, findings, output, ladder=ladder)
+    if html is not None:
+        _write(html, _page(bundle.result, findings).encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from netlab.analysis.findings import Findings
 from netlab.analysis.result import Result
 from netlab.capabilities.capability import Capability
 from netlab.capabilities.probes import deciding
@@ -21,7 +22,6 @@ from netlab.lab.spec import Spec, with_only_fixes
 from netlab.lab.state import LabDirectory
 from netlab.linux import interrupts
 from netlab.observe.recorder import Source
-from netlab.record.recording import Recording
 
 
 def there(run: Run, found: Mapping[str, Capability]) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def run(
     progress: Callable[[int, int], None] | None = None,
     *,
     keep_frames: bool = False,
-) -> tuple[Result, Recording]:
+) -> tuple[Result, Findings]:
     """Run the experiment in its lab. Raises what `observe_run` raises."""
     return observe_run(
         spec.topology,

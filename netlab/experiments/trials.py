@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from netlab.analysis.connections import completed, connections_in
+from netlab.analysis.findings import Findings, analyse
 from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
 from netlab.analysis.result import Evidence, Proof, Result, TrialResult
@@ -36,7 +37,7 @@ from netlab.observe.watch import Watch
 from netlab.record.events import Event, InvalidReason, Packet
 from netlab.record.flow import CANARY_PORT, Flow, FlowEvents
 from netlab.record.observers import ObserverId
-from netlab.record.recording import Recording, Stimulus
+from netlab.record.recording import Stimulus
 
 _CANARY_TIMEOUT_S = 0.5
 
@@ -51,18 +52,18 @@ def observe_run(
     keep_frames: bool = False,
     source: Source | None = None,
     capabilities: Collection[str] = (),
-) -> tuple[Result, Recording]:
+) -> tuple[Result, Findings]:
     """Run an experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
 
     fixes are the names of those the lab was built with, capabilities what this kernel has of those the experiment asks
     for. progress is called with (trials done, trials in all). keep_frames keeps the packets' bytes, up to the end of
-    their headers. The Recording has the events of all trials, and their flows in order; source is what it says of where
-    the lab came from. UsageError where the topology can't run it, LabError where the lab isn't as the topology says,
-    UnsupportedError where this kernel or user can't.
+    their headers. The recording of the Findings has the events of all trials, and their flows in order; source is what
+    it says of where the lab came from. UsageError where the topology can't run it, LabError where the lab isn't as the
+    topology says, UnsupportedError where this kernel or user can't.
     """
     as_fixed = experiment.with_fixes(fixes)
     roles = _with_own_address(assign(topology, experiment), namespaces)
-    results = []
+    ended: list[_Ended] = []
     with Recorder(
         topology,
         namespaces,
@@ -73,23 +74,26 @@ def observe_run(
         outline=_outline(roles) if experiment.has("load") else None,
     ) as recorder:
         for number in range(trials):
-            results.append(_Trial(topology, as_fixed, roles, namespaces, recorder, number).run())
+            ended.append(_Trial(topology, as_fixed, roles, namespaces, recorder, number).run())
             if progress is not None:
                 progress(number + 1, trials)
-        _forget_many(recorder, results)
-        recording = recorder.recording(source or Source(fixes=fixes), [trial.flow for trial in results])
+        _forget_many(recorder, [each.of_load for each in ended if each.of_load is not None])
+        flows = [each.of_load.flow if each.of_load else each.observed.flow for each in ended]
+        findings = analyse(recorder.recording(source or Source(fixes=fixes), flows))
+    results = [each.of_load or judge_trial(each.observed, each.proof, findings) for each in ended]
     expected = experiment.expected(fixes, capabilities)
     result = Result(
         experiment=experiment.name,
         claim=experiment.claim,
         lab=topology.name,
         fixes=fixes,
-        kernel=recording.kernel,
+        kernel=findings.timeline.recording.kernel,
         trials=tuple(results),
         expected=expected,
         explanation=experiment.explanation,
+        plain=experiment.expected((), capabilities),
     )
-    return result, recording
+    return result, findings
 
 
 _WHOLE = 8
@@ -126,6 +130,15 @@ def _forget_many(recorder: Recorder, results: Sequence[TrialResult]) -> None:
         recorder.forget(is_told)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A trial that is over: all there is to judge it by. With a load it is judged while all of its events are there."""
+
+    observed: Observed
+    proof: Proof
+    of_load: TrialResult | None = None
+
+
 @dataclass(slots=True)
 class _Awaited:
     """A condition: since when it is looked for, and what a live one was last found to be.
@@ -159,7 +172,7 @@ class _Trial:
         self._own_ports = _own_ports(number)
         self._unmet = ""
 
-    def run(self) -> TrialResult:
+    def run(self) -> _Ended:
         started_ns, started = time.time_ns(), time.monotonic()
         experiment, roles = self._experiment, self._roles
         _canary(roles, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
@@ -209,10 +222,13 @@ class _Trial:
         failed_observers = {observer for observer, _ in self._watch.failed}
         whole = frozenset(observer for observer, count in lost if not count) - failed_observers
         if load is None:
-            return judge_trial(observed, lambda seen: self._proof(events, seen, (), whole))
+            return _Ended(observed, self._proof(events, FlowEvents(flow, events), (), whole))
         each = by_connection([member.flow for member in members], events)
         proof = self._proof(events, FlowEvents(flow, ()), each, whole)
-        return judge_load(observed, members, each, proof, load.cpu_percent, load.unlimited)
+        flows = [member.flow for member in members]
+        findings = analyse(replace(self._recorder.recording(Source(), flows), events=events))
+        judged = judge_load(observed, members, each, proof, findings, load.cpu_percent, load.unlimited)
+        return _Ended(observed, proof, judged)
 
     def _to_send(self, first: Connection | None) -> int:
         """How much the server was to send: the payload, or, where no step has it finish, what the steps told it to."""

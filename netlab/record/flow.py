@@ -125,8 +125,8 @@ class Flow:
 
     def translations(self) -> dict[Tuple, Tuple]:
         """The reply's tuple by the original one, as the namespace's conntrack has them that translates, if one does."""
-        original, reply = self.header(Leg.CLIENT_TO_VIP), self.header(Leg.ENDPOINT_TO_CLIENT)
-        return {Tuple(*original, IPPROTO_TCP): Tuple(*reply, IPPROTO_TCP)}
+        original, *others = self.headers()
+        return {Tuple(*original, IPPROTO_TCP): Tuple(*inverse(header), IPPROTO_TCP) for header in others[:1]}
 
     def legs(self) -> dict[Ends, tuple[Leg, ...]]:
         """Legs of each header that belongs to this connection."""

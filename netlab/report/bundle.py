@@ -18,8 +18,8 @@ from netlab.record import bundle, codec
 from netlab.record.bundle import Member, as_json, rules_of
 from netlab.record.environment import Environment
 from netlab.record.recording import Recording
-from netlab.report import html, packets, text
 from netlab.report import json as report_json
+from netlab.report import packets, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,14 @@ class Bundle:
     texts: Mapping[str, str]
 
 
-def render(topology: Topology, result: Result, recording: Recording, environment: Environment) -> bytes:
-    """The bundle's file. topology is what the run was of, with its fixes."""
-    return bundle.pack(contents(topology, result, recording, environment), recording.ended_ns)
+def render(topology: Topology, result: Result, recording: Recording, environment: Environment, page: str) -> bytes:
+    """The bundle's file. topology is what the run was of, with its fixes; page its HTML."""
+    return bundle.pack(contents(topology, result, recording, environment, page), recording.ended_ns)
 
 
-def contents(topology: Topology, result: Result, recording: Recording, environment: Environment) -> dict[str, bytes]:
+def contents(
+    topology: Topology, result: Result, recording: Recording, environment: Environment, page: str
+) -> dict[str, bytes]:
     """The members by name, in their order."""
     about = {
         "lab": result.lab,
@@ -51,7 +53,7 @@ def contents(topology: Topology, result: Result, recording: Recording, environme
     steps = plan.up(topology)
     texts: dict[str, str] = {
         Member.REPORT: text.render(result),
-        Member.PAGE: html.render(result, recording),
+        Member.PAGE: page,
         Member.RESULT: report_json.render(result),
         Member.TOPOLOGY: recording.topology,
         **({Member.EXPERIMENT: recording.experiment} if recording.experiment else {}),

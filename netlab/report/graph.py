@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from netlab.model import Netns, Protocol, Role, Service, ServicePort, Topology
-from netlab.report.datagrams import endpoint
+from netlab.record.words import endpoint
 from netlab.report.markup import Markup, join, tag, wrap_text
 from netlab.report.markup import path as draw
 

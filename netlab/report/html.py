@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import shlex
 from collections.abc import Iterator
-from dataclasses import replace
 
-from netlab.analysis import timeline
 from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.explain import Explanation, Step, explain
-from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
-from netlab.analysis.timeline import Hop, PacketPath, Timeline
+from netlab.analysis.findings import Findings
+from netlab.analysis.paths import Hop, PacketPath
+from netlab.analysis.result import Claim, Evidence, Link, Outcome, Result, TrialResult
 from netlab.conntrack.kernels import rules
 from netlab.conntrack.values import CtOutcome
 from netlab.errors import NetlabError
@@ -35,11 +34,11 @@ from netlab.record.events import (
 )
 from netlab.record.observers import describe_observer, describe_unobserved
 from netlab.record.recording import Recording
+from netlab.record.words import describe, endpoint, ends
 from netlab.report import chart, graph, ladder_svg, text
-from netlab.report.datagrams import describe, endpoint, ends
 from netlab.report.markup import Markup, join, tag
 from netlab.report.page import bullets, code, document, facts, figure, section, table
-from netlab.report.sequence import Arrow, Ladder, build, moment, seen
+from netlab.report.sequence import Arrow, Ladder, build, moment, seen, within_ns
 
 LINKS = {
     Link.REQUEST: "The client's request to the VIP",
@@ -57,27 +56,25 @@ LINKS = {
     Link.OBSERVED: "What a step was to bring about",
 }
 
-_MEANING = {
-    Conclusion.REPRODUCED: "Each link of the chain was seen in the kernel, in order.",
-    Conclusion.NOT_REPRODUCED: "The stimulus was seen to take place in every trial, no connection was reset, and every "
-    "byte arrived.",
-    Conclusion.INCONCLUSIVE: "This run proves nothing either way. What is missing:",
-}
+_CHAIN = "Each link of the chain, from the reply to the reset socket, was seen in the kernel, in order."
+_UNHARMED = (
+    "What the experiment does was seen to take place in every trial, no connection was reset, and every byte arrived."
+)
 
 
 _MOST_MEMBERS = 50
 """So many of a load's connections are told one by one."""
 
 
-def render(result: Result, recording: Recording) -> str:
+def render(result: Result, findings: Findings) -> str:
     """The whole file. The trial that is drawn is the one that the text report draws."""
-    return _Page(result, recording).markup()
+    return _Page(result, findings).markup()
 
 
 class _Page:
-    def __init__(self, result: Result, recording: Recording) -> None:
-        self._result, self._recording = result, recording
-        self._timeline = timeline.build(recording)
+    def __init__(self, result: Result, findings: Findings) -> None:
+        self._result, self._timeline = result, findings.timeline
+        recording = self._recording = findings.timeline.recording
         self._number: int = 0
         self._trial: TrialResult | None = None
         if result.trials:
@@ -86,9 +83,10 @@ class _Page:
         self._story: Explanation | None = None
         if self._trial:
             flow = self._trial.flow
-            self._ladder = build(self._timeline, flow, self._trial)
-            alone = _of_trial(self._timeline, self._trial)
-            self._story = explain(alone, endpoint(flow.client_address, flow.client_port))
+            self._ladder = build(findings, flow, self._trial)
+            self._story = explain(
+                findings, endpoint(flow.client_address, flow.client_port), within_ns=within_ns(self._trial)
+            )
         self._topology, self._unreadable = _topology(recording)
         self._numbers = {
             moment(event): path.number
@@ -136,7 +134,7 @@ class _Page:
             about.insert(3, ("About the lab", self._topology.description))
         missing = [
             tag("li", f"{piece} (in {count} of {len(result.trials)} trials)")
-            for piece, count in text.missing(result).items()
+            for piece, count in (*text.missing(result).items(), *text.refuted(result).items())
         ]
         return tag(
             "section",
@@ -159,8 +157,9 @@ class _Page:
         loads = [(number, each.load) for number, each in enumerate(result.trials, 1) if each.load is not None]
         if not loads:
             return Markup("")
+        outcomes = [outcome for outcome in Outcome if any(load.count(outcome) for _, load in loads)]
         ended = [
-            (str(number), f"{load.connections:,}", *(f"{load.count(outcome):,}" for outcome in Outcome))
+            (str(number), f"{load.connections:,}", *(f"{load.count(outcome):,}" for outcome in outcomes))
             for number, load in loads
         ]
         others = [_member(number, other) for number, load in loads for other in load.others]
@@ -171,7 +170,7 @@ class _Page:
             "load",
             "The connections of the load",
             bullets(text.load(result)),
-            table(("Trial", "Connections", *(outcome.capitalize() for outcome in Outcome)), ended),
+            table(("Trial", "Connections", *(outcome.capitalize() for outcome in outcomes)), ended),
             *(
                 [tag("details", tag("summary", f"Those that did not complete: {what}"), table(names, shown))]
                 if others
@@ -433,13 +432,6 @@ def _member(number: int, other: TrialResult) -> tuple[str, ...]:
     )
 
 
-def _of_trial(whole: Timeline, trial: TrialResult) -> Timeline:
-    """The timeline with nothing but that trial's events: what its sockets had is then surely its own."""
-    until_ns = trial.started_ns + round(trial.duration_s * 1e9)
-    events = tuple(event for event in whole.events if trial.started_ns <= event.time_ns <= until_ns)
-    return replace(whole, flows=(trial.flow,), events=events)
-
-
 def _trace(arrow: Arrow) -> Markup:
     rows = [
         (step.netns, f"{step.family} {step.table} {step.chain}", step.rule or "(policy or end of chain)", step.verdict)
@@ -502,13 +494,27 @@ def _topology(recording: Recording) -> tuple[Topology | None, str]:
 
 
 def _meaning(result: Result) -> str:
+    """What the headline means, in a sentence or two."""
     if not result.trials:
         return "No trial was run."
-    if result.result is Conclusion.NOT_REPRODUCED and result.count(Outcome.STALLED):
-        return (
-            "The stimulus was seen to take place in every trial and no connection was reset, but they came to no end."
-        )
-    return _MEANING[result.result]
+    ended = ", ".join(f"{result.count(outcome)} {outcome}" for outcome in Outcome if result.count(outcome))
+    match result.claim_is:
+        case Claim.UNDECIDED:
+            return "This run proves nothing either way. What is missing:"
+        case Claim.REFUTED:
+            return f"What the document claims was seen not to be so: {ended}, expected {_wanted(result)}."
+        case Claim.CONFIRMED if result.count(Outcome.RESET) == len(result.trials):
+            return _CHAIN
+        case Claim.CONFIRMED if result.count(Outcome.COMPLETED) == len(result.trials):
+            return _UNHARMED
+        case Claim.CONFIRMED:
+            return f"What the document claims was seen: {ended}."
+
+
+def _wanted(result: Result) -> str:
+    if result.expected is not None:
+        return str(result.expected)
+    return "no reset" if result.fixes else "reset"
 
 
 def _is_of(event: ConntrackEvent, ladder: Ladder) -> bool:

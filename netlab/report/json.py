@@ -18,7 +18,7 @@ from netlab.record.events import (
     TraceStep,
     flag_names,
 )
-from netlab.report.datagrams import describe
+from netlab.record.words import describe
 
 FORMAT = 1
 """Grows when a member goes or changes its meaning; new members may come without."""
@@ -35,6 +35,8 @@ def render(result: Result) -> str:
         "fixes": list(result.fixes),
         "kernel": result.kernel,
         "expected": result.expected,
+        "claim_is": result.claim_is,
+        "prevents": result.prevents,
         "outcomes": {outcome: result.count(outcome) for outcome in Outcome},
         "reset_rate": _reset_rate(result),
         "trials": [trial_members(number, each) for number, each in enumerate(result.trials, 1)],
@@ -66,6 +68,7 @@ def trial_members(number: int, trial: TrialResult) -> dict[str, Any]:
         "number": number,
         "outcome": trial.outcome,
         "missing": list(trial.missing),
+        "refuted": trial.refuted or None,
         "started": _time(trial.started_ns),
         "duration_s": round(trial.duration_s, 6),
         "bytes_received": trial.bytes_received,

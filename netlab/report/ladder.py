@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from textwrap import wrap
 
-from netlab.report.datagrams import endpoint
+from netlab.record.words import endpoint
 from netlab.report.sequence import Arrow, Column, Fold, Ladder
 
 _TIME, _NUMBER = 10, 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from netlab.record import words as datagrams
 from netlab.record.events import (
     ConntrackEvent,
     CounterChange,
@@ -24,8 +25,7 @@ from netlab.record.events import (
     flag_names,
 )
 from netlab.record.network import InterfaceState, Neighbour, RouteState
-from netlab.report import datagrams
-from netlab.report.datagrams import endpoint
+from netlab.record.words import endpoint
 
 
 def line(event: Event, started_ns: int) -> str:

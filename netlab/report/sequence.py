@@ -16,25 +16,26 @@ from __future__ import annotations
 
 import errno
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import TypeAlias
 
+from netlab.analysis.answers import Maker
 from netlab.analysis.datagrams import DatagramPath
-from netlab.analysis.judge import THROWN_AWAY
+from netlab.analysis.findings import Findings, PacketFinding
+from netlab.analysis.paths import Fate, Hop, PacketPath, Rewrite, window_probes
 from netlab.analysis.result import Evidence, TrialResult
-from netlab.analysis.timeline import Fate, Hop, PacketPath, Rewrite, Timeline, window_probes
 from netlab.analysis.transitions import transitions
-from netlab.conntrack.agreement import BAD_CHECKSUM
+from netlab.analysis.translation import Nat, invalid_at
+from netlab.record import words as datagrams
 from netlab.record.events import (
     ACK,
     FIN,
     RST,
     SYN,
     DatagramPacket,
-    Direction,
     InvalidReason,
     Packet,
     Segment,
@@ -45,8 +46,10 @@ from netlab.record.events import (
 )
 from netlab.record.flow import Flow, ends
 from netlab.record.wire import IPPROTO_TCP
-from netlab.report import datagrams
-from netlab.report.datagrams import endpoint
+from netlab.record.words import endpoint
+
+THROWN_AWAY = "the client's kernel throws it away: its checksum is wrong"
+"""What becomes of an untranslated packet with a wrong checksum (tcp_v4_rcv(), net/ipv4/tcp_ipv4.c)."""
 
 SHOWN_OF_A_KIND = 2
 """So many packets of each kind are shown one by one; the rest of them may be folded."""
@@ -160,13 +163,13 @@ class Ladder:
         return f"{(time_ns - self.began_ns) / 1e6:+.3f}"
 
 
-def build(timeline: Timeline, flow: Flow, trial: TrialResult | None = None) -> Ladder:
-    """The diagram of one of the timeline's connections.
+def build(findings: Findings, flow: Flow, trial: TrialResult | None = None) -> Ladder:
+    """The diagram of one of the recording's connections.
 
     With the trial it was, its evidence is marked and never folded, and times count from the trial's beginning;
     otherwise from the connection's first packet.
     """
-    return _Builder(timeline, flow, trial).ladder()
+    return _Builder(findings, findings.timeline.known(flow), trial).ladder()
 
 
 @dataclass(slots=True)
@@ -182,11 +185,13 @@ class _Builder:
     """columns are given where the diagram is another connection's, in which this one is drawn."""
 
     def __init__(
-        self, timeline: Timeline, flow: Flow, trial: TrialResult | None, columns: Sequence[str] | None = None
+        self, findings: Findings, flow: Flow, trial: TrialResult | None, columns: Sequence[str] | None = None
     ) -> None:
+        timeline = findings.timeline
         self._flow, self._trial = flow, trial
         self._recording = timeline.recording
-        self._timeline = timeline
+        self._findings, self._timeline = findings, timeline
+        self._of = {each.path.number: each for found in findings.of(flow) for each in found.packets}
         self._paths = timeline.of(flow)
         self._datagram_paths = list(self._told_of()) if columns is None else []
         self._others = timeline.expected_by(flow) if columns is None else []
@@ -196,8 +201,8 @@ class _Builder:
         self._watched = {tap.netns for tap in self._recording.taps}
         self._evidence = {moment(piece.event): piece for piece in trial.evidence} if trial else {}
         self._told: set[str] = set()
-        self._answers = _answers(self._paths, flow)
         self._probes = window_probes(self._paths)
+        self._challenged = _challenged(self._paths)
         self._syns: dict[bool, list[Segment]] = {True: [], False: []}
         for path in self._paths:
             if path.segment.flags & SYN:
@@ -262,7 +267,7 @@ class _Builder:
 
     def _of_other(self, other: Flow) -> Iterator[Arrow]:
         """The packets of a connection that this one made conntrack expect, its numbers relative to its own."""
-        builder = _Builder(self._timeline, other, self._trial, self._netns)
+        builder = _Builder(self._findings, other, self._trial, self._netns)
         whose = endpoint(other.client_address, other.client_port), endpoint(other.vip, other.port)
         told = f"a connection of its own, {whose[0]} to {whose[1]}, which conntrack expected: RELATED"
         for index, path in enumerate(self._timeline.of(other)):
@@ -321,9 +326,8 @@ class _Builder:
 
     def _fate(self, path: PacketPath) -> _Fate:
         """The answer it is, NAT, conntrack's reasons, and the end of the way, in this order."""
-        flow, fate, last = self._flow, _Fate(), path.last
-        own = endpoint(flow.endpoint, flow.target_port)
-        fate.notes += self._answer(path)
+        flow, fate, found = self._flow, _Fate(), self._of[path.number]
+        fate.notes += self._answer(found)
         if path.number in self._probes:
             asker, asked = (flow.client, flow.server) if path.to_server else (flow.server, flow.client)
             fate.notes += self._once(f"{asker} asks whether {asked}'s window is open again")
@@ -332,11 +336,9 @@ class _Builder:
                 fate.marks.append(Mark(self._at[rewrite.netns], "NAT"))
             fate.notes += self._once(_translation(rewrite))
         fate.notes += _rewritten(path)
-        goal = flow.server if path.to_server else flow.client
-        arrived = last.netns == goal
         for reason in path.reasons:
             said = f"conntrack on {reason.netns}: {self._relative_bound(reason.text, path)}"
-            if self._invalid(path, reason.netns):
+            if invalid_at(path, reason.netns):
                 fate.marks.append(Mark(self._at[reason.netns], "INVALID"))
                 fate.notes.append(f"INVALID: {said}")
                 fate.qualifier = "INVALID"
@@ -350,57 +352,67 @@ class _Builder:
             fate.notes.append(f"INVALID: a rule on {netns} found it so{unlogged}")
             fate.qualifier = "INVALID"
         fate.marks += [mark for mark in self._states(path) if mark not in fate.marks]
-        if path.untranslated:
-            adopted = any(check.checked.note.startswith("picked up") for check in path.checks)
-            nat = "NAT has no translation for it" if adopted else "NAT skipped it"
-            fate.notes.append(f"{nat}: it reaches {flow.client} with {own} as its source")
-            if any(BAD_CHECKSUM in reason.text for reason in path.reasons):
-                fate.notes.append(THROWN_AWAY)
-        if not arrived:
-            self._end(fate, path, goal)
+        fate.notes += self._left_alone(found)
+        if path.fate is not Fate.DELIVERED:
+            self._end(fate, path, flow.server if path.to_server else flow.client)
         if path.ambiguous:
             fate.notes.append(path.ambiguous)
         return fate
 
-    def _answer(self, path: PacketPath) -> list[str]:
+    def _left_alone(self, found: PacketFinding) -> Iterator[str]:
+        """Why NAT did not translate it, and who gets it so."""
+        path, visit = found.path, found.left_alone
+        if visit is None or path.fate is not Fate.DELIVERED:
+            return
+        match visit.nat:
+            case Nat.INVALID:
+                nat = "NAT skipped it"
+            case Nat.BRIDGED:
+                nat = f"it stayed on {visit.netns}'s bridge, and NAT never saw it"
+            case Nat.UNKNOWN:
+                nat = "NAT left it alone"
+            case _:
+                nat = "NAT has no translation for it"
+        src, sport, _, _ = path.last.ends
+        yield f"{nat}: it reaches {path.last.netns} with {endpoint(src, sport)} as its source"
+        if path.corrupt:
+            yield THROWN_AWAY
+
+    def _answer(self, found: PacketFinding) -> list[str]:
         """What a RST answers, and why; and which SYN an ACK does that is another connection's."""
-        flow, segment = self._flow, path.segment
-        asked = self._answers.get(path.number)
-        number = f"#{asked.number}" if asked else ""
-        if not segment.flags & RST:
-            return (
-                [f"{flow.server} answers the SYN {number} with an ACK of the connection that it still has"]
-                if asked
-                else []
-            )
-        if path.to_server and segment.dst == flow.endpoint != flow.vip:
-            own = endpoint(flow.endpoint, flow.target_port)
-            whence = f", whose seq is {number}'s ack" if asked else ""
-            return [f"{flow.client} has no connection with {own}, and answers with a RST{whence}"]
-        if asked is None:
-            return []
-        if asked.number in self._answers:
-            why = f"{flow.client} has sent nothing that {number} could acknowledge"
-        else:
-            why = f"{flow.client if path.to_server else flow.server} has no such connection any more"
-        return [f"{why}, and answers with a RST, whose seq is {number}'s ack"]
+        path, flow, answer = found.path, self._flow, found.answer
+        if answer is None:
+            syn = self._challenged.get(path.number)
+            told = f"{flow.server} answers the SYN #{syn} with an ACK of the connection that it still has"
+            return [told] if syn is not None else []
+        number = f"#{answer.answers.number}" if answer.answers is not None else ""
+        match answer.maker:
+            case Maker.NO_SOCKET if answer.answers is not None:
+                _, _, dst, dport = path.hops[0].ends
+                whence = f", whose seq is {number}'s ack" if not path.segment.flags & ACK else ""
+                unknown = endpoint(dst, dport)
+                return [f"{answer.sender} has no connection with {unknown}, and answers with a RST{whence}"]
+            case Maker.REFUSAL:
+                why = f"{answer.sender} has sent nothing that {number} could acknowledge"
+                return [f"{why}, and answers with a RST, whose seq is {number}'s ack"]
+            case Maker.GONE:
+                why = f"{answer.sender} has no such connection any more"
+                return [f"{why}, and answers with a RST, whose seq is {number}'s ack"]
+            case Maker.RULE:
+                assert answer.rule is not None
+                return [f"rule `{answer.rule.rule}` of chain {answer.rule.chain} rejects {number} with a RST"]
+            case Maker.ABORT:
+                return [f"{answer.sender} aborts the connection of its own accord"]
+            case Maker.STIMULUS:
+                return ["a step of the experiment made it"]
+            case _:
+                return []
 
     def _found_invalid(self, path: PacketPath) -> list[str]:
-        """Where a rule found it INVALID that conntrack logged nothing about."""
+        """Where it is known to be INVALID though conntrack logged nothing about it."""
         logged = {reason.netns for reason in path.reasons}
         way = dict.fromkeys(hop.netns for hop in path.hops)
         return [netns for netns in way if netns not in logged and path.called_invalid(netns)]
-
-    def _invalid(self, path: PacketPath, netns: str) -> bool:
-        """Whether a packet that conntrack logged there was INVALID: it logs those that it ignores, too."""
-        if any(rewrite.netns == netns for rewrite in path.rewrites):
-            return False
-        if path.called_invalid(netns):
-            return True
-        left = path.at(netns, Direction.OUT) is not None
-        if (left and netns == self._flow.node) or (not left and not self._lost):
-            return True
-        return any(check.netns == netns and check.invalid for check in path.checks)
 
     def _once(self, note: str) -> list[str]:
         """The note, unless it was told before."""
@@ -482,34 +494,20 @@ class _Builder:
                 yield Remark(event.time_ns, text)
 
 
-def _answers(paths: Sequence[PacketPath], flow: Flow) -> dict[int, PacketPath]:
-    """What the RSTs without an ACK answer, by their numbers, and what the ACKs do that the server answers a SYN with.
+def _challenged(paths: Sequence[PacketPath]) -> dict[int, int]:
+    """The ACKs that the server answers a SYN with, of the connection that it still has, and the SYN of each.
 
-    Such a RST has the ack of what it answers as its seq (RFC 9293, section 3.10.7.1); to the server's own address, it
-    answers what came from there. A SYN that comes to a connection that is still there gets an ACK with the numbers of
-    that one (RFC 5961, section 4.2; from TIME_WAIT RFC 9293, section 3.10.7.4).
+    They have the numbers of that connection (RFC 5961, section 4.2; from TIME_WAIT RFC 9293, section 3.10.7.4).
     """
-    found: dict[int, PacketPath] = {}
-    acked: dict[tuple[bool, bool, int], list[PacketPath]] = defaultdict(list)
-    wanted = {path.segment.seq for path in paths if path.segment.flags & (RST | ACK) == RST}
+    found: dict[int, int] = {}
     syn: PacketPath | None = None
     for path in paths:
-        segment, way = path.segment, path.to_server
-        if segment.flags & (RST | ACK) == RST:
-            bare = way and segment.dst == flow.endpoint != flow.vip
-            asked = [
-                other
-                for other in acked[not way, bare, segment.seq]
-                if (came := other.at(path.hops[0].netns, Direction.IN)) and came.time_ns <= path.time_ns
-            ]
-            if asked:
-                found[path.number] = asked[-1]
-        elif segment.flags & ACK and segment.ack in wanted:
-            acked[way, path.untranslated, segment.ack].append(path)
-        if way and path.fate is Fate.DELIVERED:
+        segment = path.segment
+        if path.to_server and path.fate is Fate.DELIVERED:
             syn = path if segment.flags & (SYN | ACK) == SYN else None
-        elif not way and syn and segment.flags == ACK and not segment.payload_bytes and segment.ack != syn.segment.end:
-            found[path.number] = syn
+        elif not path.to_server and syn and (segment.flags, segment.payload_bytes) == (ACK, 0):
+            challenged = segment.ack != syn.segment.end
+            found |= {path.number: syn.number} if challenged else {}
     return found
 
 
@@ -529,8 +527,13 @@ def moment(event: Witness) -> tuple[object, ...]:
     return event.time_ns, event.netns, type(event), getattr(event, "text", "")
 
 
+def within_ns(trial: TrialResult) -> tuple[int, int]:
+    """When a trial began and ended."""
+    return trial.started_ns, trial.started_ns + round(trial.duration_s * 1e9)
+
+
 def _until_ns(trial: TrialResult) -> int:
-    return trial.started_ns + round(trial.duration_s * 1e9)
+    return within_ns(trial)[1]
 
 
 def _order(flow: Flow, paths: Sequence[PacketPath]) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
-from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Result, TrialResult
+from netlab.analysis.result import Claim, Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
 from netlab.record.events import ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
 
@@ -44,13 +44,26 @@ def headline(result: Result) -> str:
     if (found := result.per_thousand()) and result.result is not Conclusion.INCONCLUSIVE:
         said = "REPRODUCED" if result.result is Conclusion.REPRODUCED else "NOT REPRODUCED"
         return f"{said} {found.resets:,}/{found.connections:,} connections reset"
-    if result.result is Conclusion.REPRODUCED:
+    if result.claim_is is Claim.UNDECIDED:
+        unclear = result.count(Outcome.INCONCLUSIVE)
+        unclear += result.count(Outcome.STALLED) if result.expected is None else 0
+        return f"INCONCLUSIVE {unclear}/{total} without proof"
+    if result.prevents is not None:
+        said = "PREVENTED" if result.prevents else "NOT PREVENTED"
+        return f"{said} {_shares(result)}"
+    resets = result.expected in (None, Outcome.RESET) and not result.fixes
+    if resets and result.claim_is is Claim.CONFIRMED:
         return f"REPRODUCED {result.count(Outcome.RESET)}/{total}"
-    if result.result is Conclusion.NOT_REPRODUCED:
-        stalled = f", {result.count(Outcome.STALLED)}/{total} stalled" if result.count(Outcome.STALLED) else ""
-        return f"NOT REPRODUCED {result.count(Outcome.RESET)}/{total} reset{stalled}"
-    unclear = result.count(Outcome.INCONCLUSIVE) + result.count(Outcome.STALLED)
-    return f"INCONCLUSIVE {unclear}/{total} without proof"
+    if result.expected is None or resets:
+        others = "" if result.count(Outcome.COMPLETED) == total else f", {_shares(result, Outcome.RESET)}"
+        return f"NOT REPRODUCED {result.count(Outcome.RESET)}/{total} reset{others}"
+    return f"{result.claim_is.upper()} {_shares(result)}"
+
+
+def _shares(result: Result, but: Outcome | None = None) -> str:
+    """How many of the trials ended in which way: "3/4 reset, 1/4 completed"."""
+    counts = ((outcome, result.count(outcome)) for outcome in Outcome if outcome is not but)
+    return ", ".join(f"{count}/{len(result.trials)} {outcome}" for outcome, count in counts if count)
 
 
 def _setting(result: Result) -> str:
@@ -60,7 +73,7 @@ def _setting(result: Result) -> str:
 
 def account(result: Result) -> str:
     """How the trials ended, how long they took, what arrived and what was lost."""
-    counts = ", ".join(f"{result.count(outcome)} {outcome}" for outcome in Outcome)
+    counts = ", ".join(f"{count} {outcome}" for outcome in Outcome if (count := result.count(outcome))) or "no trial"
     took_s = sum(trial.duration_s for trial in result.trials)
     lost = sum(trial.lost for trial in result.trials)
     received = sum(trial.bytes_received for trial in result.trials)
@@ -83,7 +96,8 @@ def load(result: Result) -> list[str]:
     loads = [trial.load for trial in result.trials if trial.load is not None]
     if not loads:
         return []
-    counts = ", ".join(f"{sum(load.count(outcome) for load in loads):,} {outcome}" for outcome in Outcome)
+    ended = ((outcome, sum(load.count(outcome) for load in loads)) for outcome in Outcome)
+    counts = ", ".join(f"{count:,} {outcome}" for outcome, count in ended if count)
     lines = [f"{sum(load.connections for load in loads):,} connections: {counts}"]
     if found := result.per_thousand():
         between = f"{found.low:.1f} to {found.high:.1f} with 95 % confidence"
@@ -104,9 +118,10 @@ def expectation(result: Result) -> str:
     """What the experiment's document expects of each trial, and whether it was so; empty where it says nothing."""
     if result.expected is None:
         return ""
-    others = len(result.trials) - result.count(result.expected)
-    found = f"{others} of {len(result.trials)} were not" if others else "each was"
-    return f"expected of each trial: {result.expected}; {found}"
+    total = len(result.trials)
+    if result.count(result.expected) == total and result.claim_is is Claim.CONFIRMED:
+        return f"{total} of {total} {result.expected}, as expected"
+    return f"expected {result.expected}; {result.count(result.expected)} of {total} were"
 
 
 def missing(result: Result) -> Counter[str]:
@@ -116,10 +131,25 @@ def missing(result: Result) -> Counter[str]:
 
 def _missing(result: Result, width: int) -> list[str]:
     lines = []
-    for piece, count in missing(result).items():
-        trials = "1 trial" if count == 1 else f"{count} trials"
-        lines += wrap(f"missing in {trials}: {piece}", width, subsequent_indent=_MARGIN)
+    for what, pieces in (("missing", missing(result)), ("not so", refuted(result))):
+        for piece, count in pieces.items():
+            trials = "1 trial" if count == 1 else f"{count} trials"
+            lines += wrap(f"{what} in {trials}: {piece}", width, subsequent_indent=_MARGIN)
     return lines
+
+
+def refuted(result: Result) -> Counter[str]:
+    """What was to be observed and was seen not to be so, each piece once with the number of its trials."""
+    return Counter(trial.refuted for trial in result.trials if trial.refuted)
+
+
+_HARMED = [outcome for outcome in Outcome if outcome not in (Outcome.COMPLETED, Outcome.INCONCLUSIVE)]
+_ORDER = {
+    Conclusion.REPRODUCED: [*_HARMED, Outcome.INCONCLUSIVE, Outcome.COMPLETED],
+    Conclusion.NOT_REPRODUCED: [*_HARMED, Outcome.COMPLETED, Outcome.INCONCLUSIVE],
+    Conclusion.INCONCLUSIVE: [Outcome.INCONCLUSIVE, *_HARMED, Outcome.COMPLETED],
+}
+"""Which trial of a Result shows best what it says, by its outcome."""
 
 
 def shown(result: Result) -> tuple[int, TrialResult]:
@@ -127,13 +157,8 @@ def shown(result: Result) -> tuple[int, TrialResult]:
 
     Of a load it is one of its connections.
     """
-    preference = {
-        Conclusion.REPRODUCED: (Outcome.RESET,),
-        Conclusion.NOT_REPRODUCED: (Outcome.STALLED, Outcome.COMPLETED),
-        Conclusion.INCONCLUSIVE: (Outcome.INCONCLUSIVE, Outcome.STALLED),
-    }[result.result]
-    found = ((number, trial) for number, trial in enumerate(result.trials, 1) if trial.outcome in preference)
-    number, trial = next(found)
+    order = _ORDER[result.result]
+    number, trial = min(enumerate(result.trials, 1), key=lambda pair: (order.index(pair[1].outcome), pair[0]))
     return number, (trial.load.drawn or trial) if trial.load else trial
 
 

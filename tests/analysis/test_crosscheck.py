@@ -8,8 +8,9 @@ import stories
 import story
 from hops import Hops
 
-from netlab.analysis.crosscheck import hold
+from netlab.analysis.crosscheck import crosscheck
 from netlab.analysis.result import Evidence, Link, Outcome, Result, TrialResult
+from netlab.analysis.timeline import build
 from netlab.record.events import ACK, PSH, InvalidReason
 from netlab.record.recording import Recording
 
@@ -25,7 +26,7 @@ def result(recording: Recording) -> Result:
 
 def test_what_agrees_is_left_as_it_is() -> None:
     recording = stories.reset()
-    assert hold(result(recording), recording) == (result(recording), ())
+    assert crosscheck(result(recording), build(recording)) == (result(recording), ())
 
 
 def test_a_log_line_that_was_not_expected_has_a_note() -> None:
@@ -37,7 +38,7 @@ def test_a_log_line_that_was_not_expected_has_a_note() -> None:
             for event in recording.events
         ),
     )
-    held, sentences = hold(result(changed), changed)
+    held, sentences = crosscheck(result(changed), build(changed))
     differs = f'the kernel logged "{WRONG}" where the model expects "{stories.OVER}"'
     assert sentences == (f"trial 1, seq 8000 on client-node: {differs}",)
     (evidence,) = held.trials[0].evidence
@@ -48,7 +49,7 @@ def test_a_log_line_that_never_came_is_told() -> None:
     hops = Hops().filled()
     hops.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
     recording = hops.recording()
-    _, sentences = hold(result(stories.reset()), recording)
+    _, sentences = crosscheck(result(stories.reset()), build(recording))
     assert sentences == (
         f'trial 1, seq 8000 on client-node: the model expects "{stories.OVER}", and the kernel logged nothing',
     )

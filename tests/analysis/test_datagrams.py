@@ -12,6 +12,7 @@ from hops import Hops
 from story import FLOW, START_NS
 
 from netlab.analysis import timeline
+from netlab.analysis.findings import Findings, analyse
 from netlab.analysis.result import Evidence, Link, Outcome, TrialResult
 from netlab.analysis.timeline import Timeline
 from netlab.experiments.conditions import conditions
@@ -180,7 +181,7 @@ def tour() -> list[Event]:
 
 def test_a_ladder_shows_what_is_related_and_in_which_state_the_rules_found_it() -> None:
     assert (
-        ladder.render(sequence.build(built(*tour()), FLOW, trial()))
+        ladder.render(sequence.build(Findings(built(*tour())), FLOW, trial()))
         == """\
 10.0.0.2:40000 talks to 192.168.0.2:80, which is 10.0.1.2:8080 behind the NAT of
 client-node. Numbers are relative, windows in bytes, times in ms.
@@ -220,7 +221,7 @@ client-node. Numbers are relative, windows in bytes, times in ms.
 def test_without_a_trial_a_ladder_shows_the_errors_about_its_own_connection_alone() -> None:
     about = Tuple(CLIENT, FLOW.client_port, FLOW.vip, FLOW.port, 6)
     own = seen(400, "client", "eth0", "in", Datagram(ERROR_TRANSLATED, 41, 0, 11, 0, about))
-    drawn = sequence.build(built(*tour(), own), FLOW)
+    drawn = sequence.build(Findings(built(*tour(), own)), FLOW)
     assert [" ".join(arrow.words[:-1]) for arrow in drawn.arrows()] == [
         "SYN seq 0",
         "SYN,ACK seq 0",
@@ -232,16 +233,16 @@ def test_without_a_trial_a_ladder_shows_the_errors_about_its_own_connection_alon
 
 def test_a_dropped_datagram_names_the_rule() -> None:
     drop = replace(matched(13, 1, "new", Datagram(ASKED, 13, 7)), rule="udp dport 53 drop", verdict="drop")
-    (arrow,) = sequence.build(built(*asked(10, hops=2), drop), FLOW, trial()).arrows()
+    (arrow,) = sequence.build(Findings(built(*asked(10, hops=2), drop)), FLOW, trial()).arrows()
     assert (arrow.marks[-1].word, arrow.notes) == ("DROP", ("DROP: client-node, chain c: udp dport 53 drop",))
-    (arrow,) = sequence.build(built(*asked(10, hops=2)), FLOW, trial()).arrows()
+    (arrow,) = sequence.build(Findings(built(*asked(10, hops=2))), FLOW, trial()).arrows()
     assert arrow.notes == ("not seen after client-node/veth-client",)
 
 
 def test_a_datagram_that_is_evidence_is_marked_and_told() -> None:
     events = tour()
     error = next(e for e in events if isinstance(e, DatagramPacket) and e.datagram.icmp_type == 3)
-    drawn = sequence.build(built(*events), FLOW, trial(Evidence(Link.OBSERVED, error, "as expected")))
+    drawn = sequence.build(Findings(built(*events)), FLOW, trial(Evidence(Link.OBSERVED, error, "as expected")))
     assert [(" ".join(arrow.words[:-1]), arrow.notes[0]) for arrow in drawn.arrows() if arrow.evidence] == [
         ("ICMP port unreachable", "as expected")
     ]
@@ -255,7 +256,7 @@ def test_a_recording_with_datagrams_comes_back_from_json() -> None:
 def test_the_page_tells_of_datagrams() -> None:
     result, _ = pictures.run(pictures.reset())
     shown = replace(result, trials=(trial(),))
-    page = html.render(shown, recording(*tour()))
+    page = html.render(shown, analyse(recording(*tour())))
     assert "As it was first seen: 10.0.1.2 &gt; 10.0.0.2 ICMP port unreachable len 41" in page
     assert "RELATED at client-node" in page
     assert "6 packets of one connection and of what is beside it; all are drawn." in page

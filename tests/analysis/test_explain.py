@@ -20,11 +20,12 @@ from places import DATA, TOPOLOGIES
 from private_lab import PrivateLab
 
 from netlab.analysis import explain
-from netlab.analysis.timeline import build
+from netlab.analysis.findings import Ending, analyse
 from netlab.errors import LabError, UsageError
 from netlab.observe import recorder
 from netlab.record.observers import describe_observer
 from netlab.record.recording import to_json
+from netlab.report import explanation
 from netlab.topology import load
 
 EXPLAINED = DATA / "explained"
@@ -49,32 +50,32 @@ STORIES = (
 
 @pytest.mark.parametrize("name", STORIES)
 def test_a_story(name: str) -> None:
-    text = explain.render(explain.explain(build(getattr(stories, name)())))
+    text = explanation.render(explain.explain(analyse(getattr(stories, name)())))
     assert text == (EXPLAINED / f"{name}.txt").read_text()
     assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("width", [1, 60, 132])
 def test_another_width(width: int) -> None:
-    text = explain.render(explain.explain(build(stories.reset())), width)
+    text = explanation.render(explain.explain(analyse(stories.reset())), width)
     assert max(map(len, text.splitlines())) <= max(width, 60)
     assert " ".join(text.split()) == " ".join((EXPLAINED / "reset.txt").read_text().split())
 
 
 def test_a_flow_by_name() -> None:
-    timeline = build(stories.crowd())
-    third = explain.explain(timeline, "10.0.0.2:40002")
-    assert (third.ending, third.flow.client_port) == (explain.Ending.RESET, 40002)
+    findings = analyse(stories.crowd())
+    third = explain.explain(findings, "10.0.0.2:40002")
+    assert (third.ending, third.flow.client_port) == (Ending.RESET, 40002)
     assert third.others == ("10.0.0.2:40001 > 192.168.0.2:80 (endpoint 10.0.1.2:8080)",)
     assert {step.number for step in third.chain if step.number} == {24, 25}
-    first = explain.explain(timeline, "10.0.0.2:40000")
-    assert first.ending is explain.Ending.COMPLETED
+    first = explain.explain(findings, "10.0.0.2:40000")
+    assert first.ending is Ending.COMPLETED
     assert len(first.others) == 2
 
 
 def test_a_flow_that_is_not_there() -> None:
     with pytest.raises(UsageError) as error:
-        explain.explain(build(stories.crowd()), "10.0.0.2:1")
+        explain.explain(analyse(stories.crowd()), "10.0.0.2:1")
     assert str(error.value) == (
         "no flow of 10.0.0.2:1 was seen\n  hint: those that were: 10.0.0.2:40000, 10.0.0.2:40001, 10.0.0.2:40002"
     )
@@ -82,13 +83,13 @@ def test_a_flow_that_is_not_there() -> None:
 
 def test_no_flow_at_all() -> None:
     with pytest.raises(LabError, match="there is no connection to explain"):
-        explain.explain(build(Hops().recording(flows=())))
+        explain.explain(analyse(Hops().recording(flows=())))
 
 
 def test_a_disagreement_is_told() -> None:
     recording = stories.reset()
     events = tuple(event for event in recording.events if getattr(event, "text", "") != stories.OVER)
-    story = explain.explain(build(replace(recording, events=events)))
+    story = explain.explain(analyse(replace(recording, events=events)))
     assert story.disagreements == (f'#8: the model expects "{stories.OVER}", and the kernel logged nothing',)
 
 
@@ -139,11 +140,11 @@ def test_of_fifty_flows_at_once_the_one_that_was_reset_is_explained() -> None:
     with PrivateLab(topology) as namespaces:
         traffic = download(topology, part().experiment, namespaces)
     recording = traffic.recording
-    timeline = build(recording)
-    story = explain.explain(timeline)
-    assert (len(timeline.flows), story.ending) == (50, explain.Ending.RESET)
+    findings = analyse(recording)
+    story = explain.explain(findings)
+    assert (len(findings.timeline.flows), story.ending) == (50, Ending.RESET)
     assert (story.flow.client_port, story.others) == (traffic.victim_port, ())
-    text = " ".join(explain.render(story).split())
+    text = " ".join(explanation.render(story).split())
     pattern = (
         r"#(\d+) leaves server: .* INVALID, \"SEQ is over upper bound .* "
         r"-> NAT on client-node skips it: its source stays 10\.0\.1\.2 .* "
@@ -238,10 +239,12 @@ def test_what_was_lost_is_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> N
     topology = load(FLAGSHIP.read_text(), FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
         recording = download(topology, part().experiment, namespaces, size_bytes=100_000).recording
-    timeline = build(recording)
-    story = explain.explain(timeline)
+    findings = analyse(recording)
+    story = explain.explain(findings)
     lost = [f"{count:,} events lost by {describe_observer(observer)}" for observer, count in recording.lost if count]
     assert len(lost) >= 3
     assert [line for line in story.unseen if " lost by " in line] == lost
-    assert [why.split(":")[0] for why in timeline.unverified if "packets were lost there" in why] == ["client-node"]
-    assert (timeline.disagreements, {path.checks for path in timeline.paths}) == ((), {()})
+    assert [gap.netns for gap in findings.timeline.unverified if "packets were lost there" in gap.why] == [
+        "client-node"
+    ]
+    assert (findings.timeline.disagreements, {path.checks for path in findings.timeline.paths}) == ((), {()})

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import story
 
-from netlab.analysis.judge import judge_trial
 from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Proof, Result, TrialResult, wilson_interval
 from netlab.conntrack.reach import Reach
 from netlab.experiments.conditions.burst import reached_by
@@ -33,7 +32,7 @@ from netlab.record.observers import ObserverId, ObserverKind
 
 
 def judge(events: Mapping[str, Event], **changes: Any) -> TrialResult:
-    return judge_trial(story.observed(events, **changes), story.prove)
+    return story.judge(story.observed(events, **changes))
 
 
 def links(trial: TrialResult) -> list[str]:
@@ -84,34 +83,12 @@ def test_evidence_has_relative_numbers_and_the_overrun() -> None:
 @pytest.mark.parametrize(
     ("gone", "missing"),
     [
-        ("request", "the client's request to the VIP, leaving client (yet the socket in server was reset)"),
-        (
-            "request translated",
-            "the request translated to the endpoint, leaving client-node (yet the socket in server was reset)",
-        ),
-        (
-            "reply",
-            "the un-NATed reply leaving server, before it reached client (yet the socket in server was reset)",
-        ),
-        (
-            "invalid",
-            "conntrack's reason on client-node for the un-NATed reply, before it reached client "
-            "(yet the socket in server was reset)",
-        ),
-        (
-            "reply untranslated",
-            "a reply with the endpoint's own address, reaching client (yet the socket in server was reset)",
-        ),
-        (
-            "rst",
-            "a RST leaving client after the un-NATed reply, with that reply's ack as its seq "
-            "(yet the socket in server was reset)",
-        ),
-        ("rst at server", "the client's RST reaching server (yet the socket in server was reset)"),
-        (
-            "server reset",
-            "ECONNRESET at the socket in server, after the RST reached it (yet the socket in client was reset)",
-        ),
+        ("reply", "the reply that was answered with a RST, leaving server"),
+        ("invalid", "why NAT on client-node left alone the reply that was answered with a RST"),
+        ("reply untranslated", "what RST #9 answers, which came to server"),
+        ("rst", "what RST #9 answers, which came to server"),
+        ("rst at server", "the RST that reset the socket in server"),
+        ("server reset", "ECONNRESET at the socket in server, after the RST reached it"),
     ],
 )
 def test_each_missing_link_is_named(gone: str, missing: str) -> None:
@@ -122,26 +99,22 @@ def test_each_missing_link_is_named(gone: str, missing: str) -> None:
 @pytest.mark.parametrize(
     ("name", "at_us", "missing"),
     [
-        ("reply", 66, "the un-NATed reply leaving server, before it reached client"),
-        ("invalid", 66, "conntrack's reason on client-node for the un-NATed reply, before it reached client"),
-        ("rst", 63, "a RST leaving client after the un-NATed reply, with that reply's ack as its seq"),
-        ("rst at server", 64, "the client's RST reaching server"),
+        ("reply", 66, "the reply that was answered with a RST, leaving server"),
+        ("rst", 63, "what RST #9 answers, which came to server"),
+        ("rst at server", 64, "what RST #9 answers, which came to server"),
         ("server reset", 66, "ECONNRESET at the socket in server, after the RST reached it"),
     ],
 )
 def test_a_link_out_of_order_is_a_missing_one(name: str, at_us: int, missing: str) -> None:
     trial = judge(story.moved(story.reset(), name, at_us))
-    assert (trial.outcome, trial.missing) == (
-        Outcome.INCONCLUSIVE,
-        (f"{missing} (yet the socket in server was reset)",),
-    )
+    assert (trial.outcome, trial.missing) == (Outcome.INCONCLUSIVE, (missing,))
 
 
 def test_a_reason_may_be_early_by_less_than_its_microsecond() -> None:
     early = story.reset()
-    early["invalid"] = replace(early["invalid"], time_ns=early["reply"].time_ns - 999)
+    early["invalid"] = replace(early["invalid"], time_ns=early["reply at node"].time_ns - 999)
     assert judge(early).outcome is Outcome.RESET
-    early["invalid"] = replace(early["invalid"], time_ns=early["reply"].time_ns - 1000)
+    early["invalid"] = replace(early["invalid"], time_ns=early["reply at node"].time_ns - 1000)
     assert judge(early).outcome is Outcome.INCONCLUSIVE
 
 
@@ -160,8 +133,8 @@ def test_a_reset_that_came_otherwise_than_claimed_is_inconclusive() -> None:
 
 def test_a_reset_forestalls_what_sockets_were_to_get() -> None:
     proof = Proof((), "100 bytes at the client", only_states=True)
-    assert judge_trial(story.observed(story.reset()), lambda _: proof).outcome is Outcome.RESET
-    trial = judge_trial(story.observed(story.accepted()), lambda _: proof)
+    assert story.judge(story.observed(story.reset()), lambda _: proof).outcome is Outcome.RESET
+    trial = story.judge(story.observed(story.accepted()), lambda _: proof)
     assert (trial.outcome, trial.missing) == (Outcome.INCONCLUSIVE, ("100 bytes at the client",))
 
 
@@ -170,18 +143,13 @@ def test_a_rst_with_another_sequence_number_is_not_the_answer() -> None:
     other = story.segment(Leg.CLIENT_TO_ENDPOINT, RST, 1006, 0, window=0)
     events["rst"] = story.packet(65, "client", "out", other)
     events["rst at server"] = story.packet(67, "server", "in", other)
-    assert judge(events).missing == (
-        "a RST leaving client after the un-NATed reply, with that reply's ack as its seq "
-        "(yet the socket in server was reset)",
-    )
+    assert judge(events).missing == ("the RST that reset the socket in server",)
 
 
 def test_another_error_than_econnreset_is_no_reset() -> None:
     events = story.without(story.reset(), "client reset")
     events["server reset"] = story.error(90, "server", errno.ETIMEDOUT)
-    assert judge(events).missing == (
-        "ECONNRESET at the socket in server, after the RST reached it (yet client sent a RST to the endpoint)",
-    )
+    assert judge(events).missing == ("ECONNRESET at the socket in server, after the RST reached it",)
 
 
 def test_a_reason_of_another_node_is_no_link() -> None:
@@ -222,6 +190,8 @@ def test_what_came_too_early_or_elsewhere_is_no_reason(event: Event) -> None:
 def test_a_reply_with_a_wrong_checksum_is_no_sign_of_a_reset() -> None:
     events = story.dropped()
     bad = story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
+    events["reply at node"] = story.packet(62, "client-node", "in", bad)
+    events["reply from node"] = story.packet(63, "client-node", "out", bad, "cni0")
     events["invalid"] = story.reason(62, "client-node", "bad checksum", bad)
     events["reply untranslated"] = story.packet(64, "client", "in", bad)
     trial = judge(events)
@@ -229,7 +199,7 @@ def test_a_reply_with_a_wrong_checksum_is_no_sign_of_a_reset() -> None:
     assert links(trial)[-3:] == ["reply", "invalid", "reply-untranslated"]
     assert trial.evidence[-1].note == "the client's kernel throws it away: its checksum is wrong"
     events["invalid"] = story.reason(62, "client-node", story.UPPER_BOUND, bad)
-    assert judge(events).outcome is Outcome.INCONCLUSIVE
+    assert judge(events).evidence[-1].note == ""
 
 
 def test_what_happened_to_an_earlier_connection_of_the_port_is_no_sign_of_a_reset() -> None:
@@ -240,18 +210,18 @@ def test_what_happened_to_an_earlier_connection_of_the_port_is_no_sign_of_a_rese
     assert isinstance(old, SocketEvent)
     events["old socket"] = replace(old, connection="old")
     began_ns = story.START_NS + 5_000
-    trial = judge_trial(story.observed(events, since_ns=began_ns), lambda _: Proof(()))
+    trial = story.judge(story.observed(events, since_ns=began_ns), lambda _: Proof(()))
     assert (trial.outcome, trial.missing) == (Outcome.COMPLETED, ())
     assert trial.evidence[0].event == events["request"]
     events["old socket"] = old
-    trial = judge_trial(story.observed(events, since_ns=began_ns), lambda _: Proof(()))
+    trial = story.judge(story.observed(events, since_ns=began_ns), lambda _: Proof(()))
     assert trial.outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_reply_is_found_by_what_conntrack_logged_of_it() -> None:
     events = story.dropped()
     reason = events["invalid"]
-    trial = judge_trial(story.observed(events), lambda _: Proof((Evidence(Link.OBSERVED, reason),)))
+    trial = story.judge(story.observed(events), lambda _: Proof((Evidence(Link.OBSERVED, reason),)))
     assert links(trial) == ["request", "request-translated", "reply", "invalid"]
     assert trial.evidence[2].event == events["reply"]
 
@@ -309,7 +279,7 @@ def test_what_did_not_arrive_is_not_completed(changes: dict[str, Any], outcome: 
         (["stale window"], "the stale window, read back from the socket in server"),
         (["fin"], "the server's FIN, among the packets leaving server"),
         (["fin at client"], "the server's FIN, among the packets reaching client"),
-        (["syn at server"], "the client's connection, among the packets reaching server"),
+        (["syn at server", "request at server"], "the client's connection, among the packets reaching server"),
         (["syn,ack"], "the SYN,ACK, among the packets leaving server"),
         (["syn"], "the handshake, which tells what the client allowed"),
         (
@@ -344,12 +314,11 @@ def test_a_window_that_allows_everything_is_a_fair_control() -> None:
     assert notes == ["inside the client's window, as every byte the server sent"]
 
 
-def test_a_trace_of_a_reset_forbids_completed() -> None:
+def test_a_stray_reset_that_did_no_harm_leaves_a_connection_completed() -> None:
     events = story.accepted()
     events["stray rst"] = story.reset()["rst"]
-    assert judge(events).missing == (
-        "a reply with the endpoint's own address, reaching client (yet client sent a RST to the endpoint)",
-    )
+    trial = judge(events)
+    assert (trial.outcome, trial.missing) == (Outcome.COMPLETED, ())
 
 
 @pytest.mark.parametrize("transfers", [True, False])
@@ -405,7 +374,7 @@ def test_a_burst_that_waited_for_the_window_to_open_is_no_stimulus() -> None:
 
 # --- all trials together ---------------------------------------------------------------------------------------------
 
-RESET, COMPLETED, STALLED, INCONCLUSIVE = Outcome
+RESET, COMPLETED, STALLED, INCONCLUSIVE = Outcome.RESET, Outcome.COMPLETED, Outcome.STALLED, Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -518,8 +487,8 @@ def test_the_confidence_interval_is_wilsons(successes: int, trials: int, low: fl
 
 
 def test_only_trials_that_told_count_for_the_rate() -> None:
-    told = judge_trial(story.observed(story.dropped()), story.prove)
-    untold = judge_trial(
+    told = story.judge(story.observed(story.dropped()))
+    untold = story.judge(
         story.observed(story.dropped(), failed_observers=((ObserverId(ObserverKind.ENTRIES, "client-node"), "gone"),)),
         story.prove,
     )
@@ -533,7 +502,7 @@ def test_only_trials_that_told_count_for_the_rate() -> None:
 
 
 def test_an_observer_that_died_is_named() -> None:
-    trial = judge_trial(
+    trial = story.judge(
         story.observed(
             story.dropped(), failed_observers=((ObserverId(ObserverKind.PACKETS, "client", "eth0"), "Bad file"),)
         ),
@@ -547,7 +516,7 @@ def test_an_observer_that_died_is_named() -> None:
 
 def test_open_observers_of_entries_and_traces_must_have_seen_the_connection() -> None:
     names = (ObserverId(ObserverKind.ENTRIES, "client-node"), ObserverId(ObserverKind.TRACES, "client-node"))
-    trial = judge_trial(story.observed(story.dropped(), lost=tuple((name, 0) for name in names)), story.prove)
+    trial = story.judge(story.observed(story.dropped(), lost=tuple((name, 0) for name in names)))
     assert (trial.outcome, trial.missing) == (
         Outcome.INCONCLUSIVE,
         (

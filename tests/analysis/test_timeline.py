@@ -11,7 +11,10 @@ from places import TOPOLOGIES
 from private_lab import PrivateLab
 from story import FLOW
 
-from netlab.analysis.timeline import Fate, PacketPath, Timeline, build
+from netlab.analysis.findings import Findings
+from netlab.analysis.paths import Fate, PacketPath
+from netlab.analysis.timeline import Timeline, build
+from netlab.analysis.tracking import Unverified
 from netlab.conntrack.values import CtOutcome
 from netlab.observe.recorder import Source
 from netlab.record.events import ACK, PSH, RST, SYN, ConntrackEvent, EntryChange, InvalidReason, Packet, flag_names
@@ -188,7 +191,7 @@ def test_reasons_belong_to_their_packets_and_agree_with_the_model() -> None:
     timeline = build(overrun().recording())
     assert told(timeline)[7:] == [f"#8 PSH,ACK 4000 {BACK} delivered", f"#9 RST 0 {THERE} delivered"]
     assert [(j.number, j.reasons[0].text) for j in timeline.paths if j.reasons] == [(8, OVER), (9, "invalid new")]
-    assert timeline.paths[7].untranslated
+    assert Findings(timeline).of(timeline.flows[0])[0].packets[7].untranslated
     assert timeline.paths[7].checks[0].checked.outcome is CtOutcome.INVALID
     assert (timeline.loose, timeline.disagreements, timeline.unverified) == ((), (), ())
 
@@ -275,9 +278,9 @@ def test_silence_is_no_evidence_where_nobody_listened() -> None:
     hops = Hops().filled()
     hops.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
     deaf = build(hops.recording(lost=tuple((name, 0) for name in OBSERVERS[:-1])))
-    assert (deaf.disagreements, deaf.unverified) == ((), ("client-node: its log was not read",))
+    assert (deaf.disagreements, deaf.unverified) == ((), (Unverified("client-node", "its log was not read"),))
     lossy = build(hops.recording(lost=((OBSERVERS[-1], 3),)))
-    assert (lossy.disagreements, lossy.unverified) == ((), ("client-node: 3 of its log lines were lost",))
+    assert (lossy.disagreements, lossy.unverified) == ((), (Unverified("client-node", "3 of its log lines were lost"),))
 
 
 def test_nothing_is_computed_where_packets_were_lost() -> None:
@@ -285,7 +288,9 @@ def test_nothing_is_computed_where_packets_were_lost() -> None:
         (name, 12 if name == ObserverId(ObserverKind.PACKETS, "client-node", "eth0") else 0) for name in OBSERVERS
     )
     timeline = build(overrun().recording(lost=lost))
-    assert timeline.unverified == ("client-node: 12 packets were lost there, so what conntrack knew can't be computed",)
+    assert timeline.unverified == (
+        Unverified("client-node", "12 packets were lost there, so what conntrack knew can't be computed"),
+    )
     assert {path.checks for path in timeline.paths} == {()}
     assert timeline.paths[7].reasons[0].text == OVER
 
@@ -346,7 +351,9 @@ def test_the_model_agrees_with_the_kernel_on_every_packet(fix: str | None) -> No
     for flow in recording.flows:
         paths = timeline.of(flow)
         assert paths[0].segment.flags & (SYN | ACK) == SYN
-        assert any(path.untranslated for path in paths) is (fix is None)
+        assert any(each.untranslated for found in Findings(timeline).of(flow) for each in found.packets) is (
+            fix is None
+        )
     assert (len(logged) >= trials) is (fix != "be-liberal")
 
 
@@ -364,5 +371,5 @@ def test_what_a_helper_rewrites_stays_one_packet_and_is_not_held_against_the_mod
     assert told(timeline)[5:] == [f"#6 PSH,ACK 45 {BACK} nat:n delivered"]
     crossed = timeline.paths[5].hops
     assert [hop.parts[0].segment.payload_bytes for hop in crossed] == [45, 45, 48, 48, 48]
-    assert timeline.unverified == ("client-node: a helper rewrites what 10.0.0.2 sends and gets there",)
+    assert timeline.unverified == (Unverified("client-node", "a helper rewrites what 10.0.0.2 sends and gets there"),)
     assert [path.checks for path in timeline.paths] == [()] * 6

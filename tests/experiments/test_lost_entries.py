@@ -15,8 +15,9 @@ from command import Netlab
 from flagship import FLAGSHIP, WITHOUT_ENTRIES, document
 from private_lab import PrivateLab
 
-from netlab.analysis import crosscheck as held
 from netlab.analysis import explain
+from netlab.analysis.crosscheck import crosscheck
+from netlab.analysis.findings import analyse
 from netlab.analysis.result import Result, TrialResult
 from netlab.analysis.timeline import build
 from netlab.experiments.catalogue import runs
@@ -24,6 +25,7 @@ from netlab.linux import sysctl
 from netlab.observe.recorder import Source
 from netlab.record.events import ConntrackEvent, TraceStep
 from netlab.record.recording import Recording
+from netlab.report import explanation
 
 pytestmark = pytest.mark.kernel
 
@@ -42,7 +44,7 @@ def run(name: str, fix: str | None = None) -> tuple[Result, Recording]:
     source = Source(found.text, found.settings, (fix,) if fix else ())
     with PrivateLab(part.topology) as namespaces:
         result, recording = part.run(namespaces, 1, fix, source=source)
-    assert held.hold(result, recording)[1] == ()
+    assert crosscheck(result, build(recording))[1] == ()
     return result, recording
 
 
@@ -53,7 +55,7 @@ def links(trial: TrialResult) -> list[str]:
 
 def story(recording: Recording) -> str:
     """How the connection's story is told, in one line."""
-    return " ".join(explain.render(explain.explain(build(recording))).split())
+    return " ".join(explanation.render(explain.explain(analyse(recording))).split())
 
 
 @pytest.mark.usefixtures("as_root")

@@ -8,11 +8,13 @@ from command import Netlab
 from flagship import FLAGSHIP, WITHOUT_ENTRIES, document
 from private_lab import PrivateLab
 
-from netlab.analysis import crosscheck as held
 from netlab.analysis import explain
+from netlab.analysis.crosscheck import crosscheck
+from netlab.analysis.findings import analyse
 from netlab.analysis.timeline import build
 from netlab.experiments.catalogue import runs
 from netlab.observe.recorder import Source
+from netlab.report import explanation
 
 pytestmark = pytest.mark.kernel
 
@@ -41,8 +43,8 @@ def test_each_trial_ends_as_its_document_expects(fix: str | None, fate: str) -> 
     for trial in result.trials:
         assert fate in [piece.link.value for piece in trial.evidence]
         assert any("past the window that conntrack on client-node knows" in piece.note for piece in trial.evidence)
-    assert held.hold(result, recording)[1] == ()
-    story = " ".join(explain.render(explain.explain(build(recording))).split())
+    assert crosscheck(result, build(recording))[1] == ()
+    story = " ".join(explanation.render(explain.explain(analyse(recording))).split())
     assert "shifts client's windows by 0 bits from now on, and not by 7: it takes them for 128 times smaller" in story
 
 

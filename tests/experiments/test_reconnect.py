@@ -10,9 +10,9 @@ from command import Netlab
 from flagship import FLAGSHIP, document, play_document
 from private_lab import PrivateLab
 
-from netlab.analysis.explain import Ending, explain
+from netlab.analysis.explain import explain
+from netlab.analysis.findings import Ending, analyse
 from netlab.analysis.result import Outcome
-from netlab.analysis.timeline import build
 from netlab.experiments.trials import observe_run
 from netlab.record.events import ACK, SYN, Direction, Event, Packet, SocketEvent
 from netlab.record.flow import CANARY_PORT
@@ -45,7 +45,7 @@ def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> 
     result, recording, expected = play_document(name, 2, fix)
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * 2
     assert len({trial.flow.client_port for trial in result.trials}) == 2, "each trial has a port of its own"
-    story = explain(build(recording))
+    story = explain(analyse(recording))
     assert (story.ending, story.disagreements) == (Ending.COMPLETED, ())
     assert " uses port " in story.chain[0].text
 
@@ -64,8 +64,10 @@ def test_a_forgotten_connection_says_nothing() -> None:
     steps = played.experiment.steps[:3]
     with PrivateLab(played.topology) as namespaces:
         alone = played.experiment._replace(steps=steps)
-        _, recording = observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
-    assert {packet.segment.flags & ~(SYN | ACK | 8) for packet in sent_by_the_client(recording.events)} == {0}
+        _, findings = observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
+    assert {
+        packet.segment.flags & ~(SYN | ACK | 8) for packet in sent_by_the_client(findings.timeline.recording.events)
+    } == {0}
 
 
 @pytest.mark.usefixtures("as_root")

@@ -12,7 +12,7 @@ from flagship import Part, document
 from places import TOPOLOGIES
 from private_lab import PrivateLab
 
-from netlab.analysis import timeline
+from netlab.analysis.findings import analyse
 from netlab.analysis.result import Outcome, Result
 from netlab.capabilities.capability import CAPABILITIES
 from netlab.observe.recorder import Source
@@ -37,7 +37,7 @@ def run(name: str, fix: str | None = None, text: str | None = None) -> tuple[Par
 
 def drawn(result: Result, recording: Recording) -> Ladder:
     (trial,) = result.trials
-    return sequence.build(timeline.build(recording), trial.flow, trial)
+    return sequence.build(analyse(recording), trial.flow, trial)
 
 
 def states(ladder: Ladder) -> list[str]:

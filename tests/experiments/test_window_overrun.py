@@ -13,8 +13,9 @@ import pytest
 from flagship import LARGE, Part, over_ipv6, part, with_timeout
 from private_lab import PrivateLab
 
-from netlab.analysis.judge import Observed, StimulusProof, judge_trial
-from netlab.analysis.result import Conclusion, Link, Outcome, Result, TrialResult
+from netlab.analysis.findings import Findings
+from netlab.analysis.judge import Observed, judge_trial
+from netlab.analysis.result import Conclusion, Link, Outcome, Proof, Result, TrialResult
 from netlab.errors import LabError
 from netlab.experiments import trials
 from netlab.experiments.conditions.burst import reached_by
@@ -57,9 +58,9 @@ def of_all(result: Result) -> tuple[Conclusion, dict[str, int], set[str], int]:
 def test_without_a_fix_every_connection_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Observed] = []
 
-    def judge_and_keep(observed: Observed, proof: StimulusProof) -> TrialResult:
+    def judge_and_keep(observed: Observed, proof: Proof, findings: Findings) -> TrialResult:
         seen.append(observed)
-        return judge_trial(observed, proof)
+        return judge_trial(observed, proof, findings)
 
     monkeypatch.setattr(trials, "judge_trial", judge_and_keep)
     steps: list[tuple[int, int]] = []

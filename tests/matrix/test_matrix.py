@@ -266,7 +266,7 @@ def test_json_of_the_table() -> None:
         "fix": "drop-invalid",
         "standing": "unexpected",
         "expected": "completed",
-        "outcomes": {"reset": 0, "completed": 0, "stalled": 1, "inconclusive": 0},
+        "outcomes": dict.fromkeys(Outcome, 0) | {"stalled": 1},
         "skipped": None,
         "failed": None,
         "missing": [],

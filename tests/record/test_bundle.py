@@ -20,6 +20,7 @@ from command import Netlab
 from frames import FRAME, packet
 from places import DATA, ROOT
 
+from netlab.analysis.findings import analyse
 from netlab.analysis.result import Result
 from netlab.errors import UsageError
 from netlab.lab import environment
@@ -29,6 +30,7 @@ from netlab.record.environment import Environment
 from netlab.record.events import Packet
 from netlab.record.recording import Recording
 from netlab.report import bundle, text
+from netlab.report import html as page
 from netlab.topology import load
 
 FLAGSHIP = ROOT / "topologies" / "kube-proxy-reset.yaml"
@@ -68,7 +70,9 @@ def run() -> tuple[Result, Recording]:
 
 def members() -> dict[str, bytes]:
     result, recording = run()
-    return bundle.contents(load(recording.topology, "-"), result, recording, ENVIRONMENT)
+    return bundle.contents(
+        load(recording.topology, "-"), result, recording, ENVIRONMENT, page.render(result, analyse(recording))
+    )
 
 
 def packed(changes: dict[str, bytes | None]) -> bytes:
@@ -84,7 +88,9 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
     result, recording = run()
     topology = load(recording.topology, "-")
     for name in ("a", "b"):
-        (tmp_path / name).write_bytes(bundle.render(topology, result, recording, ENVIRONMENT))
+        (tmp_path / name).write_bytes(
+            bundle.render(topology, result, recording, ENVIRONMENT, page.render(result, analyse(recording)))
+        )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     with zipfile.ZipFile(tmp_path / "a") as archive:
         assert archive.namelist() == PURE
@@ -109,7 +115,9 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
 def test_the_manifest_has_what_was_set_of_the_topology_and_of_the_experiment() -> None:
     result, recording = run()
     changed = replace(recording, experiment_settings=(("experiment.payload_bytes", "7000"),))
-    manifest = json.loads(bundle.contents(load(recording.topology, "-"), result, changed, ENVIRONMENT)["manifest.json"])
+    manifest = json.loads(
+        bundle.contents(load(recording.topology, "-"), result, changed, ENVIRONMENT, "")["manifest.json"]
+    )
     assert manifest["settings"] == ["vars.window=4096", "experiment.payload_bytes=7000"]
 
 
@@ -134,7 +142,7 @@ def test_the_frames_are_in_the_packets() -> None:
     one = packet(5)
     result, recording = run()
     found = bundle.contents(
-        load(recording.topology, "-"), result, replace(recording, events=(*recording.events, one)), ENVIRONMENT
+        load(recording.topology, "-"), result, replace(recording, events=(*recording.events, one)), ENVIRONMENT, ""
     )
     assert FRAME in found["packets.pcapng"]
     assert codec.to_json(FRAME).encode() not in found["events.json"]
@@ -153,7 +161,7 @@ def test_a_run_of_format_1_is_reported_as_it_was(netlab: Netlab) -> None:
         [
             "REPRODUCED 2/2",
             "window-overrun in lab tiny, no fix, kernel 6.18.44",
-            "2 reset, 0 completed, 0 stalled, 0 inconclusive in 0.2 s; 4,608 of 2,000,000",
+            "2 reset in 0.2 s; 4,608 of 2,000,000 bytes arrived; events lost: 0",
         ],
     )
 

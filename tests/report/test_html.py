@@ -20,6 +20,7 @@ from command import Netlab
 from pages import Document
 from places import TOPOLOGIES
 
+from netlab.analysis.findings import analyse
 from netlab.analysis.result import Result
 from netlab.record.observers import ObserverId, ObserverKind, Unobserved
 from netlab.record.recording import Recording
@@ -53,24 +54,38 @@ def run(name: str) -> tuple[Result, Recording]:
 RUNS = ("reset", "dropped", "accepted", "stalled", "inconclusive", "no trials")
 
 
+CHAIN = "Each link of the chain, from the reply to the reset socket, was seen in the kernel, in order."
+UNHARMED = (
+    "What the experiment does was seen to take place in every trial, no connection was reset, and every byte arrived."
+)
+
+
+def rendered(result: Result, recording: Recording) -> str:
+    return html.render(result, analyse(recording))
+
+
 def page(name: str) -> Document:
     """The report of that run."""
-    return Document(html.render(*run(name)))
+    return Document(rendered(*run(name)))
 
 
 @pytest.mark.parametrize(
     ("name", "headline", "meaning"),
     [
-        ("reset", "REPRODUCED 1/1", "Each link of the chain was seen in the kernel, in order."),
+        (
+            "reset",
+            "REPRODUCED 1/1",
+            CHAIN,
+        ),
         (
             "dropped",
             "NOT REPRODUCED 0/1 reset",
-            "The stimulus was seen to take place in every trial, no connection was reset, and every byte arrived.",
+            UNHARMED,
         ),
         (
             "accepted",
             "NOT REPRODUCED 0/1 reset",
-            "The stimulus was seen to take place in every trial, no connection was reset, and every byte arrived.",
+            UNHARMED,
         ),
         ("stalled", "INCONCLUSIVE 1/1 without proof", "This run proves nothing either way. What is missing:"),
         ("inconclusive", "INCONCLUSIVE 1/1 without proof", "This run proves nothing either way. What is missing:"),
@@ -94,7 +109,7 @@ def test_the_facts_of_the_run() -> None:
         "About the lab: A connection reset through conntrack's INVALID",
         "Fixes: drop-invalid",
         "Kernel: 6.18.44",
-        "Trials: 0 reset, 1 completed, 0 stalled, 0 inconclusive in 0.0 s; 10,000 of 10,000 bytes arrived; "
+        "Trials: 1 completed in 0.0 s; 10,000 of 10,000 bytes arrived; "
         "events lost: 0; resets in 0.0% to 79.3% of trials (95 % confidence)",
     ]
 
@@ -163,7 +178,7 @@ def test_the_window_chart_says_what_it_shows(name: str, sentence: str) -> None:
 def test_without_forgiveness_there_is_no_line_for_it(kernel: str, capabilities: tuple[tuple[str, bool], ...]) -> None:
     result, recording = run("reset")
     recording = replace(recording, kernel=kernel, capabilities=capabilities)
-    old = Document(html.render(replace(result, kernel=kernel), recording))
+    old = Document(rendered(replace(result, kernel=kernel), recording))
     assert "#8 ends 4,767 bytes past what the client allowed: INVALID." in old.section("window")
     assert [attrs for attrs, _ in old.all("path") if attrs.get("class") == "limit"] == []
 
@@ -196,7 +211,7 @@ def test_what_was_lost_and_not_observed_is_named() -> None:
 def test_how_to_repeat_it() -> None:
     result, recording = run("dropped")
     recording = replace(recording, settings=(("vars.x", "a b"),))
-    commands = [text for _, text in Document(html.render(result, recording)).all("code")]
+    commands = [text for _, text in Document(rendered(result, recording)).all("code")]
     assert (
         "netlab run kube-proxy-reset.yaml --experiment window-overrun --set 'vars.x=a b' --fix drop-invalid --trials 1"
     ) in commands
@@ -207,7 +222,7 @@ def test_how_to_repeat_a_document_of_its_own_as_it_was_changed() -> None:
     result, recording = run("dropped")
     changes = (("experiment.payload_bytes", "7"),)
     recording = replace(recording, experiment="claim: It shows.\n", experiment_settings=changes)
-    commands = [text for _, text in Document(html.render(result, recording)).all("code")]
+    commands = [text for _, text in Document(rendered(result, recording)).all("code")]
     assert (
         "netlab run window-overrun.yaml --name kube-proxy-reset --set experiment.payload_bytes=7 "
         "--set experiment.topology=topology.yaml --fix drop-invalid --trials 1"
@@ -223,7 +238,7 @@ def test_the_way_through_the_rules_or_the_rules() -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_it_needs_nothing_but_itself(name: str) -> None:
-    text = html.render(*run(name))
+    text = rendered(*run(name))
     document = Document(text)
     ids = [attrs["id"] for _, attrs, _ in document.elements if attrs.get("id")]
     assert [name for name, count in Counter(ids).items() if count > 1] == []
@@ -256,12 +271,12 @@ def test_what_others_wrote_stays_text() -> None:
     topology = recording.topology.replace("A connection reset through conntrack's INVALID", f'"{evil}&amp;"')
     recording = replace(recording, topology=topology, unobserved=(Unobserved(None, evil),), settings=())
     result = replace(result, claim=evil, experiment=evil, lab=f"{evil}'\"")
-    document = Document(html.render(result, recording))
+    document = Document(rendered(result, recording))
     assert len(document.all("script")) == 1
     told = [text for _, text in document.all("dd")]
     assert told[:4] == [evil, evil, f"{evil}'\"", f"{evil}&amp;"]
     assert evil in document.section("unseen")
-    broken = Document(html.render(result, replace(recording, topology=f"name: {evil}")))
+    broken = Document(rendered(result, replace(recording, topology=f"name: {evil}")))
     assert "No picture: " in broken.section("lab")
     assert len(broken.all("script")) == 1
 
@@ -402,7 +417,7 @@ def written(tmp_path: Path) -> dict[str, Path]:
     """The reports of all runs as files."""
     paths = {name: tmp_path / f"{name.replace(' ', '-')}.html" for name in RUNS}
     for name, path in paths.items():
-        path.write_text(html.render(*run(name)), encoding="utf-8")
+        path.write_text(rendered(*run(name)), encoding="utf-8")
     return paths
 
 

@@ -12,9 +12,9 @@ import pictures
 import pytest
 import story
 
-from netlab.analysis import timeline
+from netlab.analysis.findings import analyse
+from netlab.analysis.paths import PacketPath
 from netlab.analysis.result import Evidence, Link
-from netlab.analysis.timeline import PacketPath
 from netlab.record.events import (
     ACK,
     RST,
@@ -37,7 +37,7 @@ from netlab.report.sequence import Arrow, Fold, Ladder
 def drawn(events: Iterable[Event], **changes: Any) -> Ladder:
     """The ladder of a run's one trial."""
     result, recording = pictures.run(events, **changes)
-    return sequence.build(timeline.build(recording), result.trials[0].flow, result.trials[0])
+    return sequence.build(analyse(recording), result.trials[0].flow, result.trials[0])
 
 
 def arrow(picture: Ladder, number: int) -> Arrow:
@@ -327,7 +327,7 @@ def test_the_steps_of_a_trial_stand_between_its_packets() -> None:
     result, recording = pictures.run(pictures.reset(), bytes_received=2304, ended=False)
     began = [(-500, "connect"), (8, "connect"), (49, "push: {end: server}"), (5000, "connect")]
     stimuli = tuple(Stimulus(story.START_NS + at_us * 1000, text) for at_us, text in began)
-    trial, built = result.trials[0], timeline.build(replace(recording, stimuli=stimuli))
+    trial, built = result.trials[0], analyse(replace(recording, stimuli=stimuli))
     lines = ladder.render(sequence.build(built, trial.flow, trial)).splitlines()
     told = [index for index, line in enumerate(lines) if "step: " in line]
     assert [lines[index].strip() for index in told] == [
@@ -442,7 +442,7 @@ def test_a_fold_counts_what_it_hides_and_evidence_is_never_hidden() -> None:
     assert isinstance(path, PacketPath)
     late = path.hops[0].parts[0]
     trial = replace(result.trials[0], evidence=(Evidence(Link.REPLY, late, "late, but evidence"),))
-    again = sequence.build(timeline.build(recording), trial.flow, trial)
+    again = sequence.build(analyse(recording), trial.flow, trial)
     assert [(row.number, row.notes) for row in again.rows if isinstance(row, Arrow) and row.evidence] == [
         (20, ("late, but evidence",))
     ]
@@ -451,7 +451,7 @@ def test_a_fold_counts_what_it_hides_and_evidence_is_never_hidden() -> None:
 
 def test_without_a_trial_times_count_from_the_first_packet() -> None:
     _, recording = pictures.run(pictures.reset(), bytes_received=2304, ended=False)
-    picture = sequence.build(timeline.build(recording), recording.flows[0])
+    picture = sequence.build(analyse(recording), recording.flows[0])
     assert [row.evidence for row in picture.arrows()] == [False] * 11
     assert "   +0.000 #1   SYN seq 0 win 2304   |------------NAT" in ladder.render(picture)
 

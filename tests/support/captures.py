@@ -11,7 +11,6 @@ from pathlib import Path
 import skips
 import story
 
-from netlab.analysis.judge import judge_trial
 from netlab.analysis.result import Result
 from netlab.record.events import ACK, PSH, Event, Packet, Segment
 from netlab.record.flow import Leg
@@ -58,7 +57,7 @@ def told(events: Mapping[str, Event]) -> tuple[Result, Recording]:
     """A story judged, and its recording, which also has the reply's arrival at the client's node."""
     bad = story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
     seen = {**events, "reply at node": story.packet(62, "client-node", "in", bad)}
-    judged = judge_trial(story.observed(seen, bytes_received=2304, ended=False), story.prove)
+    judged = story.judge(story.observed(seen, bytes_received=2304, ended=False))
     result = Result("window-overrun", story.CLAIM, "tiny", (), "6.18.44", (judged,))
     kept = []
     for event in seen.values():

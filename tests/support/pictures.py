@@ -12,7 +12,7 @@ from typing import Any
 
 import story
 
-from netlab.analysis.judge import Observed, judge_trial
+from netlab.analysis.judge import Observed
 from netlab.analysis.result import Result
 from netlab.record.events import ACK, FIN, PSH, RST, SYN, Event, SocketEvent, SocketEventKind
 from netlab.record.flow import Flow, Leg
@@ -163,7 +163,7 @@ def run(*trials: Iterable[Event], fixes: tuple[str, ...] = (), **changes: Any) -
         lab="kube-proxy-reset",
         fixes=fixes,
         kernel="6.18.44",
-        trials=tuple(judge_trial(trial, story.prove) for trial in observed),
+        trials=tuple(story.judge(trial) for trial in observed),
     )
     lost = observed[0].lost if observed else ()
     untraced = Unobserved(ObserverId(ObserverKind.TRACES, "client-node"), "this kernel has none")

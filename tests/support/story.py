@@ -7,13 +7,14 @@ is 1000, the server's 5000. Times are microseconds after START_NS.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from netlab.analysis.judge import Observed
-from netlab.analysis.result import Proof
+from netlab.analysis.findings import analyse
+from netlab.analysis.judge import Observed, judge_trial
+from netlab.analysis.result import Proof, TrialResult
 from netlab.experiments.conditions import burst
 from netlab.experiments.moment import Moment
 from netlab.record.events import (
@@ -33,6 +34,7 @@ from netlab.record.events import (
 )
 from netlab.record.flow import CANARY_PORT, Flow, FlowEvents, Leg
 from netlab.record.observers import ObserverId, ObserverKind
+from netlab.record.recording import Recording
 
 CLAIM = "A burst past the client's small window makes NAT skip packets, and the connection is reset."
 START_NS = 1_700_000_000_000_000_000
@@ -61,6 +63,30 @@ _ENDS = {leg: FLOW.header(leg) for leg in Leg}
 def prove(events: FlowEvents) -> Proof:
     """Whether the stimulus of window-overrun took place."""
     return burst.look(Moment((), events, 0, None), {})
+
+
+def judge(observed: Observed, prove: Callable[[FlowEvents], Proof] = prove) -> TrialResult:
+    """A trial judged by its own events alone."""
+    findings = analyse(recording_of(observed, observed.flow))
+    return judge_trial(observed, prove(FlowEvents(observed.flow, observed.events)), findings)
+
+
+def recording_of(observed: Observed, *flows: Flow) -> Recording:
+    """What was observed of a trial as a recording, with these flows under study."""
+    end_ns = observed.started_ns + round(observed.duration_s * 1e9)
+    return Recording(
+        lab="kube-proxy-reset",
+        kernel="6.18.44",
+        started_ns=observed.started_ns,
+        ended_ns=end_ns,
+        topology="",
+        settings=(),
+        fixes=(),
+        taps=(),
+        flows=flows,
+        events=observed.events,
+        lost=observed.lost,
+    )
 
 
 def segment(leg: Leg, flags: int, seq: int, ack: int, length: int = 0, window: int = 64) -> Segment:
@@ -102,15 +128,19 @@ def _opening() -> dict[str, Witness]:
         "syn": packet(10, "client", "out", syn),
         "syn at server": packet(12, "server", "in", segment(Leg.CLIENT_TO_ENDPOINT, SYN, 1000, 0, window=2304)),
         "syn,ack": packet(13, "server", "out", segment(Leg.ENDPOINT_TO_CLIENT, SYN | ACK, 5000, 1001)),
+        "syn,ack at client": packet(14, "client", "in", segment(Leg.VIP_TO_CLIENT, SYN | ACK, 5000, 1001)),
         "ack": packet(15, "client", "out", segment(Leg.CLIENT_TO_VIP, ACK, 1001, 5001, window=2304)),
         "request": packet(20, "client", "out", request),
         "request translated": packet(22, "client-node", "out", translated),
+        "request at server": packet(24, "server", "in", translated),
         "fill": packet(30, "server", "out", segment(Leg.ENDPOINT_TO_CLIENT, ACK, 5001, 1005, 2304)),
+        "fill at client": packet(32, "client", "in", segment(Leg.VIP_TO_CLIENT, ACK, 5001, 1005, 2304)),
         "fill acked": packet(35, "client", "out", segment(Leg.CLIENT_TO_VIP, ACK, 1005, 7305, window=0)),
         "stale window": SocketEvent(
             START_NS + 50_000, "server", SocketEventKind.STALE_WINDOW, window_bytes=1 << 20, was_bytes=0
         ),
         "burst": packet(60, "server", "out", segment(Leg.ENDPOINT_TO_CLIENT, ACK, 7305, 1005, 768)),
+        "burst at client": packet(61, "client", "in", segment(Leg.VIP_TO_CLIENT, ACK, 7305, 1005, 768)),
         "reply": packet(61, "server", "out", segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *REPLY)),
     }
 
@@ -121,7 +151,9 @@ def reset() -> dict[str, Witness]:
     rst = segment(Leg.CLIENT_TO_ENDPOINT, RST, 1005, 0, window=0)
     return {
         **_opening(),
+        "reply at node": packet(62, "client-node", "in", bad),
         "invalid": reason(63, "client-node", UPPER_BOUND, bad),
+        "reply from node": packet(63, "client-node", "out", bad, "cni0"),
         "reply untranslated": packet(64, "client", "in", bad),
         "rst": packet(65, "client", "out", rst),
         "rst at server": packet(67, "server", "in", rst),
@@ -144,6 +176,7 @@ def dropped() -> dict[str, Witness]:
     bad = segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *REPLY)
     return {
         **_opening(),
+        "reply at node": packet(62, "server-node", "in", bad),
         "invalid": reason(62, "server-node", UPPER_BOUND, bad),
         "reply again": packet(70, "server", "out", bad),
         "reply translated": packet(72, "client", "in", segment(Leg.VIP_TO_CLIENT, PSH | ACK, *REPLY)),

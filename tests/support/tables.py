@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import story
 
-from netlab.analysis.judge import judge_trial
 from netlab.analysis.result import Outcome, TrialResult
 from netlab.capabilities.capability import Capability
 from netlab.matrix import Cell, Column, Matrix, Row
@@ -20,7 +19,7 @@ def trial(
     outcome: Outcome, *missing: str, invalid: int = 0, retransmits: int = 0, duration_s: float = 0.25
 ) -> TrialResult:
     """A trial that ended so; a reset has the whole chain as its evidence."""
-    found = judge_trial(story.observed(story.reset(), bytes_received=2304, ended=False), story.prove)
+    found = story.judge(story.observed(story.reset(), bytes_received=2304, ended=False))
     return replace(
         found,
         outcome=outcome,

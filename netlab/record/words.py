@@ -1,9 +1,10 @@
-"""A datagram in words: UDP, SCTP, ICMP and its errors by their names. Pure."""
+"""Headers and datagrams in words: UDP, SCTP, ICMP and its errors by their names. Pure."""
 
 from __future__ import annotations
 
 from netlab.model import Address
 from netlab.record.events import Datagram, Tuple
+from netlab.record.flow import Ends
 from netlab.record.wire import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, icmp_name
 
 PROTOCOLS = {
@@ -21,6 +22,11 @@ def endpoint(address: Address, port: int) -> str:
     if not port:
         return str(address)
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def arrow(header: Ends) -> str:
+    """A header in words: "10.0.0.2:40000 > 10.0.0.3:53"."""
+    return f"{endpoint(*header[:2])} > {endpoint(*header[2:])}"
 
 
 def protocol(number: int) -> str:

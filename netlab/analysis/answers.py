@@ -1,0 +1,139 @@
+"""Who made a RST, and what it answers: a socket, a kernel without one, a rule that rejects, or netlab itself. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netlab.analysis.paths import PacketPath
+from netlab.record.events import ACK, RST, SYN, Direction, TraceStep
+from netlab.record.flow import Ends, Flow, inverse
+
+
+class Maker(StrEnum):
+    """What sent a RST."""
+
+    NO_SOCKET = "no-socket"
+    """A kernel that has no socket for what came to it: the RST answers that."""
+    REFUSAL = "refusal"
+    """The socket in its handshake, of something that acknowledges what it never sent."""
+    GONE = "gone"
+    """A kernel whose socket of this connection is closed: the RST answers what came after that."""
+    ABORT = "abort"
+    """The socket itself: its program closed it with data unread, or gave it up."""
+    RULE = "rule"
+    """A rule that rejects."""
+    STIMULUS = "stimulus"
+    """netlab, as a step of the experiment."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Where a RST is from. sender is the namespace where it was first seen; answers the packet that it answers, if one.
+
+    rule is the rule that rejected that packet. seen: the sender's own interface was seen to send it; otherwise it came
+    into what is named as sender from out of sight.
+    """
+
+    maker: Maker
+    sender: str
+    answers: PacketPath | None = None
+    rule: TraceStep | None = None
+    seen: bool = True
+
+
+def answer(rst: PacketPath, flow: Flow, paths: Sequence[PacketPath], forged: Iterable[int] = ()) -> Answer:
+    """What a RST is. paths are all its connection's packets in order of time, forged the numbers of netlab's own."""
+    first = rst.hops[0]
+    sender, seen = first.netns, first.direction is Direction.OUT
+    if rst.number in forged:
+        return Answer(Maker.STIMULUS, sender, seen=seen)
+    asked = _asked(rst, paths)
+    rule = _rejection(asked, sender) if asked is not None else None
+    if rule is not None:
+        return Answer(Maker.RULE, sender, asked, rule, seen)
+    if not seen:
+        return Answer(Maker.UNKNOWN, sender, asked, seen=False)
+    own = _own_header(flow, rst)
+    if own is None or first.ends != own or sender != _end(flow, rst):
+        return Answer(Maker.NO_SOCKET if asked is not None else Maker.UNKNOWN, sender, asked)
+    if asked is None:
+        return Answer(Maker.ABORT if rst.segment.flags & ACK else Maker.UNKNOWN, sender)
+    if asked.segment.flags & SYN and not asked.segment.flags & ACK:
+        return Answer(Maker.NO_SOCKET, sender, asked)
+    in_handshake = not any(
+        path.to_server is not rst.to_server
+        and path.segment.flags & SYN
+        and path.segment.ack == _syn_end(rst, paths)
+        and path.number != asked.number
+        and path.time_ns <= rst.time_ns
+        for path in paths
+    )
+    if rst.to_server and in_handshake and _syn_end(rst, paths) is not None:
+        return Answer(Maker.REFUSAL, sender, asked)
+    return Answer(Maker.GONE, sender, asked)
+
+
+def _syn_end(rst: PacketPath, paths: Iterable[PacketPath]) -> int | None:
+    """The end of the newest SYN that the RST's sender had sent by then."""
+    found = None
+    for path in paths:
+        if path.time_ns > rst.time_ns:
+            break
+        if path.to_server is rst.to_server and path.segment.flags & SYN:
+            found = path.segment.end
+    return found
+
+
+def _asked(rst: PacketPath, paths: Sequence[PacketPath]) -> PacketPath | None:
+    """The packet that a RST answers: the last that had come to its sender with just that header the other way round.
+
+    Without ACK, a RST has what it answers acknowledges as its number; with ACK, it acknowledges what it answers (RFC
+    9293, section 3.10.7.1).
+    """
+    sender, header = rst.hops[0].netns, inverse(rst.hops[0].ends)
+    found, found_ns = None, 0
+    for path in paths:
+        segment, came_ns = path.segment, _came(path, sender, header)
+        if path.to_server is rst.to_server or segment.flags & RST or came_ns is None:
+            continue
+        if rst.segment.flags & ACK:
+            answered = not segment.flags & ACK and segment.end == rst.segment.ack
+        else:
+            answered = bool(segment.flags & ACK) and segment.ack == rst.segment.seq
+        if answered and found_ns <= came_ns <= rst.time_ns:
+            found, found_ns = path, came_ns
+    return found
+
+
+def _came(path: PacketPath, netns: str, header: Ends) -> int | None:
+    """When a packet came into a namespace with that header; None if it did not."""
+    here = (hop for hop in path.hops if hop.netns == netns and hop.direction is Direction.IN)
+    return next((hop.time_ns for hop in here if hop.ends == header), None)
+
+
+def _rejection(asked: PacketPath, netns: str) -> TraceStep | None:
+    """The rule that rejected a packet in a namespace: its verdict is drop, its text says what it sent (nft_reject)."""
+    return next(
+        (
+            step
+            for step in asked.trace
+            if step.netns == netns and step.verdict == "drop" and "reject" in step.rule.split()
+        ),
+        None,
+    )
+
+
+def _end(flow: Flow, rst: PacketPath) -> str:
+    return flow.client if rst.to_server else flow.server
+
+
+def _own_header(flow: Flow, rst: PacketPath) -> Ends | None:
+    """The header of what the sender's socket of this connection sends, where it leaves its namespace."""
+    headers = flow.headers()
+    if not rst.to_server:
+        return inverse(headers[-1])
+    # A client's own namespace may translate what it sends before any interface sees it.
+    return headers[1] if flow.node == flow.client and len(headers) > 1 else headers[0]

@@ -1,0 +1,199 @@
+"""What held a connection up: causes read from the namespaces' counters, and the packets that each can explain. Pure.
+
+A counter counts for its whole namespace. It is named as a cause only where packets of the connection were last seen at
+just that namespace, or, of its ICMP errors, where none came out of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netlab.analysis.findings import ConnectionFinding, Ending
+from netlab.analysis.paths import Fate, PacketPath
+from netlab.analysis.timeline import Timeline
+from netlab.record.events import ACK, FIN, RST, SYN, CounterChange, Direction, TraceStep
+
+
+class StallKind(StrEnum):
+    """Why packets did not get on, or why an end sends nothing."""
+
+    TOO_BIG = "too-big"
+    """They are larger than the next link takes, and may not be fragmented."""
+    REVERSE_PATH = "reverse-path"
+    """The way back to their source leads out by another interface (rp_filter)."""
+    NO_ROUTE = "no-route"
+    NO_NEIGHBOUR = "no-neighbour"
+    """Nobody answered for the next hop's address."""
+    DROPPED = "dropped"
+    """A rule drops them."""
+    ZERO_WINDOW = "zero-window"
+    """The other end reads nothing: its window is closed."""
+    LISTEN_QUEUE = "listen-queue"
+    """The listening socket's queue is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """One cause: where it is, how often the kernel counted it, and the numbers of the packets that it can explain.
+
+    counter is the kernel's own name for what it counted. size_bytes is the largest of the packets that are TOO_BIG.
+    error_rule is the rule that took the ICMP error, which would have told the sender of it; unheard: no such error was
+    seen to reach the sender.
+    """
+
+    kind: StallKind
+    netns: str
+    numbers: tuple[int, ...] = ()
+    count: int = 0
+    counter: str = ""
+    size_bytes: int = 0
+    rule: TraceStep | None = None
+    unheard: bool = False
+
+
+_COUNTED: Mapping[StallKind, tuple[str, ...]] = {
+    StallKind.TOO_BIG: ("Ip.FragFails", "Ip6FragFails", "Ip6InTooBigErrors"),
+    StallKind.REVERSE_PATH: ("TcpExt.IPReversePathFilter",),
+    StallKind.NO_ROUTE: ("IpExt.InNoRoutes", "Ip.OutNoRoutes", "Ip6InNoRoutes", "Ip6OutNoRoutes"),
+}
+"""The counters of each kind, by the names in /proc/net/snmp, netstat and snmp6."""
+
+
+def stalls(timeline: Timeline, found: ConnectionFinding) -> tuple[Stall, ...]:
+    """What held up a connection that neither completed nor was reset; empty where nothing was seen that did."""
+    counters = _counters(timeline, found)
+    causes = [*_lost(timeline, found, counters), *_unanswered(found, counters), *_closed_windows(found)]
+    return tuple(causes)
+
+
+def _counters(timeline: Timeline, found: ConnectionFinding) -> Mapping[str, Counter[str]]:
+    """How far each namespace's counters went: they are read at the end of what they count."""
+    counted: dict[str, Counter[str]] = {}
+    since_ns = found.incarnation.paths[0].time_ns if found.incarnation.paths else 0
+    for event in timeline.events:
+        if isinstance(event, CounterChange) and event.time_ns >= since_ns:
+            counted.setdefault(event.netns, Counter())[event.name] += event.by
+    return counted
+
+
+def _lost(timeline: Timeline, found: ConnectionFinding, counters: Mapping[str, Counter[str]]) -> Iterator[Stall]:
+    """Packets that were last seen as they came into a namespace that was to forward them, or take them."""
+    ways: dict[tuple[str, Direction], list[PacketPath]] = {}
+    rules: dict[TraceStep, list[PacketPath]] = {}
+    for each in found.packets:
+        path = each.path
+        if each.drop is not None:
+            rules.setdefault(_rule(each.drop), []).append(path)
+        elif path.fate is Fate.UNSEEN:
+            ways.setdefault((path.last.netns, path.last.direction), []).append(path)
+    for rule, paths in rules.items():
+        if not _got_through(found, paths):
+            yield Stall(StallKind.DROPPED, rule.netns, _numbers(paths), len(paths), rule=rule)
+    for (netns, _), paths in ways.items():
+        own = counters.get(netns, Counter())
+        for kind, names in _COUNTED.items():
+            name = next((name for name in names if own[name]), None)
+            if name is None:
+                continue
+            stall = Stall(kind, netns, _numbers(paths), own[name], name)
+            yield _too_big(timeline, stall, paths) if kind is StallKind.TOO_BIG else stall
+
+
+def _rule(step: TraceStep) -> TraceStep:
+    """The rule of a step, the same for each packet that it took."""
+    return TraceStep(0, step.netns, 0, step.family, step.table, step.chain, step.rule, step.verdict)
+
+
+def _got_through(found: ConnectionFinding, paths: Sequence[PacketPath]) -> bool:
+    """Whether all that these carried arrived all the same, by copies."""
+    for path in paths:
+        segment = path.segment
+        if segment.end == segment.seq:
+            continue
+        arrived = (
+            other
+            for other in found.incarnation.paths
+            if other.to_server is path.to_server and other.fate is Fate.DELIVERED and other.segment.seq == segment.seq
+        )
+        if next(arrived, None) is None:
+            return False
+    return True
+
+
+def _too_big(timeline: Timeline, stall: Stall, paths: Sequence[PacketPath]) -> Stall:
+    """With the largest of the packets, and what became of the ICMP errors about them."""
+    size = max(part.wire_bytes for path in paths for hop in path.hops[-1:] for part in hop.parts)
+    heard = any(
+        error.datagram.about is not None and error.delivered and error.hops[0].netns == stall.netns
+        for error in timeline.datagram_paths
+    )
+    rule = next(
+        (
+            event
+            for event in timeline.events
+            if isinstance(event, TraceStep) and event.verdict == "drop" and event.datagram is not None
+            if event.datagram.about is not None and event.netns == stall.netns
+        ),
+        None,
+    )
+    return Stall(stall.kind, stall.netns, stall.numbers, stall.count, stall.counter, size, rule, not heard)
+
+
+def _numbers(paths: Sequence[PacketPath]) -> tuple[int, ...]:
+    return tuple(path.number for path in paths)
+
+
+def _unanswered(found: ConnectionFinding, counters: Mapping[str, Counter[str]]) -> Iterator[Stall]:
+    """SYNs that came to the server's namespace, and were dropped there for want of room."""
+    server = found.flow.server
+    own = counters.get(server, Counter())
+    if found.ending is Ending.SYN_UNANSWERED:
+        name = next((name for name in ("TcpExt.ListenOverflows", "TcpExt.ListenDrops") if own[name]), None)
+        syns = [path for path in found.incarnation.paths if path.to_server and path.segment.flags & (SYN | ACK) == SYN]
+        if name is not None:
+            yield Stall(StallKind.LISTEN_QUEUE, server, _numbers(syns), own[name], name)
+
+
+def _closed_windows(found: ConnectionFinding) -> Iterator[Stall]:
+    """The ends whose last word is that they have no room."""
+    flow = found.flow
+    for to_server, end in ((True, flow.client), (False, flow.server)):
+        said = [path for path in found.incarnation.paths if path.to_server is to_server]
+        last = said[-1] if said else None
+        if last is not None and not last.segment.window and not last.segment.flags & (RST | SYN | FIN):
+            yield Stall(StallKind.ZERO_WINDOW, end, (last.number,))
+
+
+def describe_stall(stall: Stall) -> str:
+    """The cause in words."""
+    numbers = f"#{stall.numbers[0]}" if stall.numbers else "packets"
+    if len(stall.numbers) > 1:
+        numbers += f" and {len(stall.numbers) - 1:,} more"
+    counted = f"({stall.counter} counted {stall.count:,})"
+    match stall.kind:
+        case StallKind.TOO_BIG:
+            told = ""
+            if stall.rule is not None:
+                rule = stall.rule
+                told = f"; its ICMP error is dropped by rule `{rule.rule}` of chain {rule.chain} on {rule.netns}"
+            elif stall.unheard:
+                told = "; no ICMP error about it reached the sender, which goes on sending packets of that size"
+            size = f", with up to {stall.size_bytes:,} bytes a frame," if stall.size_bytes else ""
+            return f"{numbers}{size} need fragmentation on {stall.netns} and may not be fragmented {counted}{told}"
+        case StallKind.REVERSE_PATH:
+            return f"{numbers} fail the reverse path filter on {stall.netns}: the way back is another {counted}"
+        case StallKind.NO_ROUTE:
+            return f"{numbers} find no route on {stall.netns} {counted}"
+        case StallKind.NO_NEIGHBOUR:
+            return f"{numbers} wait on {stall.netns} for a neighbour that never answers"
+        case StallKind.DROPPED:
+            assert stall.rule is not None
+            taker = f"rule `{stall.rule.rule}`" if stall.rule.rule else "the policy"
+            return f"{numbers} are dropped on {stall.netns} by {taker} of chain {stall.rule.chain}, again and again"
+        case StallKind.ZERO_WINDOW:
+            return f"{stall.netns} keeps its window closed since {numbers}: its program reads nothing"
+        case StallKind.LISTEN_QUEUE:
+            return f"the listening socket in {stall.netns} has no room: its queue is full {counted}"
