@@ -77,7 +77,7 @@ def test_the_initial_sequence_numbers_are_those_that_the_document_says() -> None
 
 
 @pytest.mark.usefixtures("as_root")
-def test_a_connection_that_nobody_accepts_stalls() -> None:
+def test_a_connection_that_nobody_accepts_is_unanswered() -> None:
     skips.skip_unless_capability("tcp-repair")
     played = document("half-open")
     connects = [step for step in played.experiment.steps if step.stimulus and step.stimulus.name == "connect"]
@@ -89,7 +89,7 @@ def test_a_connection_that_nobody_accepts_stalls() -> None:
         namespaces.run("server-node", "ip", "route", "replace", "blackhole", "10.0.0.0/24")
         result, _ = observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
     assert result.trials[0].bytes_received == 0
-    assert result.trials[0].outcome is Outcome.STALLED
+    assert result.trials[0].outcome is Outcome.SYN_UNANSWERED
 
 
 @pytest.mark.parametrize("name", NAMES)
