@@ -22,6 +22,7 @@ from netlab.model import Role, Topology
 from netlab.observe import Namespaces
 from netlab.observe.conntrack import ConntrackObserver
 from netlab.observe.counters import Counters
+from netlab.observe.drops import DropObserver
 from netlab.observe.invalid import InvalidObserver
 from netlab.observe.network import NetworkObserver, network_state
 from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver
@@ -132,6 +133,9 @@ class Recorder:
             rules = self._rules(netns)
             if rules or self._topology.netns(netns).role is Role.NODE:
                 self._open_node(netns, rules)
+        if self._netns:
+            with self._or_unobserved(ObserverKind.DROPS, ""):
+                self.watch.add(DropObserver(self._namespaces, self._netns, self._ports))
         self._counters = [
             Counters(self._namespaces, netns, nftables=bool(self._topology.netns(netns).tables))
             for netns in self._netns

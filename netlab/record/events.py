@@ -294,6 +294,26 @@ class SocketSample:
 
 
 @dataclass(frozen=True, slots=True)
+class PacketDrop:
+    """A packet that the kernel threw away, with its own reason: the tracepoint skb:kfree_skb.
+
+    reason is the kernel's name, SKB_DROP_REASON_ left out ("NETFILTER_DROP", "IP_RPFILTER", "TCP_INVALID_SEQUENCE").
+    What a socket takes is no drop, nor is a RST that it accepts. function is where in the kernel it happened, told
+    where it gives no reason ("NOT_SPECIFIED"). segment or datagram is the packet, as it then was: NAT may have
+    translated it since it came in. ifname is the interface that it came in by or was to leave by, empty where the
+    kernel no longer knew. time_ns is the kernel's stamp, right to some microseconds.
+    """
+
+    time_ns: int
+    netns: str
+    reason: str
+    function: str = ""
+    ifname: str = ""
+    segment: Segment | None = None
+    datagram: Datagram | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SocketClosed:
     """A TCP socket that the kernel freed, of any program: its last TCP_INFO, with the addresses it had.
 
@@ -373,4 +393,4 @@ Witness: TypeAlias = Packet | DatagramPacket | InvalidReason | SocketEvent | Con
 
 NetworkChange: TypeAlias = NeighbourChange | RouteChange | InterfaceChange
 
-Event: TypeAlias = Witness | SocketSample | SocketClosed | CounterChange | NetworkChange
+Event: TypeAlias = Witness | PacketDrop | SocketSample | SocketClosed | CounterChange | NetworkChange

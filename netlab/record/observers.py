@@ -25,6 +25,8 @@ class ObserverKind(StrEnum):
     """The rules themselves, as they are listed before the others are opened."""
     SOCKETS = "sockets"
     """TCP_INFO of a namespace's sockets."""
+    DROPS = "drops"
+    """Packets that the kernel drops, with its reasons, in all namespaces of the run together: netns is empty."""
     CLOSED_SOCKETS = "closed-sockets"
     """TCP sockets of any program, as the kernel frees them."""
     NETWORK = "network"
@@ -70,6 +72,7 @@ _NAMES = {
     ObserverKind.TRACES: "the rules' traces on {}",
     ObserverKind.RULES: "the rules on {}",
     ObserverKind.SOCKETS: "the sockets in {}",
+    ObserverKind.DROPS: "the kernel's reasons for drops",
     ObserverKind.CLOSED_SOCKETS: "the closed sockets of {}",
     ObserverKind.NETWORK: "the routes and neighbours of {}",
 }

@@ -148,6 +148,7 @@ _TYPES: dict[str, type] = {
         events.ConntrackEvent,
         events.Tuple,
         events.TraceStep,
+        events.PacketDrop,
         events.SocketSample,
         events.SocketClosed,
         events.CounterChange,

@@ -14,6 +14,7 @@ from netlab.record.events import (
     InvalidReason,
     NeighbourChange,
     Packet,
+    PacketDrop,
     RouteChange,
     Segment,
     SocketClosed,
@@ -52,6 +53,8 @@ def _where_and_what(event: Event) -> tuple[str, str]:
             return event.netns, f"socket's send window set: {event.was_bytes:,} to {event.window_bytes:,} bytes"
         case SocketSample():
             return event.netns, _sample(event)
+        case PacketDrop():
+            return event.netns, _drop(event)
         case SocketClosed():
             return event.netns, _closed(event)
         case CounterChange():
@@ -118,6 +121,14 @@ def _sample(sample: SocketSample) -> str:
     sending = f"{sample.unacked} segments unacknowledged, {sample.notsent_bytes:,} bytes not sent"
     again = f"{sample.total_retrans} retransmissions"
     return f"socket {endpoint(sample.local, sample.local_port)} {sample.tcp_state}: {windows}, {sending}, {again}"
+
+
+def _drop(drop: PacketDrop) -> str:
+    what = (
+        _segment(drop.segment) if drop.segment else datagrams.describe(drop.datagram) if drop.datagram else "a packet"
+    )
+    where = f" in {drop.function}()" if drop.function else ""
+    return f"the kernel drops: {drop.reason}{where} [{what}]"
 
 
 def _closed(socket: SocketClosed) -> str:

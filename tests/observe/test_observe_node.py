@@ -63,16 +63,15 @@ def test_frames_of_any_protocol_come_whole_or_cut_off(pair: PrivateLab) -> None:
     cut = FrameObserver(pair, "left", "eth0", None, 20, 64)
     with pair.socket("left", socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"x" * 1000, (str(RIGHT), 9))
-    sent: list[Frame] = []
+    sent: dict[bytes, Frame] = {}
 
     def both_seen() -> bool:
-        sent.extend(frame for frame in whole.frames() if frame.direction is Direction.OUT)
-        return len(sent) >= 2
+        sent.update({frame.data[12:14]: frame for frame in whole.frames() if frame.direction is Direction.OUT})
+        return b"\x08\x00" in sent
 
-    with Watch() as watch:
-        assert watch.until(both_seen, 5)  # the datagram waits for the neighbour's answer
-    assert [frame.data[12:14] for frame in sent] == [b"\x08\x06", b"\x08\x00"]  # ARP, and the datagram
-    datagram = sent[1]
+    labs.until(both_seen, "the datagram, which waits for its neighbour's answer")
+    assert b"\x08\x06" in sent  # ARP
+    datagram = sent[b"\x08\x00"]
     assert (datagram.wire_bytes, len(datagram.data), datagram.data[-1:]) == (1042, 1042, b"x")
     assert [(frame.wire_bytes, frame.data) for frame in cut.frames() if frame.wire_bytes == 1042] == [
         (1042, datagram.data[:20])
@@ -349,7 +348,8 @@ def test_counters_that_changed_are_told(pair: PrivateLab) -> None:
         ("right", "conntrack.invalid", 1),
     }
     assert all(isinstance(change, CounterChange) and change.by for change in changes)
-    assert counters.changes() == []
+    # IPv6 may go on looking for neighbours and routers.
+    assert not {change.name for change in counters.changes()} & {"Tcp.InCsumErrors", "conntrack.invalid"}
 
 
 @pytest.mark.kernel

@@ -41,6 +41,7 @@ from netlab.record.events import (
     InvalidReason,
     NeighbourChange,
     Packet,
+    PacketDrop,
     RouteChange,
     SocketClosed,
     SocketEvent,
@@ -97,6 +98,7 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
                 for netns in topology().namespaces
             ),
             ObserverId(ObserverKind.TRACES, "client-node"),
+            ObserverId(ObserverKind.DROPS, ""),
         ],
         0,
     )
@@ -107,7 +109,12 @@ def test_a_run_is_recorded_by_every_observer(lab: PrivateLab) -> None:
         ("server", "pod"),
     }
     kinds = {Packet, InvalidReason, SocketEvent, ConntrackEvent, TraceStep, SocketSample, SocketClosed, CounterChange}
-    assert {type(event) for event in recording.events} - {NeighbourChange, RouteChange, InterfaceChange} == kinds
+    assert {type(event) for event in recording.events} - {
+        NeighbourChange,
+        RouteChange,
+        InterfaceChange,
+        PacketDrop,
+    } == kinds
     assert Counter(state.netns for state in recording.network) == {each.name: 2 for each in topology().namespaces}
     for netns, address in (("client-node", recording.flows[0].endpoint), ("client", recording.flows[0].vip)):
         state = recording.network_of(netns, recording.events[0].time_ns)
@@ -265,6 +272,8 @@ def test_each_event_is_a_line() -> None:
         DatagramPacket(at, "client", "eth0", Direction.IN, port_unreachable),
         TraceStep(at, "node", 0xAC, "inet", "tour", "states", "counter", "continue", datagram=Datagram(to_dns, 13)),
         expected,
+        PacketDrop(at, "node", "NETFILTER_DROP", "", "eth0", rst),
+        PacketDrop(at, "node", "NOT_SPECIFIED", "ip_rcv", datagram=Datagram(to_dns, 13)),
         CounterChange(at, "client", "rx_dropped", 2, "eth0"),
         SocketClosed(at, "server", story.FLOW.endpoint, 8080, story.FLOW.client_address, 40000, 5, 1000, 7, 9, 0),
         SocketClosed(at, "server", story.FLOW.endpoint, 8080, IPv4Address("0.0.0.0"), 0, 0, 0, 0, 0, 0),
@@ -297,6 +306,9 @@ def test_each_event_is_a_line() -> None:
         "[10.0.0.2:40000 > 10.0.1.2:53 UDP len 13]\n"
         "    1.500000  node  conntrack entry new: tcp SYN_SENT 10.0.0.2:40000 > 192.168.0.2:80, "
         "replies 10.0.1.2:8080 > 10.0.0.2:40000 [EXPECTED], expected by 10.0.0.2:40000 > 192.168.0.2:80\n"
+        "    1.500000  node  the kernel drops: NETFILTER_DROP "
+        "[10.0.0.2:40000 > 10.0.1.2:8080 RST seq 7 ack 0 win 0 len 0]\n"
+        "    1.500000  node  the kernel drops: NOT_SPECIFIED in ip_rcv() [10.0.0.2:40000 > 10.0.1.2:53 UDP len 13]\n"
         "    1.500000  client  counter eth0 rx_dropped: +2\n"
         "    1.500000  server  socket 10.0.1.2:8080 > 10.0.0.2:40000 freed: 5 bytes received, 1,000 sent, "
         "7 never sent\n"
@@ -345,7 +357,9 @@ def test_watch_shows_events_at_once_and_ends_cleanly(netlab: Netlab, lab_name: s
     finally:
         watching.kill()
         watching.wait()
-    assert (watching.returncode, complaints) == (0, b"no event lost\n")
+    *untold, lost = complaints.decode().splitlines()
+    assert (watching.returncode, lost) == (0, "no event lost")
+    assert all(line.startswith("not seen: the kernel's reasons for drops: ") for line in untold)
     lines = shown.decode()
     assert re.search(r"(?m)^ +\d+\.\d{6}  client/eth0 out  10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 SYN seq \d+ ", lines)
     freed = r"(?m)^ +\d+\.\d{6}  client  socket 127\.0\.0\.1:\d+ > 127\.0\.0\.1:80 freed: 1 bytes received, 2 sent$"

@@ -38,6 +38,7 @@ def test_observers_in_words() -> None:
         "the rules' traces on client-node",
         "the rules on client-node",
         "the sockets in client-node",
+        "the kernel's reasons for drops",
         "the closed sockets of client-node",
         "the routes and neighbours of client-node",
     ]
