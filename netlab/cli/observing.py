@@ -165,7 +165,9 @@ def explain(
     if source is not None and Path(source).is_file():
         if for_s is not None:
             raise UsageError("--for is how long to watch a lab, and this is a file")
-        recording = _recording(source)
+        from netlab.record.bundle import recording_of
+
+        recording = recording_of(Path(source))
     else:
         recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
     told = explain_flow(analyse(recording), flow)
@@ -173,28 +175,6 @@ def explain(
 
 
 _EXPLAIN_S = 30.0
-_AFTER_RESET_S = 1.0
-"""How long to go on after a RST: the other end learns of it only when it next says something."""
-
-
-def _recording(file: str) -> "Recording":
-    """The recording in a bundle, or in a file of its own as JSON; UsageError where there is none."""
-    import json
-
-    from netlab.record import bundle
-    from netlab.record.recording import Recording, from_json
-
-    if bundle.is_bundle(Path(file)):
-        return bundle.read(Path(file)).recording
-    try:
-        recording = from_json(json.loads(Path(file).read_text()))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{file} is neither a bundle nor a recording", "`netlab run --bundle FILE` writes a bundle"
-        ) from error
-    if not isinstance(recording, Recording):
-        raise UsageError(f"{file} is no recording, but a {type(recording).__name__}")
-    return recording
 
 
 def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Recording":
@@ -204,24 +184,18 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
     from netlab.capabilities.probes import deciding
     from netlab.lab.lifecycle import as_it_is, open_lab
     from netlab.observe import recorder
-    from netlab.record.events import RST, Packet
+    from netlab.observe.until_reset import UntilReset
 
     directory, state = find_lab(lab)
     spec = as_it_is(directory, state)
     namespaces = open_lab(state)
-    until = float("inf")
+    reset = UntilReset(flow)
 
     def look(events: "Sequence[Event]") -> None:
-        nonlocal until
         if not events:
             whose = f"{flow} is reset" if flow else "a connection is reset"
             say(f"watching {state.lab} until {whose}, for {seconds:g} s at most; Ctrl-C ends it")
-        for event in events:
-            if isinstance(event, Packet) and event.segment.flags & RST and until == float("inf"):
-                segment = event.segment
-                own = (f"{segment.src}:{segment.sport}", f"{segment.dst}:{segment.dport}")
-                if flow is None or flow.replace("[", "").replace("]", "") in own:
-                    until = time.monotonic() + _AFTER_RESET_S
+        reset.look(events)
 
     with interrupts.as_news() as news:
         return recorder.record(
@@ -229,6 +203,6 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
             namespaces,
             recorder.Source(spec.text, spec.settings, spec.fixes, capabilities=deciding()),
             seconds=seconds,
-            stop=lambda: time.monotonic() > until or bool(select.select([news], [], [], 0)[0]),
+            stop=lambda: reset.over() or bool(select.select([news], [], [], 0)[0]),
             on_events=look,
         )

@@ -1,6 +1,7 @@
 """The arguments and options that several commands have, and what the shell completes them with."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -90,4 +91,10 @@ NameOption = Annotated[
 RootOption = Annotated[
     bool | None,
     typer.Option("--root/--rootless", help="Namespaces that `ip netns` sees, or in a user namespace of their own."),
+]
+LadderOption = Annotated[
+    bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the report with its pictures as one HTML file.")
 ]

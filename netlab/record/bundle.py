@@ -21,7 +21,7 @@ from typing import Any
 from netlab.errors import UsageError
 from netlab.record import codec
 from netlab.record.events import DatagramPacket, Packet
-from netlab.record.recording import Recording, recording_from_json
+from netlab.record.recording import Recording, from_json, recording_from_json
 
 FORMAT = 2
 """Grows when a reader of the former one could not understand a bundle any more; new members may come without."""
@@ -117,6 +117,21 @@ def read(path: Path) -> Contents:
         judged = json.loads(archive.read(Member.JUDGED))
         names = [name for name in archive.namelist() if not name.endswith(_NOT_TEXT)]
         return Contents(recording, judged, {name: archive.read(name).decode() for name in names})
+
+
+def recording_of(path: Path) -> Recording:
+    """The recording in a bundle, or in a file of its own as JSON; UsageError where there is none."""
+    if is_bundle(path):
+        return read(path).recording
+    try:
+        recording = from_json(json.loads(path.read_text()))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{path} is neither a bundle nor a recording", "`netlab run --bundle FILE` writes a bundle"
+        ) from error
+    if not isinstance(recording, Recording):
+        raise UsageError(f"{path} is no recording, but a {type(recording).__name__}")
+    return recording
 
 
 @contextmanager
