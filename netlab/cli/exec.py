@@ -34,7 +34,7 @@ def shell(name: NetnsArgument, lab: LabOption = None) -> None:
 
 def _run_inside(name: str, argv: list[str], lab: str | None) -> NoReturn:
     from netlab.lab.exec import run
-    from netlab.lab.lifecycle import open_lab
+    from netlab.lab.standing import open_lab
 
     _, state = find_lab(lab)
     namespaces = open_lab(state)

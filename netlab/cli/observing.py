@@ -54,7 +54,8 @@ def capture(
     lab: LabOption = None,
 ) -> None:
     """Write the packets of several namespaces into one pcapng file, until Ctrl-C."""
-    from netlab.lab.lifecycle import as_it_is, open_lab
+    from netlab.lab.lifecycle import as_it_is
+    from netlab.lab.standing import open_lab
     from netlab.observe import capture as captures
 
     if file == "-" and sys.stdout.isatty():
@@ -103,7 +104,8 @@ def watch(
     """Show what happens in a lab that is up, an event a line, until Ctrl-C."""
     import select
 
-    from netlab.lab.lifecycle import as_it_is, open_lab
+    from netlab.lab.lifecycle import as_it_is
+    from netlab.lab.standing import open_lab
     from netlab.observe import recorder
     from netlab.record.observers import describe_observer, describe_unobserved
     from netlab.report.live import line
@@ -182,7 +184,8 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
     import select
 
     from netlab.capabilities.probes import deciding
-    from netlab.lab.lifecycle import as_it_is, open_lab
+    from netlab.lab.lifecycle import as_it_is
+    from netlab.lab.standing import open_lab
     from netlab.observe import recorder
     from netlab.observe.until_reset import UntilReset
 

@@ -1,7 +1,7 @@
 """An experiment run in its lab: built if it isn't up, and afterwards left as it was found.
 
-`netlab run` and `netlab matrix` both run through here. `lab/lifecycle.py` builds and takes down, `experiments/` runs;
-what the kernel must have is asked before.
+`netlab run` and `netlab matrix` both run through here. `lab/` builds and takes down, `experiments/` runs; what the
+kernel must have is asked before.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from netlab.experiments.trials import observe_run
 from netlab.lab import lifecycle
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, with_only_fixes
+from netlab.lab.standing import down, open_lab
 from netlab.lab.state import LabDirectory
 from netlab.linux import interrupts
 from netlab.observe.recorder import Source
@@ -54,7 +55,7 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
     finally:
         with interrupts.undisturbed():
             if as_was is None:
-                lifecycle.down(directory)
+                down(directory)
             elif outcome.steps:
                 lifecycle.up(directory, as_was, rootless=None)
 
@@ -63,7 +64,7 @@ def namespaces(directory: LabDirectory) -> Namespaces:
     """Enter the lab, which is up."""
     state = directory.read()
     assert state is not None
-    return lifecycle.open_lab(state)
+    return open_lab(state)
 
 
 def run(

@@ -1,7 +1,8 @@
-"""A lab's life: built, changed, entered, taken down.
+"""A lab's life: built, and changed once it stands.
 
 `state.py` knows what belongs to a lab, `holder.py` and `netns.py` make and enter its namespaces, `work.py` carries
-steps out. Whatever moment this process is killed at, the next `down` finds in the lab's directory what there may be.
+steps out, `standing.py` takes a lab down. Whatever moment this process is killed at, the next `down` finds in the
+lab's directory what there may be.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
+from netlab.errors import NetlabError, UnsupportedError, UsageError
 from netlab.lab import plan
 from netlab.lab.apply import Kernel
-from netlab.lab.holder import HOST_NAMES, become_rootless, hold, share_host_names, unshare_host_names
-from netlab.lab.netns import Namespaces, enter, release_name, strays
+from netlab.lab.holder import HOST_NAMES, become_rootless, hold, share_host_names
+from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, load
-from netlab.lab.state import LabDirectory, LabState, boot_id, labs
+from netlab.lab.standing import open_lab, remove
+from netlab.lab.state import LabDirectory, LabState, boot_id
 from netlab.lab.steps import DeleteAddress, DeleteLink, DeleteNetns, SetLink, SetUp, Step
 from netlab.lab.work import Done, Waiting, Work, unseen
 from netlab.linux import interrupts
-from netlab.linux.syscalls import umount
 from netlab.model import Topology
 
 
@@ -48,7 +49,7 @@ def up(
             _check_same_lab(state, spec, rootless)
             return Outcome(built=False, steps=tuple(_converge(directory, state, spec, done, waiting)))
         leftovers = state is not None
-        _remove(directory, state)
+        remove(directory, state)
         steps = _build(directory, spec, os.geteuid() != 0 if rootless is None else rootless, done, waiting)
         return Outcome(built=True, steps=tuple(steps), leftovers=leftovers)
 
@@ -126,23 +127,12 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
         interrupts.too_late()
     except BaseException:
         with interrupts.undisturbed():
-            _remove(directory, directory.read())
+            remove(directory, directory.read())
         raise
     return steps
 
 
 # --- a lab that stands -----------------------------------------------------------------------------------------------
-
-
-def open_lab(state: LabState) -> Namespaces:
-    """Enter a lab that stands; LabError where it doesn't."""
-    if not state.standing():
-        raise LabError(
-            f"the lab {state.lab} isn't whole: it was killed, or its building was",
-            f"`netlab down {state.lab}` removes what is left, `netlab up` builds it again",
-        )
-    assert state.holder is not None
-    return enter(state.holder, Path(state.names), state.prefix, rootless=state.rootless)
 
 
 def changes(
@@ -194,42 +184,3 @@ def _follow(work: Work, old: Topology, new: Topology, done: Done) -> list[Step]:
             steps += more
         if not any(isinstance(step, _TAKES_ALONG) for step in more):
             return steps
-
-
-# --- taking down -----------------------------------------------------------------------------------------------------
-
-
-def down(directory: LabDirectory) -> list[str]:
-    """Remove a lab, from its state alone; an absent lab is success. Returns what was left alone, in sentences."""
-    with directory.locked() as there:
-        return _remove(directory, directory.read()) if there else []
-
-
-def _remove(directory: LabDirectory, state: LabState | None) -> list[str]:
-    """Remove all that the state names. Repeating it, or beginning it after a kill at any point, is safe."""
-    left: list[str] = []
-    if state is not None and state.boot_id == boot_id():
-        names = [(Path(state.names) / (state.prefix + name), inode) for name, inode in state.namespaces]
-        held = state.holder is not None and state.holder.alive()
-        # Only a namespace that something of ours still keeps is surely the one with that inode: numbers are reused.
-        pinned = {inode for path, inode in names if held or _stands(path, inode)}
-        doomed = strays(pinned)
-        if state.holder is not None:
-            state.holder.kill()
-        for stray in doomed:
-            stray.kill()
-        if not state.rootless:
-            left = [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
-        else:
-            with suppress(OSError):  # mounted only where this very process has begun to build the lab
-                umount(state.names)
-    unshare_host_names(directory.root, in_use=lambda: any(lab != directory.lab for lab in labs(directory.root)))
-    directory.clear()
-    return left
-
-
-def _stands(path: Path, inode: int) -> bool:
-    try:
-        return path.stat().st_ino == inode and path.stat().st_dev != path.parent.stat().st_dev
-    except FileNotFoundError:
-        return False

@@ -7,6 +7,7 @@ from typing import Any
 
 from netlab.lab import lifecycle, programs
 from netlab.lab.netns import Namespaces
+from netlab.lab.standing import open_lab
 from netlab.lab.state import LabDirectory, LabState, labs, run_directory
 from netlab.model import Netns, ServicePort, Topology
 
@@ -53,7 +54,7 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 def detail(directory: LabDirectory, state: LabState, output: str) -> str:
     """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
-    namespaces = lifecycle.open_lab(state)
+    namespaces = open_lab(state)
     spec = lifecycle.as_it_is(directory, state)
     drift = lifecycle.changes(directory, namespaces, spec.topology, spec.topology, state)
     assert state.holder is not None

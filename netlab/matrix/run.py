@@ -21,8 +21,8 @@ from netlab.capabilities.probes import probe
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
 from netlab.experiments import run as runner
 from netlab.experiments.catalogue import Run, Settings
-from netlab.lab import lifecycle
 from netlab.lab.spec import Spec
+from netlab.lab.standing import down
 from netlab.lab.state import LabDirectory, run_directory
 from netlab.matrix import Cell, Column, Matrix
 from netlab.matrix.grid import Grid, Task, fingerprint, grid
@@ -139,7 +139,7 @@ def _run_all(
 
     def ended(task: Task, answer: bytes, status: int) -> None:
         if not answer:
-            lifecycle.down(LabDirectory(run_directory(), lab_names[task.number]))
+            down(LabDirectory(run_directory(), lab_names[task.number]))
             if pool.stopping:
                 return
         cell = codec.from_json(json.loads(answer), Cell) if answer else replace(task.cell, failed=_end(status))

@@ -1,0 +1,62 @@
+"""A lab that stands, or what is left of one: entered and taken down from its state alone.
+
+`exec` and `down` need no more than this: nothing here knows what a topology is.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from netlab.errors import LabError
+from netlab.lab.holder import unshare_host_names
+from netlab.lab.netns import Namespaces, enter, release_name, strays
+from netlab.lab.state import LabDirectory, LabState, boot_id, labs
+from netlab.linux.syscalls import umount
+
+
+def open_lab(state: LabState) -> Namespaces:
+    """Enter a lab that stands; LabError where it doesn't."""
+    if not state.standing():
+        raise LabError(
+            f"the lab {state.lab} isn't whole: it was killed, or its building was",
+            f"`netlab down {state.lab}` removes what is left, `netlab up` builds it again",
+        )
+    assert state.holder is not None
+    return enter(state.holder, Path(state.names), state.prefix, rootless=state.rootless)
+
+
+def down(directory: LabDirectory) -> list[str]:
+    """Remove a lab, from its state alone; an absent lab is success. Returns what was left alone, in sentences."""
+    with directory.locked() as there:
+        return remove(directory, directory.read()) if there else []
+
+
+def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
+    """Remove all that the state names. Repeating it, or beginning it after a kill at any point, is safe."""
+    left: list[str] = []
+    if state is not None and state.boot_id == boot_id():
+        names = [(Path(state.names) / (state.prefix + name), inode) for name, inode in state.namespaces]
+        held = state.holder is not None and state.holder.alive()
+        # Only a namespace that something of ours still keeps is surely the one with that inode: numbers are reused.
+        pinned = {inode for path, inode in names if held or _stands(path, inode)}
+        doomed = strays(pinned)
+        if state.holder is not None:
+            state.holder.kill()
+        for stray in doomed:
+            stray.kill()
+        if not state.rootless:
+            left = [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
+        else:
+            with suppress(OSError):  # mounted only where this very process has begun to build the lab
+                umount(state.names)
+    unshare_host_names(directory.root, in_use=lambda: any(lab != directory.lab for lab in labs(directory.root)))
+    directory.clear()
+    return left
+
+
+def _stands(path: Path, inode: int) -> bool:
+    try:
+        return path.stat().st_ino == inode and path.stat().st_dev != path.parent.stat().st_dev
+    except FileNotFoundError:
+        return False
