@@ -64,6 +64,12 @@ def test_a_pure_file_imports_none_that_touches_the_kernel(tmp_path: Path) -> Non
     assert rooms("--root", str(root)).stderr == "pure: lab.plan -> linux.tc\n"
 
 
+@pytest.mark.parametrize("source", ["import os\n", "def now():\n    from time import time_ns\n", "import os.path\n"])
+def test_a_pure_file_imports_no_library_that_touches_the_kernel(tmp_path: Path, source: str) -> None:
+    root = house(tmp_path, lab_plan=source, lab_apply=source)
+    assert rooms("--root", str(root)).stderr == f"pure: lab.plan -> library {'time' if 'time' in source else 'os'}\n"
+
+
 def test_a_registry_imports_the_files_beside_it(tmp_path: Path) -> None:
     registry = "from importlib import import_module\nfor name in ():\n    import_module(f'{__name__}.{name}')\n"
     root = house(tmp_path, links=registry, links_veth="", links_vlan="from netlab.links import of\n")
