@@ -26,7 +26,7 @@ from netlab.observe import Namespaces
 from netlab.observe.sockets import TcpInfo, error_event, sample, socket_error, tcp_info, why_failed
 from netlab.observe.watch import Watch
 from netlab.record.events import Tuple
-from netlab.record.flow import Flow, ends
+from netlab.record.flow import Flow, ends, inverse
 
 REQUEST = b"GET\n"
 CHUNK_BYTES = 65536
@@ -127,6 +127,13 @@ class Connection:
         assert self.accepted is not None
         server = self.accepted.server
         return Tuple(server.address, server.port, *self.accepted.peer, socket.IPPROTO_TCP)
+
+    def place(self, name: str) -> tuple[str, Tuple]:
+        """An end's namespace, and the header of what leaves it: of a server that hasn't accepted it, as if it had."""
+        flow = self.flow()
+        if name == "client":
+            return flow.client, self.tuple_orig
+        return flow.server, Tuple(*inverse(flow.headers()[-1]), socket.IPPROTO_TCP)
 
     def flow(self) -> Flow:
         """The connection as its sockets have it: before it is accepted, as if it came to the first server."""

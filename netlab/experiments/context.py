@@ -18,17 +18,21 @@ from netlab.experiments.connection import Connection, End
 from netlab.experiments.experiment import FIRST
 from netlab.experiments.listeners import Listeners
 from netlab.experiments.load import Load
+from netlab.experiments.moment import Entry
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.roles import Roles
 from netlab.lab.apply import Kernel, no_sysctl
 from netlab.lab.netns import Namespaces
 from netlab.lab.steps import KernelStep
-from netlab.linux import interrupts, sysctl
+from netlab.linux import ctnetlink, interrupts, nft, sysctl
 from netlab.model import Topology
 from netlab.observe.counters import Counters
 from netlab.observe.watch import Watch
-from netlab.record.events import Event
+from netlab.record.events import CT_TCP_STATES, Event
 from netlab.record.recording import ClosedSocket, CraftedSegment
+
+_SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
+"""IPS_SEEN_REPLY and IPS_ASSURED of enum ip_conntrack_status (nf_conntrack_common.h)."""
 
 
 class Context:
@@ -177,6 +181,35 @@ class Context:
         self.undo(undo)
         Kernel(self.namespaces, indexes).apply(change)
         made = True
+
+    def add_table(self, netns: str, name: str, text: str, what: str = "") -> None:
+        """Load an nftables table of our own into a namespace until the trial is over, in nft's words.
+
+        NotApplied where the kernel refuses; what is then missing, a rule if left out.
+        """
+
+        def run(commands: str) -> None:
+            with self.namespaces.inside(netns):
+                nft.run(commands)
+
+        def remove() -> None:
+            with suppress(OSError):  # it may have been flushed
+                run(f"delete table inet {name}")
+
+        try:
+            self.make(lambda: run(f"table inet {name} {{\n{text}\n}}\n"), remove)
+        except OSError as error:
+            raise NotApplied(f"{what or 'a rule'} in {netns}: {error.strerror}") from None
+
+    def entry(self, netns: str, connection: str = FIRST) -> Entry | None:
+        """Conntrack's entry of a connection, as the client's first packet made it; None where there is none."""
+        header = self.connection(connection).tuple_orig
+        with self.namespaces.inside(netns):
+            found = ctnetlink.entry(header)
+        if found is None:
+            return None
+        state = CT_TCP_STATES[found.tcp_state] if found.tcp_state is not None else ""
+        return Entry(state, bool(found.status & _SEEN_REPLY), bool(found.status & _ASSURED))
 
     def count(self, netns: str) -> None:
         """Begin to count in a namespace."""

@@ -37,6 +37,15 @@ class EndState(Protocol):
         """What the kernel says of its socket now."""
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a connection's entry stands: conntrack's TCP state, whether packets came both ways, whether it is ASSURED."""
+
+    tcp_state: str
+    replied: bool
+    assured: bool
+
+
 class Live(Protocol):
     """What the kernel and the programs are asked while a trial runs; NotApplied where an end isn't there."""
 
@@ -44,6 +53,9 @@ class Live(Protocol):
 
     def counted(self, netns: str, name: str, /) -> int | None:
         """How far a counter has gone since the trial began; None where there is none of that name."""
+
+    def entry(self, netns: str, connection: str = ..., /) -> Entry | None:
+        """The connection's entry in a namespace's conntrack; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,9 @@ COUNT = Integer(0, 2**31)
 OFFSET = Integer(-(2**31) + 1, 2**31 - 1)
 """How far one sequence number is from another, in bytes."""
 
+NUMBER = Integer(0, 2**32 - 1)
+"""A sequence number."""
+
 _FLAGS = {"SYN": SYN, "ACK": ACK, "FIN": FIN, "RST": RST, "PSH": PSH}
 FLAGS = ListOf(Choice("a TCP flag", tuple(_FLAGS)), single=True)
 

@@ -183,19 +183,9 @@ def told(flow: Flow) -> tuple[str, ...]:
     return tuple(f"{src}:* > {dst}:{dport}" for src, _, dst, dport in flow.headers())
 
 
-JUDGED_AS_TRANSLATED = ("a node to a cluster IP", "a pod to a pod", "a host to a host", "through a stateful router")
-"""The judge takes what NAT leaves alone for an untranslated reply."""
-
-
-def waits(name: str) -> object:
-    """A shape's name as a parameter; those that the judge doesn't know yet may fail."""
-    marks = [pytest.mark.xfail(strict=False)] if name in JUDGED_AS_TRANSLATED else []
-    return pytest.param(name, marks=marks)
-
-
 @pytest.mark.kernel
 @pytest.mark.usefixtures("as_root")
-@pytest.mark.parametrize("name", [waits(name) for name in SHAPES])
+@pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_is_run_and_found(labs: dict[str, PrivateLab], name: str) -> None:
     shape = SHAPES[name]
     found = trial(labs, shape, document(shape))
@@ -208,7 +198,7 @@ def test_every_shape_is_run_and_found(labs: dict[str, PrivateLab], name: str) ->
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("as_root")
-@pytest.mark.parametrize("name", [waits(name) for name in SHAPES])
+@pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_is_run_over_ipv6(labs: dict[str, PrivateLab], name: str) -> None:
     shape = SHAPES[name]
     found = trial(labs, shape, document(shape, version=6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from netlab.analysis.result import Evidence, Link, Proof
@@ -10,7 +11,7 @@ from netlab.analysis.transitions import transitions
 from netlab.experiments.moment import Moment
 from netlab.experiments.words import END, TRACKER
 from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
-from netlab.record.flow import Flow
+from netlab.record.flow import Flow, Leg, ends
 from netlab.record.observers import ObserverKind
 from netlab.record.wire import IPPROTO_TCP
 from netlab.yamlspec.shapes import Choice, Fields, Key
@@ -35,7 +36,8 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
     if moment.flow_events is None:
         return Proof((), "a connection whose entry can be told")
     flow = moment.flow_events.flow
-    for event in moment.since():
+    before = False
+    for event in moment.events:
         if not isinstance(event, ConntrackEvent) or event.netns != arguments["in"]:
             continue
         opener = _opened_by(event.tuple_orig, flow)
@@ -45,22 +47,22 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
             and arguments.get("tcp_state", event.tcp_state) == event.tcp_state
             and arguments.get("opened_by", opener) == opener
         ):
-            note = next(
-                (transition.text for transition in transitions(flow, moment.events) if transition.event is event), ""
-            )
-            return Proof((Evidence(Link.OBSERVED, event, note),))
+            if event.time_ns >= moment.since_ns:
+                notes = (each.text for each in transitions(flow, moment.events) if each.event is event)
+                return Proof((Evidence(Link.OBSERVED, event, next(notes, "")),))
+            before = True
     change = arguments.get("change", "change")
     state = f", in {arguments['tcp_state']}" if "tcp_state" in arguments else ""
     who = f", opened by the {arguments['opened_by']}" if "opened_by" in arguments else ""
     what = f"conntrack's {change} of the connection's entry in {arguments['in']}{state}{who}"
-    return moment.proof(what, [], ObserverKind.ENTRIES, arguments["in"])
+    # What came before its step was not looked for in time: that refutes nothing.
+    return (replace(moment, whole=None) if before else moment).proof(what, [], ObserverKind.ENTRIES, arguments["in"])
 
 
 def _opened_by(header: Tuple, flow: Flow) -> str | None:
     if header.proto != IPPROTO_TCP:
         return None
-    own = (header.src, header.sport)
-    if own == (flow.client_address, flow.client_port):
+    legs = flow.legs().get(ends(header), ())
+    if (header.src, header.sport) == (flow.client_address, flow.client_port) or Leg.CLIENT_TO_ENDPOINT in legs:
         return "client"
-    ends = (*own, header.dst, header.dport)
-    return "server" if ends == (flow.endpoint, flow.target_port, flow.client_address, flow.client_port) else None
+    return "server" if Leg.ENDPOINT_TO_CLIENT in legs else None

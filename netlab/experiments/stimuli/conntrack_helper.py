@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import NETNS, PORT
 from netlab.yamlspec.shapes import Choice, Fields, Key
 
@@ -28,32 +26,12 @@ ARGUMENTS = Fields(
 
 def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Make a table that sets it; NotApplied where the kernel has no such helper."""
-    from netlab.linux import nft
-
-    netns = arguments["in"]
-
-    def load(commands: str) -> None:
-        with context.namespaces.inside(netns):
-            nft.run(commands)
-
-    def remove() -> None:
-        with suppress(OSError):  # another such step has removed it already
-            load(f"delete table inet {_TABLE}")
-
-    try:
-        context.make(lambda: load(_table(arguments["helper"], arguments["port"])), remove)
-    except OSError as error:
-        raise NotApplied(f"conntrack's helper {arguments['helper']} in {netns}: {error.strerror}") from None
-
-
-def _table(helper: str, port: int) -> str:
-    """A chain after conntrack has found the entry (-200), and before the destination is translated (-100)."""
-    return f"""
-table inet {_TABLE} {{
+    helper, port = arguments["helper"], arguments["port"]
+    # After conntrack has found the entry (-200), and before the destination is translated (-100).
+    text = f"""\
   ct helper reads-along {{ type "{helper}" protocol tcp; }}
   chain first {{
     type filter hook prerouting priority -150
     tcp dport {port} ct helper set "reads-along"
-  }}
-}}
-"""
+  }}"""
+    context.add_table(arguments["in"], _TABLE, text, f"conntrack's helper {helper}")
