@@ -9,7 +9,7 @@ import typer
 from netlab.cli.arguments import parse_settings, read_spec, topology_file
 from netlab.cli.messages import counted, say
 from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
-from netlab.errors import UnsupportedError, UsageError
+from netlab.errors import UsageError
 
 app = typer.Typer()
 
@@ -44,35 +44,19 @@ def plan(
 @app.command()
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
     """Check a topology with its experiments and fixes, or an experiment: each problem, with its place and a hint."""
-    from netlab.experiments import catalogue
-    from netlab.experiments.roles import assign
-    from netlab.lab import tables
-    from netlab.lab.spec import Spec
-    from netlab.topology import read_text, with_each_fix
+    from netlab.experiments.lint import lint as check
+    from netlab.topology import read_text
 
     file = topology_file(topology)
-    text, pairs = read_text(file), parse_settings(settings)
-    found = catalogue.runs(text, file, pairs, name)
-    for each in found:
-        try:
-            assign(each.topology, each.experiment)
-        except UsageError as error:
-            raise UsageError(f"{file}: the experiment {each.experiment.name}: {error.message}", error.hint) from None
-    if catalogue.is_document(text, file):
-        say(f"{file}: the experiment {found[0].experiment.name} is sound")
+    sound = check(read_text(file), file, parse_settings(settings), name)
+    if sound.lab is None:
+        say(f"{file}: the experiment {sound.experiments[0]} is sound")
         return
-    rest, _ = catalogue.parted(pairs)
-    sound = with_each_fix(text, file, rest, name, catalogue.load)
-    unsaid = ""
-    try:
-        for fix, made in sound.items():
-            tables.check(Spec(made, text, file, rest, (fix,)))
-    except UnsupportedError as error:
-        unsaid = f"; its tables were not checked: {error.message}"
-    counts = [counted(len(found), "experiment")] if found else []
-    counts += [f"{len(sound) - 1} fix{'es' if len(sound) > 2 else ''} of its own"] if len(sound) > 1 else []
+    counts = [counted(len(sound.experiments), "experiment")] if sound.experiments else []
+    counts += [f"{sound.fixes} fix{'es' if sound.fixes > 1 else ''} of its own"] if sound.fixes else []
     more = f", with {' and '.join(counts)}" if counts else ""
-    say(f"{file}: lab {sound[''].name} is sound{more}{unsaid}")
+    unsaid = f"; its tables were not checked: {sound.unchecked}" if sound.unchecked else ""
+    say(f"{file}: lab {sound.lab} is sound{more}{unsaid}")
 
 
 class Document(StrEnum):
