@@ -15,7 +15,7 @@ from real_conntrack import BATCH, RealConntrack, RealEntry, Seen
 from netlab.capabilities.probes import deciding
 from netlab.capabilities.scratch import attempt
 from netlab.conntrack.agreement import is_shortening
-from netlab.conntrack.kernels import Rules, rules
+from netlab.conntrack.kernels import TIMEOUTS_S, Rules, rules
 from netlab.conntrack.tracker import Tracker
 from netlab.conntrack.values import Checked, CtDirection, CtOutcome, Entry, Side
 from netlab.errors import NetlabError
@@ -35,6 +35,11 @@ _TIMEOUTS_S = {
     "RETRANS": 3000,
     "UNACK": 2500,
 }
+_ALL_TIMEOUTS_S = {**TIMEOUTS_S, **_TIMEOUTS_S}
+_PLAYED_S = 60
+"""How long a conversation takes at most."""
+
+_LEFT = "timeout_s"
 _SYSCTL_OF = {"RETRANS": "max_retrans", "UNACK": "unacknowledged"}
 
 
@@ -157,8 +162,7 @@ class _Playing:
         self.conversation = conversation
         self.difference: Difference | None = None
         self._setting = setting
-        self._rules = setting.rules(base)
-        self._tracker = Tracker(self._rules)
+        self._tracker = Tracker(setting.rules(base))
         self._story: list[str] = []
 
     def next(self) -> bytes:
@@ -169,33 +173,45 @@ class _Playing:
         assert segment is not None, f"not decoded: {packet[:80].hex()}"
         checked = self._tracker.packet(Packet(time.time_ns(), "", "way", Direction.IN, segment))
         entry = self._tracker.entry(self.conversation.header)
-        what = differences(checked, entry, said, self._rules)
+        what = differences(checked, entry, said)
         self._story.append(told(segment, said, checked, entry, self.conversation.header.sport == segment.sport))
         if what:
             self.difference = Difference(self._setting, self.conversation.number, what, tuple(self._story))
 
 
-def differences(checked: Checked, entry: Entry | None, said: Seen, kernel: Rules) -> tuple[str, ...]:
+def differences(checked: Checked, entry: Entry | None, said: Seen) -> tuple[str, ...]:
     """In what the model's account of a packet, and of the entry after it, differs from the kernel's."""
-    found = []
     lines = tuple(line for line in said.log if not is_shortening(line))
-    expected: list[tuple[str, object, object]] = [
+    pairs: list[tuple[str, object, object]] = [
         ("verdict", verdict(checked), said.verdict),
         ("log", (checked.log,) if checked.log else (), lines),
         ("shortened", _shortened(checked), len(lines) < len(said.log)),
         ("entry", entry is not None, said.entry is not None),
     ]
     if entry is not None and said.entry is not None:
-        real = said.entry
-        expected += [
-            ("state", entry.tcp_state, real.tcp_state),
-            ("status", (entry.seen_reply, entry.assured), (real.seen_reply, real.assured)),
-            ("scales", (entry.original.td_scale, entry.reply.td_scale), real.scales),
-            ("flags", (flags(entry.original), flags(entry.reply)), real.flags),
-            ("timeout", entry.timeout, _timeout(real, entry.timeout, kernel)),
-        ]
-    found += [f"{name}: {ours} != {theirs}" for name, ours, theirs in expected if ours != theirs]
-    return tuple(found)
+        ours, theirs = expected(entry), said.entry
+        pairs += [(name, getattr(ours, name), getattr(theirs, name)) for name in RealEntry.__slots__ if name != _LEFT]
+        pairs.append(("timeout", timeout(ours), timeout(theirs)))
+    return tuple(f"{name}: {ours} != {theirs}" for name, ours, theirs in pairs if ours != theirs)
+
+
+def expected(entry: Entry) -> RealEntry:
+    """What ctnetlink tells of an entry that was refreshed just now, after the model's account."""
+    sides = (entry.original, entry.reply)
+    return RealEntry(
+        entry.tcp_state,
+        entry.seen_reply,
+        entry.assured,
+        (sides[0].td_scale, sides[1].td_scale),
+        (flags(sides[0]), flags(sides[1])),
+        _ALL_TIMEOUTS_S[entry.timeout],
+    )
+
+
+def timeout(entry: RealEntry) -> str:
+    """The name of the timeout of which this much is left; how much, where it is of none."""
+    near = [name for name, seconds in _ALL_TIMEOUTS_S.items() if 0 <= seconds - entry.timeout_s <= _PLAYED_S]
+    return near[0] if near else f"{entry.timeout_s} s"
 
 
 def verdict(checked: Checked) -> str:
@@ -225,12 +241,6 @@ def _shortened(checked: Checked) -> bool:
     if checked.outcome is not CtOutcome.INVALID or not checked.state_before or not checked.state_after:
         return False
     return checked.state_before.refreshed_ns != checked.state_after.refreshed_ns
-
-
-def _timeout(real: RealEntry, expected: str, kernel: Rules) -> str:
-    """The timeout of which this much is left; the expected one, where it may be."""
-    near = [name for name, seconds in kernel.timeouts_s.items() if 0 <= seconds - real.timeout_s <= 30]
-    return expected if expected in near else f"{'/'.join(near)} ({real.timeout_s} s)"
 
 
 def told(segment: Segment, said: Seen, checked: Checked, entry: Entry | None, from_client: bool) -> str:

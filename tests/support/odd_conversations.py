@@ -58,6 +58,10 @@ class Conversation:
 
     def next(self, entry: Entry | None) -> bytes:
         """The next IP packet. entry is what conntrack knows of the connection now."""
+        return self._packet(self.next_segment(entry))
+
+    def next_segment(self, entry: Entry | None) -> Tcp:
+        """The segment alone, to be put into any packet."""
         self._left -= 1
         random = self._random
         if entry is None or entry.tcp_state == "NONE":
@@ -73,7 +77,7 @@ class Conversation:
         if random.random() < 0.03:
             tcp = self._malformed(tcp)
         self._sent.append(tcp)
-        return self._packet(tcp)
+        return tcp
 
     # --- what goes on as it would -------------------------------------------------------------------------------------
 

@@ -16,24 +16,26 @@ import re
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from conntrack_oracle import Setting, verdict
+from conntrack_oracle import Setting, expected, timeout, verdict
 from crafted import Tcp
 from real_conntrack import RealConntrack, RealEntry
 
+from netlab.conntrack.agreement import is_shortening
 from netlab.conntrack.kernels import Rules
 from netlab.conntrack.tracker import Tracker
-from netlab.conntrack.values import CtDirection, Entry
-from netlab.record.events import ACK, FIN, PSH, RST, SYN, URG, Direction, Packet, Tuple
+from netlab.conntrack.values import CtDirection
+from netlab.record.events import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, Direction, Packet, Tuple
 from netlab.record.wire import IPPROTO_TCP, decode_ip
 
 HEADER = Tuple(ip_address("10.1.0.2"), 40000, ip_address("10.200.0.1"), 8080, IPPROTO_TCP)
 
-_FLAGS = {"S": SYN, "F": FIN, "R": RST, "P": PSH, "U": URG, ".": ACK}
+_FLAGS = {"S": SYN, "F": FIN, "R": RST, "P": PSH, "U": URG, "E": ECE, "W": CWR, ".": ACK, "-": 0}
+_MASK = 0xFFFFFFFF
 _WORDS = re.compile(
-    r"(?P<way>[<>]) (?P<flags>[SFRPU.]+) (?P<seq>-?\d+):-?\d+\((?P<length>\d+)\)"
+    r"(?P<way>[<>]) (?P<flags>[SFRPUEW.]+|-) (?P<seq>-?\d+):-?\d+\((?P<length>\d+)\)"
     r"(?: ack (?P<ack>-?\d+))?(?: win (?P<win>\d+))?(?: doff (?P<doff>\d+))?(?: <(?P<options>[^>]*)>)?"
 )
 _WINDOW = 1000
@@ -46,9 +48,23 @@ class Line:
     words: str
     tcp: Tcp
 
-    def told(self, verdict: str, entry: Entry | RealEntry | None, log: Sequence[str]) -> str:
+    def told(self, verdict: str, entry: str, log: Sequence[str]) -> str:
         """The line with what conntrack makes of the packet."""
-        return "\n    ".join((f"{self.words:48} | {verdict}, {entry.tcp_state if entry else 'no entry'}", *log))
+        return "\n    ".join((f"{self.words:48} | {verdict}, {entry or 'no entry'}", *log))
+
+
+def written(tcp: Tcp) -> Line:
+    """The line of a segment, its numbers as they are."""
+    way = ">" if tcp.direction is CtDirection.ORIGINAL else "<"
+    flags = "".join(letter for letter, bit in _FLAGS.items() if tcp.flags & bit) or "-"
+    seq, ack = tcp.seq & _MASK, tcp.ack & _MASK
+    end = (seq + tcp.length + bool(tcp.flags & SYN) + bool(tcp.flags & FIN)) & _MASK
+    words = f"{way} {flags} {seq}:{end}({tcp.length})"
+    words += f" ack {ack}" if ack else ""
+    words += f" win {tcp.window}"
+    words += f" doff {tcp.data_offset}" if tcp.data_offset is not None else ""
+    words += f" <0x{tcp.options.hex()}>" if tcp.options else ""
+    return Line(words, replace(tcp, seq=seq, ack=ack))
 
 
 def read(text: str, client: int = 0, server: int = 0) -> list[Line | str]:
@@ -79,9 +95,9 @@ def read(text: str, client: int = 0, server: int = 0) -> list[Line | str]:
     return found
 
 
-def by_kernel(lines: Sequence[Line | str], kernel: RealConntrack, setting: Setting) -> str:
-    """The text with what this kernel makes of each packet."""
-    kernel.set({key: value for key, value in setting.sysctls().items() if "timeout" not in key})
+def by_kernel(lines: Sequence[Line | str], kernel: RealConntrack, setting: Setting, *, whole: bool = False) -> str:
+    """The text with what this kernel makes of each packet, and of its entry's state or the whole entry."""
+    kernel.set(setting.sysctls())
     kernel.forget()
     told = []
     for line in lines:
@@ -89,12 +105,13 @@ def by_kernel(lines: Sequence[Line | str], kernel: RealConntrack, setting: Setti
             told.append(line)
             continue
         (seen,) = kernel.play([(line.tcp.packet(HEADER), HEADER)])
-        told.append(line.told(seen.verdict, seen.entry, seen.log))
+        log = [text for text in seen.log if not is_shortening(text)]
+        told.append(line.told(seen.verdict, _entry(seen.entry, whole=whole), log))
     return "\n".join(told) + "\n"
 
 
-def by_model(lines: Sequence[Line | str], rules: Rules) -> str:
-    """The text with what the model makes of each packet."""
+def by_model(lines: Sequence[Line | str], rules: Rules, *, whole: bool = False) -> str:
+    """The text with what the model makes of each packet, and of its entry's state or the whole entry."""
     tracker = Tracker(rules)
     told = []
     for line in lines:
@@ -104,9 +121,19 @@ def by_model(lines: Sequence[Line | str], rules: Rules) -> str:
         segment = decode_ip(line.tcp.packet(HEADER))
         assert segment is not None
         checked = tracker.packet(Packet(time.time_ns(), "", "way", Direction.IN, segment))
-        entry = tracker.entry(HEADER)
-        told.append(line.told(verdict(checked), entry, [checked.log] if checked.log else []))
+        found = tracker.entry(HEADER)
+        log = [checked.log] if checked.log else []
+        told.append(line.told(verdict(checked), _entry(expected(found) if found else None, whole=whole), log))
     return "\n".join(told) + "\n"
+
+
+def _entry(entry: RealEntry | None, *, whole: bool) -> str:
+    """An entry in words: its state, or all of it with the name of the timeout that was set last."""
+    if entry is None or not whole:
+        return entry.tcp_state if entry else ""
+    bits = [name for name, value in (("seen", entry.seen_reply), ("assured", entry.assured)) if value]
+    scales, flags = ("/".join(f"{value:x}" for value in pair) for pair in (entry.scales, entry.flags))
+    return " ".join((entry.tcp_state, *bits, f"wscale {scales}", f"flags {flags}", f"for {timeout(entry)}"))
 
 
 def _options(words: str, base: int) -> bytes:
