@@ -76,11 +76,14 @@ class Context:
         """Have something called when the steps are over, whatever happens."""
         self._changes.callback(change)
 
-    def make(self, make: Callable[[], object], back: Callable[[], object]) -> None:
-        """Do something that `back` undoes when the steps are over: no Ctrl-C comes between the two."""
+    def make(self, make: Callable[[], object], back: Callable[[], object], *, stays: bool = False) -> None:
+        """Do something that `back` undoes when the steps are over: no Ctrl-C comes between the two.
+
+        If it stays, that is only when the sockets are closed: what it keeps from the connection never comes.
+        """
         with interrupts.held_back():
             make()
-            self.undo(back)
+            (self._closing.callback if stays else self.undo)(back)
 
     def restore(self) -> None:
         """Undo what the stimuli changed, the last change first; the connections stay."""
@@ -182,10 +185,10 @@ class Context:
         Kernel(self.namespaces, indexes).apply(change)
         made = True
 
-    def add_table(self, netns: str, name: str, text: str, what: str = "") -> None:
-        """Load an nftables table of our own into a namespace until the trial is over, in nft's words.
+    def add_table(self, netns: str, name: str, text: str, what: str = "a rule", *, stays: bool = False) -> None:
+        """Load an nftables table of our own into a namespace, in nft's words, as `make` makes and undoes.
 
-        NotApplied where the kernel refuses; what is then missing, a rule if left out.
+        NotApplied where the kernel refuses; what is then missing.
         """
 
         def run(commands: str) -> None:
@@ -197,9 +200,9 @@ class Context:
                 run(f"delete table inet {name}")
 
         try:
-            self.make(lambda: run(f"table inet {name} {{\n{text}\n}}\n"), remove)
+            self.make(lambda: run(f"table inet {name} {{\n{text}\n}}\n"), remove, stays=stays)
         except OSError as error:
-            raise NotApplied(f"{what or 'a rule'} in {netns}: {error.strerror}") from None
+            raise NotApplied(f"{what} in {netns}: {error.strerror}") from None
 
     def entry(self, netns: str, connection: str = FIRST) -> Entry | None:
         """Conntrack's entry of a connection, as the client's first packet made it; None where there is none."""

@@ -214,7 +214,7 @@ class _Trial:
             duration_s=duration_s,
             failed=failed,
             failed_observers=self._watch.failed,
-            connects=experiment.has("connect"),
+            connects=first is not None and first.accepted is not None,
             transfers=experiment.has("finish", FIRST),
             tracked=self._tracked,
             since_ns=first.began_ns if first else 0,

@@ -51,6 +51,7 @@ LINKS = {
     Link.REPLY_TRANSLATED: "The reply reaches the client with the VIP as its source",
     Link.RST: "The client answers with a RST",
     Link.RST_AT_SERVER: "The RST reaches the server",
+    Link.RST_AT_CLIENT: "The RST reaches the client",
     Link.SERVER_RESET: "The server's socket dies",
     Link.CLIENT_RESET: "The client learns of it",
     Link.OBSERVED: "What a step was to bring about",

@@ -91,7 +91,6 @@ CLAIMS = {
         "confirmed",
         ("RESET",),
         ("COMPLETED", "skips it", DISAGREE),
-        waits="the page has no word for a RST that reaches the client",
     ),
     "an entry runs out before the FIN": Case(
         "outlived", "half-closed", "confirmed", ("HALF CLOSED", "entry", "FIN,ACK", "invalid new"), (DISAGREE,)

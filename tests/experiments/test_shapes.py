@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from textwrap import dedent
 
@@ -205,6 +205,38 @@ def test_every_shape_is_run_over_ipv6(labs: dict[str, PrivateLab], name: str) ->
     assert (found.outcome, found.missing) == (Outcome.COMPLETED, ())
     assert found.flow.vip.version == 6
     assert (len(found.flow.headers()), found.flow.node) == (len(shape.headers), shape.node)
+
+
+ENDS = {
+    "nobody listens behind the service": ("a pod to a cluster IP", "listens: false\n", "[connect, finish]", "refused"),
+    "nobody listens at the host": ("through a stateful router", "listens: false\n", "[connect, finish]", "refused"),
+    "nobody answers": (
+        "a host to a host",
+        "",
+        "[silence: server, {connect: {wait: false}}, finish]",
+        "syn-unanswered",
+    ),
+    "nobody answers any more": ("a node port", "", "[connect, silence: server, finish]", "stalled"),
+}
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("name", ENDS)
+def test_what_becomes_of_it_where_no_server_answers(labs: dict[str, PrivateLab], name: str) -> None:
+    of, listens, steps, outcome = ENDS[name]
+    shape = SHAPES[of]
+    part = document(replace(shape, says=f"{listens}{shape.says}"), steps, outcome)
+    found = trial(labs, shape, Part(part.topology, part.experiment._replace(timeout_s=1.5, payload_bytes=500_000)))
+    assert found.outcome == outcome, found.missing
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("as_root")
+def test_a_service_without_endpoints_refuses_by_its_rules(labs: dict[str, PrivateLab]) -> None:
+    shape = Shape("cluster", "client: client\nservice: none", (), "node-a")
+    found = trial(labs, shape, document(shape, "[{connect: {wait: false}}, finish]", "refused"))
+    assert (found.outcome, found.missing) == (Outcome.REFUSED, ())
 
 
 @cache

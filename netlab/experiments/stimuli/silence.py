@@ -30,4 +30,4 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
         places = [(roles.client, context.connection().client_port)]
     for netns, port in dict.fromkeys(places):
         text = f"  chain input {{\n    type filter hook input priority raw\n    tcp dport {port} drop\n  }}"
-        context.add_table(netns, f"netlab_silence_{end}", text)
+        context.add_table(netns, f"netlab_silence_{end}", text, stays=True)
