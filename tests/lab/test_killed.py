@@ -59,12 +59,18 @@ class Kill:
     number: int
 
 
-def steps(netlab: Netlab, log: Path, *arguments: str | Path, undo: Callable[[], object]) -> list[Kill]:
-    """Every point at which the command can be killed, found by letting it run to its end, and undoing what it did."""
-    before = host.snapshot(netlab.rundir)
+def steps(
+    netlab: Netlab, before: list[str], log: Path, *arguments: str | Path, undo: Callable[[], object]
+) -> list[Kill]:
+    """Every point at which the command can be killed, found by letting it run to its end, and undoing what it did.
+
+    before is the host without the lab.
+    """
     assert strace_run(netlab, log, ["--seccomp-bpf", "-e", f"trace={CHANGES}"], *arguments) == 0
     undo()
-    host.changes(before, netlab.rundir)  # waits for strace, which ends with the last process that it follows
+    assert (
+        host.changes(before, netlab.rundir) == ""
+    )  # waits for strace, which ends with the last process that it follows
     calls = Counter(re.findall(r"^(\d+) +(\w+)\(", log.read_text(), re.MULTILINE))
     most: dict[str, int] = {}
     for (_, syscall), count in calls.items():
@@ -108,7 +114,7 @@ def test_up_killed_at_any_step(netlab: Netlab, lab_name: str, privilege: str, tm
     lab = labs.make(netlab, lab_name, tmp_path, privilege, PROGRAM)
     before = host.snapshot(netlab.rundir)
     up: list[str | Path] = ["up", lab.file, privilege]
-    kills = steps(netlab, tmp_path / "log", *up, undo=lab.down)
+    kills = steps(netlab, before, tmp_path / "log", *up, undo=lab.down)
     assert len(kills) > 30
     for count, kill in enumerate(sample(kills)):
         with nothing_left(netlab, before, f"up killed at {kill}"):
@@ -123,7 +129,7 @@ def test_down_killed_at_any_step(netlab: Netlab, lab_name: str, privilege: str, 
     lab = labs.make(netlab, lab_name, tmp_path, privilege, PROGRAM)
     before = host.snapshot(netlab.rundir)
     lab.up()
-    kills = steps(netlab, tmp_path / "log", "down", lab_name, undo=lambda: None)
+    kills = steps(netlab, before, tmp_path / "log", "down", lab_name, undo=lambda: None)
     assert len(kills) > 8
     for count, kill in enumerate(sample(kills)):
         with nothing_left(netlab, before, f"down killed at {kill}"):
