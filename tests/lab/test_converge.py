@@ -123,6 +123,8 @@ def test_drift_by_hand_is_mended(lab: labs.Lab) -> None:
         subprocess.run(["ip", "netns", "del", f"{lab.name}-other"], check=True)
     else:
         return
+    # The kernel takes a namespace and the links in it apart only later.
+    labs.until(lambda: "veth-other" not in lab.exec("node", "ls", "/sys/class/net"), "the end of its link")
     changes = lab.drift()
     assert changes[0] == "other: network namespace"
     mended(lab, *changes)
