@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
+import labs
 import pytest
 from pair import LEFT, PAIR, RIGHT
 from private_lab import PrivateLab
@@ -235,7 +236,7 @@ def test_the_mtu_of_a_path_that_was_learned_is_told(pair: PrivateLab) -> None:
         with pair.socket("right", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
             icmp.sendto(body[:2] + struct.pack("!H", ~checksum & 0xFFFF) + body[4:], (str(LEFT), 0))
         with Watch() as watch:
-            assert watch.until(lambda: network_state(pair, "left").path_mtu(RIGHT) == 1300, 5)
+            assert watch.until(lambda: network_state(pair, "left").path_mtu(RIGHT) == 1300, labs.DEADLINE_S)
     assert network_state(pair, "left").path_mtu(NOBODY) is None
 
 
@@ -279,7 +280,7 @@ def test_a_neighbour_that_nobody_answers_for_is_told(pair: PrivateLab) -> None:
         watch.add(NetworkObserver(pair, "left"))
         with pair.socket("left", socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.sendto(b"x", (str(NOBODY), 9))
-        assert watch.until(lambda: watch.saw(failed), 5)
+        assert watch.until(lambda: watch.saw(failed), labs.DEADLINE_S)
 
 
 # --- counters --------------------------------------------------------------------------------------------------------

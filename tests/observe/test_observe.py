@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
+import labs
 import pytest
 from frames import icmp, ipv4, ipv6, segment, tcp, udp
 from pair import LEFT, PAIR, RIGHT, connect
@@ -248,7 +249,7 @@ def test_a_datagram_to_a_closed_port_and_the_error_that_answers_it_are_seen(pair
             client.connect((str(RIGHT), 53))
             client.send(b"hello")
             port = client.getsockname()[1]
-            assert watch.until(lambda: watch.saw(came_back), 5)
+            assert watch.until(lambda: watch.saw(came_back), labs.DEADLINE_S)
         events, _ = watch.take()
     asked = Tuple(LEFT, port, RIGHT, 53, 17)
     seen = [event for event in events if isinstance(event, DatagramPacket)]
@@ -321,7 +322,7 @@ def test_conntracks_reason_comes_up_and_the_sysctls_go_back(pair: PrivateLab) ->
         watch.add(InvalidObserver(pair, "right", socket.AF_INET))
         assert [pair.sysctl("right", key) for key in LOGGING] == ["6", "nfnetlink_log"]
         send_canary(pair, "left", RIGHT, 80, 77)
-        assert watch.until(lambda: watch.saw(lambda event: isinstance(event, InvalidReason)), 5)
+        assert watch.until(lambda: watch.saw(lambda event: isinstance(event, InvalidReason)), labs.DEADLINE_S)
         (reason,), lost = watch.take()
     assert isinstance(reason, InvalidReason)
     assert (reason.netns, reason.segment.seq, reason.segment.dst) == ("right", 77, RIGHT)
@@ -341,7 +342,7 @@ def test_reasons_that_found_no_room_are_counted_by_the_gap(pair: PrivateLab, mon
         for seq in seqs:
             send_canary(pair, "left", RIGHT, 80, seq)
         with Watch() as watch:
-            assert watch.until(lambda: counters.grown("conntrack.invalid") == seqs.stop, 5)
+            assert watch.until(lambda: counters.grown("conntrack.invalid") == seqs.stop, labs.DEADLINE_S)
         seen.extend(reason.segment.seq for reason in observer.read())
 
     send(range(100))
@@ -383,7 +384,7 @@ def test_tcp_info_tells_what_is_sent_and_what_waits(pair: PrivateLab) -> None:
     with client, server, Watch() as watch:
         client.setblocking(False)
         client.send(b"x" * 1000)
-        assert watch.until(lambda: tcp_info(client).unacked == 0, 5)
+        assert watch.until(lambda: tcp_info(client).unacked == 0, labs.DEADLINE_S)
         info = tcp_info(client)
         assert (info.notsent_bytes, info.snd_mss_bytes) == (0, 1448)
         assert info.snd_wnd_bytes > 1448
@@ -398,7 +399,7 @@ def test_a_socket_error_is_told_once(pair: PrivateLab) -> None:
         client.setblocking(False)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         server.close()
-        assert watch.until(lambda: _note(watch, client), 5, [client])
+        assert watch.until(lambda: _note(watch, client), labs.DEADLINE_S, [client])
         (event,), _ = watch.take()
         assert isinstance(event, SocketEvent)
         assert (event.errno, event.netns) == (errno.ECONNRESET, "left")
@@ -412,7 +413,7 @@ def test_a_reset_socket_says_so_of_a_call_that_is_told_another_error(pair: Priva
         server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         server.close()
         closed = bytes([7])  # TCP_CLOSE, include/net/tcp_states.h
-        assert watch.until(lambda: client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == closed, 5)
+        assert watch.until(lambda: client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == closed, labs.DEADLINE_S)
         with pytest.raises(OSError) as caught:
             client.shutdown(socket.SHUT_WR)
         assert (caught.value.errno, why_failed(client, caught.value)) == (errno.ENOTCONN, errno.ECONNRESET)

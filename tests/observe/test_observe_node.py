@@ -145,7 +145,9 @@ def test_an_entrys_life_is_told_and_the_sysctls_go_back(pair: PrivateLab) -> Non
             port = client.getsockname()[1]
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()  # with a RST
-            assert watch.until(lambda: watch.saw(lambda e: isinstance(e, ConntrackEvent) and e.tcp_state == "CLOSE"), 5)
+            assert watch.until(
+                lambda: watch.saw(lambda e: isinstance(e, ConntrackEvent) and e.tcp_state == "CLOSE"), labs.DEADLINE_S
+            )
         events, lost = watch.take()
     told = [event for event in events if isinstance(event, ConntrackEvent)]
     assert {event.tuple_orig for event in told} == {Tuple(LEFT, port, RIGHT, 80, 6)}
@@ -259,7 +261,7 @@ def test_the_path_of_a_packet_is_told_and_the_table_goes(pair: PrivateLab) -> No
             def judged_invalid() -> bool:
                 return watch.saw(lambda e: isinstance(e, TraceStep) and e.rule == "ct state invalid counter")
 
-            assert watch.until(judged_invalid, 5)
+            assert watch.until(judged_invalid, labs.DEADLINE_S)
         events, lost = watch.take()
     steps = [event for event in events if isinstance(event, TraceStep)]
     syn = next(step for step in steps if step.segment and step.segment.flags == SYN)
@@ -285,7 +287,9 @@ def test_the_path_of_a_datagram_and_of_the_error_that_answers_it_is_told(pair: P
             client.connect((str(RIGHT), 53))
             client.send(b"hello")
             port = client.getsockname()[1]
-            assert watch.until(lambda: watch.saw(lambda e: isinstance(e, TraceStep) and e.chain == "sent"), 5)
+            assert watch.until(
+                lambda: watch.saw(lambda e: isinstance(e, TraceStep) and e.chain == "sent"), labs.DEADLINE_S
+            )
         events, _ = watch.take()
     shown = [(step.chain, step.datagram.header) for step in events if isinstance(step, TraceStep) and step.datagram]
     assert shown == [("c", Tuple(LEFT, port, RIGHT, 53, 17)), ("sent", Tuple(RIGHT, 0, LEFT, 0, 1))]
@@ -377,7 +381,7 @@ def test_an_observer_whose_socket_is_closed_is_dead_and_the_others_live_on(pair:
         dead._subscription._socket.close()
         client, server = connect(pair)
         with client, server:
-            assert watch.until(lambda: watch.saw(lambda event: isinstance(event, TraceStep)), 5)
+            assert watch.until(lambda: watch.saw(lambda event: isinstance(event, TraceStep)), labs.DEADLINE_S)
         events, lost = watch.take()
         assert watch.failed == ((ObserverId(ObserverKind.ENTRIES, "right"), "Bad file descriptor"),)
     assert not [event for event in events if isinstance(event, ConntrackEvent | Packet)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
+import labs
 import pytest
 from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
@@ -60,7 +61,7 @@ def test_a_reset_socket_is_freed_when_its_program_closes_it(pair: PrivateLab) ->
             server.recv(1)
         assert not watch.until(lambda: watch.saw(freed), 0.1)
         server.close()
-        assert watch.until(lambda: watch.saw(freed), 5)
+        assert watch.until(lambda: watch.saw(freed), labs.DEADLINE_S)
         events, lost = watch.take()
     closed = [replace(event, time_ns=0) for event in events if isinstance(event, SocketClosed)]
     # The listener went first.
@@ -78,6 +79,8 @@ def test_sockets_of_other_ports_are_not_told(pair: PrivateLab) -> None:
         other = connect(pair, 81)
         for end in other:
             end.close()
-        assert watch.until(lambda: watch.saw(lambda event: isinstance(event, SocketClosed) and event.peer_port > 0), 5)
+        assert watch.until(
+            lambda: watch.saw(lambda event: isinstance(event, SocketClosed) and event.peer_port > 0), labs.DEADLINE_S
+        )
         events, _ = watch.take()
     assert {event.local_port for event in events if isinstance(event, SocketClosed)} == {81}
