@@ -235,8 +235,8 @@ class Connection:
                 self._break(end, end.write())
 
     def _look_for_error(self, end: End) -> None:
-        """Note the error that waits at the server's socket; the client learns of its own when it reads or writes."""
-        if end.name != "server" or end.broken:
+        """Note the error that waits at a socket; a client that reads on learns of its own when it reads or writes."""
+        if end.broken or (end.name != "server" and not end.ended):
             return
         if event := socket_error(end.socket, end.netns, *self._ports(end), self._name):
             self._watch.note(event)
