@@ -15,6 +15,7 @@ from netlab.record.events import (
     Event,
     InvalidReason,
     Packet,
+    PacketDrop,
     Segment,
     SocketClosed,
     SocketEvent,
@@ -55,7 +56,7 @@ def client_port(event: Event, like: Flow) -> int:
     header: Segment | Tuple | None = None
     if isinstance(event, ConntrackEvent):
         header = event.tuple_orig
-    elif isinstance(event, Packet | InvalidReason | TraceStep):
+    elif isinstance(event, Packet | PacketDrop | InvalidReason | TraceStep):
         header = event.segment
     if header is None:
         return 0

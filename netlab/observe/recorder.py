@@ -26,6 +26,7 @@ from netlab.observe.drops import DropObserver
 from netlab.observe.invalid import InvalidObserver
 from netlab.observe.network import NetworkObserver, network_state
 from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver
+from netlab.observe.resets import ResetObserver
 from netlab.observe.sockets import ClosedSocketObserver, samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
@@ -136,6 +137,8 @@ class Recorder:
         if self._netns:
             with self._or_unobserved(ObserverKind.DROPS, ""):
                 self.watch.add(DropObserver(self._namespaces, self._netns, self._ports))
+            with self._or_unobserved(ObserverKind.RESETS, ""):
+                self.watch.add(ResetObserver(self._namespaces, self._netns, self._ports))
         self._counters = [
             Counters(self._namespaces, netns, nftables=bool(self._topology.netns(netns).tables))
             for netns in self._netns

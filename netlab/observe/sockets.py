@@ -23,7 +23,7 @@ _SND_MSS, _UNACKED, _TOTAL_RETRANS, _NOTSENT_BYTES, _SND_WND, _RCV_WND = 16, 24,
 _BYTES_ACKED, _BYTES_RECEIVED, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 200, 208
 
 # include/net/tcp_states.h, counted from 1.
-_STATES = (
+TCP_STATES = (
     "ESTABLISHED",
     "SYN_SENT",
     "SYN_RECV",
@@ -191,7 +191,7 @@ def _sample(info: bytes, netns: str, local: Address, port: int) -> SocketSample:
         netns=netns,
         local=local,
         local_port=port,
-        tcp_state=_STATES[info[_STATE] - 1] if 0 < info[_STATE] <= len(_STATES) else str(info[_STATE]),
+        tcp_state=TCP_STATES[info[_STATE] - 1] if 0 < info[_STATE] <= len(TCP_STATES) else str(info[_STATE]),
         snd_wnd_bytes=member(_SND_WND),
         rcv_wnd_bytes=member(_RCV_WND),
         unacked=member(_UNACKED),

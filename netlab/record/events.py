@@ -313,6 +313,35 @@ class PacketDrop:
     datagram: Datagram | None = None
 
 
+class ResetKind(StrEnum):
+    """Which side of a RST the kernel tells of."""
+
+    SENT = "sent"
+    ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpReset:
+    """A RST that a namespace's own TCP sends, or that a socket of it accepts: tcp:tcp_send_reset, tcp_receive_reset.
+
+    A RST that answers a packet is told before it leaves, one of a close's own just after; one that is accepted, before
+    its socket is ended. A RST that a rule makes, or that a raw socket sends, is in no SENT; one that is out of its
+    receiver's window, or that a challenge ACK answers, in no ACCEPTED. reason is the kernel's, SK_RST_REASON_ left out
+    ("NO_SOCKET", "TCP_ABORT_ON_CLOSE"), empty of an accepted one and of kernels that tell none. socket is whose it is,
+    its own end first; None where there was none. tcp_state is what it was in then. answered is the packet that a sent
+    one answers; None of one that answers none, and of an accepted one. time_ns is the kernel's stamp, right to some
+    microseconds.
+    """
+
+    time_ns: int
+    netns: str
+    kind: ResetKind
+    reason: str = ""
+    socket: Tuple | None = None
+    tcp_state: str = ""
+    answered: Segment | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SocketClosed:
     """A TCP socket that the kernel freed, of any program: its last TCP_INFO, with the addresses it had.
@@ -393,4 +422,4 @@ Witness: TypeAlias = Packet | DatagramPacket | InvalidReason | SocketEvent | Con
 
 NetworkChange: TypeAlias = NeighbourChange | RouteChange | InterfaceChange
 
-Event: TypeAlias = Witness | PacketDrop | SocketSample | SocketClosed | CounterChange | NetworkChange
+Event: TypeAlias = Witness | PacketDrop | TcpReset | SocketSample | SocketClosed | CounterChange | NetworkChange

@@ -27,6 +27,8 @@ class ObserverKind(StrEnum):
     """TCP_INFO of a namespace's sockets."""
     DROPS = "drops"
     """Packets that the kernel drops, with its reasons, in all namespaces of the run together: netns is empty."""
+    RESETS = "resets"
+    """RSTs that TCP sends or accepts, in all namespaces of the run together: netns is empty."""
     CLOSED_SOCKETS = "closed-sockets"
     """TCP sockets of any program, as the kernel frees them."""
     NETWORK = "network"
@@ -73,6 +75,7 @@ _NAMES = {
     ObserverKind.RULES: "the rules on {}",
     ObserverKind.SOCKETS: "the sockets in {}",
     ObserverKind.DROPS: "the kernel's reasons for drops",
+    ObserverKind.RESETS: "the resets that the kernel sends and accepts",
     ObserverKind.CLOSED_SOCKETS: "the closed sockets of {}",
     ObserverKind.NETWORK: "the routes and neighbours of {}",
 }

@@ -149,6 +149,7 @@ _TYPES: dict[str, type] = {
         events.Tuple,
         events.TraceStep,
         events.PacketDrop,
+        events.TcpReset,
         events.SocketSample,
         events.SocketClosed,
         events.CounterChange,

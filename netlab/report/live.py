@@ -15,12 +15,14 @@ from netlab.record.events import (
     NeighbourChange,
     Packet,
     PacketDrop,
+    ResetKind,
     RouteChange,
     Segment,
     SocketClosed,
     SocketEvent,
     SocketEventKind,
     SocketSample,
+    TcpReset,
     TraceStep,
     Tuple,
     flag_names,
@@ -55,6 +57,8 @@ def _where_and_what(event: Event) -> tuple[str, str]:
             return event.netns, _sample(event)
         case PacketDrop():
             return event.netns, _drop(event)
+        case TcpReset():
+            return event.netns, _reset(event)
         case SocketClosed():
             return event.netns, _closed(event)
         case CounterChange():
@@ -129,6 +133,15 @@ def _drop(drop: PacketDrop) -> str:
     )
     where = f" in {drop.function}()" if drop.function else ""
     return f"the kernel drops: {drop.reason}{where} [{what}]"
+
+
+def _reset(reset: TcpReset) -> str:
+    whose = f"socket {_tuple(reset.socket)} ({reset.tcp_state})" if reset.socket else "TCP, without a socket,"
+    if reset.kind is ResetKind.ACCEPTED:
+        return f"{whose} accepts a RST"
+    reason = f": {reset.reason}" if reset.reason else ""
+    answered = f" [answers {_segment(reset.answered)}]" if reset.answered else ""
+    return f"{whose} sends a RST{reason}{answered}"
 
 
 def _closed(socket: SocketClosed) -> str:

@@ -39,6 +39,7 @@ def test_observers_in_words() -> None:
         "the rules on client-node",
         "the sockets in client-node",
         "the kernel's reasons for drops",
+        "the resets that the kernel sends and accepts",
         "the closed sockets of client-node",
         "the routes and neighbours of client-node",
     ]
