@@ -27,6 +27,7 @@ from netlab.capabilities import probes as capabilities
 from netlab.capabilities import scratch
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.probes import PROBES
+from netlab.conntrack.kernels import DECIDING
 from netlab.errors import NetlabError, UnsupportedError
 from netlab.linux import cgroups, ctnetlink
 from netlab.record.events import ACK, PSH, RST, SYN, Segment, Tuple
@@ -463,3 +464,16 @@ def test_a_repaired_window_is_what_tcp_info_says(userns: None) -> None:
         assert not probed("tcp-repair")
     else:
         assert probed("tcp-repair") == (after == before + 1000)
+
+
+@pytest.mark.kernel
+def test_what_decides_is_found_in_one_go_as_by_itself(userns: None) -> None:
+    assert dict(capabilities.deciding()) == {name: probed(name) for name in DECIDING}
+
+
+def test_what_this_user_cannot_try_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(body: Callable[[], str], *, enter: bool = True) -> NetlabError:
+        return NetlabError("no namespaces for you")
+
+    monkeypatch.setattr(capabilities, "attempt", refused)
+    assert capabilities.deciding() == ()
