@@ -280,9 +280,8 @@ def record(
     Recorder's. Raises what entering a Recorder raises.
     """
     names = [each.name for each in topology.namespaces] if netns is None else netns
-    ports = {
-        number for service in topology.services for port in service.ports for number in (port.port, port.target_port)
-    }
+    own = (port for service in topology.services for port in service.ports)
+    ports = {number for port in own for number in (port.port, port.target_port, port.node_port) if number is not None}
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
     with Recorder(topology, namespaces, names, ports, keep_frames=keep_frames, keep_events=keep_events) as recorder:
         on_events(())
