@@ -160,11 +160,17 @@ class Link(typing.Protocol):
     def queues(self) -> bool:
         """Whether it is told the numbers of its queues even where that is 1: a veth has one for each CPU by itself."""
 
+    @property
+    def mtu_follows_ports(self) -> bool:
+        """Whether the MTU that it is made with gives way to that of its ports; one that is set later stays."""
+
     def data(self) -> LinkData:
         """What it is made with that only this kind has."""
 
-    def fits(self, data: Mapping[str, int]) -> bool:
-        """Whether a link of this kind with this data, by the names of its attributes, needs no new one in its place."""
+    def fits(self, data: Mapping[str, int], was: Link | None) -> bool:
+        """Whether a link of this kind with this data, by the names of its attributes, needs no new one in its place.
+
+        was is what an earlier topology asked for there: what neither says, somebody else may have set."""
 
     def note(self, interface: Interface) -> str:
         """What one of its interfaces is, for a picture: `bridge`, `to client`."""
@@ -348,7 +354,8 @@ class Topology(NamedTuple):
             for interface in self.interfaces():
                 if ((interface.netns, interface.ifname) in to_pods) is last:
                     for address in interface.addresses:
-                        found.setdefault((interface.netns, address.version), address.ip)
+                        if not is_per_link(address.ip):
+                            found.setdefault((interface.netns, address.version), address.ip)
         return found
 
     def interfaces(self) -> Iterator[Interface]:
@@ -359,6 +366,12 @@ class Topology(NamedTuple):
     def pairs(self) -> list[tuple[Interface, Interface]]:
         """The two ends of each link that has two."""
         return pairs(self.links)
+
+
+def is_per_link(address: Address) -> bool:
+    """Whether an address means something on one link only: IPv6's link-local ones (RFC 4291, 2.5.6), which are in no
+    hosts file, get no routes, and may be on several interfaces of a namespace."""
+    return address.version == 6 and address.is_link_local
 
 
 def pairs(links: Iterable[Link]) -> list[tuple[Interface, Interface]]:

@@ -107,7 +107,7 @@ def _read_links(netns: str, ipr: Any, actual: Actual) -> None:
     for message in ipr.get_addr():
         text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         address = ipaddress.ip_interface(f"{text}/{message['prefixlen']}")
-        if not address.ip.is_link_local and not address.ip.is_loopback:
+        if not address.ip.is_loopback:
             ifname = names[message["index"]]
             addresses.setdefault((netns, ifname), set()).add(address)
             if (message.get_attr("IFA_FLAGS") or 0) & _IFA_F_NOPREFIXROUTE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from yaml.nodes import MappingNode, SequenceNode
 
@@ -30,6 +30,7 @@ from netlab.model import (
     Service,
     Topology,
     UserFix,
+    is_per_link,
     pairs,
 )
 from netlab.topology import routing, sysctls, words
@@ -47,6 +48,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     lab = _Lab(reader, root)
     wiring = lab.wire()
     namespaces = lab.namespaces(wiring)
+    wiring, namespaces = _own_routes_first(wiring, namespaces)
     declared = Services(lab, wiring, namespaces)
     services = declared.all()
     kube_proxy = kube_proxy_of(lab, wiring, declared.ranges())
@@ -100,6 +102,30 @@ def _open_at_localhost(services: Sequence[Service], kube_proxy: KubeProxy) -> tu
 
 def _with_routes(namespaces: list[Netns], derived: dict[str, list[Route]]) -> list[Netns]:
     return [netns._replace(routes=netns.routes + tuple(derived.get(netns.name, ()))) for netns in namespaces]
+
+
+def _own_routes_first(wiring: Wiring, namespaces: list[Netns]) -> tuple[Wiring, list[Netns]]:
+    """Make way for routes of the file's own to a subnet that an interface is in: the kernel has a route there by
+    itself, of the same metric (IPv4) or of a smaller one (IPv6).
+
+    The interface's addresses come without it then; a gateway in the subnet, and the interface's other subnets, get a
+    route each.
+    """
+    ends: set[tuple[str, str]] = set()
+    made: dict[str, list[Route]] = {}
+    given = {netns.name: {route.dst: route for route in netns.routes if not route.metric} for netns in namespaces}
+    for interface in wiring.interfaces():
+        routes = given[interface.netns]
+        networks = dict.fromkeys(a.network for a in interface.addresses if a.network.prefixlen < a.max_prefixlen)
+        own = [routes[network] for network in networks if network in routes]
+        if own:
+            ends.add((interface.netns, interface.ifname))
+            gateways = [ip_network(route.via) for route in own if route.via is not None]
+            others = [network for network in networks if network not in routes]
+            first = made.setdefault(interface.netns, [])
+            first += [Route(dst, dev=interface.ifname) for dst in dict.fromkeys((*gateways, *others))]
+    changed = [netns._replace(routes=(*made.get(netns.name, ()), *netns.routes)) for netns in namespaces]
+    return _without_prefix_routes(wiring, ends), changed
 
 
 def _without_prefix_routes(wiring: Wiring, ends: set[tuple[str, str]]) -> Wiring:
@@ -304,7 +330,12 @@ class _Lab(Sections):
                     self.reader.at(route["dev"], f"the namespace has no interface {dev!r}", suggest(dev, names))
                 if src is not None and src not in [address.ip for address in own]:
                     self.reader.at(route["src"], f"{src} is not an address of the namespace", _list(own))
-                if via is not None and not _on_link(via, dev, direct):
+                if via is not None and dev is None and is_per_link(via):
+                    hint = f"dev: {names[0]}" if names else "the namespace has no interface"
+                    self.reader.at(
+                        route["via"], f"the gateway {via} is link-local: which link it is on is not said", hint
+                    )
+                elif via is not None and not _on_link(via, dev, direct):
                     hint = f"connected: {_list(direct)}" if direct else "the namespace has no address"
                     self.reader.at(route["via"], f"the gateway {via} is on no connected subnet", hint)
             key = dst, route.get("metric")
@@ -365,7 +396,7 @@ def _ip(address: Address | InterfaceAddress) -> Address:
 
 def _on_link(via: Address, dev: str | None, direct: Iterable[Network]) -> bool:
     """Whether a gateway can be reached without another gateway; a link-local one needs to know its interface."""
-    if isinstance(via, IPv6Address) and via.is_link_local and dev is not None:
+    if is_per_link(via) and dev is not None:
         return True
     return any(via.version == network.version and via in network for network in direct)
 

@@ -102,7 +102,7 @@ def _detour(netns: Netns, interface: Interface, node: Interface) -> tuple[Route,
             return ()
         routes.append(Route(ip_network(via), dev=interface.ifname))
         routes += [Route(network, via) for network in networks]
-    return tuple(routes)
+    return tuple(route for route in routes if not any(route.dst == own.dst for own in netns.routes))
 
 
 class _Lab:

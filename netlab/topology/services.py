@@ -25,6 +25,7 @@ from netlab.model import (
     Service,
     ServicePort,
     TrafficPolicy,
+    is_per_link,
 )
 from netlab.topology import addresses as addressing
 from netlab.topology.language import PORT_KEYS
@@ -50,7 +51,7 @@ class Services:
         self.addresses: dict[str, list[Address]] = {name: [] for name in sections.items}
         self.subnets: dict[Network, str] = {}
         for interface in wiring.interfaces():
-            for address in interface.addresses:
+            for address in (each for each in interface.addresses if not is_per_link(each.ip)):
                 self.addresses[interface.netns].append(address.ip)
                 self.subnets.setdefault(address.network, f"{interface.netns}:{interface.ifname}")
         for name, item in sections.items.items():
@@ -283,6 +284,7 @@ def kube_proxy_of(sections: Sections, wiring: Wiring, service_cidrs: tuple[Netwo
                 for interface in wiring.interfaces()
                 if sections.roles[interface.netns] is Role.POD
                 for address in interface.addresses
+                if not is_per_link(address.ip)
             )
         )
     given = fields["drop_invalid"].value if "drop_invalid" in fields else False

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeGuard
 from netlab.links import KINDS, Kind
 from netlab.links.kind import Draft, Drafter, LinkDraft, where
 from netlab.links.words import GivenAddress
-from netlab.model import Interface, InterfaceAddress, Link, Network, Role
+from netlab.model import Interface, InterfaceAddress, Link, Network, Role, is_per_link
 from netlab.topology import addresses as addressing
 from netlab.yamlspec.document import Item, Reader, suggest
 
@@ -78,9 +78,17 @@ def wire(
 
     return Wiring(
         tuple(draft.link(value) for draft in drafts),
-        tuple(tuple(finished[member] for member in segment.members if member.addresses) for segment in segments),
+        tuple(tuple(_routed(finished[member] for member in segment.members)) for segment in segments),
         frozenset({end.netns for end in wiring.ends() if end.item.broken} | drafter.left_out),
     )
+
+
+def _routed(members: Iterable[Interface]) -> Iterator[Interface]:
+    """The members of a segment with the addresses that routes lead to; without those that have none."""
+    for member in members:
+        addresses = tuple(address for address in member.addresses if not is_per_link(address.ip))
+        if addresses:
+            yield member if addresses == member.addresses else member._replace(addresses=addresses)
 
 
 class _Wiring:
@@ -215,7 +223,7 @@ class _Addresses:
             self._check_subnet(segment, address, item)
             ip = address.ip
             other = taken.get(ip)
-            before = self._in_netns.get((member.netns, ip))
+            before = None if ip.is_link_local else self._in_netns.get((member.netns, ip))
             if other is not None:
                 user = f"{other[0].netns}:{other[0].ifname}"
                 self.reader.at(item, f"{ip} is the address of {user} already", where(other[1].line))
@@ -230,6 +238,8 @@ class _Addresses:
         """An address as written, or with the prefix length of the subnet it lies in."""
         if _has_prefix(written):
             return written
+        if is_per_link(written):
+            return IPv6Interface((int(written), 64))
         networks = [*segment.subnets, *self._given_networks(segment)]
         for network in networks:
             if network.version == written.version and written in network:
@@ -247,12 +257,12 @@ class _Addresses:
             address.network
             for member in segment.members
             for address, _ in member.given
-            if _has_prefix(address) and address.network.prefixlen < address.max_prefixlen
+            if _has_prefix(address) and _is_subnet(address)
         ]
 
     def _check_subnet(self, segment: Segment, address: InterfaceAddress, item: Item) -> None:
         """An address lies in the subnet that is given, or in one of those that the first member's addresses say."""
-        if address.network.prefixlen == address.max_prefixlen:
+        if not _is_subnet(address):
             return
         expected = self._expected(segment, address.version)
         if expected and not any(address.ip in network for network in expected):
@@ -266,9 +276,7 @@ class _Addresses:
             expected = [
                 address.network
                 for address, _ in member.given
-                if address.version == version
-                and _has_prefix(address)
-                and address.network.prefixlen < address.max_prefixlen
+                if address.version == version and _has_prefix(address) and _is_subnet(address)
             ]
         return expected
 
@@ -311,7 +319,7 @@ class _Addresses:
 
         With `ipv6: true` whatever has an IPv4 address gets an IPv6 one too.
         """
-        if version == 6 and any(address.version == 6 for address in member.addresses):
+        if version == 6 and any(address.version == 6 and not is_per_link(address.ip) for address in member.addresses):
             return False
         if version == 6 and self.ipv6 and member.addresses:
             return True
@@ -322,6 +330,11 @@ class _Addresses:
         if mtu is not None and mtu < IPV6_MIN_MTU and any(address.version == 6 for address in member.addresses):
             hint = f"IPv6 needs {IPV6_MIN_MTU}"
             self.reader.at(member.item["mtu"], f"an MTU of {mtu} is too small for its IPv6 address", hint)
+
+
+def _is_subnet(address: InterfaceAddress) -> bool:
+    """Whether an address says what subnet its segment has: one alone says nothing, a link-local one as little."""
+    return address.network.prefixlen < address.max_prefixlen and not is_per_link(address.ip)
 
 
 def _has_prefix(address: GivenAddress) -> TypeGuard[InterfaceAddress]:
