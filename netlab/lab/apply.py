@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from netlab.errors import NetlabError, StepError, UnsupportedError, told
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
-from netlab.lab import iptables, qdiscs
+from netlab.lab import iptables, neighbours, qdiscs
 from netlab.lab.netns import Namespaces
 from netlab.lab.steps import (
     AddAddress,
@@ -33,6 +33,7 @@ from netlab.lab.steps import (
     DeleteRules,
     DeleteStaleEntries,
     DeleteTable,
+    ForgetNeighbours,
     KernelStep,
     LoadRules,
     LoadTable,
@@ -108,10 +109,11 @@ class Kernel:
                 return [rtnl.new_route(route, None if route.dev is None else self._index(netns, route.dev))]
             case CreateLink(link):
                 return [self._new_link(link)]
-            case SetLink(interface):
-                master = None if interface.master is None else self._index(interface.netns, interface.master)
+            case SetLink(interface, keeps_master):
+                master = 0 if interface.master is None else self._index(interface.netns, interface.master)
                 attributes = numbered_of_change(interface.attributes)
-                return [rtnl.set_link(self._index(interface.netns, interface.ifname), attributes, master)]
+                index = self._index(interface.netns, interface.ifname)
+                return [rtnl.set_link(index, attributes, None if keeps_master else master)]
             case DeleteLink(netns, ifname):
                 return [rtnl.del_link(self._indexes.pop((netns, ifname)))]
             case DeleteAddress(netns, ifname, address):
@@ -194,6 +196,10 @@ class Kernel:
                     self._delete_stale(netns, frontends)
                 case DeleteEntries(netns, sockets):
                     self._delete_entries(netns, sockets)
+                case ForgetNeighbours(addresses, namespaces):
+                    for netns in namespaces:
+                        with self._namespaces.inside(netns):
+                            neighbours.forget(frozenset(addresses))
                 case DeleteRules(netns, tables):
                     with self._namespaces.inside(netns):
                         nft.run(

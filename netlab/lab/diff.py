@@ -31,6 +31,7 @@ from netlab.lab.steps import (
     DeleteRules,
     DeleteStaleEntries,
     DeleteTable,
+    ForgetNeighbours,
     LoadRules,
     LoadTable,
     ResetSysctl,
@@ -44,7 +45,19 @@ from netlab.lab.steps import (
     WriteHosts,
 )
 from netlab.links import PAIRED
-from netlab.model import Interface, InterfaceAddress, Link, LinkAttributes, Loader, Program, Route, Topology, pairs
+from netlab.model import (
+    Address,
+    Interface,
+    InterfaceAddress,
+    Link,
+    LinkAttributes,
+    Loader,
+    Program,
+    Route,
+    Topology,
+    is_per_link,
+    pairs,
+)
 
 
 def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
@@ -63,8 +76,17 @@ def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
     for step in plan.up(new):
         if not _satisfied(step, left):
             steps += [*_in_the_way(step, left), _over(step, left, old), *_stale_entries(step, new, left)]
-    return _with_set_links(steps, new, left)
+    steps = _with_set_links(steps, old, new, left)
+    moved = _moved(steps, old, new, actual, left)
+    standing = tuple(netns.name for netns in new.namespaces if netns.name in left.namespaces)
+    if moved and standing:
+        early = sum(not isinstance(step, WriteHosts | StartProgram) for step in steps)
+        steps.insert(early, ForgetNeighbours(moved, standing))
+    return steps
 
+
+IP6_RT_PRIO_USER = 1024
+"""The metric of an IPv6 route that was given none (include/net/ip6_fib.h)."""
 
 # --- links -----------------------------------------------------------------------------------------------------------
 
@@ -98,12 +120,15 @@ def _key(interface: Interface) -> LinkKey:
 def _stale_links(old: Topology, new: Topology, actual: Actual, peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
     """The links to remove: owned and no longer wanted, or wanted and of another making. One end of two is enough."""
     before = {_key(interface): interface for interface in old.interfaces()}
+    were = {_key(link.interfaces()[0]): link for link in old.links}
     wanted = {_key(interface) for interface in new.interfaces()}
     stale: dict[LinkKey, None] = {}
     for link in sorted(new.links, key=lambda link: link.kind not in PAIRED):
         ends = link.interfaces()
         found = [_key(end) for end in ends if _key(end) in actual.links]
-        if found and (not _is_made_so(link, actual, peers) or any(_forgets(before, end) for end in ends)):
+        if found and (
+            not _is_made_so(link, were.get(_key(ends[0])), actual, peers) or any(_forgets(before, end) for end in ends)
+        ):
             stale.update(dict.fromkeys(found))
     stale.update(dict.fromkeys(key for key in before if key not in wanted and key in actual.links))
     return _one_end_each(stale, peers)
@@ -119,14 +144,14 @@ def _one_end_each(stale: dict[LinkKey, None], peers: dict[LinkKey, LinkKey]) -> 
     return doomed
 
 
-def _is_made_so(link: Link, actual: Actual, peers: dict[LinkKey, LinkKey]) -> bool:
+def _is_made_so(link: Link, was: Link | None, actual: Actual, peers: dict[LinkKey, LinkKey]) -> bool:
     """Whether all interfaces of a link are there, joined to each other, and have what only a new link can be given."""
     ends = link.interfaces()
     there = [actual.links[_key(end)] for end in ends if _key(end) in actual.links]
     if len(there) < len(ends) or any(peers.get(_key(a)) != _key(b) for a, b in pairs([link])):
         return False
     return all(
-        has.kind == link.kind and link.fits(has.data) and _queues(has.attributes) == _queues(end.attributes)
+        has.kind == link.kind and link.fits(has.data, was) and _queues(has.attributes) == _queues(end.attributes)
         for has, end in zip(there, ends, strict=True)
     )
 
@@ -157,21 +182,52 @@ def _differs(interface: Interface, link: ActualLink) -> bool:
         (wanted.gso_max_size, has.gso_max_size),
         (wanted.gro_max_size, has.gro_max_size),
     )
-    return interface.master != link.master or any(want is not None and want != is_now for want, is_now in pairs)
+    return any(want is not None and want != is_now for want, is_now in pairs)
 
 
-def _with_set_links(steps: list[Step], new: Topology, left: Actual) -> list[Step]:
+def _with_set_links(steps: list[Step], old: Topology, new: Topology, left: Actual) -> list[Step]:
     """Put the changes of links that stay right after the last link that is made."""
     made = {key for step in steps for key in _makes(step)}
-    changed: list[Step] = [
-        SetLink(interface)
-        for interface in new.interfaces()
-        if (key := _key(interface)) not in made and _differs(interface, left.links[key])
-    ]
+    masters = {_key(interface): interface.master for interface in old.interfaces()}
+    changed: list[Step] = []
+    for interface in new.interfaces():
+        key = _key(interface)
+        if key not in made:
+            link = left.links[key]
+            foreign = interface.master is None and link.master is not None and link.master != masters.get(key)
+            if _differs(interface, link) or (interface.master != link.master and not foreign):
+                changed.append(SetLink(interface, keeps_master=foreign))
     makers = [i for i, step in enumerate(steps) if isinstance(step, CreateNetns | CreateLink)]
     removers = [i for i, step in enumerate(steps) if isinstance(step, DeleteLink | DeleteNetns | StopProgram)]
     at = max([*makers, *removers], default=-1) + 1
     return [*steps[:at], *changed, *steps[at:]]
+
+
+def _moved(steps: list[Step], old: Topology, new: Topology, actual: Actual, left: Actual) -> tuple[Address, ...]:
+    """The addresses that were at another interface, or at another MAC address, before these steps."""
+    owners: dict[Address, set[LinkKey]] = {}
+    before = list(actual.addresses.items())
+    before += [(_key(interface), frozenset(interface.addresses)) for interface in old.interfaces()]
+    for key, found in before:
+        for address in found:
+            owners.setdefault(address.ip, set()).add(key)
+    wants, had_mac = ({_key(i): i.attributes.mac for i in topology.interfaces()} for topology in (new, old))
+    had_mac |= {key: link.attributes.mac for key, link in actual.links.items()}
+    made = {key for step in steps for key in _makes(step)}
+    made = {key for key in made if wants[key] is None or wants[key] != had_mac.get(key)}
+    moved: dict[Address, None] = {}
+    for step in steps:
+        match step:
+            case AddAddress(netns, ifname, address):
+                had, key = owners.get(address.ip, set()), (netns, ifname)
+                if had and (key in made or (had != {key} and not is_per_link(address.ip))):
+                    moved[address.ip] = None
+            case SetLink(interface):
+                mac = interface.attributes.mac
+                if mac is not None and _key(interface) in left.links and mac != had_mac[_key(interface)]:
+                    addresses = {*interface.addresses, *left.addresses.get(_key(interface), ())}
+                    moved.update(dict.fromkeys(sorted({a.ip for a in addresses}, key=lambda ip: (ip.version, int(ip)))))
+    return tuple(moved)
 
 
 def _makes(step: Step) -> Iterator[LinkKey]:
@@ -298,8 +354,8 @@ def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
 
 
 def step_netns(step: Step) -> str | None:
-    """The namespace that a step acts in; None for the lab's hosts file."""
-    return None if isinstance(step, WriteHosts) else step.netns
+    """The namespace that a step acts in; None for those that concern several."""
+    return None if isinstance(step, WriteHosts | ForgetNeighbours) else step.netns
 
 
 def _identity(step: Step) -> object:
@@ -413,7 +469,7 @@ def _in_the_way(step: Step, left: Actual) -> Iterator[Step]:
             yield DeleteAddress(netns, ifname, address)  # it has a prefix route and should have none, or the reverse
         case AddRoute(netns, route):
             for there in left.routes.get(netns, ()):
-                if (there.dst, there.metric or 0) == (route.dst, route.metric or 0):
+                if (there.dst, _metric(there)) == (route.dst, _metric(route)):
                     yield DeleteRoute(netns, there)
         case AddQdisc(netns, ifname, _):
             if (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].has is not None:
@@ -424,7 +480,12 @@ def _installed(route: Route, routes: frozenset[Route]) -> Route | None:
     """The route as the kernel has it: it fills in what was left open (the interface, for one)."""
     for found in routes:
         same = (found.dst, found.via, found.kind) == (route.dst, route.via, route.kind)
-        asked = ((route.dev, found.dev), (route.src, found.src), (route.metric, found.metric))
-        if same and all(want is None or want == has for want, has in asked):
+        asked = ((route.dev, found.dev), (route.src, found.src))
+        if same and _metric(route) == _metric(found) and all(want is None or want == has for want, has in asked):
             return found
     return None
+
+
+def _metric(route: Route) -> int:
+    """A route's metric as the kernel counts it: in IPv6, none or 0 is one of its own."""
+    return route.metric or (IP6_RT_PRIO_USER if route.dst.version == 6 else 0)

@@ -43,7 +43,8 @@ def up(topology: Topology) -> list[Step]:
     steps += [CreateLink(link) for link in topology.links]
     steps += [SetLink(interface) for link in topology.links for interface in _late(link)]
     for netns in topology.namespaces:
-        steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if not is_netfilter(key)]
+        early = [(key, value) for key, value in netns.sysctls if not is_netfilter(key)]
+        steps += [SetSysctl(netns.name, key, value) for key, value in sorted(early, key=_overwrites)]
         steps += [SetSysctl(netns.name, key, value, if_there=True) for key, value in netns.sysctls_if_there]
     for netns in topology.namespaces:
         steps += _configure(netns, by_netns[netns.name])
@@ -64,10 +65,28 @@ def up(topology: Topology) -> list[Step]:
 
 
 def _late(link: Link) -> Iterator[Interface]:
-    """The interfaces with what the kernel doesn't take while it makes a link: an alias, and the master of a peer."""
+    """The interfaces with what the kernel doesn't take, or doesn't keep, when it makes a link: an alias, the master of
+    a peer, and the MTU of what has ports."""
     for number, interface in enumerate(link.interfaces()):
-        if interface.attributes.alias is not None or (number > 0 and interface.master is not None):
+        attributes = interface.attributes
+        if (
+            attributes.alias is not None
+            or (number > 0 and interface.master is not None)
+            or (link.mtu_follows_ports and attributes.mtu is not None)
+        ):
             yield interface
+
+
+def _overwrites(sysctl: tuple[str, str]) -> int:
+    """Where a sysctl comes: one that resets or sets others before them, those of one interface last.
+
+    Forwarding resets the others below net.ipv4.conf (ip-sysctl.rst); `all` and `default` set each interface's.
+    """
+    key = sysctl[0]
+    if key == "net.ipv4.ip_forward" or key.endswith(".conf.all.forwarding"):
+        return 0
+    _, _, below_conf = key.partition(".conf.")
+    return 2 if below_conf and not below_conf.startswith(("all.", "default.")) else 1
 
 
 def is_netfilter(key: str) -> bool:
@@ -80,7 +99,7 @@ def _configure(netns: Netns, interfaces: list[Interface]) -> Iterator[Step]:
     for address in netns.loopback:
         yield AddAddress(netns.name, "lo", address)
     for interface in interfaces:
-        yield set_up(interface)
+        yield _set_up(netns, interface)
         for address in interface.addresses:
             yield AddAddress(netns.name, interface.ifname, address, interface.prefix_route)
     for route in netns.routes:
@@ -100,12 +119,16 @@ def _passable(route: Route, interfaces: list[Interface]) -> bool:
     return not through or any(through)
 
 
-def set_up(interface: Interface) -> SetUp:
-    """The step that brings an interface up (or leaves it down), with IPv6 only where the topology asks for it.
+def _set_up(netns: Netns, interface: Interface) -> SetUp:
+    """The step that brings an interface up (or leaves it down), with IPv6 only where the topology asks for it: by an
+    address, or by a sysctl that says how link-local addresses are made.
 
     Each new port's duplicate address detection and router solicitation floods its bridge: the square of the ports.
     """
+    names = (interface.ifname.replace(".", "/"), "all", "default")
+    said = {f"net.ipv6.conf.{name}.addr_gen_mode" for name in names}
     link_local = any(address.version == 6 for address in interface.addresses)
+    link_local = link_local or any(key in said for key, _ in netns.sysctls)
     return SetUp(interface.netns, interface.ifname, interface.up, link_local)
 
 

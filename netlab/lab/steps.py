@@ -59,9 +59,13 @@ class CreateLink(NamedTuple):
 
 
 class SetLink(NamedTuple):
-    """Change the attributes and the bridge of an interface that is there already."""
+    """Change the attributes and the bridge of an interface that is there already.
+
+    keeps_master: it is a port of what somebody else has made, and stays that.
+    """
 
     interface: Interface
+    keeps_master: bool = False
 
     @property
     def netns(self) -> str:
@@ -72,9 +76,9 @@ class SetLink(NamedTuple):
 
     def twin(self, prefix: str) -> str:
         interface = self.interface
-        master = "nomaster" if interface.master is None else f"master {interface.master}"
-        words = words_of_change(interface.attributes)
-        return f"ip -n {prefix}{self.netns} link set {interface.ifname}{words} {master}"
+        master = " nomaster" if interface.master is None else f" master {interface.master}"
+        words = words_of_change(interface.attributes) + ("" if self.keeps_master else master)
+        return f"ip -n {prefix}{self.netns} link set {interface.ifname}{words}"
 
 
 class SetUp(NamedTuple):
@@ -466,6 +470,26 @@ _TUPLES = (
 """Makes of a line of `conntrack -L` the original tuple's four words, and who answers."""
 
 
+class ForgetNeighbours(NamedTuple):
+    """Delete what namespaces know of who has these addresses (not what somebody has said for good): they have moved to
+    another interface, or to another MAC address. Who wants to send there asks anew, instead of after half a minute."""
+
+    addresses: tuple[Address, ...]
+    namespaces: tuple[str, ...]
+
+    def describe(self) -> str:
+        first = ", ".join(map(str, self.addresses[:3]))
+        more = f" and {len(self.addresses) - 3} more" if len(self.addresses) > 3 else ""
+        return f"neighbour entries of {first}{more} removed"
+
+    def twin(self, prefix: str) -> str:
+        addresses = " ".join(map(str, self.addresses))
+        return (
+            f"for netns in {' '.join(prefix + name for name in self.namespaces)}; do for address in {addresses}; do\n"
+            '  ip -n "$netns" neigh flush to "$address"\ndone; done'
+        )
+
+
 class StopProgram(NamedTuple):
     """End a program that an earlier topology started."""
 
@@ -497,6 +521,7 @@ OtherKernelStep: TypeAlias = (
     | DeleteTable
     | DeleteStaleEntries
     | DeleteEntries
+    | ForgetNeighbours
 )
 """What other interfaces of the kernel carry out, in a namespace that is there."""
 

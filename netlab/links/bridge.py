@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import crc32
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from netlab.links import attributes, veth
 from netlab.links.keys import ADDRESSES, IFNAME, LINK_ATTRIBUTES, NETNS, ROOT_QDISC, SUBNET
 from netlab.links.kind import Drafter, Kind, LinkDraft, Table
-from netlab.model import Attribute, Interface, LinkData
+from netlab.model import Attribute, Interface, Link, LinkData
 from netlab.yamlspec.document import Item
 from netlab.yamlspec.shapes import Boolean, Fields, Key, ListOf
 
@@ -30,6 +31,10 @@ class Bridge(NamedTuple):
     @property
     def kind(self) -> str:
         return "bridge"
+
+    @property
+    def mtu_follows_ports(self) -> bool:
+        return True
 
     @property
     def queues(self) -> bool:
@@ -61,9 +66,15 @@ class Bridge(NamedTuple):
             data += ((_VLAN_FILTERING, b"\1"),)
         return data
 
-    def fits(self, data: Mapping[str, int]) -> bool:
-        asked = (_STP_STATE, self.stp), (_MCAST_SNOOPING, self.mcast_snooping), (_VLAN_FILTERING, self.vlan_filtering)
-        return all(bool(data.get(attribute.name)) == wanted for attribute, wanted in asked)
+    def fits(self, data: Mapping[str, int], was: Link | None) -> bool:
+        had = was._options() if isinstance(was, Bridge) else dict.fromkeys(self._options(), False)
+        return all(
+            bool(data.get(option.name)) == wanted or not (wanted or had[option])
+            for option, wanted in self._options().items()
+        )
+
+    def _options(self) -> dict[Attribute, bool]:
+        return {_STP_STATE: self.stp, _MCAST_SNOOPING: self.mcast_snooping, _VLAN_FILTERING: self.vlan_filtering}
 
     def note(self, interface: Interface) -> str:  # noqa: ARG002 (it has one)
         return "bridge"
@@ -98,6 +109,7 @@ BRIDGE = Fields(
         ),
         "subnet": SUBNET,
         **LINK_ATTRIBUTES,
+        "mac": LINK_ATTRIBUTES["mac"]._replace(default="one made from its name"),
         "qdisc": ROOT_QDISC,
         "stp": _option("spanning tree protocol; a loop of bridges needs it", "stp: true"),
         "mcast_snooping": _option("multicast snooping", "mcast_snooping: true"),
@@ -114,9 +126,20 @@ BRIDGE = Fields(
 _OPTIONS = ("stp", "mcast_snooping", "vlan_filtering")
 
 
+def _own_mac(netns: str, ifname: str) -> str:
+    """A locally administered address made from a bridge's name.
+
+    A bridge without one takes the lowest of its ports' (br_stp_recalculate_bridge_id, net/bridge), another when that
+    port goes or a lower one comes: what its neighbours know of it is then wrong, and all they send is lost.
+    """
+    return f"02:62:{crc32(f'{netns}:{ifname}'.encode()).to_bytes(4).hex(':')}"
+
+
 def _draft(drafter: Drafter, item: Item) -> Iterator[LinkDraft]:
     head = drafter.named(item, "bridge")
     if head is not None:
+        if head.attributes.mac is None:
+            head.attributes = head.attributes._replace(mac=_own_mac(head.netns, head.ifname))
         make = partial(Bridge, **{name: item[name].value for name in _OPTIONS if name in item})
         label = f"bridge {head.ifname} in {head.netns}"
         yield LinkDraft(KIND, item, (head,), make, label, stp=item.get("stp", False))

@@ -9,7 +9,7 @@ from netlab.links import attributes
 from netlab.links.keys import ADDRESSES, IFNAME, LINK_ATTRIBUTES, NETNS, ROOT_QDISC, UP
 from netlab.links.kind import Drafter, Kind, LinkDraft, Table
 from netlab.links.veth import prefixlen
-from netlab.model import Interface, LinkData
+from netlab.model import Interface, Link, LinkData
 from netlab.yamlspec.document import Item
 from netlab.yamlspec.shapes import Fields, Key, ListOf
 
@@ -22,6 +22,10 @@ class Dummy(NamedTuple):
     @property
     def kind(self) -> str:
         return "dummy"
+
+    @property
+    def mtu_follows_ports(self) -> bool:
+        return False
 
     @property
     def queues(self) -> bool:
@@ -43,7 +47,7 @@ class Dummy(NamedTuple):
     def data(self) -> LinkData:
         return ()
 
-    def fits(self, data: Mapping[str, int]) -> bool:  # noqa: ARG002 (it has none)
+    def fits(self, data: Mapping[str, int], was: Link | None) -> bool:  # noqa: ARG002 (it has none)
         return True
 
     def note(self, interface: Interface) -> str:  # noqa: ARG002 (it has one)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from netlab.links import attributes
 from netlab.links.keys import ADDRESSES, IFNAME, LINK_ATTRIBUTES, NETNS, ROOT_QDISC, SUBNET, UP
 from netlab.links.kind import Draft, Drafter, Kind, LinkDraft, Table
-from netlab.model import Attribute, Interface, LinkAttributes, LinkData
+from netlab.model import Attribute, Interface, Link, LinkAttributes, LinkData
 from netlab.yamlspec.document import Item
 from netlab.yamlspec.shapes import Fields, Key, ListOf, Text
 
@@ -24,6 +24,10 @@ class Veth(NamedTuple):
     @property
     def kind(self) -> str:
         return "veth"
+
+    @property
+    def mtu_follows_ports(self) -> bool:
+        return False
 
     @property
     def queues(self) -> bool:
@@ -49,7 +53,7 @@ class Veth(NamedTuple):
     def data(self) -> LinkData:
         return ((_PEER, self.b),)
 
-    def fits(self, data: Mapping[str, int]) -> bool:  # noqa: ARG002 (a pair has nothing but its ends)
+    def fits(self, data: Mapping[str, int], was: Link | None) -> bool:  # noqa: ARG002 (a pair has nothing but its ends)
         return True
 
     def note(self, interface: Interface) -> str:

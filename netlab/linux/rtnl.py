@@ -102,8 +102,11 @@ def new_link(
 
 
 def set_link(index: int, attributes: Attributes, master: int | None) -> bytes:
-    """Change an interface's attributes and bridge. Equivalent to `ip link set IFNAME mtu M … master B|nomaster`."""
-    body = _link(index) + _attributes(attributes) + _u32(_IFLA_MASTER, master or 0)
+    """Change an interface's attributes and bridge; master 0 is no bridge, None the one that it has.
+
+    Equivalent to `ip link set IFNAME mtu M … master B|nomaster`.
+    """
+    body = _link(index) + _attributes(attributes) + (b"" if master is None else _u32(_IFLA_MASTER, master))
     return _message(RTM_NEWLINK, NLM_F_REQUEST, body)
 
 

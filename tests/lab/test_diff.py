@@ -50,6 +50,7 @@ CLIENT_ANEW = [
     "client: eth0 up",
     "client: address 10.244.0.2/24 on eth0",
     "client: route default via 10.244.0.1",
+    "neighbour entries of 10.244.0.2 removed",
 ]
 
 
@@ -299,6 +300,7 @@ def test_two_links_that_swap_their_ends_are_both_made_anew() -> None:
         "d: x removed",
         "a: veth eth0 to d x",
         "b: veth eth0 to c x",
+        "neighbour entries of 10.255.0.1, 10.255.0.5, 10.255.0.6 and 1 more removed",
     ]
 
 
@@ -373,6 +375,7 @@ def test_an_address_that_moves_takes_the_routes_from_it_along() -> None:
         "node: route 198.51.100.0/24 via 10.255.0.2 src 10.9.9.9",
         "node: route 2001:db8::/32 dev eth0 removed",
         "node: route 2001:db8::/32 dev eth0 src fd00:9::9",
+        "neighbour entries of 10.9.9.9, fd00:9::9 removed",
         "/etc/hosts of the lab",
     ]
 

@@ -298,4 +298,7 @@ def test_changes_as_text() -> None:
 def test_a_bridge_is_made_with_the_queues_that_it_asks_for() -> None:
     text = "namespaces: {a: {}}\nbridges: [{name: br0, netns: a, addresses: [], num_tx_queues: 2}]"
     (made,) = (step for step in plan.up(load(text, "lab.yaml")) if isinstance(step, CreateLink))
-    assert made.twin("lab-") == "ip -n lab-a link add br0 numtxqueues 2 type bridge mcast_snooping 0"
+    assert (
+        made.twin("lab-")
+        == "ip -n lab-a link add br0 address 02:62:8d:65:85:b3 numtxqueues 2 type bridge mcast_snooping 0"
+    )

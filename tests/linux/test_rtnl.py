@@ -111,7 +111,8 @@ def test_a_link_with_data_of_its_kind() -> None:
 
 
 def test_changes_of_a_link() -> None:
-    assert rtnl.set_link(7, numbered_of_change(PLAIN), None) == link(7, [["IFLA_MASTER", 0]], REQUEST)
+    assert rtnl.set_link(7, numbered_of_change(PLAIN), 0) == link(7, [["IFLA_MASTER", 0]], REQUEST)
+    assert rtnl.set_link(7, numbered_of_change(FULL), None) == link(7, FULL_WORDS, REQUEST)
     assert rtnl.set_link(7, numbered_of_change(FULL), 9) == link(7, [*FULL_WORDS, ["IFLA_MASTER", 9]], REQUEST)
 
 

@@ -26,6 +26,7 @@ from netlab.lab.steps import (
     DeleteRules,
     DeleteStaleEntries,
     DeleteTable,
+    ForgetNeighbours,
     LoadRules,
     LoadTable,
     ResetSysctl,
@@ -88,12 +89,14 @@ class Simulated:
                     self._new_link(peer._replace(master=None), made.kind, {}, indexes[0])
                     self.peers[first.netns, first.ifname] = (peer.netns, peer.ifname)
                     self.peers[peer.netns, peer.ifname] = (first.netns, first.ifname)
-            case SetLink(interface):
+            case SetLink(interface, keeps_master):
                 key = (interface.netns, interface.ifname)
                 self._check_master(interface)
                 link = self.links[key]
                 self.links[key] = replace(
-                    link, master=interface.master, attributes=_over(link.attributes, interface.attributes)
+                    link,
+                    master=link.master if keeps_master else interface.master,
+                    attributes=_over(link.attributes, interface.attributes),
                 )
             case SetUp(netns, ifname, up, _):
                 self.links[netns, ifname] = replace(self.links[netns, ifname], up=up)
@@ -139,6 +142,8 @@ class Simulated:
                 for name, table in zip(rules.names, rules.tables, strict=True):
                     assert over or name not in tables, f"{step.describe()}: File exists"
                     tables[name] = str(table)
+            case ForgetNeighbours(_, namespaces):
+                assert set(namespaces) <= set(self.routes)
             case DeleteStaleEntries(netns) | DeleteEntries(netns):
                 assert netns in self.routes
             case DeleteRules(netns, names):

@@ -136,7 +136,7 @@ def test_variables_keep_their_type_where_they_stand_alone() -> None:
     )
     assert render(topology.links) == (
         "[Bridge(interface=Interface(netns=a ifname=br0 addresses=[10.244.0.1/24]"
-        " attributes=LinkAttributes(mtu=9000)) stp=True)]"
+        " attributes=LinkAttributes(mtu=9000 mac=02:62:8d:65:85:b3)) stp=True)]"
     )
 
 
@@ -152,7 +152,7 @@ FLAGSHIP = (TOPOLOGIES / "kube-proxy-reset.yaml").read_text()
         ("links[0].subnet", "10.9.0.0/24", "addresses=[10.9.0.1/24]"),
         ("links.0.subnet", "10.9.0.0/24", "addresses=[10.9.0.1/24]"),
         ("links[0].subnet", "[10.9.0.0/24, 'fd00::/64']", "addresses=[10.9.0.1/24, fd00::1/64]"),
-        ("bridges.cni0.mtu", "1400", "LinkAttributes(mtu=1400)"),
+        ("bridges.cni0.mtu", "1400", "LinkAttributes(mtu=1400 mac="),
         ("bridges[1].ports[0].gso_max_segs", "2", "LinkAttributes(gso_max_segs=2)"),
         ("bridges.1.ports.0.qdisc.kind", "pfifo", "qdisc=Qdisc(kind=pfifo parameters=[])"),
         ("kube_proxy.drop_invalid", "true", "drop_invalid=always"),

@@ -17,10 +17,10 @@ ip netns add dual-stack-client
 ip netns add dual-stack-server
 
 # node-1: bridge cni0
-ip -n dual-stack-node-1 link add cni0 type bridge mcast_snooping 0
+ip -n dual-stack-node-1 link add cni0 address 02:62:a3:ac:5f:ae type bridge mcast_snooping 0
 
 # node-2: bridge cni0
-ip -n dual-stack-node-2 link add cni0 type bridge mcast_snooping 0
+ip -n dual-stack-node-2 link add cni0 address 02:62:25:38:2d:00 type bridge mcast_snooping 0
 
 # node-1: veth veth-client to client eth0
 ip -n dual-stack-node-1 link add veth-client master cni0 numtxqueues 1 numrxqueues 1 type veth peer name eth0 netns dual-stack-client numtxqueues 1 numrxqueues 1
