@@ -29,6 +29,9 @@ from netlab.record.wire import (
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
     IPPROTO_TCP,
+    IPV6_FRAGMENT,
+    IPV6_FRAGMENT_OFFSET,
+    IPV6_OPTIONS,
     WITH_PORTS,
     decode_datagram,
     decode_frame,
@@ -204,6 +207,7 @@ class PacketObserver(FrameObserver):
 
 # Classic BPF, of include/uapi/linux/bpf_common.h: operation codes by the names `bpf_asm` has for them.
 _LD, _LDH, _LDB, _LDH_X, _LDB_X, _LDX_IMM, _LDXB_MSH = 0x20, 0x28, 0x30, 0x48, 0x50, 0x01, 0xB1
+_ADD, _LSH, _TAX = 0x04, 0x64, 0x07
 _JEQ, _JGE, _JSET, _RET = 0x15, 0x35, 0x45, 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 
@@ -211,7 +215,8 @@ _INSTRUCTION = struct.Struct("=HBBI")
 def ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> bytes:
     """A classic BPF program for Ethernet frames: what a PacketObserver takes.
 
-    It returns snaplen_bytes for those and 0 for the rest. Later fragments and IPv6 extension headers don't match.
+    It returns snaplen_bytes for those and 0 for the rest. Later fragments don't match, nor what has two of IPv6's
+    extension headers, or an authentication header.
     """
     wanted = [(_JEQ, port, "yes", "") for port in sorted(set(ports))] or [(_JGE, 0, "yes", "")]
     # Jumps go to labels, "" being the next instruction; instructions are (code, operand, if true, if false).
@@ -235,15 +240,29 @@ def ports_filter(ports: Iterable[int], snaplen_bytes: int = SNAPLEN_BYTES) -> by
         *wanted,
         (_RET, 0, "", ""),
         "ipv6",
+        (_LDX_IMM, 0, "", ""),
         (_LDB, 14 + 6, "", ""),
         *((_JEQ, protocol, "ports6", "") for protocol in WITH_PORTS),
+        *((_JEQ, kind, "extended", "") for kind in IPV6_OPTIONS),
+        (_JEQ, IPV6_FRAGMENT, "fragment", ""),
         (_JEQ, IPPROTO_ICMPV6, "", "no"),
         (_LDB, 14 + 40, "", ""),
         (_JGE, ICMPV6_FIRST_INFORMATIONAL, "no", "yes"),
-        "ports6",
-        (_LDH, 14 + 40, "", ""),
-        *wanted,
+        "fragment",
         (_LDH, 14 + 42, "", ""),
+        (_JSET, IPV6_FRAGMENT_OFFSET, "no", ""),
+        "extended",
+        (_LDB, 14 + 41, "", ""),  # the header's length in units of 8 bytes, the first left out; a fragment's is 0
+        (_ADD, 1, "", ""),
+        (_LSH, 3, "", ""),
+        (_TAX, 0, "", ""),
+        (_LDB, 14 + 40, "", ""),
+        *((_JEQ, protocol, "ports6", "") for protocol in WITH_PORTS),
+        (_RET, 0, "", ""),
+        "ports6",
+        (_LDH_X, 14 + 40, "", ""),
+        *wanted,
+        (_LDH_X, 14 + 42, "", ""),
         *wanted,
         "no",
         (_RET, 0, "", ""),

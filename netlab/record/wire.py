@@ -51,11 +51,17 @@ _ICMPV6 = {
 }
 ICMP_NAMES = tuple(sorted({*_ICMP.values(), *_ICMPV6.values()}))
 
+IPV6_OPTIONS = (0, 43, 60)
+"""IPv6's extension headers that say their length in units of 8 bytes: hop-by-hop options, routing, destination options
+(RFC 8200, section 4)."""
+IPV6_FRAGMENT, IPV6_FRAGMENT_OFFSET = 44, 0xFFF8
+"""The fragment header's kind, and the bits of its second pair of bytes that are 0 in the first fragment alone."""
+
 _MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
-_IPV6_MORE_FRAGMENTS, _IPV6_FRAGMENT_OFFSET = 0x1, 0xFFF8
-# IPv6's extension headers (RFC 8200, section 4), and the option for payloads of 64 KiB and more (RFC 2675).
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION = 0, 43, 44, 51, 60
-_EXTENSIONS = frozenset({_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION})
+_IPV6_MORE_FRAGMENTS = 0x1
+_HOP_BY_HOP, _AUTHENTICATION = 0, 51
+_EXTENSIONS = frozenset({*IPV6_OPTIONS, IPV6_FRAGMENT, _AUTHENTICATION})
+# For payloads of 64 KiB and more (RFC 2675).
 _JUMBO_OPTION = b"\xc2\x04"
 
 _ETHERTYPE = _LENGTH = struct.Struct("!H")
@@ -179,16 +185,16 @@ def _ipv6(packet: bytes, ip_bytes: int) -> _Ip | None:
     (said_bytes,) = _LENGTH.unpack_from(packet, 4)
     payload_bytes = said_bytes or max(ip_bytes or len(packet), at) - at
     fragment = 0
-    while proto in _EXTENSIONS and not fragment & _IPV6_FRAGMENT_OFFSET:
+    while proto in _EXTENSIONS and not fragment & IPV6_FRAGMENT_OFFSET:
         if len(packet) < at + 8:
             return None
         kind, proto, words = proto, packet[at], packet[at + 1]
         if kind == _HOP_BY_HOP and not said_bytes and packet[at + 2 : at + 4] == _JUMBO_OPTION:
             (payload_bytes,) = _JUMBO_LENGTH.unpack_from(packet, at + 4)
-        if kind == _FRAGMENT:
+        if kind == IPV6_FRAGMENT:
             (fragment,) = _LENGTH.unpack_from(packet, at + 2)
-        at += 8 if kind == _FRAGMENT else (words + 2) * 4 if kind == _AUTHENTICATION else (words + 1) * 8
-    later = bool(fragment & _IPV6_FRAGMENT_OFFSET)
+        at += 8 if kind == IPV6_FRAGMENT else (words + 2) * 4 if kind == _AUTHENTICATION else (words + 1) * 8
+    later = bool(fragment & IPV6_FRAGMENT_OFFSET)
     part = later or bool(fragment & _IPV6_MORE_FRAGMENTS)
     payload_bytes -= at - _IPV6_HEADER_BYTES
     return _Ip(proto, packet[8:24], packet[24:40], at, payload_bytes, 0, part, later)
