@@ -111,6 +111,29 @@ CLAIMS = {
         ("UNFINISHED", "need fragmentation on server-node", "no ICMP error"),
         fix="icmp-dropped",
     ),
+    "a FIN leaves with the container's own address": Case(
+        "leaking-fin", "completed", "confirmed", ("FIN,ACK", "NAT on host skips it", "reaches outside"), (DISAGREE,)
+    ),
+    "replies that go past the firewall": Case(
+        "asymmetric",
+        "stalled",
+        "confirmed",
+        ("UNFINISHED", "INVALID", "state SYN_SENT", "dropped on firewall by rule"),
+        (DISAGREE,),
+    ),
+    "replies that go past a liberal firewall": Case(
+        "asymmetric", "stalled", "confirmed", ("dropped on firewall by rule",), (DISAGREE,), fix="be-liberal-here"
+    ),
+    "a firewall that forgets what is idle": Case(
+        "idle-firewall",
+        "stalled",
+        "confirmed",
+        ("UNFINISHED", "tcp_loose is 0", "dropped on router by rule"),
+        (DISAGREE,),
+    ),
+    "the server's node drops what the client's would not translate": Case(
+        "node-port", "completed", "confirmed", ("dropped on node-b",), fix="drop-invalid"
+    ),
     "a claim of harmlessness that holds": Case("old-rst", "completed", "confirmed", never=("NOT REPRODUCED",)),
     "a claim that a packet refutes": Case("rst-is-dropped", "stalled", "refuted", never=("NOT REPRODUCED",)),
     "a claim that a missing verdict refutes": Case(
