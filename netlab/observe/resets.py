@@ -38,12 +38,12 @@ BUFFER_BYTES = 1 << 18
 """Room for some 900 resets that wait to be read."""
 
 _SOCK_BYTES, _HEADER_BYTES = 136, 96
-_RECORD = struct.Struct(f"=QIII2s2x{_SOCK_BYTES}s{_HEADER_BYTES}s")
-"""What a program brings: the time, the namespace's inode, the reason, whether the RST is accepted, the socket's port as
-it was bound, the socket's struct sock_common, the headers of the packet that is answered."""
+_RECORD = struct.Struct(f"=QIIII2s6x{_SOCK_BYTES}s{_HEADER_BYTES}s")
+"""What a program brings: the time, the namespace's inode, the reason, whether the RST is accepted, RCV.NXT, the
+socket's port as it was bound, its struct sock_common, the headers of the packet that is answered."""
 _RECORD_AT = WORD_AT - _RECORD.size
-_TIME_AT, _NETNS_AT, _REASON_AT, _ACCEPTED_AT, _SPORT_AT, _SOCK_AT, _HEADERS_AT = (
-    _RECORD_AT + offset for offset in (0, 8, 12, 16, 20, 24, 24 + _SOCK_BYTES)
+_TIME_AT, _NETNS_AT, _REASON_AT, _ACCEPTED_AT, _RCV_NXT_AT, _SPORT_AT, _SOCK_AT, _HEADERS_AT = (
+    _RECORD_AT + offset for offset in (0, 8, 12, 16, 20, 24, 32, 32 + _SOCK_BYTES)
 )
 
 
@@ -82,7 +82,7 @@ class ResetObserver:
         return [reset for reset in resets if not self._ports or _ports(reset) & self._ports]
 
     def _decoded(self, record: bytes, ahead_ns: int) -> TcpReset:
-        time_ns, inode, number, accepted, sport, sock, packet = _RECORD.unpack(record)
+        time_ns, inode, number, accepted, rcv_nxt, sport, sock, packet = _RECORD.unpack(record)
         reason = "" if accepted or not self._reasons else self._reasons.get(number, str(number))
         its_socket, tcp_state = decode_sock(sock, sport, self._layout) if any(sock) else (None, "")
         return TcpReset(
@@ -93,6 +93,7 @@ class ResetObserver:
             socket=its_socket,
             tcp_state=tcp_state,
             answered=decode_ip(packet),
+            rcv_nxt=rcv_nxt if accepted and tcp_state != "SYN_SENT" else None,
         )
 
     def lost(self) -> int:
@@ -191,6 +192,7 @@ def accepting(layout: Layout, netns: Collection[int], buffer_fd: int, lost_fd: i
             bpf.put(R1, 1),
             bpf.store(FP, _ACCEPTED_AT, R1, 4),
             *_socket(layout),
+            *read(_RCV_NXT_AT, 4, R9, layout.sock_rcv_nxt),
             *deliver(_RECORD_AT, _RECORD.size, buffer_fd, lost_fd),
         ]
     )

@@ -47,6 +47,7 @@ class Layout(NamedTuple):
     sock_v6_rcv_saddr: int
     sock_v6_daddr: int
     sock_sport: int
+    sock_rcv_nxt: int
 
 
 class Described(NamedTuple):
@@ -148,6 +149,7 @@ def describe(btf: Btf) -> Described:
         sock_v6_rcv_saddr=btf.offset(*common, "skc_v6_rcv_saddr"),
         sock_v6_daddr=btf.offset(*common, "skc_v6_daddr"),
         sock_sport=btf.offset("inet_sock", "inet_sport"),
+        sock_rcv_nxt=btf.offset("tcp_sock", "rcv_nxt"),
     )
     return Described(layout, _names(btf, "skb_drop_reason"), _names(btf, "sk_rst_reason"))
 

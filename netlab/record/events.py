@@ -329,8 +329,9 @@ class TcpReset:
     receiver's window, or that a challenge ACK answers, in no ACCEPTED. reason is the kernel's, SK_RST_REASON_ left out
     ("NO_SOCKET", "TCP_ABORT_ON_CLOSE"), empty of an accepted one and of kernels that tell none. socket is whose it is,
     its own end first; None where there was none. tcp_state is what it was in then. answered is the packet that a sent
-    one answers; None of one that answers none, and of an accepted one. time_ns is the kernel's stamp, right to some
-    microseconds.
+    one answers; None of one that answers none, and of an accepted one. rcv_nxt is the accepting socket's RCV.NXT, the
+    number that a RST must have (RFC 5961); None of a sent one, and in SYN_SENT, where the RST's ack decides. time_ns is
+    the kernel's stamp, right to some microseconds.
     """
 
     time_ns: int
@@ -340,6 +341,7 @@ class TcpReset:
     socket: Tuple | None = None
     tcp_state: str = ""
     answered: Segment | None = None
+    rcv_nxt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

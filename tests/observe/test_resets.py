@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -12,10 +13,12 @@ from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
 
 from netlab.errors import UnsupportedError
+from netlab.observe.packets import PacketObserver
 from netlab.observe.resets import ResetObserver
 from netlab.observe.watch import Watch
-from netlab.record.events import SYN, ResetKind, TcpReset, Tuple
+from netlab.record.events import SYN, Direction, Packet, ResetKind, TcpReset, Tuple
 from netlab.record.observers import ObserverId, ObserverKind
+from netlab.record.resets import attach
 
 LINGER_0 = struct.pack("ii", 1, 0)
 
@@ -74,7 +77,35 @@ def test_an_abort_and_whom_it_ends(pair: PrivateLab) -> None:
     own, peers = Tuple(LEFT, port, RIGHT, 80, 6), Tuple(RIGHT, 80, LEFT, port, 6)
     assert replace(sent, reason="") == TcpReset(0, "left", ResetKind.SENT, "", own, "CLOSE")
     assert sent.reason in ("TCP_STATE", "TCP_ABORT_ON_LINGER", "")
-    assert accepted == TcpReset(0, "right", ResetKind.ACCEPTED, "", peers, "ESTABLISHED")
+    assert replace(accepted, rcv_nxt=None) == TcpReset(0, "right", ResetKind.ACCEPTED, "", peers, "ESTABLISHED")
+
+
+@pytest.mark.kernel
+def test_the_resets_are_found_on_the_wire(pair: PrivateLab) -> None:
+    with Watch() as watch:
+        for end in ("left", "right"):
+            watch.add(PacketObserver(pair, end, "eth0", {80}))
+        watch.add(ResetObserver(pair, ["left", "right"], {80}))
+        with pair.socket("left", socket.AF_INET, socket.SOCK_STREAM) as client:
+            assert client.connect_ex((str(RIGHT), 80)) == errno.ECONNREFUSED
+        client, server = connect(pair)
+        client.send(b"hello")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        client.close()
+        server.close()
+        assert watch.until(lambda: sum(isinstance(event, TcpReset) for event in watch.gathered()) == 4, 5)
+        events, _ = watch.take()
+    packets = [event for event in events if isinstance(event, Packet)]
+    found = attach((event for event in events if isinstance(event, TcpReset)), packets)
+    seen = {(reset.netns, reset.kind, packet and packet.netns, packet and packet.direction) for reset, packet in found}
+    assert seen == {
+        (netns, kind, netns, Direction.OUT if kind is ResetKind.SENT else Direction.IN)
+        for netns in ("left", "right")
+        for kind in ResetKind
+    }
+    accepted = next(each for each in found if each[0].netns == "right" and each[0].kind is ResetKind.ACCEPTED)
+    assert accepted[1] is not None
+    assert accepted[0].rcv_nxt == accepted[1].segment.seq
 
 
 @pytest.mark.kernel
