@@ -80,7 +80,7 @@ def status(
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
     """The labs that are up; or one lab's namespaces, addresses, services, programs and drift."""
-    from netlab.lab.status import detail, overview
+    from netlab.lab.overview import detail, overview
 
     text = overview(output.value) if lab is None else detail(*find_lab(lab), output.value)
     sys.stdout.write(text)

@@ -14,7 +14,7 @@ from netlab.kubeproxy import loaded_by, notrack
 from netlab.kubeproxy.portals import VERSIONS
 from netlab.kubeproxy.stale import frontends
 from netlab.lab import plan
-from netlab.lab.actual import Actual, ActualLink, LinkKey
+from netlab.lab.status import LinkKey, LinkStatus, Status
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
@@ -60,16 +60,16 @@ from netlab.model import (
 )
 
 
-def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
+def difference(old: Topology, new: Topology, status: Status) -> list[Step]:
     """The steps that turn what is there into `new`; old names what of it the lab owns. Empty: nothing to do."""
-    peers = _peers(old, new, actual)
-    stale = _stale_links(old, new, actual, peers)
-    steps: list[Step] = list(_stopped(old, new, actual))
+    peers = _peers(old, new, status)
+    stale = _stale_links(old, new, status, peers)
+    steps: list[Step] = list(_stopped(old, new, status))
     kept = {netns.name for netns in new.namespaces}
     gone = [netns.name for netns in old.namespaces if netns.name not in kept]
     steps += [DeleteLink(netns, ifname) for netns, ifname in stale]
-    steps += [DeleteNetns(name) for name in gone if name in actual.namespaces]
-    left = _without(actual, stale, gone, peers, old, new)
+    steps += [DeleteNetns(name) for name in gone if name in status.namespaces]
+    left = _without(status, stale, gone, peers, old, new)
     removed = list(_removed(old, new, left))
     steps += removed
     left = _after(removed, new, left)
@@ -77,7 +77,7 @@ def difference(old: Topology, new: Topology, actual: Actual) -> list[Step]:
         if not _satisfied(step, left):
             steps += [*_in_the_way(step, left), _over(step, left, old), *_stale_entries(step, new, left)]
     steps = _with_set_links(steps, old, new, left)
-    moved = _moved(steps, old, new, actual, left)
+    moved = _moved(steps, old, new, status, left)
     standing = tuple(netns.name for netns in new.namespaces if netns.name in left.namespaces)
     if moved and standing:
         early = sum(not isinstance(step, WriteHosts | StartProgram) for step in steps)
@@ -91,11 +91,11 @@ IP6_RT_PRIO_USER = 1024
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
-def _peers(old: Topology, new: Topology, actual: Actual) -> dict[LinkKey, LinkKey]:
+def _peers(old: Topology, new: Topology, status: Status) -> dict[LinkKey, LinkKey]:
     """The other end of each link of a kind that has two. The two point at each other by ifindex, which is a namespace's
     own number: where several do, the lab's own links tell which."""
     ends: dict[tuple[int, int | None], list[LinkKey]] = {}
-    for key, link in actual.links.items():
+    for key, link in status.links.items():
         if link.kind in PAIRED:
             ends.setdefault((link.index, link.peer_index), []).append(key)
     asked: dict[LinkKey, list[LinkKey]] = {}
@@ -117,7 +117,7 @@ def _key(interface: Interface) -> LinkKey:
     return interface.netns, interface.ifname
 
 
-def _stale_links(old: Topology, new: Topology, actual: Actual, peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
+def _stale_links(old: Topology, new: Topology, status: Status, peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
     """The links to remove: owned and no longer wanted, or wanted and of another making. One end of two is enough."""
     before = {_key(interface): interface for interface in old.interfaces()}
     were = {_key(link.interfaces()[0]): link for link in old.links}
@@ -125,12 +125,12 @@ def _stale_links(old: Topology, new: Topology, actual: Actual, peers: dict[LinkK
     stale: dict[LinkKey, None] = {}
     for link in sorted(new.links, key=lambda link: link.kind not in PAIRED):
         ends = link.interfaces()
-        found = [_key(end) for end in ends if _key(end) in actual.links]
+        found = [_key(end) for end in ends if _key(end) in status.links]
         if found and (
-            not _is_made_so(link, were.get(_key(ends[0])), actual, peers) or any(_forgets(before, end) for end in ends)
+            not _is_made_so(link, were.get(_key(ends[0])), status, peers) or any(_forgets(before, end) for end in ends)
         ):
             stale.update(dict.fromkeys(found))
-    stale.update(dict.fromkeys(key for key in before if key not in wanted and key in actual.links))
+    stale.update(dict.fromkeys(key for key in before if key not in wanted and key in status.links))
     return _one_end_each(stale, peers)
 
 
@@ -144,10 +144,10 @@ def _one_end_each(stale: dict[LinkKey, None], peers: dict[LinkKey, LinkKey]) -> 
     return doomed
 
 
-def _is_made_so(link: Link, was: Link | None, actual: Actual, peers: dict[LinkKey, LinkKey]) -> bool:
+def _is_made_so(link: Link, was: Link | None, status: Status, peers: dict[LinkKey, LinkKey]) -> bool:
     """Whether all interfaces of a link are there, joined to each other, and have what only a new link can be given."""
     ends = link.interfaces()
-    there = [actual.links[_key(end)] for end in ends if _key(end) in actual.links]
+    there = [status.links[_key(end)] for end in ends if _key(end) in status.links]
     if len(there) < len(ends) or any(peers.get(_key(a)) != _key(b) for a, b in pairs([link])):
         return False
     return all(
@@ -170,7 +170,7 @@ def _forgets(before: dict[LinkKey, Interface], interface: Interface) -> bool:
     )
 
 
-def _differs(interface: Interface, link: ActualLink) -> bool:
+def _differs(interface: Interface, link: LinkStatus) -> bool:
     wanted, has = interface.attributes, link.attributes
     pairs = (
         (wanted.mtu, has.mtu),
@@ -185,7 +185,7 @@ def _differs(interface: Interface, link: ActualLink) -> bool:
     return any(want is not None and want != is_now for want, is_now in pairs)
 
 
-def _with_set_links(steps: list[Step], old: Topology, new: Topology, left: Actual) -> list[Step]:
+def _with_set_links(steps: list[Step], old: Topology, new: Topology, left: Status) -> list[Step]:
     """Put the changes of links that stay right after the last link that is made."""
     made = {key for step in steps for key in _makes(step)}
     masters = {_key(interface): interface.master for interface in old.interfaces()}
@@ -203,16 +203,16 @@ def _with_set_links(steps: list[Step], old: Topology, new: Topology, left: Actua
     return [*steps[:at], *changed, *steps[at:]]
 
 
-def _moved(steps: list[Step], old: Topology, new: Topology, actual: Actual, left: Actual) -> tuple[Address, ...]:
+def _moved(steps: list[Step], old: Topology, new: Topology, status: Status, left: Status) -> tuple[Address, ...]:
     """The addresses that were at another interface, or at another MAC address, before these steps."""
     owners: dict[Address, set[LinkKey]] = {}
-    before = list(actual.addresses.items())
+    before = list(status.addresses.items())
     before += [(_key(interface), frozenset(interface.addresses)) for interface in old.interfaces()]
     for key, found in before:
         for address in found:
             owners.setdefault(address.ip, set()).add(key)
     wants, had_mac = ({_key(i): i.attributes.mac for i in topology.interfaces()} for topology in (new, old))
-    had_mac |= {key: link.attributes.mac for key, link in actual.links.items()}
+    had_mac |= {key: link.attributes.mac for key, link in status.links.items()}
     made = {key for step in steps for key in _makes(step)}
     made = {key for key in made if wants[key] is None or wants[key] != had_mac.get(key)}
     moved: dict[Address, None] = {}
@@ -239,46 +239,46 @@ def _makes(step: Step) -> Iterator[LinkKey]:
 
 
 def _without(
-    actual: Actual,
+    status: Status,
     stale: list[LinkKey],
     gone: list[str],
     peers: dict[LinkKey, LinkKey],
     old: Topology,
     new: Topology,
-) -> Actual:
+) -> Status:
     """The same value without the stale links, and all that goes with them."""
-    dead = {key for key in actual.links if key[0] in gone} | set(stale)
+    dead = {key for key in status.links if key[0] in gone} | set(stale)
     dead |= {peers[key] for key in dead if key in peers}
-    return Actual(
-        namespaces=actual.namespaces - set(gone),
+    return Status(
+        namespaces=status.namespaces - set(gone),
         links={
             key: replace(link, master=None) if (key[0], link.master) in dead else link
-            for key, link in actual.links.items()
+            for key, link in status.links.items()
             if key not in dead
         },
-        addresses={key: found for key, found in actual.addresses.items() if key not in dead},
-        unrouted=actual.unrouted,
+        addresses={key: found for key, found in status.addresses.items() if key not in dead},
+        unrouted=status.unrouted,
         routes={
             netns: frozenset(route for route in routes if (netns, route.dev) not in dead)
-            for netns, routes in actual.routes.items()
+            for netns, routes in status.routes.items()
             if netns not in gone
         },
         sysctls={
             (netns, key): value
-            for (netns, key), value in actual.sysctls.items()
+            for (netns, key), value in status.sysctls.items()
             if not any(netns == dead_netns and f".{ifname}." in key for dead_netns, ifname in dead)
         },
-        former=actual.former,
-        rules=actual.rules,
-        iptables=actual.iptables,
-        tables=actual.tables,
-        qdiscs={key: pair for key, pair in actual.qdiscs.items() if key not in dead},
-        hosts=actual.hosts,
-        programs=actual.programs - {(p.netns, p.name) for p in _stopped(old, new, actual)},
+        former=status.former,
+        rules=status.rules,
+        iptables=status.iptables,
+        tables=status.tables,
+        qdiscs={key: pair for key, pair in status.qdiscs.items() if key not in dead},
+        hosts=status.hosts,
+        programs=status.programs - {(p.netns, p.name) for p in _stopped(old, new, status)},
     )
 
 
-def _after(removed: list[Step], new: Topology, left: Actual) -> Actual:
+def _after(removed: list[Step], new: Topology, left: Status) -> Status:
     """The same value without the removed routes and addresses, and what the kernel drops by itself: the routes from a
     removed address (IPv6 ones only lose their `src`), the IPv4 routes of a link without any IPv4 address left, and the
     IPv6 addresses of a link that is set down."""
@@ -319,16 +319,16 @@ def _programs(topology: Topology) -> dict[tuple[str, str], Program]:
     return {(netns.name, program.name): program for netns in topology.namespaces for program in netns.programs}
 
 
-def _stopped(old: Topology, new: Topology, actual: Actual) -> Iterator[StopProgram]:
+def _stopped(old: Topology, new: Topology, status: Status) -> Iterator[StopProgram]:
     wanted = _programs(new)
     for key, program in _programs(old).items():
         other = wanted.get(key)
         same = other is not None and (other.argv, other.env) == (program.argv, program.env)
-        if key in actual.programs and not same:
+        if key in status.programs and not same:
             yield StopProgram(*key)
 
 
-def _removed(old: Topology, new: Topology, left: Actual) -> Iterator[Step]:
+def _removed(old: Topology, new: Topology, left: Status) -> Iterator[Step]:
     """What an earlier topology asked for and this one doesn't, of all that isn't a link."""
     wanted = {_identity(step) for step in plan.up(new)}
     for step in reversed(plan.up(old)):
@@ -377,7 +377,7 @@ def _identity(step: Step) -> object:
 # --- what is there already -------------------------------------------------------------------------------------------
 
 
-def _satisfied(step: Step, left: Actual) -> bool:
+def _satisfied(step: Step, left: Status) -> bool:
     match step:
         case CreateNetns(netns):
             return netns in left.namespaces
@@ -425,7 +425,7 @@ def _in_decimal(word: str) -> str:
     return word
 
 
-def _over(step: Step, left: Actual, old: Topology) -> Step:
+def _over(step: Step, left: Status, old: Topology) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
         had = loaded_by(Loader.LIBNFTABLES, old, step.netns)
@@ -436,7 +436,7 @@ def _over(step: Step, left: Actual, old: Topology) -> Step:
     return step
 
 
-def _stale_entries(step: Step, new: Topology, left: Actual) -> Iterator[Step]:
+def _stale_entries(step: Step, new: Topology, left: Status) -> Iterator[Step]:
     """What must go once these rules stand in a namespace that had some, or may have forwarded without."""
     match step:
         case LoadRules(netns, rules):
@@ -455,13 +455,13 @@ def _stale_entries(step: Step, new: Topology, left: Actual) -> Iterator[Step]:
         yield DeleteStaleEntries(netns, found)
 
 
-def _there(step: LoadTable, left: Actual) -> bool:
+def _there(step: LoadTable, left: Status) -> bool:
     """Whether a table of that name is there, whatever is in it."""
     found = left.tables.get((step.netns, step.table.family, step.table.name))
     return found is not None and found.has is not None
 
 
-def _in_the_way(step: Step, left: Actual) -> Iterator[Step]:
+def _in_the_way(step: Step, left: Status) -> Iterator[Step]:
     """What must go before the step can be carried out: the kernel takes no second route to a place by the same metric,
     and changes no qdisc into another kind, nor any htb."""
     match step:

@@ -13,9 +13,9 @@ from typing import Any
 
 from netlab.kubeproxy import Family, Ruleset, loaded_by
 from netlab.lab import iptables, programs, qdiscs
-from netlab.lab.actual import Actual, ActualLink, Compared, LinkKey
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import LabState
+from netlab.lab.status import Compared, LinkKey, LinkStatus, Status
 from netlab.lab.steps import LoadTable
 from netlab.lab.tables import interfaces_named, pretend
 from netlab.linux import nft, rtnl, sysctl, tc
@@ -55,10 +55,10 @@ def indexes(namespaces: Namespaces, state: LabState) -> dict[LinkKey, int]:
     return found
 
 
-def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, hosts: str) -> Actual:
+def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, hosts: str) -> Status:
     """All that either topology speaks of, as the kernel has it now; hosts is the text of the lab's hosts file."""
     there = _there(namespaces, state)
-    actual = Actual(
+    status = Status(
         namespaces=frozenset(there),
         former={(netns, key): value for netns, key, value in state.former},
         hosts=hosts,
@@ -67,19 +67,19 @@ def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, 
     keys = {name: _sysctl_keys(name, old, new) for name in there}
     for name in there:
         with namespaces.inside(name), _iproute() as ipr:
-            _read_links(name, ipr, actual)
+            _read_links(name, ipr, status)
             roots = tc.roots(ipr)
             for key in keys[name]:
                 with suppress(OSError):  # an interface's sysctl, and the interface is gone
-                    actual.sysctls[name, key] = sysctl.read(key)
-        for (netns, ifname), link in actual.links.items():
+                    status.sysctls[name, key] = sysctl.read(key)
+        for (netns, ifname), link in status.links.items():
             if netns == name and (root := roots.get(link.index)):
-                actual.qdiscs[netns, ifname] = Compared(" ".join(root), None)
-    _compare_rules(namespaces, old, new, actual)
-    _compare_iptables(namespaces, old, new, actual)
-    _compare_tables(namespaces, old, new, actual)
-    _compare_qdiscs(namespaces, new, actual)
-    return actual
+                status.qdiscs[netns, ifname] = Compared(" ".join(root), None)
+    _compare_rules(namespaces, old, new, status)
+    _compare_iptables(namespaces, old, new, status)
+    _compare_tables(namespaces, old, new, status)
+    _compare_qdiscs(namespaces, new, status)
+    return status
 
 
 def _there(namespaces: Namespaces, state: LabState) -> list[str]:
@@ -98,11 +98,11 @@ def _sysctl_keys(name: str, *topologies: Topology) -> set[str]:
     return keys
 
 
-def _read_links(netns: str, ipr: Any, actual: Actual) -> None:
+def _read_links(netns: str, ipr: Any, status: Status) -> None:
     links = list(ipr.get_links())
     names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
     for link in links:
-        actual.links[netns, names[link["index"]]] = _link(link, names)
+        status.links[netns, names[link["index"]]] = _link(link, names)
     addresses: dict[LinkKey, set[InterfaceAddress]] = {}
     for message in ipr.get_addr():
         text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
@@ -111,18 +111,18 @@ def _read_links(netns: str, ipr: Any, actual: Actual) -> None:
             ifname = names[message["index"]]
             addresses.setdefault((netns, ifname), set()).add(address)
             if (message.get_attr("IFA_FLAGS") or 0) & _IFA_F_NOPREFIXROUTE:
-                actual.unrouted.add((netns, ifname, address))
-    actual.addresses.update({key: frozenset(found) for key, found in addresses.items()})
+                status.unrouted.add((netns, ifname, address))
+    status.addresses.update({key: frozenset(found) for key, found in addresses.items()})
     routes = (_route(message, names) for family in (2, 10) for message in ipr.get_routes(family=family))
-    actual.routes[netns] = frozenset(route for route in routes if route is not None)
+    status.routes[netns] = frozenset(route for route in routes if route is not None)
 
 
-def _link(link: Any, names: dict[int, str]) -> ActualLink:
+def _link(link: Any, names: dict[int, str]) -> LinkStatus:
     info = link.get_attr("IFLA_LINKINFO")
     kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
     data = info and info.get_attr("IFLA_INFO_DATA")
     numbers = {name: value for name, value in (data["attrs"] if data else ()) if isinstance(value, int)}
-    return ActualLink(
+    return LinkStatus(
         index=link["index"],
         kind=kind,
         up=bool(link["flags"] & 1),
@@ -169,10 +169,10 @@ def _address(text: str | None) -> Address | None:
     return None if text is None else ipaddress.ip_address(text)
 
 
-def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual: Actual) -> None:
+def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, status: Status) -> None:
     """Compare the tables that are the lab's own; a user's other tables are nobody's business."""
     told: dict[Ruleset, str] = {}
-    for name in actual.namespaces:
+    for name in status.namespaces:
         had, wanted = (_ruleset(Loader.LIBNFTABLES, topology, name) for topology in (old, new))
         tables = {name for rules in (had, wanted) if rules for name in rules.names}
         if not tables:
@@ -186,13 +186,13 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, actual:
         if _ruleset(Loader.IPTABLES_RESTORE, old, name) is None:
             with namespaces.inside(name):
                 has = nft.list_tables(tables)
-        actual.rules[name] = Compared(has, told[wanted] if wanted else None)
+        status.rules[name] = Compared(has, told[wanted] if wanted else None)
 
 
-def _compare_iptables(namespaces: Namespaces, old: Topology, new: Topology, actual: Actual) -> None:
+def _compare_iptables(namespaces: Namespaces, old: Topology, new: Topology, status: Status) -> None:
     """Compare what iptables-restore loads, in iptables' own words."""
     told: dict[tuple[Family, str], str] = {}
-    for name in actual.namespaces:
+    for name in status.namespaces:
         had, wanted = (_ruleset(Loader.IPTABLES_RESTORE, topology, name) for topology in (old, new))
         for family in dict.fromkeys(family for rules in (had, wanted) if rules for family in rules.families):
             with namespaces.inside(name):
@@ -202,7 +202,7 @@ def _compare_iptables(namespaces: Namespaces, old: Topology, new: Topology, actu
                 with namespaces.scratch():
                     iptables.restore(family, text)
                     told[family, text] = iptables.saved(family, _IPTABLES)
-            actual.iptables[name, family] = Compared(has or None, told[family, text] if text else None)
+            status.iptables[name, family] = Compared(has or None, told[family, text] if text else None)
 
 
 _IPTABLES = ("filter", "nat")
@@ -212,14 +212,14 @@ def _ruleset(loader: Loader, topology: Topology, name: str) -> Ruleset | None:
     return loaded_by(loader, topology, name) if any(netns.name == name for netns in topology.namespaces) else None
 
 
-def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, actual: Actual) -> None:
+def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, status: Status) -> None:
     """Compare the tables that either topology has in a namespace; those of the old one alone, with nothing."""
     told: dict[tuple[NftTable, tuple[str, ...]], str] = {}
     wanted = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(new)}
     had = [(netns.name, table.family, table.name) for netns in old.namespaces for table in netns.tables]
     for key in dict.fromkeys((*wanted, *had)):
         netns, table = key[0], key[1:]
-        if netns in actual.namespaces:
+        if netns in status.namespaces:
             with namespaces.inside(netns):
                 has = nft.list_tables([table]) or None
             wants = wanted.get(key)
@@ -228,15 +228,15 @@ def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, actual
                     pretend(wants[1])
                     nft.run(LoadTable(netns, wants[0]).commands)
                     told[wants] = nft.list_tables([table])
-            actual.tables[key] = Compared(has, told[wants] if wants else None)
+            status.tables[key] = Compared(has, told[wants] if wants else None)
 
 
-def _compare_qdiscs(namespaces: Namespaces, new: Topology, actual: Actual) -> None:
+def _compare_qdiscs(namespaces: Namespaces, new: Topology, status: Status) -> None:
     for interface in new.interfaces():
         if interface.qdisc is not None:
-            has = actual.qdiscs.get((interface.netns, interface.ifname), Compared(None, None)).has
+            has = status.qdiscs.get((interface.netns, interface.ifname), Compared(None, None)).has
             wants = _told(namespaces, interface, interface.qdisc)
-            actual.qdiscs[interface.netns, interface.ifname] = Compared(has, wants)
+            status.qdiscs[interface.netns, interface.ifname] = Compared(has, wants)
 
 
 def _told(namespaces: Namespaces, interface: Interface, qdisc: Qdisc) -> str:

@@ -1,118 +1,67 @@
-"""What `netlab status` shows: the labs that are written down, or one lab as it stands and where it has drifted."""
+"""What the kernel has of a lab, as a value: `read.py` fills it, `diff.py` compares it with a topology.
+
+Pure. It is compared, never parsed: rules and qdiscs are texts as the kernel tells them, beside the texts that it would
+tell if it had what the topology wants.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from netlab.lab import lifecycle, programs
-from netlab.lab.netns import Namespaces
-from netlab.lab.standing import open_lab
-from netlab.lab.state import LabDirectory, LabState, labs, run_directory
-from netlab.model import Netns, ServicePort, Topology
+from netlab.kubeproxy import Family
+from netlab.model import InterfaceAddress, LinkAttributes, Route
 
-
-def overview(output: str) -> str:
-    """All labs of this user, as a table or JSON."""
-    root = run_directory()
-    found = [_row(LabDirectory(root, name)) for name in labs(root)]
-    if output == "json":
-        return json.dumps({"labs": found}, indent=2) + "\n"
-    if not found:
-        return "no lab is up\n"
-    return _table([("LAB", "IS", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY"), *(_cells(row) for row in found)])
+LinkKey: TypeAlias = tuple[str, str]
+"""(netns, ifname)."""
 
 
-def _row(directory: LabDirectory) -> dict[str, Any]:
-    state = directory.read()
-    if state is None:
-        return {"lab": directory.lab, "is": "never begun", "mode": "", "namespaces": 0, "fixes": [], "topology": None}
-    return {
-        "lab": state.lab,
-        "is": _condition(state),
-        "mode": "rootless" if state.rootless else "root",
-        "namespaces": len(state.namespaces),
-        "fixes": list(state.fixes),
-        "topology": state.file,
-    }
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """One interface. peer_index is the ifindex of a veth's other end; data are the numbers that only its kind has
+    (IFLA_INFO_DATA), by the names of their attributes."""
+
+    index: int
+    kind: str
+    up: bool
+    master: str | None
+    attributes: LinkAttributes
+    peer_index: int | None = None
+    data: Mapping[str, int] = field(default_factory=dict)
 
 
-def _condition(state: LabState) -> str:
-    return "up" if state.standing() else "incomplete" if not state.complete else "dead"
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What the kernel has, and what it would have if it had what is wanted; None for nothing."""
+
+    has: str | None
+    wants: str | None
+
+    def same(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.has == self.wants
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    fixes = ",".join(row["fixes"]) or "-"
-    return (row["lab"], row["is"], row["mode"], str(row["namespaces"]), fixes, row["topology"] or "-")
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All that a topology can speak of, in the namespaces that the lab owns and that are there.
 
+    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). iptables are
+    kube-proxy's rules where iptables-restore loads them, tables the lab's own beside kube-proxy's, by (netns, family,
+    name). former are the values of sysctls, by (netns, key), from before the lab set them, where they are known.
+    """
 
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines) + "\n"
-
-
-def detail(directory: LabDirectory, state: LabState, output: str) -> str:
-    """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
-    namespaces = open_lab(state)
-    spec = lifecycle.as_it_is(directory, state)
-    drift = lifecycle.changes(directory, namespaces, spec.topology, spec.topology, state)
-    assert state.holder is not None
-    told = {
-        **_row(directory),
-        "holder": state.holder.pid,
-        "namespaces": [_netns(netns, spec.topology, namespaces, state) for netns in spec.topology.namespaces],
-        "services": [
-            {
-                "service": service.name,
-                "cluster_ips": [str(address) for address in service.cluster_ips],
-                "external_ips": [str(ip) for ip in (*service.external_ips, *service.load_balancer_ips)],
-                "ports": [_port(port) for port in service.ports],
-                "endpoints": [endpoint.netns for endpoint in service.endpoints],
-            }
-            for service in spec.topology.services
-        ],
-        "drift": [step.describe() for step in drift],
-    }
-    return json.dumps(told, indent=2) + "\n" if output == "json" else _text(told)
-
-
-def _netns(netns: Netns, topology: Topology, namespaces: Namespaces, state: LabState) -> dict[str, Any]:
-    addresses = [str(address) for address in netns.loopback]
-    for interface in topology.interfaces():
-        if interface.netns == netns.name:
-            addresses += [f"{address} {interface.ifname}" for address in interface.addresses]
-    started = [program for program in state.programs if program.netns == netns.name]
-    return {
-        "netns": netns.name,
-        "role": netns.role.value,
-        "addresses": addresses,
-        "programs": {program.name: programs.running(namespaces, program) for program in started},
-    }
-
-
-def _port(port: ServicePort) -> str:
-    """As kubectl has it: "80/TCP", or "80:30080/TCP" with a node port."""
-    return f"{port.port}{'' if port.node_port is None else f':{port.node_port}'}/{port.protocol}"
-
-
-def _text(told: dict[str, Any]) -> str:
-    rows: list[tuple[str, ...]] = [("NAMESPACE", "ROLE", "ADDRESSES", "PROGRAMS")]
-    for netns in told["namespaces"]:
-        running = (f"{name}{'' if alive else ' (ended)'}" for name, alive in netns["programs"].items())
-        rows.append((netns["netns"], netns["role"], ", ".join(netns["addresses"]) or "-", ", ".join(running) or "-"))
-    parts = [f"lab {told['lab']}: {told['is']}, {told['mode']}, holder {told['holder']}\n\n", _table(rows)]
-    if told["services"]:
-        services: list[tuple[str, ...]] = [("SERVICE", "CLUSTER IP", "EXTERNAL IP", "PORTS", "ENDPOINTS")]
-        for service in told["services"]:
-            cells = (service["cluster_ips"], service["external_ips"], service["ports"], service["endpoints"])
-            services.append((service["service"], *(", ".join(cell) or "-" for cell in cells)))
-        if not any(service["external_ips"] for service in told["services"]):
-            services = [(row[0], row[1], *row[3:]) for row in services]
-        parts += ["\n", _table(services)]
-    if told["fixes"]:
-        parts.append(f"\nfixes: {', '.join(told['fixes'])}\n")
-    drift = told["drift"]
-    parts.append("\nas its topology says\n" if not drift else "\ndrift, which `netlab up` mends:\n")
-    parts += [f"  {line}\n" for line in drift]
-    return "".join(parts)
+    namespaces: frozenset[str] = frozenset()
+    links: dict[LinkKey, LinkStatus] = field(default_factory=dict)
+    addresses: dict[LinkKey, frozenset[InterfaceAddress]] = field(default_factory=dict)
+    unrouted: set[tuple[str, str, InterfaceAddress]] = field(default_factory=set)
+    routes: dict[str, frozenset[Route]] = field(default_factory=dict)
+    sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
+    former: dict[tuple[str, str], str] = field(default_factory=dict)
+    rules: dict[str, Compared] = field(default_factory=dict)
+    iptables: dict[tuple[str, Family], Compared] = field(default_factory=dict)
+    tables: dict[tuple[str, str, str], Compared] = field(default_factory=dict)
+    qdiscs: dict[LinkKey, Compared] = field(default_factory=dict)
+    hosts: str = ""
+    programs: frozenset[tuple[str, str]] = frozenset()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from netlab.kubeproxy import Family, Ruleset, loaded_by
-from netlab.lab.actual import Actual, ActualLink, Compared, LinkKey
+from netlab.lab.status import Compared, LinkKey, LinkStatus, Status
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
@@ -51,12 +51,12 @@ NEW_LINK = LinkAttributes(
 
 @dataclass
 class Simulated:
-    """What there is, in the words of `Actual`; sysctls that nobody has set are left out.
+    """What there is, in the words of `Status`; sysctls that nobody has set are left out.
 
     rules are a namespace's tables, by (family, name).
     """
 
-    links: dict[LinkKey, ActualLink] = field(default_factory=dict)
+    links: dict[LinkKey, LinkStatus] = field(default_factory=dict)
     addresses: dict[LinkKey, set[InterfaceAddress]] = field(default_factory=dict)
     unrouted: set[tuple[str, str, InterfaceAddress]] = field(default_factory=set)
     routes: dict[str, set[Route]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Simulated:
             case CreateNetns(netns):
                 assert netns not in self.routes, f"{netns}: File exists"
                 self.routes[netns] = set()
-                self.links[netns, "lo"] = ActualLink(1, "", False, None, LinkAttributes(mtu=65536))
+                self.links[netns, "lo"] = LinkStatus(1, "", False, None, LinkAttributes(mtu=65536))
             case CreateLink(made):
                 first, *peers = made.interfaces()
                 indexes = [self._next_index(end.netns) for end in (first, *peers)]
@@ -196,7 +196,7 @@ class Simulated:
         self._check_master(interface)
         attributes = _over(NEW_LINK, interface.attributes)
         index = self._next_index(interface.netns)
-        self.links[key] = ActualLink(index, kind, False, interface.master, attributes, peer_index, data)
+        self.links[key] = LinkStatus(index, kind, False, interface.master, attributes, peer_index, data)
 
     def _next_index(self, netns: str) -> int:
         """Counted in each namespace by itself, as kernel.py does: two veths may look alike by their ends' indexes."""
@@ -255,9 +255,9 @@ class Simulated:
                 if not (name[0] == netns and f".conf.{ifname}." in name[1])
             }
 
-    def look(self, old: Topology, new: Topology) -> Actual:
+    def look(self, old: Topology, new: Topology) -> Status:
         """All that either topology speaks of."""
-        return Actual(
+        return Status(
             namespaces=frozenset(self.routes),
             links=dict(self.links),
             addresses={key: frozenset(found) for key, found in self.addresses.items() if found},
