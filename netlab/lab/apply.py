@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 from netlab.errors import NetlabError, StepError, UnsupportedError, told
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
-from netlab.lab import iptables, neighbours, qdiscs
+from netlab.lab import iptables, qdiscs
 from netlab.lab.netns import Namespaces
 from netlab.lab.steps import (
     AddAddress,
@@ -197,9 +197,7 @@ class Kernel:
                 case DeleteEntries(netns, sockets):
                     self._delete_entries(netns, sockets)
                 case ForgetNeighbours(addresses, namespaces):
-                    for netns in namespaces:
-                        with self._namespaces.inside(netns):
-                            neighbours.forget(frozenset(addresses))
+                    self._forget_neighbours(addresses, namespaces)
                 case DeleteRules(netns, tables):
                     with self._namespaces.inside(netns):
                         nft.run(
@@ -223,6 +221,13 @@ class Kernel:
             if error.errno == errno.ENOPKG:
                 raise UnsupportedError(told(error)) from error
             raise self._refused(step, error.errno, error.strerror or str(error)) from error
+
+    def _forget_neighbours(self, addresses: Sequence[Address], namespaces: Sequence[str]) -> None:
+        from netlab.linux import neighbours
+
+        for netns in namespaces:
+            with self._namespaces.inside(netns):
+                neighbours.forget(frozenset(addresses))
 
     def _delete_stale(self, netns: str, frontends: Sequence[Frontend]) -> None:
         from netlab.linux import ctnetlink

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection
-from ipaddress import ip_address
-
-from netlab.model import Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 _NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80  # include/uapi/linux/neighbour.h
 
 
-def forget(addresses: Collection[Address]) -> None:
+def forget(addresses: Collection[IPv4Address | IPv6Address]) -> None:
     """Delete the entries of these addresses in the calling thread's network namespace, but those that somebody has made
     for good. Equivalent to `ip neigh flush to ADDRESS` for each; OSError.
     """
