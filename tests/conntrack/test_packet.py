@@ -118,3 +118,10 @@ def test_a_rst_with_the_number_0_may_answer_a_syn_that_was_let_through() -> None
     half = Wire(server=5).from_client(SYN, 0).from_server(SYN | ACK, 0, 1)
     half.packets.append(Wire(server=5).from_client(SYN | ACK, 0, 1).packets[0])
     assert half.from_server(RST | ACK, -5, 1).judged() == (CtOutcome.ACCEPT, "")
+
+
+def test_only_after_a_syn_that_was_ignored_a_rst_with_its_ack_goes_unchecked() -> None:
+    after_ack = Wire().opened().from_client(ACK, 5, 1).from_server(RST | ACK, 900_000, 5)
+    assert after_ack.judged()[0] is CtOutcome.INVALID
+    after_syn = Wire().opened().from_client(SYN, 4).from_server(RST | ACK, 900_000, 5)
+    assert after_syn.judged() == (CtOutcome.ACCEPT, "")

@@ -98,6 +98,15 @@ def test_an_entry_is_gone_from_the_moment_it_is_told(early_ns: int, found: str) 
     assert outcomes(followed(wire.packets, NEW, [gone])) == found
 
 
+def test_entries_end_in_the_order_of_their_times() -> None:
+    wire = Wire().from_client(ACK, 5, 1).from_client(ACK, 5, 1).from_client(ACK, 5, 1)
+    first, second, third = (packet.time_ns for packet in wire.packets)
+    told = [event(third, EntryChange.DESTROY), event(second, EntryChange.DESTROY)]
+    notes = [each.note for each in followed(wire.packets, NEW, told)]
+    assert len(set(notes)) == 1, "each is picked up as if it were the first"
+    assert first < second
+
+
 def scaled(*told: ConntrackEvent) -> int:
     """By how much the client's last window is shifted."""
     wire = Wire().opened(wscale=2).from_client(ACK, 5, 1, window=1000)
