@@ -69,28 +69,36 @@ class PrivateLab:
             return Path("/proc/sys", key.replace(".", "/")).read_text().strip()
 
     def _build(self, topology: Topology) -> None:
+        links = _Batches()
         for link in topology.links:
             first, *others = link.interfaces()
             words = [first.ifname, "type", link.kind]
             for other in others:
                 place = f"/proc/{os.getpid()}/fd/{self._fds[other.netns]}"
                 words += ["peer", "name", other.ifname, "netns", place]
-            self.run(first.netns, "ip", "link", "add", *words)
+            links.add(first.netns, "link", "add", *words)
+        links.run(self)
         for netns in topology.namespaces:
-            self.run(netns.name, "ip", "link", "set", "lo", "up")
             for key, value in netns.sysctls:  # after the links: some of them are a link's own
                 with self.inside(netns.name):
                     Path("/proc/sys", key.replace(".", "/")).write_text(value)
             for key, value in netns.sysctls_if_there:
                 with self.inside(netns.name), suppress(FileNotFoundError):
                     Path("/proc/sys", key.replace(".", "/")).write_text(value)
+        interfaces = _Batches()
+        for netns in topology.namespaces:
+            interfaces.add(netns.name, "link", "set", "lo", "up")
         for interface in topology.interfaces():
-            self._dress(interface)
+            _dress(interface, interfaces)
+        interfaces.run(self)
+        routes = _Batches()
         for netns in topology.namespaces:
             for route in netns.routes:
                 via = ("via", str(route.via)) if route.via else ()
                 dev = ("dev", route.dev) if route.dev else ()
-                self.run(netns.name, "ip", "route", "add", str(route.dst), *via, *dev)
+                routes.add(netns.name, "route", "add", str(route.dst), *via, *dev)
+        routes.run(self)
+        for netns in topology.namespaces:
             rules = ruleset(topology, netns.name)
             if rules is not None:
                 self.run(netns.name, "nft", "-f", "-", stdin=rules.nft())
@@ -98,15 +106,30 @@ class PrivateLab:
                 text = f"table {table.family} {table.name} {{\n{table.body}\n}}\n"
                 self.run(netns.name, "nft", "-f", "-", stdin=text)
 
-    def _dress(self, interface: Interface) -> None:
-        ifname, segs = interface.ifname, interface.attributes.gso_max_segs
-        for address in interface.addresses:
-            nodad = ("nodad",) if address.version == 6 else ()
-            plain = () if interface.prefix_route else ("noprefixroute",)
-            self.run(interface.netns, "ip", "address", "add", str(address), "dev", ifname, *nodad, *plain)
-        limit = ("gso_max_segs", str(segs)) if segs else ()
-        master = ("master", interface.master) if interface.master else ()
-        self.run(interface.netns, "ip", "link", "set", ifname, "up", *limit, *master)
+
+class _Batches:
+    """What `ip` is to do, one process a namespace."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+
+    def add(self, netns: str, *words: str) -> None:
+        self._lines.setdefault(netns, []).append(" ".join(words))
+
+    def run(self, lab: PrivateLab) -> None:
+        for netns, lines in self._lines.items():
+            lab.run(netns, "ip", "-batch", "-", stdin="\n".join(lines))
+
+
+def _dress(interface: Interface, batches: _Batches) -> None:
+    ifname, segs = interface.ifname, interface.attributes.gso_max_segs
+    for address in interface.addresses:
+        nodad = ("nodad",) if address.version == 6 else ()
+        plain = () if interface.prefix_route else ("noprefixroute",)
+        batches.add(interface.netns, "address", "add", str(address), "dev", ifname, *nodad, *plain)
+    limit = ("gso_max_segs", str(segs)) if segs else ()
+    master = ("master", interface.master) if interface.master else ()
+    batches.add(interface.netns, "link", "set", ifname, "up", *limit, *master)
 
 
 def _new_netns() -> int:
