@@ -14,7 +14,7 @@ import skips
 from conntrack_oracle import Setting, in_a_namespace, kernel_rules
 from packet_lines import by_kernel, by_model, read
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 DEFAULT = Setting(loose=True, be_liberal=False, ignore_invalid_rst=False)
 CLIENT, SERVER = 1000, 5000

@@ -27,7 +27,7 @@ from netlab.conntrack.tracker import Tracker
 from netlab.record.events import Direction, Packet
 from netlab.record.wire import decode_ip
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 SECONDS = 3.5 if os.geteuid() == 0 else 1.0
 """Of each of the eight settings: half a minute in all, and less where root has done it before."""

@@ -184,6 +184,7 @@ def told(flow: Flow) -> tuple[str, ...]:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_is_run_and_found(labs: dict[str, PrivateLab], name: str) -> None:
@@ -197,6 +198,7 @@ def test_every_shape_is_run_and_found(labs: dict[str, PrivateLab], name: str) ->
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_is_run_over_ipv6(labs: dict[str, PrivateLab], name: str) -> None:
@@ -221,6 +223,7 @@ ENDS = {
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("name", ENDS)
 def test_what_becomes_of_it_where_no_server_answers(labs: dict[str, PrivateLab], name: str) -> None:
@@ -232,6 +235,7 @@ def test_what_becomes_of_it_where_no_server_answers(labs: dict[str, PrivateLab],
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.usefixtures("as_root")
 def test_a_service_without_endpoints_refuses_by_its_rules(labs: dict[str, PrivateLab]) -> None:
     shape = Shape("cluster", "client: client\nservice: none", (), "node-a")

@@ -15,7 +15,7 @@ from command import Netlab
 
 from netlab.kubeproxy.fixes import FIXES
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 ECHO = """
 import socket, threading

@@ -439,6 +439,7 @@ def privately(argv: list[str], text: str = "") -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.parametrize("made", SETS.values(), ids=SETS.keys())
 def test_libnftables_loads_it_over_itself(made: Ruleset) -> None:
     pytest.importorskip("nftables", reason="no libnftables binding")
@@ -459,6 +460,7 @@ def by_table(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.parametrize("family", ["ip", "ip6"])
 @pytest.mark.parametrize("made", SETS.values(), ids=SETS.keys())
 def test_iptables_reads_both_texts_and_makes_the_same_of_them(made: Ruleset, family: Family) -> None:

@@ -25,7 +25,7 @@ import pytest
 from netlab.kubeproxy import ruleset
 from netlab.model import Endpoint, KubeProxy, Mode, Netns, Protocol, Role, Service, ServicePort, Topology
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 SUBNETS = {
     "client": ("10.0.0", "fd00:0:0:0"),

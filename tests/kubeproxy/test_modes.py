@@ -24,7 +24,7 @@ from places import DATA, SUPPORT
 from netlab.capabilities.conntrack import translates_sctp
 from netlab.capabilities.scratch import attempt
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 
 PATIENCE_S = 20.0

@@ -187,6 +187,7 @@ nft list ruleset
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.parametrize("node", ["node-a", "node-b"])
 def test_nft_reads_the_text_and_loses_nothing(node: str, tmp_path: Path) -> None:
     skips.skip_unless_userns()

@@ -20,7 +20,7 @@ from command import Netlab
 from flagship import FLAGSHIP
 from places import SUPPORT
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 NFTABLES = ("--set", "kube_proxy.mode=nftables")
 TRIALS = "3"

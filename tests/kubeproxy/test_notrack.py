@@ -201,6 +201,7 @@ def entries(lab: labs.Lab, netns: str) -> list[str]:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.parametrize("offload", [True, False], ids=["offloads", "no offloads"])
 def test_transfers_are_whole_and_conntrack_sees_nothing_of_them(lab: labs.Lab, *, offload: bool) -> None:
     for pod in ("client", "near", "far") if not offload else ():
@@ -226,12 +227,14 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_udp_stays_with_conntrack(lab: labs.Lab) -> None:
     assert lab.exec("client", "python3", "-c", ASK) == "b'hello'\n"
     assert entries(lab, "node-1") == ["udp"]
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_a_direct_connection_to_the_endpoint_gets_the_service_for_an_answer(lab: labs.Lab) -> None:
     endpoint = next(a.ip for i in load(CLUSTER, "x").interfaces() if i.netns == "far" for a in i.addresses)
     assert transfer(lab, "client", str(endpoint), 8080, timeout_s=2) == "TimeoutError"
@@ -241,6 +244,7 @@ def test_a_direct_connection_to_the_endpoint_gets_the_service_for_an_answer(lab:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_a_pod_does_not_reach_itself_through_the_service(lab: labs.Lab) -> None:
     assert transfer(lab, "far", "10.96.0.2", timeout_s=2) == "TimeoutError"
     lab.netlab("fix", "revert", "notrack", "--lab", lab.name)
@@ -248,6 +252,7 @@ def test_a_pod_does_not_reach_itself_through_the_service(lab: labs.Lab) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_nothing_is_masqueraded(lab: labs.Lab) -> None:
     assert tried(lab, "office", "10.96.0.2") == ["whole", "198.51.100.2"]
     lab.netlab("fix", "revert", "notrack", "--lab", lab.name)
@@ -255,6 +260,7 @@ def test_nothing_is_masqueraded(lab: labs.Lab) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_the_client_learns_of_no_smaller_mtu(lab: labs.Lab) -> None:
     for node in ("node-1", "node-2"):
         lab.exec(node, "ip", "link", "set", "eth0", "mtu", "1400")
@@ -264,6 +270,7 @@ def test_the_client_learns_of_no_smaller_mtu(lab: labs.Lab) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_nothing_is_invalid_in_the_flagship(netlab: Netlab, lab_name: str, privilege: str) -> None:
     flagship = TOPOLOGIES / "kube-proxy-reset.yaml"
     done = netlab(
@@ -276,6 +283,7 @@ def test_nothing_is_invalid_in_the_flagship(netlab: Netlab, lab_name: str, privi
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_connections_are_spread_over_the_endpoints_and_each_stays_where_it_is(
     netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
 ) -> None:

@@ -278,6 +278,7 @@ def diff(a: list[str], b: list[str]) -> str:
     return "\n".join(difflib.unified_diff(a, b, n=0, lineterm=""))
 
 
+@pytest.mark.inside
 @pytest.mark.parametrize("edit", [*EDITS, "none"])
 def test_an_edit_gives_what_a_fresh_build_gives(standing: labs.Lab, tmp_path: Path, edit: str) -> None:
     # From the edit before: each is put in and taken out again.

@@ -169,6 +169,7 @@ def test_as_root_the_script_builds_the_lab_that_up_builds(
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @ALL
 def test_as_anyone_the_script_builds_the_lab_that_up_builds(
     netlab: Netlab, lab_name: str, file: Path, rootless: None
@@ -182,6 +183,7 @@ def test_as_anyone_the_script_builds_the_lab_that_up_builds(
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 @pytest.mark.parametrize("mode", ["iptables", "nftables"])
 def test_every_kind_of_service_is_in_the_script(
     netlab: Netlab, lab_name: str, mode: str, tmp_path: Path, rootless: None
