@@ -120,6 +120,10 @@ class Connection:
         vip, port = self.roles.vip, self.roles.port
         return Tuple(self.client_address, self.client_port, vip, port, socket.IPPROTO_TCP)
 
+    def headers(self) -> tuple[Tuple, ...]:
+        """The headers that the client's packets have on their way, as far as the sockets tell them."""
+        return tuple(Tuple(*header, socket.IPPROTO_TCP) for header in self.flow().headers())
+
     def header(self, end: End) -> Tuple:
         """The header of the packets that an end's socket sends."""
         if end is self.client:

@@ -28,7 +28,7 @@ from netlab.linux import ctnetlink, interrupts, nft, sysctl
 from netlab.model import Topology
 from netlab.observe.counters import Counters
 from netlab.observe.watch import Watch
-from netlab.record.events import CT_TCP_STATES, Event
+from netlab.record.events import CT_TCP_STATES, Event, Tuple
 from netlab.record.recording import ClosedSocket, CraftedSegment
 
 _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
@@ -204,11 +204,22 @@ class Context:
         except OSError as error:
             raise NotApplied(f"{what} in {netns}: {error.strerror}") from None
 
-    def entry(self, netns: str, connection: str = FIRST) -> Entry | None:
-        """Conntrack's entry of a connection, as the client's first packet made it; None where there is none."""
-        header = self.connection(connection).tuple_orig
+    def tracked_as(self, netns: str, connection: str = FIRST) -> Tuple | None:
+        """By which header conntrack in a namespace has a connection's entry, None where it has none.
+
+        It is that of the client's packets as they come there: past a translation another than the client's own.
+        """
         with self.namespaces.inside(netns):
-            found = ctnetlink.entry(header)
+            for header in self.connection(connection).headers():
+                if ctnetlink.entry(header) is not None:
+                    return header
+        return None
+
+    def entry(self, netns: str, connection: str = FIRST) -> Entry | None:
+        """How a connection's entry stands in a namespace's conntrack; None where there is none."""
+        header = self.tracked_as(netns, connection)
+        with self.namespaces.inside(netns):
+            found = ctnetlink.entry(header) if header is not None else None
         if found is None:
             return None
         state = CT_TCP_STATES[found.tcp_state] if found.tcp_state is not None else ""

@@ -125,6 +125,9 @@ def _check_roles(reader: Reader, item: Item, topology: Topology, made: Experimen
     except roles.RolesError as error:
         reader.at(item[error.key], error.message, error.hint or "")
         return
+    if made.has("load") and len(assigned.servers) != 1:
+        there = f"are {len(assigned.servers)} endpoints" if assigned.servers else "is none"
+        reader.at(item[_targets(item)[0]], f"a load has one server, and there {there}", "name a service with one")
     rules = any(roles.tracks(topology, name) for name in assigned.netns)
     if not rules:
         _check_expected(reader, item["expect"])

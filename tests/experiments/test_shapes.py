@@ -243,6 +243,25 @@ def test_a_service_without_endpoints_refuses_by_its_rules(labs: dict[str, Privat
     assert (found.outcome, found.missing) == (Outcome.REFUSED, ())
 
 
+@pytest.mark.kernel
+@pytest.mark.usefixtures("as_root")
+def test_an_entry_is_known_by_its_own_header_past_a_translation(labs: dict[str, PrivateLab]) -> None:
+    shape = SHAPES["from outside to a cluster IP"]
+    steps = """[connect, {delete-entry: {in: node-b}, observe: [
+        {entry: {in: node-b, change: destroy}}, {tracked: {in: node-b, there: false}},
+        {tracked: {in: node-a, tcp_state: ESTABLISHED, assured: true}}]}, finish]"""
+    found = trial(labs, shape, document(shape, " ".join(steps.split())))
+    assert (found.outcome, found.missing, found.refuted) == (Outcome.COMPLETED, (), "")
+
+
+def test_a_load_has_one_server() -> None:
+    with pytest.raises(NetlabError) as caught:
+        document(Shape("cluster", "client: client\nservice: web", (), None), "[load]")
+    assert str(caught.value) == (
+        "shape.yaml:2:10: service: a load has one server, and there are 2 endpoints\n  hint: name a service with one"
+    )
+
+
 @cache
 def roles(says: str, lab: str = "cluster") -> Roles:
     """Who has which role."""

@@ -34,10 +34,10 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     from netlab.experiments.forwarded import pick
 
     roles, every = context.roles, arguments.get("every", EVERY)
-    sender = roles.server if arguments["from"] == "server" else roles.client
+    senders = {server.netns for server in roles.servers} if arguments["from"] == "server" else {roles.client}
     for interface in context.topology.interfaces():
-        if interface.netns == sender:
-            _compute(context, sender, interface.ifname)
+        if interface.netns in senders:
+            _compute(context, interface.netns, interface.ifname)
     # Past 20 bytes of header and 12 of timestamps; nft doesn't mend the checksum for a raw expression.
     byte = "@th,256,8"
     pick(

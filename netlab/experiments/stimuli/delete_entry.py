@@ -27,7 +27,7 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     from netlab.linux import ctnetlink
 
     netns = arguments["in"]
-    header = context.connection(arguments.get("connection", FIRST)).tuple_orig
+    header = context.tracked_as(netns, arguments.get("connection", FIRST))
     with context.namespaces.inside(netns):
-        if not ctnetlink.delete(header):
+        if header is None or not ctnetlink.delete(header):
             raise NotApplied(f"an entry of the connection in {netns}'s conntrack")

@@ -36,10 +36,10 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     from netlab.linux import ctnetlink
 
     netns = arguments["in"]
-    header = context.connection(arguments.get("connection", FIRST)).tuple_orig
+    header = context.tracked_as(netns, arguments.get("connection", FIRST))
     with context.namespaces.inside(netns):
-        found = ctnetlink.window_scales(header)
-        if found is None:
+        found = ctnetlink.window_scales(header) if header is not None else None
+        if header is None or found is None:
             raise NotApplied(f"an entry of the connection, with window scales, in {netns}'s conntrack")
         original, reply = found
         wanted = (arguments["bits"], reply) if arguments["of"] == "client" else (original, arguments["bits"])
