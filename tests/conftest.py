@@ -10,6 +10,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import host
@@ -43,9 +44,8 @@ def session_rundir() -> Iterator[Path]:
         pytest.fail(f"the tests left the host changed:\n{diff}", pytrace=False)
 
 
-@pytest.fixture
-def netlab(session_rundir: Path) -> Iterator[Netlab]:
-    """The command; whatever labs the test leaves up are taken down after it."""
+@contextmanager
+def _netlab(session_rundir: Path) -> Iterator[Netlab]:
     SERVER.start()  # before the test may look at the host
     # Not made here: netlab makes its directory with the first lab, and removes it with the last.
     run = Netlab(session_rundir / uuid.uuid4().hex[:8])
@@ -53,6 +53,20 @@ def netlab(session_rundir: Path) -> Iterator[Netlab]:
     if run.rundir.exists():
         done = run("down", "--all")
         assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def netlab(session_rundir: Path) -> Iterator[Netlab]:
+    """The command; whatever labs the test leaves up are taken down after it."""
+    with _netlab(session_rundir) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def shared_netlab(session_rundir: Path) -> Iterator[Netlab]:
+    """The same for a lab that all tests of a module share: they only look at it, or leave it as it was."""
+    with _netlab(session_rundir) as run:
+        yield run
 
 
 @pytest.fixture
@@ -73,7 +87,7 @@ def rootless() -> None:
     skips.skip_unless_userns()
 
 
-@pytest.fixture(params=["--root", "--rootless"])
+@pytest.fixture(scope="module", params=["--root", "--rootless"])
 def privilege(request: pytest.FixtureRequest) -> str:
     """Runs the test twice, with either option of `netlab up`; each where this user can."""
     option = str(request.param)

@@ -8,23 +8,25 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import labs
 import pytest
 import skips
-from command import Netlab
+from command import Netlab, new_lab_name
 from terminals import terminal
 
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture
-def lab(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> labs.Lab:
+@pytest.fixture(scope="module")
+def lab(shared_netlab: Netlab, privilege: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[labs.Lab]:
     """The smallest lab, up."""
-    two = labs.make(netlab, lab_name, tmp_path, privilege)
+    two = labs.make(shared_netlab, new_lab_name(), tmp_path_factory.mktemp("lab"), privilege)
     two.up()
-    return two
+    yield two
+    two.down()
 
 
 @pytest.mark.parametrize(
@@ -162,10 +164,10 @@ def test_a_signal_ends_both(lab: labs.Lab) -> None:
     with subprocess.Popen(command, env=lab.netlab.environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert len(lab.processes()) == 2
+        labs.until(lambda: len(lab.processes()) == 2, "the holder and the program alone")
         process.terminate()
         assert process.wait(labs.DEADLINE_S) == -signal.SIGTERM
-    assert len(lab.processes()) == 1
+    labs.until(lambda: len(lab.processes()) == 1, "the holder alone")
 
 
 # --- on a terminal ---------------------------------------------------------------------------------------------------

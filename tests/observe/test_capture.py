@@ -14,7 +14,7 @@ import labs
 import pytest
 import skips
 from captures import tshark
-from command import Netlab
+from command import Netlab, new_lab_name
 from labs import Lab
 
 from netlab.errors import UnsupportedError
@@ -46,13 +46,13 @@ def built(netlab: Netlab, name: str, directory: Path, privilege: str) -> Lab:
     return lab
 
 
-@pytest.fixture
-def lab(netlab: Netlab, lab_name: str, tmp_path: Path) -> Lab:
+@pytest.fixture(scope="module")
+def lab(shared_netlab: Netlab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """A lab as this user has it; what differs between root's and others' is the first test's."""
     privilege = "--root" if os.geteuid() == 0 else "--rootless"
     if privilege == "--rootless":
         skips.skip_unless_userns()
-    return built(netlab, lab_name, tmp_path, privilege)
+    return built(shared_netlab, new_lab_name(), tmp_path_factory.mktemp("lab"), privilege)
 
 
 def send(
@@ -288,6 +288,7 @@ def test_a_tunnel_is_left_out_unless_it_is_named(lab: Lab, tmp_path: Path) -> No
         assert first == "capturing on client/lo, client/eth0\n"
         ended(process)
     done = lab.netlab("capture", "--lab", lab.name, "client:t0")
+    lab.exec("client", "ip", "link", "del", "t0")
     assert done.stderr == "netlab: client's interface t0 carries no Ethernet frames\n"
     assert done.returncode == 2
 
