@@ -1,6 +1,6 @@
 """The words of a lab, as frozen values: what a topology says once every default and reference is resolved.
 
-This room knows no YAML and no kernel: `topology.py` makes these values, `lab/plan.py` reads them. A value here is
+This room knows no YAML and no kernel: `topology/` makes these values, `lab/plan.py` reads them. A value here is
 complete: addresses are assigned, names are checked, references resolve.
 
 Values are named tuples, not dataclasses, because every command begins by making the classes: 0.06 ms each instead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,12 @@ def test_an_unknown_revision_is_said_as_such() -> None:
     done = rooms("--at", "no-such-revision")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("rooms: fatal: ")
+
+
+def test_every_file_that_a_text_names_is_there() -> None:
+    folders = [ROOT / name for name in ("netlab", "tests", "scripts", "docs")]
+    there = {path for folder in folders for path in folder.rglob("*.py")}
+    suffixes = {"/".join(path.relative_to(ROOT).parts[i:]) for path in there for i in range(4)}
+    texts = [*there, *(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]
+    named = {(path, name) for path in texts for name in re.findall(r"`((?:\w+/)*\w+\.py)`", path.read_text())}
+    assert sorted(f"{path.relative_to(ROOT)}: {name}" for path, name in named if name not in suffixes) == []

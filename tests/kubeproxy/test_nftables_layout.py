@@ -1,6 +1,6 @@
 """The rules of kube-proxy's nftables mode as text: names against kube-proxy's own, whole tables, and what nft reads.
 
-What the rules do to packets is `test_services_kernel.py`'s. `tests/data/rules/` has what `netlab rules NODE
+What the rules do to packets is `test_kubeproxy_kernel.py`'s. `tests/data/rules/` has what `netlab rules NODE
 tests/data/services.yaml` prints.
 """
 
