@@ -9,6 +9,9 @@ from netlab.analysis.datagrams import has_passed
 from netlab.analysis.merge import Draft, Tracks
 from netlab.record.events import REASON_ACCURACY_NS, Direction, Event, InvalidReason, Segment, TraceStep
 
+_MADE_NS = 1_000_000
+"""So much earlier, at most, conntrack sees a packet that is made in its namespace than the interface it leaves by."""
+
 _Header = tuple[str, tuple[int, bool], int, int, int, int, int]
 
 
@@ -22,6 +25,13 @@ def _arrivals(drafts: Iterable[Draft], wanted: Set[_Header]) -> dict[_Header, li
     for draft in drafts if wanted else ():
         track = (draft.index, draft.to_server)
         seen: set[str] = set()
+        origin = next(iter(draft.places))
+        if origin[2] is Direction.OUT:  # conntrack saw it before the interface did
+            seen.add(origin[0])
+            for part in draft.places[origin]:
+                header = _header(origin[0], track, part.segment)
+                if header in wanted:
+                    found[header].append((part.time_ns - _MADE_NS, draft))
         for (netns, _, direction), parts in draft.places.items():
             if direction is Direction.IN and netns not in seen:
                 seen.add(netns)

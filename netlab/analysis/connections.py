@@ -54,6 +54,7 @@ class _Finder:
         self._trackers: dict[Ends, str] = {}
         self._backward: set[Ends] = set()
         self._begun: dict[Ends, None] = {}
+        self._within: set[Ends] = set()
         self._senders: dict[Ends, str] = {}
         self._syns: dict[tuple[int | None, ...], tuple[Ends, str]] = {}
         self._receivers: dict[Ends, str] = {}
@@ -89,6 +90,7 @@ class _Finder:
         self._begun.setdefault(original)
         self._trackers.setdefault(original, netns)
         self._backward |= {reply, inverse(original)}
+        self._within.add((*original[:2], *translated[2:]))
         if translated != original:
             self._next.setdefault(original, (netns, translated))
 
@@ -97,8 +99,9 @@ class _Finder:
             if before not in self._trackers and header not in self._trackers:
                 self._next[before] = (netns, header)
         later = {translated for _, translated in self._next.values()}
+        self._within -= self._trackers.keys()
         for header in self._begun:
-            if header not in later and (flow := self._flow(header)) is not None:
+            if header not in later | self._within and (flow := self._flow(header)) is not None:
                 yield flow
 
     def _flow(self, header: Ends) -> Flow | None:

@@ -213,7 +213,8 @@ class _Words:
         text = f"#{path.number} {verb} {first.netns}: {self._numbers.describe(path)}{whose}"
         steps = [Step(text, path.number, path.time_ns), *self._overtaken(path), *self._judged(path)]
         visit = asked.left_alone
-        if visit is not None and (visit.left is not None or path.fate is Fate.DELIVERED):
+        goes_astray = visit is not None and path.fate is Fate.UNSEEN and visit.netns == path.last.netns
+        if visit is not None and (visit.left is not None or path.fate is Fate.DELIVERED or goes_astray):
             steps.append(self._left_alone(asked, visit))
         return steps
 
@@ -259,7 +260,7 @@ class _Words:
     def _judged(self, path: PacketPath) -> list[Step]:
         """What conntrack made of a packet, and by how many bytes."""
         steps = []
-        for check in path.checks:
+        for check in sorted(path.checks, key=lambda check: check.checked.packet.time_ns):
             time_ns = check.checked.packet.time_ns
             if check.checked.outcome is CtOutcome.ACCEPT and not check.reasons:
                 if picked_up(check):
@@ -268,7 +269,7 @@ class _Words:
                 if check.checked.failure is None:
                     continue
             if margin := self._margin(path, check):
-                steps.append(Step(margin, path.number))
+                steps.append(Step(margin, path.number, time_ns))
             if check.invalid and not check.reasons and not check.checked.log:
                 found = ", but a rule found it so" if path.called_invalid(check.netns) else ""
                 text = f"conntrack on {check.netns}: INVALID ({check.checked.note}), which it doesn't log{found}"
@@ -528,6 +529,8 @@ class _Words:
                     steps.append(Step(f"nothing was seen of {end}", None, self.paths[-1].last.time_ns))
                 continue
             last = there[-1]
+            if last.number in self._told:
+                continue
             again = f", for the {_nth(last, there)} time" if last.copy_of is not None else ""
             text = f"the last of {end} is #{last.number}: {self._numbers.describe(last)}{again}; it {_whither(last)}"
             if last.segment.window == 0 and not last.is_reset:

@@ -34,9 +34,10 @@ class Tracks:
     def __init__(self, flows: Sequence[Flow], events: Iterable[Event]) -> None:
         self._found: dict[tuple[int, int, int, int], tuple[int, bool]] = {}
         for index, flow in enumerate(flows):
+            own = (*flow.headers(), *flow.between())
             for header in flow.legs():
                 if header[1] != CANARY_PORT:
-                    self._found.setdefault(_numbers(header), (index, header in flow.headers()))
+                    self._found.setdefault(_numbers(header), (index, header in own))
         for event in events:
             if isinstance(event, ConntrackEvent) and event.tuple_orig.proto == 6:
                 self._add(event)
@@ -103,11 +104,14 @@ class Draft:
         """The finished path; homes are the namespaces of the lab's addresses."""
         flow = flows[self.index]
         hops = tuple(Hop(*place, tuple(parts)) for place, parts in self.places.items())
-        rewrites = []
+        rewrites: list[Rewrite] = []
         for before, after in pairwise(hops):
             if before.ends != after.ends:
-                seen = before.netns == after.netns
-                rewrites.append(Rewrite(before.netns if seen else "", before.ends, after.ends))
+                netns = before.netns if before.netns == after.netns else ""
+                whole = Rewrite(netns, before.ends, after.ends)
+                if rewrites and (rewrites[-1].netns, rewrites[-1].after) == (netns, before.ends):
+                    whole = Rewrite(netns, rewrites.pop().before, after.ends)
+                rewrites.append(whole)
         last = hops[-1]
         dropped = [step.netns for step in self.trace if step.verdict == "drop"]
         fate = Fate.DROPPED if dropped else Fate.UNSEEN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from netlab.analysis.findings import ConnectionFinding, Ending
@@ -39,9 +39,9 @@ class StallKind(StrEnum):
 class Stall:
     """One cause: where it is, how often the kernel counted it, and the numbers of the packets that it can explain.
 
-    counter is the kernel's own name for what it counted. size_bytes is the largest of the packets that are TOO_BIG.
-    error_rule is the rule that took the ICMP error, which would have told the sender of it; unheard: no such error was
-    seen to reach the sender.
+    counter is the kernel's own name for what it counted. size_bytes is the smallest frame of those that are TOO_BIG.
+    rule is the one that took the packets, or the ICMP error that would have told the sender; unheard: no such error was
+    seen to reach the sender, though errors_made of them are counted as made there.
     """
 
     kind: StallKind
@@ -52,6 +52,7 @@ class Stall:
     size_bytes: int = 0
     rule: TraceStep | None = None
     unheard: bool = False
+    errors_made: int = 0
 
 
 _COUNTED: Mapping[StallKind, tuple[str, ...]] = {
@@ -60,6 +61,10 @@ _COUNTED: Mapping[StallKind, tuple[str, ...]] = {
     StallKind.NO_ROUTE: ("IpExt.InNoRoutes", "Ip.OutNoRoutes", "Ip6InNoRoutes", "Ip6OutNoRoutes"),
 }
 """The counters of each kind, by the names in /proc/net/snmp, netstat and snmp6."""
+
+
+_ERRORS = ("IcmpMsg.OutType3", "Icmp6OutPktTooBigs")
+"""The counters of the ICMP errors that say so, made whether or not they leave."""
 
 
 def stalls(timeline: Timeline, found: ConnectionFinding) -> tuple[Stall, ...]:
@@ -99,7 +104,7 @@ def _lost(timeline: Timeline, found: ConnectionFinding, counters: Mapping[str, C
             if name is None:
                 continue
             stall = Stall(kind, netns, _numbers(paths), own[name], name)
-            yield _too_big(timeline, stall, paths) if kind is StallKind.TOO_BIG else stall
+            yield _too_big(timeline, stall, paths, own) if kind is StallKind.TOO_BIG else stall
 
 
 def _rule(step: TraceStep) -> TraceStep:
@@ -123,9 +128,9 @@ def _got_through(found: ConnectionFinding, paths: Sequence[PacketPath]) -> bool:
     return True
 
 
-def _too_big(timeline: Timeline, stall: Stall, paths: Sequence[PacketPath]) -> Stall:
-    """With the largest of the packets, and what became of the ICMP errors about them."""
-    size = max(part.wire_bytes for path in paths for hop in path.hops[-1:] for part in hop.parts)
+def _too_big(timeline: Timeline, stall: Stall, paths: Sequence[PacketPath], own: Mapping[str, int]) -> Stall:
+    """With the smallest of the frames, and what became of the ICMP errors about them."""
+    size = min(part.wire_bytes for path in paths for hop in path.hops[-1:] for part in hop.parts)
     heard = any(
         error.datagram.about is not None and error.delivered and error.hops[0].netns == stall.netns
         for error in timeline.datagram_paths
@@ -139,7 +144,9 @@ def _too_big(timeline: Timeline, stall: Stall, paths: Sequence[PacketPath]) -> S
         ),
         None,
     )
-    return Stall(stall.kind, stall.netns, stall.numbers, stall.count, stall.counter, size, rule, not heard)
+    left = any(error.hops[0].netns == stall.netns for error in timeline.datagram_paths if error.datagram.about)
+    made = 0 if left else max((own.get(name, 0) for name in _ERRORS), default=0)
+    return replace(stall, size_bytes=size, rule=rule, unheard=not heard, errors_made=made)
 
 
 def _numbers(paths: Sequence[PacketPath]) -> tuple[int, ...]:
@@ -179,9 +186,12 @@ def describe_stall(stall: Stall) -> str:
             if stall.rule is not None:
                 rule = stall.rule
                 told = f"; its ICMP error is dropped by rule `{rule.rule}` of chain {rule.chain} on {rule.netns}"
+            elif stall.unheard and stall.errors_made:
+                made = f"{stall.errors_made:,} ICMP errors about it were made there, and none was seen to leave"
+                told = f"; {made}: a rule there drops them, and the sender goes on with that size"
             elif stall.unheard:
-                told = "; no ICMP error about it reached the sender, which goes on sending packets of that size"
-            size = f", with up to {stall.size_bytes:,} bytes a frame," if stall.size_bytes else ""
+                told = "; no ICMP error about it reached the sender, which goes on with that size"
+            size = f", frames of {stall.size_bytes:,} bytes and more," if stall.size_bytes else ""
             return f"{numbers}{size} need fragmentation on {stall.netns} and may not be fragmented {counted}{told}"
         case StallKind.REVERSE_PATH:
             return f"{numbers} fail the reverse path filter on {stall.netns}: the way back is another {counted}"

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import TypeAlias
 
 from netlab.model import Address
@@ -98,6 +99,12 @@ class Flow:
         own, translated = (*client, self.vip, self.port), (*client, self.endpoint, self.target_port)
         return (own,) if own == translated else (own, translated)
 
+    def between(self) -> tuple[Ends, ...]:
+        """The headers seen within a namespace that translates first the destination, then the source, too."""
+        headers = self.headers()
+        mixed = ((*before[:2], *after[2:]) for before, after in pairwise(headers))
+        return tuple(header for header in mixed if header not in headers)
+
     @property
     def peer(self) -> tuple[Address, int]:
         """The client's end as the server's socket sees it: another one than its own where it is masqueraded."""
@@ -131,6 +138,7 @@ class Flow:
     def legs(self) -> dict[Ends, tuple[Leg, ...]]:
         """Legs of each header that belongs to this connection."""
         first, *others = self.headers()
+        others += self.between()
         if not others:
             return {
                 first: (Leg.CLIENT_TO_VIP, Leg.CLIENT_TO_ENDPOINT),

@@ -103,11 +103,13 @@ class _Text:
         return "".join(line).rstrip()
 
     def _draw(self, line: list[str], arrow: Arrow) -> None:
-        start, end = self._x[self._place[arrow.start]], self._x[self._place[arrow.end]]
+        start, end = self._x[self._place[arrow.start]], self._x[self._place[arrow.reach]]
         low, high = min(start, end), max(start, end)
         line[low:high] = "-" * (high - low)
         for x in {self._x[self._place[column]] for column in arrow.came_to} - {start}:
             line[x - 1 if start < end else x + 1] = ">" if start < end else "<"
+        if arrow.end == arrow.start != arrow.reach:
+            line[start + 1 if start < end else start - 1] = "<" if start < end else ">"
 
     def _put(self, line: list[str], word: str, x: int) -> None:
         start = min(x - len(word) // 2, self._width - len(word))

@@ -123,7 +123,7 @@ def _lines(lines: Sequence[str], y: float, kind: str) -> Iterator[Markup]:
 
 
 def _packet(ladder: Ladder, arrow: Arrow, top: float, notes: Sequence[str], width: float) -> Markup:
-    start, end = _x(ladder, arrow.start), _x(ladder, arrow.end)
+    start, end = _x(ladder, arrow.start), _x(ladder, arrow.reach)
     ahead = 1 if end >= start else -1
     y = top + 31
     kinds = ["packet"]

@@ -111,6 +111,13 @@ class Arrow:
         """How much it carries."""
         return self.path.segment.payload_bytes if isinstance(self.path, PacketPath) else 0
 
+    @property
+    def reach(self) -> int:
+        """The column that its line is drawn to: the end, or the farthest on the way of a packet that comes back."""
+        if self.end != self.start:
+            return self.end
+        return max(self.came_to, key=lambda column: abs(column - self.start), default=self.end)
+
     def marked(self, word: str) -> bool:
         """Whether it has that mark anywhere."""
         return any(mark.word == word for mark in self.marks)
@@ -353,6 +360,8 @@ class _Builder:
             fate.qualifier = "INVALID"
         fate.marks += [mark for mark in self._states(path) if mark not in fate.marks]
         fate.notes += self._left_alone(found)
+        if _comes_back(path):
+            fate.notes += self._once(f"it comes back to {path.last.netns}")
         if path.fate is not Fate.DELIVERED:
             self._end(fate, path, flow.server if path.to_server else flow.client)
         if path.ambiguous:
@@ -492,6 +501,12 @@ class _Builder:
                 whose = f"connection {event.connection!r}: " if event.connection else ""
                 text = f"{event.netns}: {whose}{_socket_words(event)}"
                 yield Remark(event.time_ns, text)
+
+
+def _comes_back(path: PacketPath) -> bool:
+    """Whether a packet ended in the namespace that sent it, after it had been in others."""
+    netns = path.last.netns
+    return netns == path.hops[0].netns and any(hop.netns != netns for hop in path.hops)
 
 
 def _challenged(paths: Sequence[PacketPath]) -> dict[int, int]:
