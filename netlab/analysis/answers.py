@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from netlab.analysis.paths import PacketPath
 from netlab.record.events import ACK, RST, SYN, Direction, TraceStep
-from netlab.record.flow import Ends, Flow, inverse
+from netlab.record.flow import Ends, Flow, ends, inverse
+from netlab.record.recording import ClosedSocket
 
 
 class Maker(StrEnum):
@@ -33,7 +34,8 @@ class Maker(StrEnum):
 class Answer:
     """Where a RST is from. sender is the namespace where it was first seen; answers the packet that it answers, if one.
 
-    rule is the rule that rejected that packet. seen: the sender's own interface was seen to send it; otherwise it came
+    rule is the rule that rejected that packet. by_netlab: netlab had closed the socket, as a step says, or at a trial's
+    end. seen: the sender's own interface was seen to send it; otherwise it came
     into what is named as sender from out of sight.
     """
 
@@ -42,10 +44,20 @@ class Answer:
     answers: PacketPath | None = None
     rule: TraceStep | None = None
     seen: bool = True
+    by_netlab: bool = False
 
 
-def answer(rst: PacketPath, flow: Flow, paths: Sequence[PacketPath], forged: Iterable[int] = ()) -> Answer:
-    """What a RST is. paths are all its connection's packets in order of time, forged the numbers of netlab's own."""
+def answer(
+    rst: PacketPath,
+    flow: Flow,
+    paths: Sequence[PacketPath],
+    forged: Iterable[int] = (),
+    closed: Sequence[ClosedSocket] = (),
+) -> Answer:
+    """What a RST is. paths are all its connection's packets in order of time, forged the numbers of netlab's own.
+
+    closed are the sockets that netlab closed itself.
+    """
     first = rst.hops[0]
     sender, seen = first.netns, first.direction is Direction.OUT
     if rst.number in forged:
@@ -59,8 +71,12 @@ def answer(rst: PacketPath, flow: Flow, paths: Sequence[PacketPath], forged: Ite
     own = _own_header(flow, rst)
     if own is None or first.ends != own or sender != _end(flow, rst):
         return Answer(Maker.NO_SOCKET if asked is not None else Maker.UNKNOWN, sender, asked)
+    ours = any(
+        one.netns == sender and one.time_ns <= rst.time_ns and ends(one.header) in (own, flow.headers()[0])
+        for one in closed
+    )
     if asked is None:
-        return Answer(Maker.ABORT if rst.segment.flags & ACK else Maker.UNKNOWN, sender)
+        return Answer(Maker.ABORT if rst.segment.flags & ACK else Maker.UNKNOWN, sender, by_netlab=ours)
     if asked.segment.flags & SYN and not asked.segment.flags & ACK:
         return Answer(Maker.NO_SOCKET, sender, asked)
     in_handshake = not any(
@@ -73,7 +89,7 @@ def answer(rst: PacketPath, flow: Flow, paths: Sequence[PacketPath], forged: Ite
     )
     if rst.to_server and in_handshake and _syn_end(rst, paths) is not None:
         return Answer(Maker.REFUSAL, sender, asked)
-    return Answer(Maker.GONE, sender, asked)
+    return Answer(Maker.GONE, sender, asked, by_netlab=ours)
 
 
 def _syn_end(rst: PacketPath, paths: Iterable[PacketPath]) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from netlab.analysis.answers import Maker
 from netlab.analysis.datagrams import DatagramPath
-from netlab.analysis.findings import ConnectionFinding, Ending, Findings, PacketFinding
+from netlab.analysis.findings import ConnectionFinding, Death, Ending, Findings, PacketFinding
 from netlab.analysis.numbers import Numbers
 from netlab.analysis.paths import Fate, PacketPath
 from netlab.analysis.result import Evidence, Link
@@ -18,6 +18,7 @@ from netlab.record.events import (
     TRACE_INVALID_CHAIN,
     TRACE_TABLE,
     ConntrackEvent,
+    CounterChange,
     DatagramPacket,
     Direction,
     EntryChange,
@@ -35,6 +36,9 @@ _UNLOGGED = "a rule found it INVALID; conntrack logged no reason"
 _MADE_FOR_IT = "it had no entry, and made one for this, as for a connection that the server begins: without NAT"
 _ENTRY_NS = 100_000_000
 """How much later than its packet an entry's event may be stamped where the kernel doesn't stamp it."""
+
+_READ_NS = 50_000_000
+"""The counters of one reading are stamped within this time."""
 
 _BY_A_RST = frozenset((Ending.RESET, Ending.RESET_BY_PEER, Ending.RESET_IN_HANDSHAKE, Ending.REFUSED))
 
@@ -69,10 +73,22 @@ def chain_of(found: ConnectionFinding, findings: Findings) -> tuple[tuple[Eviden
     for event in later:
         server = event in at_server or (event.netns == flow.server and flow.server != flow.client)
         links.append(Evidence(Link.SERVER_RESET if server else Link.CLIENT_RESET, event))
-    if death.error is None and found.ending in (Ending.RESET, Ending.RESET_BY_PEER):
+    if death.error is None and found.ending in (Ending.RESET, Ending.RESET_BY_PEER) and not _counted(death, findings):
         missing = missing or f"ECONNRESET at the socket in {death.netns}, after the RST reached it"
     told = dict.fromkeys(links)
     return tuple(sorted(told, key=lambda piece: piece.event.time_ns)), missing
+
+
+_RESETS_COUNTED = ("Tcp.EstabResets", "Tcp.AttemptFails")
+"""The counters of connections that went from ESTABLISHED or CLOSE_WAIT, or from the handshake, straight to CLOSED."""
+
+
+def _counted(death: Death, findings: Findings) -> bool:
+    """Whether the kernel counted a reset connection where the RST came to, next after it did."""
+    read = (event for event in findings.timeline.events if isinstance(event, CounterChange))
+    own = [event for event in read if event.netns == death.netns and event.time_ns >= death.time_ns]
+    first_ns = min((event.time_ns for event in own), default=0)
+    return any(event.name in _RESETS_COUNTED and event.time_ns - first_ns < _READ_NS for event in own)
 
 
 def _so_far(found: ConnectionFinding, findings: Findings) -> Iterator[Evidence]:

@@ -198,7 +198,7 @@ class _Words:
     def _entries(self, until_ns: int | None) -> list[Step]:
         """What became of the connection's conntrack entries up to then; the answered packet's own is told with it."""
         timeline = self.timeline
-        told = transitions(self.flow, timeline.events, timeline.lazily_expired)
+        told = transitions(self.flow, timeline.events, timeline.lazily_expired, timeline.ran_out)
         steps = [Step(each.text, None, timeline.moment(each.event)) for each in told if not each.adopts_answer]
         own = [step for step in steps if self.found.incarnation.has(step.time_ns or 0)]
         return [step for step in own if until_ns is None or (step.time_ns or 0) <= until_ns]
@@ -350,8 +350,11 @@ class _Words:
             case Maker.REFUSAL:
                 return f"{sender} has sent nothing that {asked} could acknowledge -> {number}, seq = {asked}'s ack"
             case Maker.GONE:
-                return f"{sender} answers {asked} with {number}: it has no such connection any more"
+                why = "netlab has closed its socket" if answer.by_netlab else "it has no such connection any more"
+                return f"{sender} answers {asked} with {number}: {why}"
             case Maker.ABORT:
+                if answer.by_netlab:
+                    return f"netlab closes {sender}'s socket before all is read: {number} to {path.last.netns}"
                 return f"{sender} aborts the connection of its own accord: {number} to {path.last.netns}"
             case Maker.RULE:
                 assert answer.rule is not None

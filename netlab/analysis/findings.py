@@ -227,7 +227,7 @@ class _Connection:
         )
         if not path.segment.flags & RST:
             return PacketFinding(path, visits, drop)
-        answer = answering.answer(path, self._flow, self._paths, self._timeline.forged)
+        answer = answering.answer(path, self._flow, self._paths, self._timeline.forged, self._timeline.closed)
         return PacketFinding(path, visits, drop, answer, self._acceptance(path))
 
     def _acceptance(self, rst: PacketPath) -> Acceptance | None:

@@ -91,7 +91,9 @@ def judge_flow(observed: Observed, events: FlowEvents, proof: Proof, findings: F
     else:
         evidence = merged(chain, proof.evidence)
     borne = proof.bears_reset if outcome is Outcome.RESET else not proof.missing
-    if outcome is not Outcome.INCONCLUSIVE and not borne and not proof.refuted:
+    # A RST that ended the connection is told even where the claim is refuted; what else became of it is not, since the
+    # steps ended early.
+    if outcome is not Outcome.INCONCLUSIVE and not borne and (outcome in _UNHARMED or not proof.refuted):
         outcome, missing = Outcome.INCONCLUSIVE, f"{proof.missing}{_ALL_THE_SAME.get(outcome, '')}"
     if doubts:
         outcome = Outcome.INCONCLUSIVE

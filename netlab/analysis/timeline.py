@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -24,7 +24,7 @@ from netlab.errors import NetlabError
 from netlab.model import Address, Topology
 from netlab.record.events import ConntrackEvent, DatagramPacket, Direction, Event, InvalidReason, Packet
 from netlab.record.flow import Ends, Flow, about_canary, ends
-from netlab.record.recording import Recording
+from netlab.record.recording import ClosedSocket, CraftedSegment, Recording
 
 ACCURACY = (
     "packets: the kernel's stamp at the interface, in nanoseconds",
@@ -43,7 +43,8 @@ class Timeline:
     model, and why. own_tables are those of the topology's own, by namespace, family and name. lazily_expired are the
     entries that had run out when a packet came, with the packet's arrival: conntrack tells of their end only then, a
     little later. topology is the lab's, None where its text can't be read; homes has the namespace of each of its
-    addresses. forged are the numbers of the packets that a step of the experiment made.
+    addresses. forged are the numbers of the packets that a step of the experiment made. ran_out
+    are the entries that ended for want of packets, with their timeout in seconds.
     """
 
     recording: Recording
@@ -59,10 +60,17 @@ class Timeline:
     topology: Topology | None = None
     homes: Mapping[Address, str] = field(default_factory=dict)
     forged: frozenset[int] = frozenset()
+    ran_out: Mapping[ConntrackEvent, int] = field(default_factory=dict)
 
     def moment(self, event: ConntrackEvent) -> int:
         """When conntrack told of it, or the arrival of the packet that made it notice."""
         return self.lazily_expired.get(event, event.time_ns)
+
+    @cached_property
+    def closed(self) -> tuple[ClosedSocket, ...]:
+        """The sockets that netlab closed itself."""
+        made = (made for stimulus in self.recording.stimuli for made in stimulus.made)
+        return tuple(each for each in made if isinstance(each, ClosedSocket))
 
     @cached_property
     def _of(self) -> dict[Ends, list[PacketPath]]:
@@ -143,6 +151,8 @@ def _build(recording: Recording) -> Timeline:
         tracking.lazily_expired,
         topology,
         homes,
+        frozenset(_forged(recording, drafts)),
+        tracking.ran_out,
     )
 
 
@@ -153,6 +163,21 @@ def _datagram_paths(
     if not datagrams:
         return []
     return follow(events, _in_order(datagrams, _bridges(topology)), homes)
+
+
+_CRAFTED_NS = 50_000_000
+"""How much later than it was handed over a crafted segment is seen at most."""
+
+
+def _forged(recording: Recording, drafts: Iterable[Draft]) -> Iterator[int]:
+    """The numbers of the packets that a step of the experiment wrote itself."""
+    crafted = [made for stimulus in recording.stimuli for made in stimulus.made if isinstance(made, CraftedSegment)]
+    for draft in drafts if crafted else ():
+        netns, segment = next(iter(draft.places))[0], draft.segment
+        for made in crafted:
+            same = (made.netns, ends(made.segment)) == (netns, ends(segment)) and made.segment.same_data(segment)
+            if same and 0 <= draft.time_ns - made.time_ns <= _CRAFTED_NS:
+                yield draft.number
 
 
 def _own_tables(topology: Topology | None) -> frozenset[tuple[str, str, str]]:

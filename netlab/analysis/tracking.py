@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -35,12 +35,13 @@ class Tracking:
     """What the model made of the flows: where the kernel's log differs, and where it could not be compared, and why.
 
     disagreements have the packet's number; lazily_expired has the entries whose end a packet's look-up noticed, with
-    that packet's arrival.
+    that packet's arrival; ran_out those that ended for want of packets, with their timeout in seconds.
     """
 
     disagreements: list[tuple[int, Disagreement]] = field(default_factory=list)
     unverified: list[Unverified] = field(default_factory=list)
     lazily_expired: dict[ConntrackEvent, int] = field(default_factory=dict)
+    ran_out: dict[ConntrackEvent, int] = field(default_factory=dict)
 
 
 def follow_entries(
@@ -95,7 +96,9 @@ def follow_entries(
                     Unverified(netns, f"a helper rewrites what {flow.client_address} sends and gets there")
                 )
                 continue
-            pairs = _follow(flow, theirs, netns, rules, mine.get(index, []), ports, made.lazily_expired)
+            entries_here = mine.get(index, [])
+            pairs = _follow(flow, theirs, netns, rules, entries_here, ports, made.lazily_expired)
+            made.ran_out |= dict(_ran_out(entries_here, [check for _, check, _ in pairs], rules))
             numbers = {check.packet: draft.number for draft, check, _ in pairs}
             made.disagreements += [
                 (numbers[differs.packet], differs)
@@ -182,6 +185,22 @@ def _follow(
         draft.checks.append(NodeCheck(netns, check, here))
         pairs.append((draft, check, here))
     return pairs
+
+
+def _ran_out(
+    entries: Iterable[ConntrackEvent], checks: Sequence[Checked], rules: Rules
+) -> Iterator[tuple[ConntrackEvent, int]]:
+    """The ends of entries that no packet had renewed for as long as they live without one, with their timeout."""
+    for entry in entries:
+        if entry.change is not EntryChange.DESTROY:
+            continue
+        before = [check for check in checks if check.packet.time_ns < entry.time_ns and check.state_after is not None]
+        last = before[-1].state_after if before else None
+        if last is None or last.unmodelled or last.timeout not in rules.timeouts_s:
+            continue
+        timeout_s = rules.timeouts_s[last.timeout]
+        if entry.time_ns - last.refreshed_ns >= timeout_s * 1_000_000_000:
+            yield entry, timeout_s
 
 
 def _finder(

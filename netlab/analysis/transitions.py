@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from netlab.record.events import ConntrackEvent, EntryChange, Event
 from netlab.record.flow import Flow, Leg, ends
+from netlab.record.words import endpoint
 
 _DELETED = "deletes the connection's entry"
 
@@ -26,12 +28,16 @@ class EntryTransition(NamedTuple):
 
 
 def transitions(
-    flow: Flow, events: Iterable[Event], run_out: Container[ConntrackEvent] = ()
+    flow: Flow,
+    events: Iterable[Event],
+    lazily_expired: Container[ConntrackEvent] = (),
+    ran_out: Mapping[ConntrackEvent, int] = MappingProxyType({}),
 ) -> Iterator[EntryTransition]:
     """Where the flow's entry is lost, made for a packet in mid-stream, or told other window scales; in the order given.
 
-    A SYN that opens the connection anew is none, nor is the end of the entry that it found. run_out are the ends of
-    entries that had run out when a packet looked for them.
+    A SYN that opens the connection anew is none, nor is the end of the entry that it found. lazily_expired are the ends
+    of entries that had run out when a packet looked for them, ran_out those that ended for want of packets, with their
+    timeout in seconds.
     """
     legs = flow.legs()
     found = [
@@ -48,7 +54,11 @@ def transitions(
             case EntryChange.DESTROY if own:
                 after = next((other for other, _ in found[index + 1 :] if other.netns == event.netns), None)
                 if not (after and _begins(after) and after.time_ns - event.time_ns < _AT_ONCE_NS):
-                    lost = "finds that the connection's entry has run out" if event in run_out else _DELETED
+                    lost = _DELETED
+                    if event in lazily_expired:
+                        lost = "finds that the connection's entry has run out"
+                    elif event in ran_out:
+                        lost = f"lets the connection's entry run out, after {ran_out[event]:,} s without a packet"
                     yield EntryTransition(event, f"{node} {lost}, and its translation with it")
             case EntryChange.NEW if not own:
                 text = (
@@ -57,7 +67,11 @@ def transitions(
                 yield EntryTransition(event, text, adopts_answer=True)
             case EntryChange.NEW if not _begins(event):
                 who = f"a packet of {flow.client}'s in mid-stream"
-                yield EntryTransition(event, f"{node} makes an entry for {who}, translated as a new connection")
+                text = f"{node} makes an entry for {who}, translated as a new connection"
+                leads_to = (event.tuple_reply.src, event.tuple_reply.sport)
+                if leads_to not in ((flow.endpoint, flow.target_port), (flow.vip, flow.port)):
+                    text += f": it leads to another endpoint, {endpoint(*leads_to)}"
+                yield EntryTransition(event, text)
             case EntryChange.UPDATE if own and event.window_scales and event.tcp_state == "ESTABLISHED":
                 before = scales.setdefault(event.netns, event.window_scales)
                 scales[event.netns] = event.window_scales

@@ -51,9 +51,11 @@ class Tracker:
         self._rules = rules
         self._whole = whole
         events = [event for event in entries if event.tuple_orig.proto == IPPROTO_TCP]
-        self._replies = {event.tuple_orig: event.tuple_reply for event in events}
+        self._replies: dict[Tuple, list[tuple[int, Tuple]]] = {}
+        for event in sorted(events, key=lambda event: event.time_ns):
+            self._replies.setdefault(event.tuple_orig, []).append((event.time_ns, event.tuple_reply))
         for original, reply in translations.items():
-            self._replies.setdefault(original, reply)
+            self._replies.setdefault(original, [(0, reply)])
         self._found: dict[Tuple, tuple[Tuple, CtDirection]] = {}
         self._entries: dict[Tuple, Entry] = {}
         gone = (event for event in events if event.change is EntryChange.DESTROY)
@@ -106,11 +108,18 @@ class Tracker:
         else:
             checked = one.first(packet, self._rules)
         if checked.state_after is not None:
-            reply = self._replies.get(header) or Tuple(header.dst, header.dport, header.src, header.sport, header.proto)
+            reply = self._reply(header, packet.time_ns)
             self._found[header] = (header, CtDirection.ORIGINAL)
             self._found[reply] = (header, CtDirection.REPLY)
             self._entries[header] = checked.state_after
         return replace(checked, note=note) if note else checked
+
+    def _reply(self, original: Tuple, time_ns: int) -> Tuple:
+        """The reply's tuple of an entry that is made then: what was told of it next, for another may follow it."""
+        told = self._replies.get(original)
+        if not told:
+            return Tuple(original.dst, original.dport, original.src, original.sport, original.proto)
+        return next((reply for at_ns, reply in told if at_ns >= time_ns), told[-1][1])
 
     def _rescale(self, original: Tuple, scales: tuple[int, int]) -> None:
         """What ctnetlink tells of the window scales: someone may have changed them through it."""

@@ -484,7 +484,8 @@ class _Builder:
 
     def _remarks(self) -> Iterator[Remark]:
         """What became of conntrack's entries; of a trial, also its steps, and what happened to the sockets."""
-        for transition in transitions(self._flow, self._recording.events, self._timeline.lazily_expired):
+        timeline = self._timeline
+        for transition in transitions(self._flow, timeline.events, timeline.lazily_expired, timeline.ran_out):
             time_ns = self._timeline.moment(transition.event)
             if transition.event.netns in self._at and (self._trial is None or time_ns <= _until_ns(self._trial)):
                 yield Remark(time_ns, transition.text)

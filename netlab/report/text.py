@@ -48,6 +48,8 @@ def headline(result: Result) -> str:
         unclear = result.count(Outcome.INCONCLUSIVE)
         unclear += result.count(Outcome.STALLED) if result.expected is None else 0
         return f"INCONCLUSIVE {unclear}/{total} without proof"
+    if refuted(result):
+        return f"REFUTED {sum(bool(trial.refuted) for trial in result.trials)}/{total}"
     if result.prevents is not None:
         said = "PREVENTED" if result.prevents else "NOT PREVENTED"
         return f"{said} {_shares(result)}"

@@ -209,7 +209,7 @@ def test_a_lab_is_watched_until_a_connection_is_reset(netlab: Netlab, lab_name: 
             server.terminate()
     assert (watching.returncode, errors) == (0, "")
     text = " ".join(told.split())
-    assert re.match(r"RESET: 10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 \(endpoint 10\.0\.1\.2:80\)", text), text
+    assert re.match(r"RESET BY PEER: 10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 \(endpoint 10\.0\.1\.2:80\)", text), text
     gave_up = r"server gives the connection up of its own accord: RST #(\d+) to client .* -> #\1 reaches client"
     assert re.search(gave_up, text), text
     assert "disagree" not in text
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_the_watching_and_explains_what_was_seen(netlab: Netlab, lab
         told, errors = watching.communicate(timeout=20)
     assert (watching.returncode, told) == (1, "")
     assert errors == (
-        "netlab: there is no connection to explain\n  hint: none through a Service was seen while it was observed\n"
+        "netlab: there is no connection to explain\n  hint: no TCP connection was seen while the lab was observed\n"
     )
 
 
