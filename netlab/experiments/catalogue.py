@@ -93,7 +93,7 @@ def _with_experiments(
             listed.append(item.value)
             continue
         if "topology" in item:
-            parsed.reader.at(item["topology"], "an experiment in a topology is played there", "leave the key out")
+            parsed.reader.at(item["topology"], "an experiment in a topology is run there", "leave the key out")
         made = resolve.experiment(parsed.reader, item, parsed.lab, f"experiment-{index + 1}")
         if made is not None:
             listed.append(made)

@@ -37,11 +37,11 @@ def _legend(matrix: Matrix) -> str:
 
 
 def setting(matrix: Matrix) -> str:
-    """What was played, and where."""
+    """What was run, and where."""
     times = "once" if matrix.trials == 1 else f"{matrix.trials} times"
     settings = "".join(f", {path}={value}" for path, value in matrix.settings)
     kind = "rootless labs" if matrix.rootless else "labs"
-    return f"{matrix.lab}{settings}: each cell played {times}, in {kind} of their own; kernel {matrix.kernel}"
+    return f"{matrix.lab}{settings}: each cell run {times}, in {kind} of their own; kernel {matrix.kernel}"
 
 
 def account(matrix: Matrix) -> str:

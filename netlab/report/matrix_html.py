@@ -16,10 +16,10 @@ from netlab.report.matrix import outcomes, why
 from netlab.report.page import bullets, document, facts, section, table
 
 _MEANING = {
-    0: "Every cell that can be played here was seen to be as expected.",
+    0: "Every cell that can be run here was seen to be as expected.",
     1: "The kernel did not do what was expected in each cell: see those that are framed.",
     3: "Some cells prove nothing either way: see what they lack.",
-    77: "Nothing in this table can be played here.",
+    77: "Nothing in this table can be run here.",
 }
 
 _WORDS = {
@@ -109,7 +109,7 @@ def _outcome(cell: Cell) -> str:
 def _seen(cell: Cell) -> list[str]:
     if cell.skipped:
         return ["skipped"]
-    return outcomes(cell) if cell.trials else ["not played"]
+    return outcomes(cell) if cell.trials else ["not run"]
 
 
 def _effects(cell: Cell) -> list[str]:
@@ -149,7 +149,7 @@ def _details(matrix: Matrix, cell: Cell) -> Markup:
 
 def _about(cell: Cell) -> Iterator[Markup]:
     if cell.skipped:
-        yield tag("p", f"Can't be played here: {cell.skipped}")
+        yield tag("p", f"Can't be run here: {cell.skipped}")
         return
     yield tag("p", f"Expected: {cell.expected or 'nothing'}.")
     if cell.standing is Standing.INCONCLUSIVE:

@@ -153,7 +153,7 @@ def _document(
 ) -> Node:
     root = compose(text, file)
     if is_experiment(root):
-        hint = f"`netlab run {file}` plays it"
+        hint = f"`netlab run {file}` runs it"
         raise TopologyError(file, [Problem(1, 1, "", "this is an experiment, and no topology", hint)])
     for path, value in settings:
         root = apply(reader, root, language, path, value)

@@ -321,10 +321,10 @@ def test_a_recording_of_nothing() -> None:
 
 def observed(fix: str | None = None, trials: int = TRIALS) -> tuple[Recording, Timeline]:
     names = (fix,) if fix else ()
-    played = part(fix=fix)
-    with PrivateLab(played.topology) as namespaces:
+    whole = part(fix=fix)
+    with PrivateLab(whole.topology) as namespaces:
         source = Source(FLAGSHIP.read_text(), (), names)
-        _, recording = played.run(namespaces, trials, fix, source=source)
+        _, recording = whole.run(namespaces, trials, fix, source=source)
     return recording, build(recording)
 
 

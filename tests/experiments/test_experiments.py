@@ -386,7 +386,7 @@ def test_an_experiment_is_no_topology(netlab: Netlab, tmp_path: Path) -> None:
         assert (done.stdout, done.returncode) == ("", 2)
         assert done.stderr == (
             f"{own(tmp_path)}:1:1: this is an experiment, and no topology\n"
-            f"  hint: `netlab run {own(tmp_path)}` plays it\n"
+            f"  hint: `netlab run {own(tmp_path)}` runs it\n"
         )
 
 
@@ -445,7 +445,7 @@ def test_a_document_in_a_topology_has_variables_and_no_other_lab() -> None:
     with pytest.raises(NetlabError) as caught:
         catalogue.runs(text.replace("claim: ", "topology: lab.yaml, claim: ").replace("client_window: 1", "no: 1"), "l")
     assert str(caught.value) == (
-        f"l:{lines}:16: experiments[0].topology: an experiment in a topology is played there\n  hint: leave the key out"
+        f"l:{lines}:16: experiments[0].topology: an experiment in a topology is run there\n  hint: leave the key out"
     )
     with pytest.raises(NetlabError) as caught:
         catalogue.runs(text.replace("client_window: 1", "no: 1"), "l")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import skips
 from command import Netlab
-from flagship import FLAGSHIP, document, over_ipv6, play_document
+from flagship import FLAGSHIP, document, over_ipv6, run_document
 from private_lab import PrivateLab
 
 from netlab.analysis.result import TrialResult
@@ -27,14 +27,14 @@ def fate(trial: TrialResult) -> list[str]:
 @pytest.mark.parametrize("fix", FIXES)
 @pytest.mark.parametrize("name", NAMES)
 def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
-    result, _, expected = play_document(name, TRIALS, fix)
+    result, _, expected = run_document(name, TRIALS, fix)
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * TRIALS
 
 
 @pytest.mark.usefixtures("as_root")
 def test_what_is_far_below_the_window_is_translated_where_it_is_forgiven() -> None:
     skips.skip_unless_capability("forgives-late-segments")
-    result, _, _ = play_document("crafted", TRIALS)
+    result, _, _ = run_document("crafted", TRIALS)
     assert [fate(trial) for trial in result.trials] == [["reply", "invalid", "reply-translated"]] * TRIALS
     assert [trial.invalid for trial in result.trials] == [0] * TRIALS
 
@@ -42,7 +42,7 @@ def test_what_is_far_below_the_window_is_translated_where_it_is_forgiven() -> No
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("fix", FIXES)
 def test_what_is_corrupt_is_invalid_with_any_fix_and_never_answered(fix: str | None) -> None:
-    result, recording, _ = play_document("bad-checksum", TRIALS, fix)
+    result, recording, _ = run_document("bad-checksum", TRIALS, fix)
     arrives = [] if fix == "drop-invalid" else ["reply-untranslated"]
     assert [fate(trial) for trial in result.trials] == [["reply", "invalid", *arrives]] * TRIALS
     assert all(trial.invalid > 1 for trial in result.trials)
@@ -76,5 +76,5 @@ def test_as_an_ordinary_user(name: str, netlab: Netlab, lab_name: str, rootless:
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("name", ["crafted-ahead", "bad-checksum"])
 def test_over_ipv6(name: str) -> None:
-    result, _, expected = play_document(name, TRIALS, text=over_ipv6())
+    result, _, expected = run_document(name, TRIALS, text=over_ipv6())
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * TRIALS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import skips
 from command import Netlab
-from flagship import FLAGSHIP, document, play_document
+from flagship import FLAGSHIP, document, run_document
 from private_lab import PrivateLab
 
 from netlab.analysis.result import Outcome
@@ -20,7 +20,7 @@ NAME = "late-retransmit"
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("fix", [None, "drop-invalid", "be-liberal"])
 def test_each_trial_ends_as_the_document_expects(fix: str | None) -> None:
-    result, _, expected = play_document(NAME, 2, fix)
+    result, _, expected = run_document(NAME, 2, fix)
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * 2
     for trial in result.trials:
         (reply,) = [piece for piece in trial.evidence if piece.link.value == "reply"]
@@ -31,7 +31,7 @@ def test_each_trial_ends_as_the_document_expects(fix: str | None) -> None:
 @pytest.mark.usefixtures("as_root")
 def test_it_is_translated_where_it_is_forgiven() -> None:
     skips.skip_unless_capability("forgives-late-segments")
-    result, _, _ = play_document(NAME, 1)
+    result, _, _ = run_document(NAME, 1)
     links = [piece.link.value for piece in result.trials[0].evidence]
     assert links == ["request", "request-translated", "reply", "invalid", "reply-translated"]
 
@@ -39,9 +39,9 @@ def test_it_is_translated_where_it_is_forgiven() -> None:
 @pytest.mark.usefixtures("as_root")
 def test_nothing_is_held_back_after_the_trial() -> None:
     skips.skip_unless_capability("htb")
-    played = document(NAME)
-    with PrivateLab(played.topology) as namespaces:
-        played.run(namespaces, 1)
+    part = document(NAME)
+    with PrivateLab(part.topology) as namespaces:
+        part.run(namespaces, 1)
         assert "htb" not in namespaces.run("server-node", "tc", "qdisc", "show", "dev", "eth0")
         assert "netlab" not in namespaces.run("server-node", "nft", "list", "tables")
 
@@ -52,10 +52,10 @@ def test_an_interface_with_a_qdisc_is_left_alone() -> None:
         '["client-node:eth0", "server-node:eth0"]',
         '["client-node:eth0", {netns: server-node, ifname: eth0, qdisc: {kind: pfifo, limit: 1000}}]',
     )
-    played = document(NAME)
+    part = document(NAME)
     topology = load(text, FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
-        result, _ = observe_run(topology, played.experiment, (), namespaces, 1)  # type: ignore[arg-type]
+        result, _ = observe_run(topology, part.experiment, (), namespaces, 1)  # type: ignore[arg-type]
     (trial,) = result.trials
     missing = "an interface without a qdisc of its own: server-node:eth0 has one"
     assert (trial.outcome, trial.missing) == (Outcome.INCONCLUSIVE, (missing,))

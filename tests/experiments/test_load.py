@@ -1,4 +1,4 @@
-"""Loads: what many connections prove together, on hand-made events; and played on the real kernel."""
+"""Loads: what many connections prove together, on hand-made events; and run on the real kernel."""
 
 from __future__ import annotations
 
@@ -431,7 +431,7 @@ def _runs(pid: str) -> bool:
         return False
 
 
-# --- played ----------------------------------------------------------------------------------------------------------
+# --- run on a kernel -------------------------------------------------------------------------------------------------
 
 
 def run(name: str, fix: str | None, load: Mapping[str, int], trials: int = 1) -> tuple[Result, Recording]:

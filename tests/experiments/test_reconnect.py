@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import skips
 from command import Netlab
-from flagship import FLAGSHIP, document, play_document
+from flagship import FLAGSHIP, document, run_document
 from private_lab import PrivateLab
 
 from netlab.analysis.explain import explain
@@ -42,7 +42,7 @@ def syns(recording: Recording) -> list[int]:
 @pytest.mark.parametrize("fix", FIXES)
 @pytest.mark.parametrize("name", NAMES)
 def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> None:
-    result, recording, expected = play_document(name, 2, fix)
+    result, recording, expected = run_document(name, 2, fix)
     assert [(trial.outcome, trial.missing) for trial in result.trials] == [(expected, ())] * 2
     assert len({trial.flow.client_port for trial in result.trials}) == 2, "each trial has a port of its own"
     story = explain(analyse(recording))
@@ -52,7 +52,7 @@ def test_each_trial_ends_as_its_document_expects(name: str, fix: str | None) -> 
 
 @pytest.mark.usefixtures("as_root")
 def test_what_is_left_of_the_forgotten_connection_is_reset_and_that_is_told() -> None:
-    _, recording, _ = play_document("half-open", 1)
+    _, recording, _ = run_document("half-open", 1)
     errors = [event for event in recording.events if isinstance(event, SocketEvent)]
     assert [(event.netns, event.connection) for event in errors] == [("server", "old")]
 
@@ -60,11 +60,11 @@ def test_what_is_left_of_the_forgotten_connection_is_reset_and_that_is_told() ->
 @pytest.mark.usefixtures("as_root")
 def test_a_forgotten_connection_says_nothing() -> None:
     skips.skip_unless_capability("tcp-repair")
-    played = document("half-open")
-    steps = played.experiment.steps[:3]
-    with PrivateLab(played.topology) as namespaces:
-        alone = played.experiment._replace(steps=steps)
-        _, findings = observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
+    part = document("half-open")
+    steps = part.experiment.steps[:3]
+    with PrivateLab(part.topology) as namespaces:
+        alone = part.experiment._replace(steps=steps)
+        _, findings = observe_run(part.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
     assert {
         packet.segment.flags & ~(SYN | ACK | 8) for packet in sent_by_the_client(findings.timeline.recording.events)
     } == {0}
@@ -72,22 +72,22 @@ def test_a_forgotten_connection_says_nothing() -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_the_initial_sequence_numbers_are_those_that_the_document_says() -> None:
-    _, recording, _ = play_document("time-wait", 1)
+    _, recording, _ = run_document("time-wait", 1)
     assert syns(recording) == [3_000_000_000, 2_500_000_000]
 
 
 @pytest.mark.usefixtures("as_root")
 def test_a_connection_that_nobody_accepts_is_unanswered() -> None:
     skips.skip_unless_capability("tcp-repair")
-    played = document("half-open")
-    connects = [step for step in played.experiment.steps if step.stimulus and step.stimulus.name == "connect"]
+    part = document("half-open")
+    connects = [step for step in part.experiment.steps if step.stimulus and step.stimulus.name == "connect"]
     silent = connects[-1]._replace(observe=())
     assert silent.stimulus is not None
     lone = silent._replace(stimulus=silent.stimulus._replace(arguments={"wait": False}))
-    alone = played.experiment._replace(steps=(lone, played.experiment.steps[-1]), timeout_s=0.3)
-    with PrivateLab(played.topology) as namespaces:
+    alone = part.experiment._replace(steps=(lone, part.experiment.steps[-1]), timeout_s=0.3)
+    with PrivateLab(part.topology) as namespaces:
         namespaces.run("server-node", "ip", "route", "replace", "blackhole", "10.0.0.0/24")
-        result, _ = observe_run(played.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
+        result, _ = observe_run(part.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
     assert result.trials[0].bytes_received == 0
     assert result.trials[0].outcome is Outcome.SYN_UNANSWERED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from command import Netlab
-from flagship import play_document
+from flagship import run_document
 from places import TOPOLOGIES
 
 from netlab.analysis.result import Claim, Outcome
@@ -24,7 +24,7 @@ def crafted(recording: Recording) -> list[CraftedSegment]:
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("name", NAMES)
 def test_conntrack_says_of_each_what_its_document_claims(name: str) -> None:
-    result, recording, expected = play_document(name, 1)
+    result, recording, expected = run_document(name, 1)
     (trial,) = result.trials
     assert (trial.outcome, trial.missing, trial.refuted) == (expected, (), "")
     by_hand = crafted(recording)

@@ -35,10 +35,10 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("as_root")]
 
 
 def run(
-    played: Part, trials: int = TRIALS, fix: str | None = None, progress: Callable[[int, int], None] | None = None
+    given: Part, trials: int = TRIALS, fix: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Result:
-    with PrivateLab(played.topology) as namespaces:
-        return played.run(namespaces, trials, fix, progress)[0]
+    with PrivateLab(given.topology) as namespaces:
+        return given.run(namespaces, trials, fix, progress)[0]
 
 
 def links(trial: TrialResult) -> list[str]:

@@ -31,8 +31,8 @@ def test_the_table() -> None:
     assert (
         text.render(made)
         == """\
-kube-proxy-reset, kube_proxy.mode=nftables, vars.client_window=8192: each cell played once, in labs of their
-own; kernel 6.18.44
+kube-proxy-reset, kube_proxy.mode=nftables, vars.client_window=8192: each cell run once, in labs of their own;
+kernel 6.18.44
 
 cause            plain        drop-invalid   be-liberal    drop-
                                                            invalid-
@@ -63,8 +63,8 @@ def test_a_table_wider_than_the_page_goes_on_below() -> None:
     assert (
         text.render(replace(tables.matrix("late-retransmit"), rootless=True), width=50)
         == """\
-kube-proxy-reset: each cell played once, in
-rootless labs of their own; kernel 6.18.44
+kube-proxy-reset: each cell run once, in rootless
+labs of their own; kernel 6.18.44
 
 cause            plain    drop-    be-
                           invalid  liberal
@@ -96,7 +96,7 @@ def test_several_trials_are_counted() -> None:
     assert (
         text.render(made)
         == """\
-kube-proxy-reset: each cell played 3 times, in labs of their own; kernel 6.18.44
+kube-proxy-reset: each cell run 3 times, in labs of their own; kernel 6.18.44
 
 cause           plain           drop-        be-liberal    drop-
                                 invalid                    invalid-
@@ -158,7 +158,7 @@ def test_the_exit_code_is_the_worst_cells() -> None:
     assert list(codes) == [0, 1, 3, 77]
 
 
-# --- the cells before they are played --------------------------------------------------------------------------------
+# --- the cells before they are run --------------------------------------------------------------------------------
 
 
 def shipped(*settings: tuple[str, str]) -> list[Run]:
@@ -305,7 +305,7 @@ def test_the_page_says_what_the_text_says() -> None:
         ("drop-invalid-where-not-liberal", "completed nothing expected0 INVALID, 26 sent again, 1.2 s"),
         ("plain", "reset10 INVALID, 0 sent again, 0.2 s"),
         ("drop-invalid", "stalled expected: completed120 INVALID, 0 sent again, 10.0 s"),
-        ("be-liberal", "not played inconclusive"),
+        ("be-liberal", "not run inconclusive"),
         ("drop-invalid-where-not-liberal", "skipped"),
         *((fix, "skipped") for fix in tables.FIXES),
     ]
@@ -320,9 +320,9 @@ def test_each_cell_leads_to_its_details() -> None:
     assert details["cell-6"].startswith("With drop-invalid: stalled (unexpected)Expected: completed.")
     assert details["cell-3"].startswith(f"With be-liberal: inconclusiveExpected: completed.missing: {tables.LOST}")
     assert details["cell-7"] == (
-        "With be-liberal: not played (inconclusive)Expected: completed.its process was ended by signal 9"
+        "With be-liberal: not run (inconclusive)Expected: completed.its process was ended by signal 9"
     )
-    assert details["cell-9"] == f"Without a fix: skippedCan't be played here: {tables.NO_NETEM}"
+    assert details["cell-9"] == f"Without a fix: skippedCan't be run here: {tables.NO_NETEM}"
     assert "The reply reaches the client without NAT" in details["cell-1"]
 
 

@@ -78,21 +78,21 @@ def document(name: str, fix: str | None = None, text: str | None = None) -> Part
     return Part(fixes.apply(topology, (fix,) if fix else ()), run.experiment)
 
 
-def play_document(
+def run_document(
     name: str, trials: int, fix: str | None = None, text: str | None = None
 ) -> tuple[Result, Recording, Outcome | None]:
     """Run a shipped experiment as `document` has it; and what it expects of each trial on this kernel.
 
     Skips where this kernel or user lacks what the experiment needs.
     """
-    played = document(name, fix, text)
-    for capability in played.experiment.needs:
+    part = document(name, fix, text)
+    for capability in part.experiment.needs:
         skips.skip_unless_capability(capability)
-    there = [each.name for each in probe(played.experiment.capabilities()).values() if each.there]
-    with PrivateLab(played.topology) as namespaces:
+    there = [each.name for each in probe(part.experiment.capabilities()).values() if each.there]
+    with PrivateLab(part.topology) as namespaces:
         source = Source(text or FLAGSHIP.read_text(), fixes=(fix,) if fix else ())
-        result, recording = played.run(namespaces, trials, fix, source=source)
-    return result, recording, played.experiment.expected((fix,) if fix else (), there)
+        result, recording = part.run(namespaces, trials, fix, source=source)
+    return result, recording, part.experiment.expected((fix,) if fix else (), there)
 
 
 def over_ipv6() -> str:
