@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from netlab.conntrack import packet as one
@@ -31,6 +31,14 @@ def follow(
     return [tracker.packet(packet) for packet in packets]
 
 
+@dataclass(slots=True)
+class _Connection:
+    """A connection by the tuple of its first packet, and its entry now."""
+
+    original: Tuple
+    entry: Entry
+
+
 class Tracker:
     """What conntrack in one namespace knows of TCP connections.
 
@@ -56,8 +64,8 @@ class Tracker:
             self._replies.setdefault(event.tuple_orig, []).append((event.time_ns, event.tuple_reply))
         for original, reply in translations.items():
             self._replies.setdefault(original, [(0, reply)])
-        self._found: dict[Tuple, tuple[Tuple, CtDirection]] = {}
-        self._entries: dict[Tuple, Entry] = {}
+        self._found: dict[Tuple, tuple[_Connection, CtDirection]] = {}
+        self._connections: dict[Tuple, _Connection] = {}
         gone = (event for event in events if event.change is EntryChange.DESTROY)
         self._gone = sorted(((event.time_ns, event.tuple_orig) for event in gone), key=_time, reverse=True)
         told = (event for event in events if event.window_scales and event.change is EntryChange.UPDATE)
@@ -69,7 +77,7 @@ class Tracker:
     def entry(self, header: Tuple) -> Entry | None:
         """The entry that a packet with this header finds."""
         found = self._found.get(header)
-        return self._entries[found[0]] if found else None
+        return found[0].entry if found else None
 
     def packet(self, packet: Packet) -> Checked:
         """What conntrack makes of the next packet."""
@@ -81,16 +89,17 @@ class Tracker:
         if malformed is not None:
             return malformed
         header = tuple_of(packet.segment)
-        if header not in self._found:
+        found = self._found.get(header)
+        if found is None:
             return self._new(packet, header)
-        original, direction = self._found[header]
-        checked = self._following(packet, direction, self._entries[original])
+        connection, direction = found
+        checked = self._following(packet, direction, connection.entry)
         if checked is None or checked.state_after is None:
-            self._forgotten(original)
+            self._forgotten(connection.original)
         if checked is None:
             return self._new(packet, header, ANEW)
         if checked.state_after is not None:
-            self._entries[original] = checked.state_after
+            connection.entry = checked.state_after
         return checked
 
     def _following(self, packet: Packet, direction: CtDirection, entry: Entry) -> Checked | None:
@@ -109,9 +118,9 @@ class Tracker:
             checked = one.first(packet, self._rules)
         if checked.state_after is not None:
             reply = self._reply(header, packet.time_ns)
-            self._found[header] = (header, CtDirection.ORIGINAL)
-            self._found[reply] = (header, CtDirection.REPLY)
-            self._entries[header] = checked.state_after
+            connection = self._connections[header] = _Connection(header, checked.state_after)
+            self._found[header] = (connection, CtDirection.ORIGINAL)
+            self._found[reply] = (connection, CtDirection.REPLY)
         return replace(checked, note=note) if note else checked
 
     def _reply(self, original: Tuple, time_ns: int) -> Tuple:
@@ -123,10 +132,11 @@ class Tracker:
 
     def _rescale(self, original: Tuple, scales: tuple[int, int]) -> None:
         """What ctnetlink tells of the window scales: someone may have changed them through it."""
-        entry = self._entries.get(original)
-        if entry is not None and (entry.original.td_scale, entry.reply.td_scale) != scales:
+        connection = self._connections.get(original)
+        if connection is not None:
+            entry = connection.entry
             own, other = replace(entry.original, td_scale=scales[0]), replace(entry.reply, td_scale=scales[1])
-            self._entries[original] = replace(entry, original=own, reply=other)
+            connection.entry = replace(entry, original=own, reply=other)
 
     def _forgotten(self, original: Tuple) -> None:
         """A packet ended the entry; what ctnetlink tells of that, which comes later, is not about the next one."""
@@ -137,8 +147,8 @@ class Tracker:
 
     def _forget(self, original: Tuple) -> None:
         self._whole = True
-        self._entries.pop(original, None)
-        for header in [header for header, (owner, _) in self._found.items() if owner == original]:
+        ended = self._connections.pop(original, None)
+        for header in [header for header, (owner, _) in self._found.items() if owner is ended]:
             del self._found[header]
 
 
