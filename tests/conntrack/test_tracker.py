@@ -166,3 +166,14 @@ def test_before_a_syn_a_part_of_a_connection_is_not_modelled() -> None:
     checked = followed(wire.packets, NEW, whole=False)
     assert outcomes(checked) == "uaa"
     assert checked[0].state_after is None
+
+
+def test_an_entry_has_the_reply_that_was_told_of_it_next() -> None:
+    """The same addresses may be translated to another endpoint later."""
+    opened = Wire().opened().packets
+    here, there = event(opened[0].time_ns, EntryChange.NEW), replace(REPLY, src=FLOW.vip, sport=9)
+    later = ConntrackEvent(opened[-1].time_ns + 1, "client-node", EntryChange.NEW, ORIG, there, ())
+    assert outcomes(follow(opened, NEW, entries=[later, here])) == "aaaaa"
+    before = ConntrackEvent(opened[0].time_ns - 1, "client-node", EntryChange.NEW, ORIG, there, ())
+    assert outcomes(follow(opened, NEW, entries=[before, here])) == "aaaaa"
+    assert outcomes(follow(opened, NEW, entries=[before])) == "aIIIa", "the last one told, where none is later"
