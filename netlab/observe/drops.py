@@ -72,13 +72,13 @@ class DropObserver:
         layout, self._reasons, _ = described()
         if not self._reasons:
             raise UnsupportedError("this kernel has none")
-        self._programs = Programs(buffer_bytes)
-        try:
-            # The receiving socket is told since Linux kernel commit c53795d48ee8 ("net: add rx_sk to trace_kfree_skb")
-            # (in v6.11).
-            self._programs.attach("kfree_skb", lambda *maps: program(layout, self._netns, *maps, socket_told=True))
-        except OSError:
-            self._programs.attach("kfree_skb", lambda *maps: program(layout, self._netns, *maps, socket_told=False))
+        with Programs.opened(buffer_bytes) as self._programs:
+            try:
+                # The receiving socket is told since Linux kernel commit c53795d48ee8 ("net: add rx_sk to
+                # trace_kfree_skb") (in v6.11).
+                self._programs.attach("kfree_skb", lambda *maps: program(layout, self._netns, *maps, socket_told=True))
+            except OSError:
+                self._programs.attach("kfree_skb", lambda *maps: program(layout, self._netns, *maps, socket_told=False))
 
     def fileno(self) -> int:
         """The descriptor that is readable when drops wait."""

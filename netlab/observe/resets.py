@@ -60,16 +60,12 @@ class ResetObserver:
         self.id = ObserverId(ObserverKind.RESETS, "")
         self._ports, self._netns = frozenset(ports), inodes(namespaces, names)
         self._layout, _, self._reasons = described()
-        self._programs = Programs(buffer_bytes)
-        try:
+        with Programs.opened(buffer_bytes) as self._programs:
             self._programs.attach(
                 "tcp_send_reset",
                 lambda *maps: sending(self._layout, self._netns, *maps, reason_told=bool(self._reasons)),
             )
             self._programs.attach("tcp_receive_reset", lambda *maps: accepting(self._layout, self._netns, *maps))
-        except BaseException:
-            self._programs.close()
-            raise
 
     def fileno(self) -> int:
         """The descriptor that is readable when resets wait."""

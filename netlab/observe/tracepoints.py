@@ -9,10 +9,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from netlab.errors import UnsupportedError, unsupported
 from netlab.linux import bpf
@@ -59,25 +59,37 @@ class Described(NamedTuple):
 
 
 class Programs:
-    """Programs at tracepoints, and the buffer that their records are read from; UnsupportedError.
-
-    program makes one from the descriptors of the buffer and of the count of what found no room.
-    """
+    """Programs at tracepoints, and the buffer that their records are read from; OSError."""
 
     def __init__(self, buffer_bytes: int) -> None:
-        with unsupported("this kernel doesn't tell them"), ExitStack() as closing:
-            try:
-                self._lost = bpf.Array()
-            except PermissionError:
-                raise UnsupportedError("only the host's root may read them") from None
+        self._told = 0
+        with ExitStack() as closing:
+            self._lost = bpf.Array()
             closing.callback(self._lost.close)
             self._buffer = bpf.RingBuffer(buffer_bytes)
             closing.callback(self._buffer.close)
             self._closing = closing.pop_all()
-        self._told = 0
+
+    @classmethod
+    @contextmanager
+    def opened(cls, buffer_bytes: int) -> Iterator[Self]:
+        """Programs to be attached in here. UnsupportedError, and they are closed, where this user or kernel can't."""
+        with unsupported("this kernel doesn't tell them"):
+            try:
+                programs = cls(buffer_bytes)
+            except PermissionError:
+                raise UnsupportedError("only the host's root may read them") from None
+            try:
+                yield programs
+            except BaseException:
+                programs.close()
+                raise
 
     def attach(self, tracepoint: str, program: Callable[[int, int], bytes]) -> None:
-        """Put a program at a tracepoint; OSError, and nothing has changed."""
+        """Put a program at a tracepoint; OSError, and nothing has changed.
+
+        program makes it from the descriptors of the buffer and of the count of what found no room.
+        """
         attached = bpf.RawTracepoint(tracepoint, program(self._buffer.fd, self._lost.fd))
         self._closing.callback(attached.close)
 
