@@ -41,6 +41,13 @@ class Problem(NamedTuple):
     message: str
     hint: str = ""
 
+    def told(self, file: str, kind: str = "") -> str:
+        """The problem as it is shown: its place in the file, what it is (`warning: `), and the hint in a line below."""
+        at = f"{file}:{self.line}:{self.column}" if self.line else "--set"
+        path = f"{_printable(self.path)}: " if self.path else ""
+        hint = f"\n  hint: {_printable(self.hint)}" if self.hint else ""
+        return f"{at}: {kind}{path}{_printable(self.message)}{hint}"
+
 
 class TopologyError(NetlabError):
     """All problems of one file, in the order of their lines. str() is the whole text shown to the user."""
@@ -50,14 +57,7 @@ class TopologyError(NetlabError):
     def __init__(self, file: str, problems: list[Problem]) -> None:
         self.file = file
         self.problems = sorted(problems)
-        lines = []
-        for problem in self.problems:
-            at = f"{file}:{problem.line}:{problem.column}" if problem.line else "--set"
-            message, hint = _printable(problem.message), _printable(problem.hint)
-            lines.append(f"{at}: {_printable(problem.path)}: {message}" if problem.path else f"{at}: {message}")
-            if hint:
-                lines.append(f"  hint: {hint}")
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(problem.told(file) for problem in self.problems))
 
 
 def _printable(text: str) -> str:

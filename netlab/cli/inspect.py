@@ -49,6 +49,8 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
 
     file = topology_file(topology)
     sound = check(read_text(file), file, parse_settings(settings), name)
+    for warning in sound.warnings:
+        say(warning.told(file, "warning: "))
     if sound.lab is None:
         say(f"{file}: the experiment {sound.experiments[0]} is sound")
         return

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from netlab.errors import UnsupportedError, UsageError
+from netlab.errors import Problem, UnsupportedError, UsageError
 from netlab.experiments import catalogue
 from netlab.experiments.roles import assign
 from netlab.lab import tables
 from netlab.lab.spec import Spec
-from netlab.topology import with_each_fix
+from netlab.topology import parse, with_each_fix
 
 
 class Sound(NamedTuple):
     """What was found sound: a lab, None where the file is one experiment's; the experiments by name; how many fixes the
-    topology has of its own. unchecked is why nft could not be asked about the tables, empty where it was."""
+    topology has of its own. unchecked is why nft could not be asked about the tables, empty where it was; warnings are
+    what is allowed in the topology, and hardly meant."""
 
     lab: str | None
     experiments: tuple[str, ...]
     fixes: int = 0
     unchecked: str = ""
+    warnings: tuple[Problem, ...] = ()
 
 
 def lint(text: str, file: str, pairs: tuple[tuple[str, str], ...], name: str | None) -> Sound:
@@ -41,4 +43,5 @@ def lint(text: str, file: str, pairs: tuple[tuple[str, str], ...], name: str | N
             tables.check(Spec(topology, text, file, settings, (fix,)))
     except UnsupportedError as error:
         unchecked = error.message
-    return Sound(sound[""].name, names, len(sound) - 1, unchecked)
+    warnings = parse(text, file, settings, name).reader.warnings
+    return Sound(sound[""].name, names, len(sound) - 1, unchecked, tuple(warnings))

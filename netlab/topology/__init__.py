@@ -134,6 +134,7 @@ def parse(
     try:
         root = _document(reader, text, file, settings, fixes, language)
         reader.read_variables(root)
+        reader.names = _names(reader, root)
         item = language.read(reader, root, "")
         if item is None:
             raise TopologyError(file, reader.problems)
@@ -141,6 +142,14 @@ def parse(
         return Parsed(file, reader, item, resolve.topology(reader, item, lab_name))
     except TooLargeError:
         raise too_large(file) from None
+
+
+def _names(reader: Reader, root: Node) -> frozenset[str]:
+    """The names of the namespaces."""
+    sections = reader.pairs(root, "") if isinstance(root, MappingNode) else []
+    section = next((value for key, value in sections if key.value == "namespaces"), None)
+    pairs = reader.pairs(section, "namespaces") if isinstance(section, MappingNode) else []
+    return frozenset(key.value for key, _ in pairs)
 
 
 def _document(

@@ -43,11 +43,10 @@ ROUTE = Fields(
         "dev": Key(Text("an interface's name"), "the interface to send through"),
         "src": Key(Text("an address", words.address), "the source address to prefer"),
         "metric": Key(Integer(0, UINT32_MAX), "the smaller one wins"),
-        "kind": Key(
-            Choice("a kind of route", ("unicast", "blackhole", "unreachable", "prohibit")),
-            "what is done with a packet (default unicast)",
-        ),
-    }
+        "kind": Key(Choice("a kind of route", words.ROUTE_KINDS), "what is done with a packet (default unicast)"),
+    },
+    words.route,
+    "default via 10.0.0.1",
 )
 
 READY = Fields(

@@ -77,6 +77,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
             given = {key for key, _ in netns.sysctls}
             sysctls = (*netns.sysctls, *((key, value) for key, value in localhost if key not in given))
             namespaces[index] = netns._replace(sysctls=sysctls, tables=(*netns.tables, *extra))
+    _warn_of_lonely(reader, wiring, namespaces)
     return Topology(
         name=name,
         namespaces=tuple(namespaces),
@@ -86,6 +87,23 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         description=root.get("description", ""),
         fixes=tuple(UserFix(name, item.get("summary", "")) for name, item in root.get("fixes", {}).items()),
     )
+
+
+def _warn_of_lonely(reader: Reader, wiring: Wiring, namespaces: Iterable[Netns]) -> None:
+    """Warn of an address that is its whole subnet where no route leads from it to the others on its link."""
+    routes = {netns.name: [route.dst for route in netns.routes] for netns in namespaces}
+    for segment in wiring.segments:
+        for interface in segment:
+            for address in interface.addresses:
+                others = [a.ip for on in segment if on.netns != interface.netns for a in on.addresses]
+                networks = [*(a.network for a in interface.addresses), *routes[interface.netns]]
+                apart = [ip for ip in others if ip.version == address.version and not any(ip in n for n in networks)]
+                if apart and address.network.prefixlen == address.max_prefixlen:
+                    item = wiring.items[interface.netns, interface.ifname]
+                    place = item.value.get("addresses", item)
+                    message = f"{interface.netns} has no route from {address} to {apart[0]} at the other end"
+                    hint = f"a route: {{to: {apart[0]}, dev: {interface.ifname}}}, or a subnet that both are in"
+                    reader.warn(place.node, place.path, message, hint)
 
 
 def _open_at_localhost(services: Sequence[Service], kube_proxy: KubeProxy) -> tuple[tuple[str, str], ...]:

@@ -22,6 +22,10 @@ IPV6_MIN_MTU = 1280
 """Smallest MTU of a link that carries IPv6 (RFC 8200, section 5); the kernel has no IPv6 on an interface below it."""
 
 
+ETH_DATA_LEN = 1500
+"""The MTU of an interface that is given none (include/uapi/linux/if_ether.h)."""
+
+
 class Segment(NamedTuple):
     """The interfaces that can have addresses on what one frame can cross, and the subnets the topology gives it.
 
@@ -37,12 +41,14 @@ class Segment(NamedTuple):
 class Wiring(NamedTuple):
     """All interfaces of a lab, finished, and who shares a segment with whom.
 
-    broken are the namespaces that miss an interface or address because of a problem reported already.
+    items are what was read of each, by (netns, ifname). broken are the namespaces that miss an interface or address
+    because of a problem reported already.
     """
 
     links: tuple[Link, ...]
     segments: tuple[tuple[Interface, ...], ...]
     broken: frozenset[str]
+    items: Mapping[tuple[str, str], Item]
 
     def interfaces(self) -> Iterator[Interface]:
         """Every interface but `lo`, link by link."""
@@ -71,6 +77,7 @@ def wire(
     wiring.name_interfaces()
     segments = wiring.segments()
     _Addresses(reader, segments, pools, reserved, ipv6).assign()
+    wiring.check_mtus()
     finished = {draft: draft.interface() for segment in segments for draft in segment.members}
 
     def value(end: Draft) -> Interface:
@@ -80,6 +87,7 @@ def wire(
         tuple(draft.link(value) for draft in drafts),
         tuple(tuple(_routed(finished[member] for member in segment.members)) for segment in segments),
         frozenset({end.netns for end in wiring.ends() if end.item.broken} | drafter.left_out),
+        {(end.netns, end.ifname): end.item for end in wiring.ends()},
     )
 
 
@@ -139,6 +147,31 @@ class _Wiring:
                     kind = draft.kind.name
                     end.ifname = addressing.peer_name(kind, end.peer, names) if by_peer else addressing.eth_name(names)
                     names[end.ifname] = end.item.line
+
+    def check_mtus(self) -> None:
+        """What has ports takes the smallest of their MTUs, if it has none of its own; two ends have the same one."""
+        ports: dict[_Key, list[Draft]] = {}
+        for end in self.ends():
+            if end.master is not None:
+                ports.setdefault((end.netns, end.master), []).append(end)
+        for key, carrier in self.carriers.items():
+            head = carrier.ends[0]
+            smallest = min(ports.get(key, ()), key=_mtu, default=head)
+            too_small = _mtu(smallest) < IPV6_MIN_MTU and any(address.version == 6 for address in head.addresses)
+            if too_small and head.attributes.mtu is None:
+                message = f"{head.ifname} takes the smallest MTU of its ports, too small for its IPv6 address"
+                self.reader.at(
+                    smallest.item["mtu"], message, f"IPv6 needs {IPV6_MIN_MTU}; or give {head.ifname} an mtu"
+                )
+        for draft in self.drafts:
+            if draft.kind.paired and all(end.master is None and end.up for end in draft.ends):
+                small, large = sorted(draft.ends, key=_mtu)
+                given = large if large.attributes.mtu is not None else small
+                if _mtu(small) != _mtu(large):
+                    mtu = given.item["mtu"]
+                    message = f"{large.netns} sends packets of {_mtu(large)} bytes, and {small.netns} drops those over"
+                    hint = f"give both ends of the link the same MTU: mtu: {mtu.value}"
+                    self.reader.warn(mtu.node, mtu.path, f"{message} {_mtu(small)}", hint)
 
     def segments(self) -> list[Segment]:
         """Those of what carries ports, joined ones together, then the others; a loop is a problem."""
@@ -342,6 +375,10 @@ def _has_prefix(address: GivenAddress) -> TypeGuard[InterfaceAddress]:
 
 
 _Key = tuple[str, str]
+
+
+def _mtu(end: Draft) -> int:
+    return end.attributes.mtu or ETH_DATA_LEN
 
 
 def _key(draft: LinkDraft) -> _Key:

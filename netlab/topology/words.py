@@ -229,12 +229,34 @@ def destination(text: str) -> Network | None:
     """Where a route leads: a subnet, an address alone (its host route), or None for `default`."""
     if text == "default":
         return None
+    if " " in text.strip():
+        keys = ", ".join(f"{key}: {value}" for key, value in route(text).items())
+        raise InvalidError(f"{text!r} is a route, and more than its destination", f"write {keys}")
     if "/" in text:
         return network(text)
     try:
         return ip_network(text)
     except ValueError:
         raise InvalidError(f"{text!r} is not a destination", "default, 10.0.0.0/24 or fd00::/64") from None
+
+
+_ROUTE_WORDS = ("via", "dev", "src", "metric")
+ROUTE_KINDS = ("unicast", "blackhole", "unreachable", "prohibit")
+
+
+def route(text: str) -> dict[str, str]:
+    """A route as `ip route` has it, as the texts of its keys: `default via 10.0.0.1`, `blackhole 203.0.113.0/24`."""
+    words = text.split()
+    found = {"kind": words.pop(0)} if words and words[0] in ROUTE_KINDS else {}
+    found = {"to": words.pop(0) if words else "", **found}
+    for name, value in zip(words[::2], [*words[1::2], ""], strict=False):
+        if name not in _ROUTE_WORDS or not value or name in found:
+            hint = f"after the destination come {', '.join(_ROUTE_WORDS)}, each with its value, once"
+            raise InvalidError(f"{text!r} is not a route: {name!r}", hint)
+        found[name] = value
+    if not {"via", "dev", "kind"} & set(found):
+        raise InvalidError(f"{text!r} says of a route where it leads, and not how", "for instance default via 10.0.0.1")
+    return found
 
 
 def regex(text: str) -> str:

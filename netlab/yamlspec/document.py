@@ -6,8 +6,9 @@ address, MAC or port mapping is ever mistaken for a number. What the keys are is
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import yaml
@@ -93,11 +94,14 @@ def too_large(file: str) -> TopologyError:
 
 
 class Reader:
-    """Reads nodes of one document and keeps its problems. variables are what `${name}` stands for."""
+    """Reads nodes of one document and keeps its problems. variables are what `${name}` stands for; names are those that
+    the document gives to what others refer to."""
 
     def __init__(self) -> None:
+        self.names: Collection[str] = ()
         self.variables: dict[str, ScalarNode] = {}
         self._problems: dict[tuple[int, int, str], Problem] = {}
+        self._warnings: dict[tuple[int, int, str], Problem] = {}
         self._pairs: dict[
             int, tuple[Node, list[tuple[ScalarNode, Node]]]
         ] = {}  # the node too: its id must stay its own
@@ -109,10 +113,26 @@ class Reader:
         """What was found so far, each thing once even where an alias repeats its node."""
         return list(self._problems.values())
 
+    @property
+    def warnings(self) -> list[Problem]:
+        """What is allowed, and hardly meant, in the order of the lines."""
+        return sorted(self._warnings.values())
+
     def problem(self, node: Node, path: str, message: str, hint: str = "") -> None:
         """Note one problem at a node's place."""
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
         self._problems.setdefault((line, column, message), Problem(line, column, path, message, hint))
+
+    def warn(self, node: Node, path: str, message: str, hint: str) -> None:
+        """Note at a node's place what is allowed and hardly meant."""
+        line, column = node.start_mark.line + 1, node.start_mark.column + 1
+        self._warnings.setdefault((line, column, message), Problem(line, column, path, message, hint))
+
+    def trial(self) -> Reader:
+        """A reader of the same document whose problems are nobody's: to see whether something would be read."""
+        reader = Reader()
+        reader.variables, reader.names = self.variables, self.names
+        return reader
 
     def at(self, item: Item, message: str, hint: str = "") -> None:
         """Note one problem at an item's place."""
@@ -296,6 +316,16 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {near!r}?"
     return f"known: {', '.join(words)}" if 0 < len(words) <= 15 else ""
+
+
+def flow(node: Node) -> str:
+    """A node in one line, as it may be written in a file."""
+    if isinstance(node, MappingNode):
+        return "{" + ", ".join(f"{flow(key)}: {flow(value)}" for key, value in node.value) + "}"
+    if isinstance(node, SequenceNode):
+        return "[" + ", ".join(map(flow, node.value)) + "]"
+    quoted = bool(getattr(node, "style", None)) or not re.fullmatch(r"[\w./-][\w./:-]*(?<!:)( [\w./-]+)*", node.value)
+    return json.dumps(node.value, ensure_ascii=False) if quoted else str(node.value)
 
 
 def kind_of(node: Node, text: str | None = None, plain: bool = False) -> str:

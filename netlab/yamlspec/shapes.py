@@ -7,12 +7,27 @@ dataclasses, whose classes take ten times as long to make at every start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from netlab.yamlspec.document import BOOLEANS, FLOAT, INTEGER, NULLS, Item, Reader, join, kind_of, suggest
+from netlab.yamlspec.document import (
+    BOOLEANS,
+    FLOAT,
+    INTEGER,
+    NULLS,
+    UNTAGGED,
+    Item,
+    Reader,
+    flow,
+    join,
+    kind_of,
+    nearest,
+    suggest,
+)
 
 JsonSchema = dict[str, Any]
 USES_VARIABLE: JsonSchema = {"$ref": "#/definitions/uses_variable"}
@@ -36,6 +51,13 @@ class Shape(Protocol):
 
     def schema(self) -> JsonSchema:
         """The same rule as JSON Schema (draft 7), as far as that can say it."""
+
+
+def accepts(reader: Reader, shape: Shape, node: Node, path: str) -> bool:
+    """Whether a shape would read a node without a problem: only then may a hint advise it."""
+    trial = reader.trial()
+    item = shape.read(trial, node, path)
+    return item is not None and not item.broken and not trial.problems
 
 
 def _is_null(node: Node) -> bool:
@@ -193,6 +215,10 @@ class Anything(NamedTuple):
         return {}
 
 
+_SEPARATORS = (r"\s*,\s*", r"\s*<?--?>?\s+|\s+", r"<->|--", r"-")
+"""What people write between the names of a list's items: `a, b`, `a - b`, `a b`, `a--b`, `a-b`."""
+
+
 class ListOf(NamedTuple):
     """A list of items of one shape; single: one item may stand there without brackets. The value is list[Item]."""
 
@@ -208,7 +234,8 @@ class ListOf(NamedTuple):
                 return None if one is None else Item([one], node, path, one.broken)
             if self.minimum == 0 and _is_null(node):
                 return Item([], node, path)
-            hint = f"put it in brackets: [{node.value}]" if isinstance(node, ScalarNode) and node.value else ""
+            meant = self.meant(reader, node, path)
+            hint = "" if meant is None else f"put it in brackets: {flow(meant)}"
             reader.problem(node, path, f"expected a list, found {kind_of(node)}", hint)
             return None
         reader.check_tag(node, path)
@@ -219,6 +246,18 @@ class ListOf(NamedTuple):
             count = f"exactly {self.minimum}" if self.minimum == self.maximum else f"at least {self.minimum}"
             reader.problem(node, path, f"expected {count}, found {len(items)}")
         return Item(read, node, path, len(read) < len(items) or any(item.broken for item in read))
+
+    def meant(self, reader: Reader, node: Node, path: str) -> Node | None:
+        """The list that something else was to be: of it alone, or of the names in it; None where it is neither."""
+        made = [SequenceNode(UNTAGGED, [node], node.start_mark, node.end_mark)]
+        if isinstance(node, ScalarNode):
+            split = (re.split(separator, node.value) for separator in _SEPARATORS)
+            for names in (each for each in split if all(name.partition(":")[0] in reader.names for name in each)):
+                words = [ScalarNode(node.tag, name, node.start_mark, node.end_mark) for name in names]
+                made.append(SequenceNode(UNTAGGED, words, node.start_mark, node.end_mark))
+        if isinstance(node, MappingNode) or _is_null(node):
+            return None
+        return next((each for each in made if accepts(reader, self, each, path)), None)
 
     def schema(self) -> JsonSchema:
         item = self.item.schema()
@@ -276,12 +315,32 @@ class Fields:
         if self.short is not None and isinstance(node, ScalarNode) and not _is_null(node):
             return self._read_short(reader, node, path, self.short)
         expected = f"a mapping or text like {self.short_doc}" if self.short else "a mapping"
-        meant = isinstance(node, ScalarNode) and not _is_null(node) and len(self.required) == 1
-        hint = f"write {{{self.required[0]}: {node.value}}}" if meant else ""
+        meant = self._meant(reader, node, path)
+        hint = "" if meant is None else f"write {flow(meant)}"
         reader.problem(node, path, f"expected {expected}, found {kind_of(node)}", hint)
         return None
 
+    def _other_key(self, name: str, there: Collection[str]) -> str:
+        """The hint for a key that isn't known; never to write one that is there already."""
+        near = nearest(name.lower(), self.keys)
+        return f"{near!r} is there already" if near in there else suggest(name, self.keys)
+
+    def _meant(self, reader: Reader, node: Node, path: str) -> Node | None:
+        """The mapping that a value was to be which stands there without its only required key."""
+        if _is_null(node) or len(self.required) != 1:
+            return None
+        shape = self.keys[self.required[0]].shape
+        values = [node, shape.meant(reader, node, path) if isinstance(shape, ListOf) else None]
+        for value in values:
+            if value is not None:
+                key = ScalarNode(UNTAGGED, self.required[0], node.start_mark, node.end_mark)
+                made = MappingNode(UNTAGGED, [(key, value)], node.start_mark, node.end_mark)
+                if accepts(reader, self, made, path):
+                    return made
+        return None
+
     def _read_mapping(self, reader: Reader, node: MappingNode, path: str) -> Item:
+        there = {key.value for key, _ in reader.pairs(node, path)}
         fields: dict[str, Item] = {}
         failed: set[str] = set()
         broken = False
@@ -290,7 +349,7 @@ class Fields:
             inner = f"{path}.{name}" if path else name
             key = self.keys.get(name)
             if key is None:
-                reader.problem(key_node, inner, f"unknown key {name!r}", suggest(name, self.keys))
+                reader.problem(key_node, inner, f"unknown key {name!r}", self._other_key(name, there))
                 broken = True
                 continue
             item = key.shape.read(reader, value_node, inner)
@@ -424,6 +483,11 @@ class Kinds(NamedTuple):
         return {"anyOf": [fields.schema() for fields in self.kinds.values()]}
 
 
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""")
+_SHELL = re.compile(r"&&|\|\||>>|[;&|<>`]|\$[A-Za-z_{(][A-Za-z_]*")
+"""What means something to a shell, outside quotes."""
+
+
 class Command(NamedTuple):
     """A command: a list of words, or one text that is split as a shell splits it. The value is tuple[str, ...]."""
 
@@ -444,6 +508,10 @@ class Command(NamedTuple):
             except ValueError as error:
                 reader.problem(node, path, f"not a command: {str(error).lower()}", "write it as a list of words")
                 return None
+            found = _SHELL.search(_QUOTED.sub("", scalar[0]))
+            if found is not None:
+                message = f"no shell runs the command: {found[0]!r} is only text in it"
+                reader.warn(node, path, message, f"write [sh, -c, {json.dumps(scalar[0], ensure_ascii=False)}]")
         if not argv or not argv[0]:
             reader.problem(node, path, "the command is empty")
             return None
