@@ -528,6 +528,23 @@ OtherKernelStep: TypeAlias = (
 LabStep: TypeAlias = CreateNetns | WriteHosts | StartProgram | DeleteNetns | StopProgram
 """What changes what belongs to the lab: it has to be written down."""
 
+UndoingStep: TypeAlias = (
+    DeleteNetns
+    | DeleteLink
+    | DeleteAddress
+    | DeleteRoute
+    | ResetSysctl
+    | DeleteQdisc
+    | DeleteRules
+    | ClearRules
+    | DeleteTable
+    | DeleteStaleEntries
+    | DeleteEntries
+    | ForgetNeighbours
+    | StopProgram
+)
+"""What a change of the topology, or `down`, takes away: no plan from nothing has them."""
+
 KernelStep: TypeAlias = RtnetlinkStep | OtherKernelStep
 Step: TypeAlias = KernelStep | LabStep
 

@@ -1,0 +1,111 @@
+"""What is left of what the kernel has once links, namespaces, addresses and routes are removed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from netlab.lab.diff.links import key_of
+from netlab.lab.status import LinkKey, Status
+from netlab.lab.steps import (
+    DeleteAddress,
+    DeleteRoute,
+    Step,
+    StopProgram,
+)
+from netlab.model import (
+    InterfaceAddress,
+    Program,
+    Route,
+    Topology,
+)
+
+
+def without(
+    status: Status,
+    stale: list[LinkKey],
+    gone: list[str],
+    peers: dict[LinkKey, LinkKey],
+    old: Topology,
+    new: Topology,
+) -> Status:
+    """The same value without the stale links, and all that goes with them."""
+    dead = {key for key in status.links if key[0] in gone} | set(stale)
+    dead |= {peers[key] for key in dead if key in peers}
+    return Status(
+        namespaces=status.namespaces - set(gone),
+        links={
+            key: replace(link, master=None) if (key[0], link.master) in dead else link
+            for key, link in status.links.items()
+            if key not in dead
+        },
+        addresses={key: found for key, found in status.addresses.items() if key not in dead},
+        unrouted=status.unrouted,
+        routes={
+            netns: frozenset(route for route in routes if (netns, route.dev) not in dead)
+            for netns, routes in status.routes.items()
+            if netns not in gone
+        },
+        sysctls={
+            (netns, key): value
+            for (netns, key), value in status.sysctls.items()
+            if not any(netns == dead_netns and f".{ifname}." in key for dead_netns, ifname in dead)
+        },
+        former=status.former,
+        rules=status.rules,
+        iptables=status.iptables,
+        tables=status.tables,
+        qdiscs={key: pair for key, pair in status.qdiscs.items() if key not in dead},
+        hosts=status.hosts,
+        programs=status.programs - {(p.netns, p.name) for p in stopped(old, new, status)},
+    )
+
+
+def after(removed: list[Step], new: Topology, left: Status) -> Status:
+    """The same value without the removed routes and addresses, and what the kernel drops by itself: the routes from a
+    removed address (IPv6 ones only lose their `src`), the IPv4 routes of a link without any IPv4 address left, and the
+    IPv6 addresses of a link that is set down."""
+    routes = {(step.netns, step.route) for step in removed if isinstance(step, DeleteRoute)}
+    sources = {(step.netns, step.address.ip) for step in removed if isinstance(step, DeleteAddress)}
+    deleted = {(step.netns, step.ifname, step.address) for step in removed if isinstance(step, DeleteAddress)}
+    downed = {key_of(i) for i in new.interfaces() if not i.up and key_of(i) in left.links and left.links[key_of(i)].up}
+
+    addresses = {
+        key: frozenset(
+            address
+            for address in found
+            if (*key, address) not in deleted and (address.version == 4 or key not in downed)
+        )
+        for key, found in left.addresses.items()
+    }
+    bare = {key for key, found in left.addresses.items() if _has_ipv4(found) and not _has_ipv4(addresses[key])}
+
+    def staying(netns: str, found: frozenset[Route]) -> Iterator[Route]:
+        for route in found:
+            sourceless = (netns, route.src) in sources
+            dropped = route.dst.version == 4 and (sourceless or (netns, route.dev) in bare)
+            if (netns, route) not in routes and not dropped:
+                yield route._replace(src=None) if sourceless else route
+
+    return replace(
+        left,
+        addresses=addresses,
+        routes={netns: frozenset(staying(netns, found)) for netns, found in left.routes.items()},
+    )
+
+
+def _has_ipv4(addresses: Iterable[InterfaceAddress]) -> bool:
+    return any(address.version == 4 for address in addresses)
+
+
+def stopped(old: Topology, new: Topology, status: Status) -> Iterator[StopProgram]:
+    wanted = _programs(new)
+    for key, program in _programs(old).items():
+        other = wanted.get(key)
+        same = other is not None and (other.argv, other.env) == (program.argv, program.env)
+        if key in status.programs and not same:
+            yield StopProgram(*key)
+
+
+def _programs(topology: Topology) -> dict[tuple[str, str], Program]:
+    return {(netns.name, program.name): program for netns in topology.namespaces for program in netns.programs}
