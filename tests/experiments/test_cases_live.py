@@ -61,7 +61,8 @@ def test_the_other_endpoint_answers_a_connection_that_it_never_had(netlab: Netla
     ran_out = re.search(r"(web-[12]) (knows no|has no|answers)", told)
     assert ran_out, told
     assert not re.search(r"(client|server)-node (sends|answers|knows no)", told), told
-    assert "the connection's entry has run out" in told
+    # Whether it was found to have run out, or seen to go before, is the kernel's garbage collection's to say.
+    assert re.search(r"entry has run out|deletes the connection's entry|has no entry for it", told), told
 
 
 SERVE = """
