@@ -1,6 +1,6 @@
 """The plan: a topology as a list of steps, in the order in which the kernel can take them.
 
-Pure. `up` is the whole lab from nothing; what changes a lab that stands is `diff.py`'s. The renderings show
+Pure. `up` is the whole lab from nothing; what changes a lab that stands is `diff/`'s. The renderings show
 exactly the steps that `netlab up` carries out: as text, as JSON, and as a shell script that builds the same lab.
 """
 

@@ -1,4 +1,4 @@
-"""What the kernel has of a lab, as a value: `read.py` fills it, `diff.py` compares it with a topology.
+"""What the kernel has of a lab, as a value: `read.py` fills it, `diff/` compares it with a topology.
 
 Pure. It is compared, never parsed: rules and qdiscs are texts as the kernel tells them, beside the texts that it would
 tell if it had what the topology wants.
