@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from netlab.analysis.paths import PacketPath
+from netlab.analysis.told import Told
 from netlab.record.events import ACK, RST, SYN, Direction, TraceStep
 from netlab.record.flow import Ends, Flow, ends, inverse
 from netlab.record.recording import ClosedSocket
@@ -27,6 +28,8 @@ class Maker(StrEnum):
     """A rule that rejects."""
     STIMULUS = "stimulus"
     """netlab, as a step of the experiment."""
+    NOT_TCP = "not-tcp"
+    """Not the TCP of its namespace, by the kernel's word: a rule that was not seen, or a program's raw socket."""
     UNKNOWN = "unknown"
 
 
@@ -35,8 +38,8 @@ class Answer:
     """Where a RST is from. sender is the namespace where it was first seen; answers the packet that it answers, if one.
 
     rule is the rule that rejected that packet. by_netlab: netlab had closed the socket, as a step says, or at a trial's
-    end. seen: the sender's own interface was seen to send it; otherwise it came
-    into what is named as sender from out of sight.
+    end. seen: the sender's own interface was seen to send it; otherwise it came into what is named as sender from out
+    of sight. reason is the kernel's own, empty where it was not told.
     """
 
     maker: Maker
@@ -45,6 +48,7 @@ class Answer:
     rule: TraceStep | None = None
     seen: bool = True
     by_netlab: bool = False
+    reason: str = ""
 
 
 def answer(
@@ -53,11 +57,32 @@ def answer(
     paths: Sequence[PacketPath],
     forged: Iterable[int] = (),
     closed: Sequence[ClosedSocket] = (),
+    told: Told | None = None,
 ) -> Answer:
     """What a RST is. paths are all its connection's packets in order of time, forged the numbers of netlab's own.
 
-    closed are the sockets that netlab closed itself.
+    closed are the sockets that netlab closed itself, told what the kernel says of the RSTs that its TCP sends.
     """
+    found = _by_its_look(rst, flow, paths, forged, closed)
+    if told is None or found.maker in (Maker.STIMULUS, Maker.RULE) or not found.seen:
+        return found
+    sent = told.sent.get(rst.number)
+    if sent is None:
+        # What NAT changes on the way out of its own namespace can't be told from others.
+        known = told.whole and flow.node != found.sender
+        return replace(found, maker=Maker.NOT_TCP, by_netlab=False) if known else found
+    aborts = sent.answered is None and found.maker is Maker.UNKNOWN
+    return replace(found, maker=Maker.ABORT if aborts else found.maker, reason=sent.reason)
+
+
+def _by_its_look(
+    rst: PacketPath,
+    flow: Flow,
+    paths: Sequence[PacketPath],
+    forged: Iterable[int],
+    closed: Sequence[ClosedSocket],
+) -> Answer:
+    """What a RST is by its numbers, and by what came before it."""
     first = rst.hops[0]
     sender, seen = first.netns, first.direction is Direction.OUT
     if rst.number in forged:

@@ -73,7 +73,8 @@ def chain_of(found: ConnectionFinding, findings: Findings) -> tuple[tuple[Eviden
     for event in later:
         server = event in at_server or (event.netns == flow.server and flow.server != flow.client)
         links.append(Evidence(Link.SERVER_RESET if server else Link.CLIENT_RESET, event))
-    if death.error is None and found.ending in (Ending.RESET, Ending.RESET_BY_PEER) and not _counted(death, findings):
+    known = death.error is not None or death.told or _counted(death, findings)
+    if not known and found.ending in (Ending.RESET, Ending.RESET_BY_PEER):
         missing = missing or f"ECONNRESET at the socket in {death.netns}, after the RST reached it"
     told = dict.fromkeys(links)
     return tuple(sorted(told, key=lambda piece: piece.event.time_ns)), missing

@@ -25,7 +25,7 @@ from netlab.errors import LabError, UsageError
 from netlab.record.events import SYN, Direction, SocketEventKind
 from netlab.record.flow import Ends, Flow
 from netlab.record.observers import describe_observer, describe_unobserved
-from netlab.record.words import arrow, endpoint
+from netlab.record.words import arrow, endpoint, rule
 
 _SHOWN = 5
 """So many of what is alike are named one by one."""
@@ -358,9 +358,13 @@ class _Words:
                 return f"{sender} aborts the connection of its own accord: {number} to {path.last.netns}"
             case Maker.RULE:
                 assert answer.rule is not None
-                return f"{_rule(answer)} on {sender} rejects {asked} with {number}"
+                return f"{rule(answer.rule)} on {sender} rejects {asked} with {number}"
             case Maker.STIMULUS:
                 return f"a step of the experiment sends {number} from {sender}"
+            case Maker.NOT_TCP:
+                made = "a rule that was not seen, or a program's raw socket"
+                whose = f"; it looks like the answer to {asked}" if asked else ""
+                return f"{sender}'s TCP did not make {number}, the kernel says: {made}, did{whose}"
             case Maker.UNKNOWN:
                 where = f"{sender} sends" if answer.seen else f"{sender} gets, from out of sight,"
                 why = f"it answers {asked}" if asked else "it answers no packet that was seen"
@@ -371,14 +375,14 @@ class _Words:
         found, death = self.found, self.found.killer
         assert death is not None
         rst = death.rst.path
-        steps = [self._arrives(death.rst, reset=death.error is not None)]
+        steps = [self._arrives(death.rst, reset=death.error is not None, told=death.told)]
         others = [each for each in found.deaths if each.netns != death.netns and each.time_ns > death.time_ns]
         if others:
             other = others[0].rst
             self._told.add(other.path.number)
             asked = other.answer.answers if other.answer is not None else None
             told = f"{death.netns} answers #{asked.number} with" if asked else f"{other.path.hops[0].netns} sends"
-            learnt = ": its socket is reset too" if others[0].error is not None else ""
+            learnt = ": its socket is reset too" if others[0].error is not None or others[0].told else ""
             text = f"{told} RST #{other.path.number}, and {others[0].netns} learns of it{learnt}"
             steps.append(Step(text, other.path.number, other.path.time_ns))
         elif found.ending is Ending.RESET and not any(error.netns != death.netns for error in found.errors):
@@ -386,7 +390,7 @@ class _Words:
             steps.append(Step(f"{far} was not told: no RST came to it", rst.number))
         return steps
 
-    def _arrives(self, rst: PacketFinding, *, reset: bool = False) -> Step:
+    def _arrives(self, rst: PacketFinding, *, reset: bool = False, told: bool = False) -> Step:
         """A RST at the end of its way, and what it does there."""
         path, netns = rst.path, rst.path.last.netns
         arrives = f"#{path.number} reaches {netns}"
@@ -395,6 +399,8 @@ class _Words:
                 return Step(f"#{path.number} {_whither(path)}", path.number, path.last.time_ns)
             case Acceptance.ENDS | Acceptance.UNKNOWN if reset:
                 text = f"{arrives}: its socket is reset (ECONNRESET)"
+            case Acceptance.ENDS if told:
+                text = f"{arrives}: its socket accepts it, the kernel says, and is reset"
             case Acceptance.ENDS:
                 text = f"{arrives}; what its socket made of it was not observed"
             case Acceptance.CHALLENGED:
@@ -511,14 +517,15 @@ class _Words:
     def _fate(self, found: PacketFinding) -> Step:
         path, number = found.path, found.path.number
         if found.drop is not None:
-            drop = found.drop
-            rule = f"rule `{drop.rule}`" if drop.rule else "the policy"
-            text = f"dropped on {drop.netns} by {rule} of chain {drop.chain} ({drop.family} {drop.table})"
+            text = f"dropped on {found.drop.netns} by {rule(found.drop)}"
             return Step(text, number, path.last.time_ns)
         if path.corrupt and path.fate is Fate.DELIVERED:
             netns = path.last.netns
             text = f"#{number} reaches {netns}, whose kernel throws away what has a wrong checksum, and answers nothing"
             return Step(text, number, path.last.time_ns)
+        thrown = found.thrown_away
+        if thrown is not None and path.fate is not Fate.DELIVERED:
+            return Step(f"{thrown.netns}'s kernel drops #{number}: {thrown.reason}", number, thrown.time_ns)
         as_if = f", as if from {path.last.ends[0]}" if found.untranslated and not path.to_server else ""
         return Step(f"#{number} {_whither(path)}{as_if}", number, path.last.time_ns)
 
@@ -546,6 +553,12 @@ class _Words:
         copies = sum(path.copy_of is not None for path in self.paths)
         carry = "1 packet carries" if copies == 1 else f"{copies:,} packets carry"
         notes = [f"{carry} data that was sent before"] if copies else []
+        reasons = ((each.path.number, each.answer) for each in self.found.packets if each.answer is not None)
+        notes += [
+            f"RST #{number} is of {answer.sender}'s TCP, the kernel says: {answer.reason}"
+            for number, answer in reasons
+            if answer.reason
+        ][:_SHOWN]
         rewrites = dict.fromkeys((r.netns, r.before, r.after) for path in self.paths for r in path.rewrites)
         notes += [
             f"NAT {f'on {netns}' if netns else 'out of sight'}: {arrow(before)} becomes {arrow(after)}"
@@ -564,12 +577,6 @@ def _in_order(groups: Iterable[Sequence[Step]]) -> list[Step]:
             time_ns = step.time_ns if step.time_ns is not None else time_ns
             keyed.append((time_ns, len(keyed), step))
     return [step for _, _, step in sorted(keyed, key=lambda item: item[:2])]
-
-
-def _rule(answer: Answer) -> str:
-    assert answer.rule is not None
-    rule = answer.rule
-    return f"rule `{rule.rule}` of chain {rule.chain} ({rule.family} {rule.table})"
 
 
 def _outside(path: PacketPath) -> bool:

@@ -21,7 +21,18 @@ from netlab.analysis.incarnations import Incarnation, incarnations
 from netlab.analysis.paths import Fate, PacketPath
 from netlab.analysis.timeline import Timeline, build
 from netlab.analysis.translation import LEFT_ALONE, EntryLife, Translations, Visit, entry_lives, invalid_at
-from netlab.record.events import ACK, FIN, RST, SYN, Direction, SocketEvent, SocketEventKind, TraceStep, seq_diff
+from netlab.record.events import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    Direction,
+    PacketDrop,
+    SocketEvent,
+    SocketEventKind,
+    TraceStep,
+    seq_diff,
+)
 from netlab.record.flow import Flow, ends
 from netlab.record.recording import Recording
 from netlab.record.wire import IPPROTO_TCP
@@ -57,9 +68,9 @@ RESETS = frozenset((Ending.RESET, Ending.RESET_BY_PEER, Ending.RESET_IN_HANDSHAK
 class PacketFinding:
     """What became of one packet.
 
-    visits are the namespaces that it came through, with what NAT made of it in each. end is where it was last seen, and
-    in which way it ended there; drop is the rule that took it. answer says of a RST who made it, and acceptance what it
-    could do to the socket that it came to.
+    visits are the namespaces that it came through, with what NAT made of it in each. drop is the rule that took it,
+    thrown_away the kernel's own word on that. answer says of a RST who made it, and acceptance what it could do to the
+    socket that it came to.
     """
 
     path: PacketPath
@@ -67,6 +78,7 @@ class PacketFinding:
     drop: TraceStep | None = None
     answer: Answer | None = None
     acceptance: Acceptance | None = None
+    thrown_away: PacketDrop | None = None
 
     @property
     def left_alone(self) -> Visit | None:
@@ -85,11 +97,15 @@ class PacketFinding:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A RST that ended an end of the connection, and what the socket there told, None where nothing was read of it."""
+    """A RST that ended an end of the connection, and what the socket there told, None where nothing was read of it.
+
+    told: the kernel itself said that this socket accepted it.
+    """
 
     rst: PacketFinding
     netns: str
     error: SocketEvent | None = None
+    told: bool = False
 
     @property
     def time_ns(self) -> int:
@@ -195,7 +211,7 @@ class _Connection:
                 harmless.append(found)
             elif found.acceptance is Acceptance.ENDS and not over:
                 dead.add(path.to_server)
-                deaths.append(Death(found, path.last.netns, error))
+                deaths.append(Death(found, path.last.netns, error, path.number in self._timeline.told.accepted))
             elif found.acceptance is Acceptance.UNKNOWN and not over:
                 doubtful.append(found)
             else:
@@ -225,10 +241,12 @@ class _Connection:
         drop = (
             next((step for step in path.trace if step.verdict == "drop"), None) if path.fate is Fate.DROPPED else None
         )
+        thrown_away = self._timeline.told.drops.get(path.number)
         if not path.segment.flags & RST:
-            return PacketFinding(path, visits, drop)
-        answer = answering.answer(path, self._flow, self._paths, self._timeline.forged, self._timeline.closed)
-        return PacketFinding(path, visits, drop, answer, self._acceptance(path))
+            return PacketFinding(path, visits, drop, thrown_away=thrown_away)
+        timeline = self._timeline
+        answer = answering.answer(path, self._flow, self._paths, timeline.forged, timeline.closed, timeline.told)
+        return PacketFinding(path, visits, drop, answer, self._acceptance(path), thrown_away)
 
     def _acceptance(self, rst: PacketPath) -> Acceptance | None:
         """What a RST did at the socket that it came to; None where it came to none."""
@@ -237,7 +255,13 @@ class _Connection:
         receiver = self._server if rst.to_server else self._client
         if rst.last.netns != receiver.netns:
             return Acceptance.STRAY
-        return accepting.judge(rst, receiver, self._paths, self._came)
+        told = self._timeline.told
+        if rst.number in told.accepted:
+            return Acceptance.ENDS
+        judged = accepting.judge(rst, receiver, self._paths, self._came)
+        if judged is Acceptance.UNKNOWN and not receiver.nat_is_own and told.refused(receiver.netns, receiver.comes):
+            return Acceptance.IGNORED
+        return judged
 
     def _opened(self) -> int | None:
         """When a SYN,ACK that acknowledges the client's SYN came to the client's socket."""

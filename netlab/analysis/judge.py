@@ -140,7 +140,7 @@ def _found(observed: Observed, findings: Findings) -> ConnectionFinding:
 
 def _outcome(observed: Observed, found: ConnectionFinding, missing_link: str) -> tuple[Outcome, str]:
     """What became of the connection, and what is missing from the proof of it."""
-    if found.ending in _OUTCOMES:
+    if found.ending in _OUTCOMES and not _harmed_nobody(observed, found):
         return (Outcome.INCONCLUSIVE, missing_link) if missing_link else (_OUTCOMES[found.ending], "")
     for error in (error for error in found.errors if error.time_ns >= observed.since_ns):
         name = errno.errorcode.get(error.errno, str(error.errno))
@@ -151,6 +151,15 @@ def _outcome(observed: Observed, found: ConnectionFinding, missing_link: str) ->
     if found.ending is Ending.SYN_UNANSWERED:
         return Outcome.SYN_UNANSWERED, ""
     return _transfer(observed, found)
+
+
+def _harmed_nobody(observed: Observed, found: ConnectionFinding) -> bool:
+    """Whether the client's program got all there was, and no socket an error: the RST came when all was over.
+
+    Of a connection whose ends alone were observed, as in a load, the packets don't tell.
+    """
+    got_all = observed.intact and observed.ended and observed.bytes_received == observed.payload_bytes
+    return observed.transfers and got_all and not any(error.time_ns >= observed.since_ns for error in found.errors)
 
 
 def invalid_packets(observed: Observed) -> int:

@@ -14,7 +14,9 @@ from enum import StrEnum
 from netlab.analysis.findings import ConnectionFinding, Ending
 from netlab.analysis.paths import Fate, PacketPath
 from netlab.analysis.timeline import Timeline
-from netlab.record.events import ACK, FIN, RST, SYN, CounterChange, Direction, TraceStep
+from netlab.model import Address
+from netlab.record import words
+from netlab.record.events import ACK, FIN, RST, SYN, CounterChange, Direction, NeighbourChange, TraceStep
 
 
 class StallKind(StrEnum):
@@ -33,6 +35,8 @@ class StallKind(StrEnum):
     """The other end reads nothing: its window is closed."""
     LISTEN_QUEUE = "listen-queue"
     """The listening socket's queue is full."""
+    THROWN_AWAY = "thrown-away"
+    """The kernel drops them, for another reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Stall:
 
     counter is the kernel's own name for what it counted. size_bytes is the smallest frame of those that are TOO_BIG.
     rule is the one that took the packets, or the ICMP error that would have told the sender; unheard: no such error was
-    seen to reach the sender, though errors_made of them are counted as made there.
+    seen to reach the sender, though errors_made of them are counted as made there. reason is the kernel's own word for
+    these very packets; then counter is empty. neighbour is the address that nobody answered for.
     """
 
     kind: StallKind
@@ -53,6 +58,8 @@ class Stall:
     rule: TraceStep | None = None
     unheard: bool = False
     errors_made: int = 0
+    reason: str = ""
+    neighbour: Address | None = None
 
 
 _COUNTED: Mapping[StallKind, tuple[str, ...]] = {
@@ -62,9 +69,24 @@ _COUNTED: Mapping[StallKind, tuple[str, ...]] = {
 }
 """The counters of each kind, by the names in /proc/net/snmp, netstat and snmp6."""
 
+_REASONS: Mapping[str, StallKind] = {
+    "PKT_TOO_BIG": StallKind.TOO_BIG,
+    "IP_RPFILTER": StallKind.REVERSE_PATH,
+    "IP_INNOROUTES": StallKind.NO_ROUTE,
+    "IP_OUTNOROUTES": StallKind.NO_ROUTE,
+    "NEIGH_FAILED": StallKind.NO_NEIGHBOUR,
+    "NEIGH_QUEUEFULL": StallKind.NO_NEIGHBOUR,
+    "NEIGH_DEAD": StallKind.NO_NEIGHBOUR,
+}
+"""The kind of each of the kernel's reasons (enum skb_drop_reason, include/net/dropreason-core.h)."""
+
 
 _ERRORS = ("IcmpMsg.OutType3", "Icmp6OutPktTooBigs")
 """The counters of the ICMP errors that say so, made whether or not they leave."""
+
+
+_SILENCE_NS = 10_000_000_000
+"""How much later than its packets a neighbour may be given up: by default three questions, a second apart."""
 
 
 def stalls(timeline: Timeline, found: ConnectionFinding) -> tuple[Stall, ...]:
@@ -88,17 +110,33 @@ def _lost(timeline: Timeline, found: ConnectionFinding, counters: Mapping[str, C
     """Packets that were last seen as they came into a namespace that was to forward them, or take them."""
     ways: dict[tuple[str, Direction], list[PacketPath]] = {}
     rules: dict[TraceStep, list[PacketPath]] = {}
+    reasons: dict[tuple[str, str], list[PacketPath]] = {}
     for each in found.packets:
-        path = each.path
+        path, thrown = each.path, each.thrown_away
         if each.drop is not None:
             rules.setdefault(_rule(each.drop), []).append(path)
+        elif thrown is not None and path.fate is Fate.UNSEEN:
+            reasons.setdefault((thrown.netns, thrown.reason), []).append(path)
         elif path.fate is Fate.UNSEEN:
             ways.setdefault((path.last.netns, path.last.direction), []).append(path)
     for rule, paths in rules.items():
         if not _got_through(found, paths):
             yield Stall(StallKind.DROPPED, rule.netns, _numbers(paths), len(paths), rule=rule)
+    for (netns, reason), paths in reasons.items():
+        kind = _REASONS.get(reason, StallKind.THROWN_AWAY)
+        stall = Stall(kind, netns, _numbers(paths), len(paths), reason=reason)
+        if kind is StallKind.TOO_BIG:
+            yield _too_big(timeline, stall, paths, counters.get(netns, Counter()))
+        elif kind is StallKind.NO_NEIGHBOUR:
+            yield replace(stall, neighbour=_silent(timeline, netns, paths))
+        elif not _got_through(found, paths):
+            yield stall
     for (netns, _), paths in ways.items():
         own = counters.get(netns, Counter())
+        silent = _silent(timeline, netns, paths)
+        if silent is not None:
+            yield Stall(StallKind.NO_NEIGHBOUR, netns, _numbers(paths), neighbour=silent)
+            continue
         for kind, names in _COUNTED.items():
             name = next((name for name in names if own[name]), None)
             if name is None:
@@ -107,9 +145,26 @@ def _lost(timeline: Timeline, found: ConnectionFinding, counters: Mapping[str, C
             yield _too_big(timeline, stall, paths, own) if kind is StallKind.TOO_BIG else stall
 
 
+def _silent(timeline: Timeline, netns: str, paths: Sequence[PacketPath]) -> Address | None:
+    """The neighbour that a namespace asked for in vain while these packets waited; None where there was none, or two.
+
+    Several neighbours may be silent: which of them these packets were for is not known then.
+    """
+    since_ns, until_ns = paths[0].last.time_ns, paths[-1].last.time_ns + _SILENCE_NS
+    failed = {
+        event.neighbour.address
+        for event in timeline.events
+        if isinstance(event, NeighbourChange) and event.netns == netns and event.neighbour.state == "FAILED"
+        if since_ns <= event.time_ns <= until_ns
+    }
+    return failed.pop() if len(failed) == 1 else None
+
+
 def _rule(step: TraceStep) -> TraceStep:
     """The rule of a step, the same for each packet that it took."""
-    return TraceStep(0, step.netns, 0, step.family, step.table, step.chain, step.rule, step.verdict)
+    return TraceStep(
+        0, step.netns, 0, step.family, step.table, step.chain, step.rule, step.verdict, rule_handle=step.rule_handle
+    )
 
 
 def _got_through(found: ConnectionFinding, paths: Sequence[PacketPath]) -> bool:
@@ -179,13 +234,12 @@ def describe_stall(stall: Stall) -> str:
     numbers = f"#{stall.numbers[0]}" if stall.numbers else "packets"
     if len(stall.numbers) > 1:
         numbers += f" and {len(stall.numbers) - 1:,} more"
-    counted = f"({stall.counter} counted {stall.count:,})"
+    counted = f"({stall.counter} counted {stall.count:,})" if stall.counter else f"(the kernel says {stall.reason})"
     match stall.kind:
         case StallKind.TOO_BIG:
             told = ""
             if stall.rule is not None:
-                rule = stall.rule
-                told = f"; its ICMP error is dropped by rule `{rule.rule}` of chain {rule.chain} on {rule.netns}"
+                told = f"; its ICMP error is dropped on {stall.rule.netns} by {words.rule(stall.rule)}"
             elif stall.unheard and stall.errors_made:
                 made = f"{stall.errors_made:,} ICMP errors about it were made there, and none was seen to leave"
                 told = f"; {made}: a rule there drops them, and the sender goes on with that size"
@@ -198,11 +252,13 @@ def describe_stall(stall: Stall) -> str:
         case StallKind.NO_ROUTE:
             return f"{numbers} find no route on {stall.netns} {counted}"
         case StallKind.NO_NEIGHBOUR:
-            return f"{numbers} wait on {stall.netns} for a neighbour that never answers"
+            whom = f"{stall.neighbour}, which" if stall.neighbour is not None else "a neighbour that"
+            return f"{numbers} wait on {stall.netns} for {whom} never answers"
+        case StallKind.THROWN_AWAY:
+            return f"{numbers} are dropped by the kernel of {stall.netns}: {stall.reason}"
         case StallKind.DROPPED:
             assert stall.rule is not None
-            taker = f"rule `{stall.rule.rule}`" if stall.rule.rule else "the policy"
-            return f"{numbers} are dropped on {stall.netns} by {taker} of chain {stall.rule.chain}, again and again"
+            return f"{numbers} are dropped on {stall.netns} by {words.rule(stall.rule)}, again and again"
         case StallKind.ZERO_WINDOW:
             return f"{stall.netns} keeps its window closed since {numbers}: its program reads nothing"
         case StallKind.LISTEN_QUEUE:

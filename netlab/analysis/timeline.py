@@ -18,6 +18,7 @@ from netlab.analysis.attach import attach_reasons, attach_traces
 from netlab.analysis.datagrams import DatagramPath, follow
 from netlab.analysis.merge import Draft, Merge, Tracks, find_copies, helped, tell_ambiguous
 from netlab.analysis.paths import PacketPath
+from netlab.analysis.told import Told, told
 from netlab.analysis.tracking import Unverified, follow_entries
 from netlab.conntrack.agreement import Disagreement
 from netlab.errors import NetlabError
@@ -43,8 +44,8 @@ class Timeline:
     model, and why. own_tables are those of the topology's own, by namespace, family and name. lazily_expired are the
     entries that had run out when a packet came, with the packet's arrival: conntrack tells of their end only then, a
     little later. topology is the lab's, None where its text can't be read; homes has the namespace of each of its
-    addresses. forged are the numbers of the packets that a step of the experiment made. ran_out
-    are the entries that ended for want of packets, with their timeout in seconds.
+    addresses. forged are the numbers of the packets that a step of the experiment made. ran_out are the entries that
+    ended for want of packets, with their timeout in seconds. told is the kernel's own word on packets.
     """
 
     recording: Recording
@@ -61,6 +62,7 @@ class Timeline:
     homes: Mapping[Address, str] = field(default_factory=dict)
     forged: frozenset[int] = frozenset()
     ran_out: Mapping[ConntrackEvent, int] = field(default_factory=dict)
+    told: Told = field(default_factory=Told)
 
     def moment(self, event: ConntrackEvent) -> int:
         """When conntrack told of it, or the arrival of the packet that made it notice."""
@@ -153,6 +155,7 @@ def _build(recording: Recording) -> Timeline:
         homes,
         frozenset(_forged(recording, drafts)),
         tracking.ran_out,
+        told(recording, events, drafts),
     )
 
 

@@ -167,7 +167,7 @@ def decode_step(body: bytes, netns: str, rules: dict[tuple[str, str, int], str],
     """One step from an NFT_MSG_TRACE message's body, nfgenmsg first. A rule not in `rules` is named by its handle."""
     told = attributes(body[4:])
     family, table = _FAMILIES.get(body[0], str(body[0])), _text(told, _TABLE)
-    rule = ""
+    rule, handle = "", 0
     if _RULE_HANDLE in told and _number(told, _TYPE) == _TYPE_RULE:
         handle = _number(told, _RULE_HANDLE)
         rule = rules.get((family, table, handle), f"handle {handle}")
@@ -189,6 +189,7 @@ def decode_step(body: bytes, netns: str, rules: dict[tuple[str, str, int], str],
         ifname_out=ifnames.get(_number(told, _OIF), ""),
         segment=decode_ip(packet),
         datagram=decode_datagram(packet),
+        rule_handle=handle,
     )
 
 

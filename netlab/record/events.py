@@ -257,9 +257,10 @@ class TraceStep:
     """One rule, or the end of one chain, that a traced packet came through: `nft monitor trace`.
 
     trace_id is one packet's way through one hook's chains and on. rule is the rule's text as nft prints it, empty for
-    a chain's policy or end; verdict is nftables' word ("accept", "drop", "continue", "jump KUBE-SERVICES"). segment is
-    the packet's, None where the kernel sends none (it comes with a chain's first step); a packet that is no TCP segment
-    has datagram instead. time_ns is when it was read.
+    a chain's policy or end; rule_handle is the kernel's number for it, 0 where there is none or it was not told.
+    verdict is nftables' word ("accept", "drop", "continue", "jump KUBE-SERVICES"). segment is the packet's, None where
+    the kernel sends none (it comes with a chain's first step); a packet that is no TCP segment has datagram instead.
+    time_ns is when it was read.
     """
 
     time_ns: int
@@ -274,6 +275,7 @@ class TraceStep:
     ifname_out: str = ""
     segment: Segment | None = None
     datagram: Datagram | None = None
+    rule_handle: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netlab.model import Address
-from netlab.record.events import Datagram, Tuple
+from netlab.record.events import Datagram, TraceStep, Tuple
 from netlab.record.flow import Ends
 from netlab.record.wire import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, icmp_name
 
@@ -27,6 +27,13 @@ def endpoint(address: Address, port: int) -> str:
 def arrow(header: Ends) -> str:
     """A header in words: "10.0.0.2:40000 > 10.0.0.3:53"."""
     return f"{endpoint(*header[:2])} > {endpoint(*header[2:])}"
+
+
+def rule(step: TraceStep) -> str:
+    """The rule of a step, or its chain's policy: "rule `tcp dport 22 drop` of chain FORWARD (ip filter, handle 7)"."""
+    what = f"rule `{step.rule}`" if step.rule else "the policy"
+    handle = f", handle {step.rule_handle}" if step.rule_handle else ""
+    return f"{what} of chain {step.chain} ({step.family} {step.table}{handle})"
 
 
 def protocol(number: int) -> str:

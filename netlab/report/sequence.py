@@ -414,6 +414,8 @@ class _Builder:
                 return [f"{answer.sender} aborts the connection of its own accord"]
             case Maker.STIMULUS:
                 return ["a step of the experiment made it"]
+            case Maker.NOT_TCP:
+                return [f"{answer.sender}'s TCP did not make it: a rule that was not seen did, or a raw socket"]
             case _:
                 return []
 

@@ -1,0 +1,82 @@
+"""What the kernel itself told of packets that were seen: which it dropped, which RSTs its TCP sent or took. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from netlab.analysis.merge import Draft
+from netlab.record import drops, resets
+from netlab.record.events import RST, DatagramPacket, Event, Packet, PacketDrop, ResetKind, TcpReset
+from netlab.record.flow import Ends, ends
+from netlab.record.observers import ObserverKind
+from netlab.record.recording import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The kernel's own word on packets, by their numbers; empty where this user may not read it.
+
+    sent and accepted are of RSTs, drops of all packets. strays are accepted RSTs of which nobody knows which packet it
+    was. whole: every RST that TCP sends or accepts was told.
+    """
+
+    sent: Mapping[int, TcpReset] = field(default_factory=dict)
+    accepted: Mapping[int, TcpReset] = field(default_factory=dict)
+    drops: Mapping[int, PacketDrop] = field(default_factory=dict)
+    strays: tuple[TcpReset, ...] = ()
+    whole: bool = False
+
+    def refused(self, netns: str, comes: Ends) -> bool:
+        """Whether no socket in a namespace accepted any RST with that header but those in `accepted`."""
+        return self.whole and not any(
+            reset.netns == netns and reset.socket is not None and ends(reset.socket) == (*comes[2:], *comes[:2])
+            for reset in self.strays
+        )
+
+
+def told(recording: Recording, events: Sequence[Event], drafts: Iterable[Draft]) -> Told:
+    """What the events tell of the packets in the drafts, which have their numbers."""
+    own_drops = [event for event in events if isinstance(event, PacketDrop)]
+    own_resets = [event for event in events if isinstance(event, TcpReset)]
+    if not own_drops and not own_resets:
+        return Told()
+    drafts = list(drafts)
+    crossings = [event for event in events if isinstance(event, Packet | DatagramPacket)] if own_drops else []
+    numbers = _Numbers(drafts)
+    dropped = {}
+    for drop, crossing in drops.attach(own_drops, crossings):
+        number = numbers.of(crossing) if isinstance(crossing, Packet) else None
+        if number is not None:
+            dropped[number] = drop
+    sent: dict[int, TcpReset] = {}
+    accepted: dict[int, TcpReset] = {}
+    strays: list[TcpReset] = []
+    rsts = [event for event in events if isinstance(event, Packet) and event.segment.flags & RST]
+    for reset, packet in resets.attach(own_resets, rsts):
+        number = numbers.of(packet) if packet is not None else None
+        if number is not None:
+            (sent if reset.kind is ResetKind.SENT else accepted)[number] = reset
+        elif reset.kind is ResetKind.ACCEPTED:
+            strays.append(reset)
+    lost = any(count for observer, count in recording.lost if observer.kind is ObserverKind.RESETS)
+    return Told(sent, accepted, dropped, tuple(strays), bool(own_resets) and not lost)
+
+
+class _Numbers:
+    """The numbers of packets, by where and when they were seen."""
+
+    def __init__(self, drafts: Iterable[Draft]) -> None:
+        self._numbers: dict[tuple[str, str, str, int, int, int], int] = {}
+        for draft in drafts:
+            for parts in draft.places.values():
+                for part in parts:
+                    self._numbers[_moment(part)] = draft.number
+
+    def of(self, packet: Packet) -> int | None:
+        return self._numbers.get(_moment(packet))
+
+
+def _moment(packet: Packet) -> tuple[str, str, str, int, int, int]:
+    segment = packet.segment
+    return packet.netns, packet.ifname, packet.direction, packet.time_ns, segment.seq, segment.flags
