@@ -294,7 +294,13 @@ class _Connection:
             came_ns = self._came(path) if path.to_server is to_server and not path.segment.flags & RST else None
             if came_ns is not None:
                 pieces.append((came_ns, path))
-        return accepting.complete(pieces, fin.end)
+        seen_ns = accepting.complete(pieces, fin.end)
+        if seen_ns is not None:
+            return seen_ns
+        # What the other end acknowledges has come to it, seen or not: of a load's packets only some are observed.
+        other = (path for path in self._paths if path.to_server is not to_server and not path.segment.flags & RST)
+        acks = (path for path in other if path.segment.flags & ACK and seq_diff(path.segment.ack, fin.end) >= 0)
+        return min((path.time_ns for path in acks), default=None)
 
     def _client_is_heard(self) -> bool:
         """Whether the client has closed nothing yet, and all that it has sent has come to the server."""
