@@ -1,0 +1,188 @@
+"""The addresses of the interfaces on one segment: those given are checked, those left open are filled in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import NamedTuple, TypeGuard
+
+from netlab.links import Kind
+from netlab.links.kind import Draft, where
+from netlab.links.words import GivenAddress
+from netlab.model import InterfaceAddress, Network, is_per_link
+from netlab.topology import addresses as addressing
+from netlab.yamlspec.document import Item, Reader
+
+IPV6_MIN_MTU = 1280
+"""Smallest MTU of a link that carries IPv6 (RFC 8200, section 5); the kernel has no IPv6 on an interface below it."""
+
+
+class Segment(NamedTuple):
+    """The interfaces that can have addresses on what one frame can cross, and the subnets the topology gives it.
+
+    kind is that of the link that it begins with: it says where subnets left open come from.
+    """
+
+    label: str
+    kind: Kind
+    members: list[Draft]
+    subnets: list[Network]
+
+
+class Addresses:
+    """Checks the addresses given and assigns those left open, one segment after the other."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        segments: list[Segment],
+        pools: Mapping[str, Network],
+        reserved: Iterable[Network],
+        ipv6: bool,
+    ) -> None:
+        self.reader = reader
+        self.segments = segments
+        self.ipv6 = ipv6
+        given = list(reserved)
+        for segment in segments:
+            given += segment.subnets
+            for member in segment.members:
+                given += [address.network for address, _ in member.given if _has_prefix(address)]
+        self.pools = {name: addressing.Pool(pool, given) for name, pool in pools.items()}
+        self._in_netns: dict[tuple[str, object], Item] = {}
+
+    def assign(self) -> None:
+        """Fill in `addresses` of every member of every segment."""
+        for segment in self.segments:
+            taken: dict[object, tuple[Draft, Item]] = {}
+            for member in segment.members:
+                self._take_given(segment, member, taken)
+            for version in (4, 6):
+                self._fill(segment, version, {int(ip) for ip in taken if ip.version == version})  # type: ignore[attr-defined, call-overload]
+            for member in segment.members:
+                self._check_mtu(member)
+
+    def _take_given(self, segment: Segment, member: Draft, taken: dict[object, tuple[Draft, Item]]) -> None:
+        for written, item in member.given:
+            address = self._with_prefix(segment, written, item)
+            if address is None:
+                continue
+            self._check_subnet(segment, address, item)
+            ip = address.ip
+            other = taken.get(ip)
+            before = None if ip.is_link_local else self._in_netns.get((member.netns, ip))
+            if other is not None:
+                user = f"{other[0].netns}:{other[0].ifname}"
+                self.reader.at(item, f"{ip} is the address of {user} already", where(other[1].line))
+            elif before is not None:
+                self.reader.at(item, f"{member.netns} has the address {ip} already", where(before.line))
+            else:
+                taken[ip] = member, item
+                self._in_netns[member.netns, ip] = item
+                member.addresses.append(address)
+
+    def _with_prefix(self, segment: Segment, written: GivenAddress, item: Item) -> InterfaceAddress | None:
+        """An address as written, or with the prefix length of the subnet it lies in."""
+        if _has_prefix(written):
+            return written
+        if is_per_link(written):
+            return IPv6Interface((int(written), 64))
+        networks = [*segment.subnets, *self._given_networks(segment)]
+        for network in networks:
+            if network.version == written.version and written in network:
+                make = IPv4Interface if written.version == 4 else IPv6Interface
+                return make((int(written), network.prefixlen))
+        if any(network.version == written.version for network in segment.subnets):
+            self._outside(segment, str(written), item, written.version)
+        else:
+            length = 24 if written.version == 4 else 64
+            self.reader.at(item, f"{written} has no prefix length", f"write it as {written}/{length}")
+        return None
+
+    def _given_networks(self, segment: Segment) -> list[Network]:
+        return [
+            address.network
+            for member in segment.members
+            for address, _ in member.given
+            if _has_prefix(address) and _is_subnet(address)
+        ]
+
+    def _check_subnet(self, segment: Segment, address: InterfaceAddress, item: Item) -> None:
+        """An address lies in the subnet that is given, or in one of those that the first member's addresses say."""
+        if not _is_subnet(address):
+            return
+        expected = self._expected(segment, address.version)
+        if expected and not any(address.ip in network for network in expected):
+            self._outside(segment, str(address), item, address.version)
+
+    def _expected(self, segment: Segment, version: int) -> list[Network]:
+        expected = [network for network in segment.subnets if network.version == version]
+        for member in segment.members:
+            if expected:
+                break
+            expected = [
+                address.network
+                for address, _ in member.given
+                if address.version == version and _has_prefix(address) and _is_subnet(address)
+            ]
+        return expected
+
+    def _outside(self, segment: Segment, address: str, item: Item, version: int) -> None:
+        subnets = " or ".join(str(network) for network in self._expected(segment, version))
+        self.reader.at(item, f"{address} is outside its subnet", f"{segment.label} has {subnets}")
+
+    def _fill(self, segment: Segment, version: int, taken: set[int]) -> None:
+        known = self._expected(segment, version)
+        others = bool(self._expected(segment, 10 - version))
+        wanting = [member for member in segment.members if self._wants(member, version, bool(known), others)]
+        if not wanting:
+            return
+        if known:
+            subnet = known[0]
+        else:
+            name = segment.kind.pool if version == 4 else f"{segment.kind.pool}6"
+            prefixlen = segment.kind.prefixlen(version, len(segment.members))
+            pool = self.pools[name]
+            found = pool.take(max(prefixlen, pool.network.prefixlen))
+            if found is None:
+                message = f"no /{prefixlen} is left for {segment.label} in {pool.network}"
+                self.reader.at(wanting[0].item, message, f"a larger pool: addressing.{name}")
+                return
+            subnet = found
+        make = IPv4Interface if version == 4 else IPv6Interface
+        free = addressing.hosts(subnet, taken)
+        for member in wanting:
+            number = next(free, None)
+            if number is None:
+                message = f"no address is left in {subnet} for {member.netns}"
+                self.reader.at(member.item, message, f"a larger subnet for {segment.label}")
+                return
+            address = make((number, subnet.prefixlen))
+            member.addresses.append(address)
+            self._in_netns[member.netns, address.ip] = member.item
+
+    def _wants(self, member: Draft, version: int, known: bool, other_known: bool) -> bool:
+        """Whether a member gets an address of that family: of each family its segment has, or of IPv4 where none is.
+
+        With `ipv6: true` whatever has an IPv4 address gets an IPv6 one too.
+        """
+        if version == 6 and any(address.version == 6 and not is_per_link(address.ip) for address in member.addresses):
+            return False
+        if version == 6 and self.ipv6 and member.addresses:
+            return True
+        return member.wants_addresses and (known or (version == 4 and not other_known))
+
+    def _check_mtu(self, member: Draft) -> None:
+        mtu = member.attributes.mtu
+        if mtu is not None and mtu < IPV6_MIN_MTU and any(address.version == 6 for address in member.addresses):
+            hint = f"IPv6 needs {IPV6_MIN_MTU}"
+            self.reader.at(member.item["mtu"], f"an MTU of {mtu} is too small for its IPv6 address", hint)
+
+
+def _is_subnet(address: InterfaceAddress) -> bool:
+    """Whether an address says what subnet its segment has: one alone says nothing, a link-local one as little."""
+    return address.network.prefixlen < address.max_prefixlen and not is_per_link(address.ip)
+
+
+def _has_prefix(address: GivenAddress) -> TypeGuard[InterfaceAddress]:
+    return isinstance(address, IPv4Interface | IPv6Interface)
