@@ -1,4 +1,4 @@
-"""Loads: what many connections prove together, on hand-made events; and run on the real kernel."""
+"""Loads: what is told of many connections, on hand-made events; and run on the real kernel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +18,16 @@ import run_json
 import skips
 import story
 from command import Netlab
+from crowd import mixed, of_port, run_of
 from flagship import FLAGSHIP, document
 from labs import until
 from private_lab import PrivateLab
 
 from netlab.analysis.crosscheck import crosscheck
 from netlab.analysis.findings import analyse
-from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
+from netlab.analysis.judge_load import client_port
 from netlab.analysis.paths import Fate
-from netlab.analysis.result import Outcome, Proof, Result, TrialResult
+from netlab.analysis.result import Outcome, Result
 from netlab.analysis.timeline import build
 from netlab.capabilities.probes import probe
 from netlab.errors import NetlabError
@@ -36,9 +37,7 @@ from netlab.experiments.roles import Roles, assign
 from netlab.linux import cgroups
 from netlab.observe.recorder import Source
 from netlab.record import codec
-from netlab.record.events import ACK, InvalidReason, Packet, Segment, SocketEvent, Witness
-from netlab.record.flow import CANARY_PORT, Leg
-from netlab.record.observers import ObserverId, ObserverKind
+from netlab.record.flow import CANARY_PORT
 from netlab.record.recording import Recording
 from netlab.report import html, text
 from netlab.report import json as report_json
@@ -46,177 +45,7 @@ from netlab.report import json as report_json
 LOAD, SLOW_READERS = "load", "load-slow-readers"
 
 
-# --- judged ----------------------------------------------------------------------------------------------------------
-
-
-def of_port(events: Mapping[str, Witness], port: int) -> Iterator[Witness]:
-    """The story's events as those of another client's port; its canaries are left out."""
-    for name, event in events.items():
-        if name.startswith("canary"):
-            continue
-        if isinstance(event, SocketEvent):
-            own = event.netns == "client"
-            yield replace(event, local_port=port if own else 8080, peer_port=80 if own else port)
-        else:
-            assert isinstance(event, Packet | InvalidReason)
-            yield replace(event, segment=_with_port(event.segment, port))
-
-
-def _with_port(segment: Segment, port: int) -> Segment:
-    own = story.FLOW.client_port
-    return replace(
-        segment,
-        sport=port if segment.sport == own else segment.sport,
-        dport=port if segment.dport == own else segment.dport,
-    )
-
-
-def canaries() -> Iterator[Witness]:
-    return (event for name, event in story.accepted().items() if name.startswith("canary"))
-
-
-def late(port: int) -> list[Witness]:
-    """A segment's copy overtakes it on the way to the client's node, whose conntrack logs something about it."""
-    original = replace(story.segment(Leg.ENDPOINT_TO_CLIENT, ACK, 9001, 1005, 100), ip_id=7)
-    copy = replace(original, ip_id=8)
-    events: list[Witness] = [
-        story.packet(70, "server", "out", original),
-        story.packet(72, "server", "out", copy),
-        story.packet(73, "client-node", "in", copy),
-        story.packet(79, "client-node", "in", original),
-        story.reason(79, "client-node", "SEQ is under lower bound 1 (already ACKed data retransmitted)", original),
-    ]
-    return list(of_port({str(number): event for number, event in enumerate(events)}, port))
-
-
-def member(port: int, *, received: int = story.PAYLOAD_BYTES, ended: bool = True, whole: bool = False) -> Member:
-    return Member(replace(story.FLOW, client_port=port), received, True, ended, 0.1, whole)
-
-
-def without_stimulus(events: Mapping[str, Witness]) -> dict[str, Witness]:
-    return story.without(events, "stale window")
-
-
-def judged(members: list[Member], events: Iterable[Witness], proof: Proof = Proof(())) -> TrialResult:  # noqa: B008
-    everything = (*canaries(), *events)
-    observed = story.observed(everything, flow=replace(story.FLOW, client_port=0))
-    each = by_connection([member.flow for member in members], everything)
-    findings = analyse(story.recording_of(observed, *(member.flow for member in members)))
-    return judge_load(observed, members, each, proof, findings, 30)
-
-
-def mixed() -> TrialResult:
-    """One connection is reset, one completes, one stalls."""
-    return judged(
-        [member(40001, received=2304, ended=False, whole=True), member(40002), member(40003, ended=False)],
-        [
-            *of_port(without_stimulus(story.reset()), 40001),
-            *of_port(without_stimulus(story.accepted()), 40002),
-            *late(40002),
-            *of_port(without_stimulus(story.accepted()), 40003),
-        ],
-    )
-
-
-def run_of(*trials: TrialResult) -> Result:
-    return Result("load", "A load resets.", "kube-proxy-reset", (), "6.18.44", trials)
-
-
-def test_each_connection_is_judged_by_itself() -> None:
-    trial = mixed()
-    assert trial.load is not None
-    assert (trial.outcome, trial.missing) == (Outcome.RESET, ())
-    assert {outcome.value: n for outcome in Outcome if (n := trial.load.count(outcome))} == {
-        "reset": 1,
-        "stalled": 1,
-        "completed": 1,
-    }
-    assert (trial.load.connections, trial.load.late, trial.load.logged) == (3, 1, 2)
-    reset, stalled = trial.load.others
-    assert [piece.link.value for piece in reset.evidence] == [
-        *("request", "request-translated", "reply", "invalid", "reply-untranslated"),
-        *("rst", "rst-at-server", "server-reset", "client-reset"),
-    ]
-    assert (reset.flow.client_port, stalled.flow.client_port) == (40001, 40003)
-    assert trial.load.drawn == replace(reset, duration_s=0.25)
-    assert (trial.bytes_received, trial.payload_bytes) == (2304 + 2 * 10_000, 3 * 10_000)
-
-
-def test_a_reset_without_its_evidence_makes_the_trial_unclear() -> None:
-    broken = story.without(without_stimulus(story.reset()), "invalid")
-    trial = judged([member(40001, ended=False)], of_port(broken, 40001))
-    assert (trial.outcome, trial.missing) == (
-        Outcome.INCONCLUSIVE,
-        ("in 1 of 1 connections: why NAT on client-node left alone the reply that was answered with a RST",),
-    )
-
-
-def test_only_so_many_kinds_of_what_is_missing_are_told() -> None:
-    names = (("syn at server", "request at server"), ("syn,ack",), ("fin",), ("fin at client",))
-    events = [
-        event
-        for port, gone in enumerate(names, 40001)
-        for event in of_port(story.without(without_stimulus(story.accepted()), *gone), port)
-    ]
-    trial = judged([member(port) for port in range(40001, 40005)], events)
-    assert trial.outcome is Outcome.INCONCLUSIVE
-    assert trial.missing[0] == "in 1 of 4 connections: the client's connection, among the packets reaching server"
-    assert (len(trial.missing), trial.missing[-1]) == (4, "and 1 things more")
-
-
-def test_all_complete_or_one_is_reset_only_where_the_stimulus_is_proven() -> None:
-    events = list(of_port(without_stimulus(story.accepted()), 40001))
-    assert judged([member(40001)], events).outcome is Outcome.COMPLETED
-    unproven = judged([member(40001)], events, Proof((), "a late segment"))
-    assert (unproven.outcome, unproven.missing) == (Outcome.INCONCLUSIVE, ("a late segment",))
-    assert judged([], []).missing == ("a connection",)
-    reset = list(of_port(without_stimulus(story.reset()), 40001))
-    unproven = judged([member(40001, ended=False)], reset, Proof((), "a late segment"))
-    assert (unproven.outcome, unproven.missing) == (Outcome.INCONCLUSIVE, ("a late segment",))
-    stalled = judged([member(40001, ended=False)], events)
-    assert (stalled.outcome, stalled.missing) == (
-        Outcome.STALLED,
-        ("the end of the stream in 1 of 1 connections",),
-    )
-
-
-def test_a_lost_event_makes_the_whole_load_unclear() -> None:
-    observed = story.observed(
-        (*canaries(), *of_port(without_stimulus(story.accepted()), 40001)),
-        lost=((ObserverId(ObserverKind.PACKETS, "client", "eth0"), 7),),
-    )
-    each = by_connection([member(40001).flow], observed.events)
-    trial = judge_load(
-        observed, [member(40001)], each, Proof(()), analyse(story.recording_of(observed, member(40001).flow))
-    )
-    assert (trial.outcome, trial.missing) == (
-        Outcome.INCONCLUSIVE,
-        ("7 events lost by the packets on client/eth0",),
-    )
-
-
-def test_the_connection_that_shows_most_is_drawn() -> None:
-    events = [
-        *of_port(without_stimulus(story.accepted()), 40001),
-        *of_port(without_stimulus(story.accepted()), 40002),
-        *late(40002),
-    ]
-    trial = judged([member(40001, whole=True), member(40002, whole=True)], events)
-    assert trial.flow.client_port == 40002
-    assert [(piece.link.value, piece.note) for piece in trial.evidence[2:3]] == [
-        ("reply", "comes to client-node 0.0 ms after it left, and 0.0 ms after its copy")
-    ]
-    # Of the others the packets between their ends are missing.
-    assert judged([member(40001, whole=True), member(40002)], events).flow.client_port == 40001
-
-
-def test_resets_are_told_per_thousand_with_an_interval() -> None:
-    found = run_of(mixed(), mixed()).per_thousand()
-    assert found is not None
-    assert (found.resets, found.connections, round(found.rate, 1)) == (2, 6, 333.3)
-    assert (round(found.low, 1), round(found.high, 1)) == (96.8, 700.0)
-    assert run_of().per_thousand() is None
-    assert run_of(replace(mixed(), outcome=Outcome.INCONCLUSIVE)).per_thousand() is None
+# --- reported --------------------------------------------------------------------------------------------------------
 
 
 def test_the_text_of_a_load() -> None:
@@ -283,14 +112,6 @@ def test_the_page_of_a_load() -> None:
     assert "Those that did not complete: all 2" in page
     assert "The client learns of it +0.1" in page
     assert "missing: the end of the stream: 10,000 of 10,000 bytes in 0.1 s" in page
-
-
-def test_an_event_belongs_to_its_clients_port() -> None:
-    segment = story.segment(Leg.VIP_TO_CLIENT, ACK, 1, 1)
-    assert client_port(story.packet(1, "client", "in", segment), story.FLOW) == 40000
-    assert client_port(replace(story.error(1, "server"), peer_port=5, local_port=80), story.FLOW) == 5
-    canary = replace(segment, src=story.FLOW.client_address, sport=CANARY_PORT)
-    assert client_port(story.packet(1, "client", "out", canary), story.FLOW) == CANARY_PORT
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
