@@ -641,3 +641,92 @@ def test_any_edit_of_any_lab_that_drifted_is_done_in_one_go(seed: int) -> None:
     kernel.apply(steps)
     left = [step.describe() for step in difference(new, new, kernel.look(new, new))]
     assert left == [], [step.describe() for step in steps]
+
+
+# --- what somebody else has made, and who has moved ------------------------------------------------------------------
+
+
+def enslaved(kernel: Simulated, key: tuple[str, str], master: str) -> None:
+    """A bridge that somebody has made, and a link that is its port."""
+    kernel.links[key[0], master] = replace(kernel.links["node", "cni0"], index=77)
+    kernel.links[key] = replace(kernel.links[key], master=master)
+
+
+def test_a_port_of_somebody_elses_bridge_stays_one() -> None:
+    kernel = built()
+    enslaved(kernel, ("client", "eth0"), "theirs")
+    assert described(kernel) == []
+    wider = edited(bridges__0__ports__0__mtu=1300)
+    assert described(kernel, LAB, wider) == ["node: attributes of veth-client", "client: attributes of eth0"]
+    assert kernel.links["client", "eth0"].master == "theirs"
+    assert kernel.links["client", "eth0"].attributes.mtu == 1300
+
+
+def test_a_port_of_the_topologys_is_taken_back_and_one_that_it_lets_go_of_is_released() -> None:
+    kernel = built()
+    enslaved(kernel, ("node", "veth-client"), "theirs")
+    assert described(kernel) == ["node: attributes of veth-client"]
+    assert kernel.links["node", "veth-client"].master == "cni0"
+    joined = edited(
+        links__0__ends__1={"netns": "far", "ifname": "eth0", "bridge": "cni0"}, links__0__subnet="10.9.0.0/24"
+    )
+    alone = edited(
+        links__0__ends__1={"netns": "far", "ifname": "eth0", "addresses": []}, links__0__subnet="10.9.0.0/24"
+    )
+    kernel = built(joined)
+    assert "far: attributes of eth0" in described(kernel, joined, alone)
+    assert kernel.links["far", "eth0"].master is None
+
+
+def test_an_option_of_a_bridge_that_no_topology_said_is_left_alone() -> None:
+    said, unsaid = edited(bridges__0__vlan_filtering=True), LAB
+    kernel = built()
+    kernel.links["node", "cni0"].data["IFLA_BR_VLAN_FILTERING"] = 1  # type: ignore[index]
+    assert described(kernel, unsaid, unsaid) == []
+    assert described(kernel, unsaid, said) == []
+    assert "node: cni0 removed" in described(kernel, said, unsaid)
+    assert "node: cni0 removed" in described(kernel, unsaid, said)
+
+
+def test_a_route_of_another_metric_is_another_route() -> None:
+    kernel = built()
+    (default,) = kernel.routes["client"]
+    other = default._replace(metric=7)
+    kernel.routes["client"] = {other}
+    assert described(kernel) == ["client: route default via 10.244.0.1"]
+    assert kernel.routes["client"] == {default, other}
+    without = edited(routing="none")
+    described(kernel, LAB, without)
+    assert kernel.routes["client"] == {other}
+
+
+def test_the_metric_of_an_ipv6_route_may_be_the_one_that_it_has_anyway() -> None:
+    routes = [{"to": "2001:db8::/32", "dev": "eth0", "metric": 1024}]
+    spec = edited(namespaces__node__routes=routes)
+    kernel = built(spec)
+    kernel.routes["node"] = {r._replace(metric=None) if r.dst.version == 6 else r for r in kernel.routes["node"]}
+    assert described(kernel, spec, spec) == []
+
+
+def test_a_mac_address_that_changes_is_forgotten_by_neighbours() -> None:
+    own = edited(bridges__0__ports__0__mac="02:00:00:00:00:07")
+    other = edited(bridges__0__ports__0__mac="02:00:00:00:00:08")
+    kernel = built(own)
+    assert described(kernel, own, other) == [
+        "client: attributes of eth0",
+        "neighbour entries of 10.244.0.2 removed",
+    ]
+    assert described(kernel, other, other) == []
+
+
+def test_an_address_that_goes_to_another_interface_is_forgotten_and_a_new_one_is_not_known() -> None:
+    ports = [{"netns": "client", "mtu": 1400, "addresses": "10.244.0.9/24"}]
+    assert not any("neighbour" in step for step in edit(bridges__0__ports=ports))
+    moved = edited(
+        bridges__0__ports=[{"netns": "client", "mtu": 1400, "addresses": "10.244.0.1/24"}],
+        bridges__0__addresses="10.244.0.2/24",
+    )
+    steps = described(built(), LAB, moved)
+    assert "neighbour entries of 10.244.0.1, 10.244.0.2 removed" in steps or (
+        "neighbour entries of 10.244.0.2, 10.244.0.1 removed" in steps
+    )

@@ -302,3 +302,30 @@ def test_a_bridge_is_made_with_the_queues_that_it_asks_for() -> None:
         made.twin("lab-")
         == "ip -n lab-a link add br0 address 02:62:8d:65:85:b3 numtxqueues 2 type bridge mcast_snooping 0"
     )
+
+
+def test_a_sysctl_of_the_files_is_not_overwritten_by_one_that_comes_later() -> None:
+    text = """
+    namespaces:
+      a:
+        sysctls:
+          net.ipv6.conf.eth0.addr_gen_mode: 0
+          net.ipv4.conf.eth0.rp_filter: 0
+          net.ipv4.tcp_sack: 0
+          net.ipv4.conf.all.rp_filter: 2
+          net.ipv4.ip_forward: 1
+      b: {}
+    links: [{ends: [a, b]}]
+    """
+    steps = plan.up(load(text, "lab.yaml"))
+    assert [step.key for step in steps if isinstance(step, SetSysctl)] == [
+        "net.ipv4.ip_forward",
+        "net.ipv4.tcp_sack",
+        "net.ipv4.conf.all.rp_filter",
+        "net.ipv6.conf.eth0.addr_gen_mode",
+        "net.ipv4.conf.eth0.rp_filter",
+    ]
+    assert {(step.netns, step.link_local) for step in steps if isinstance(step, SetUp) and step.ifname == "eth0"} == {
+        ("a", True),
+        ("b", False),
+    }
