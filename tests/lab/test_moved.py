@@ -153,3 +153,31 @@ def test_link_local_addresses_and_sysctls_of_interfaces_are_as_the_file_says(
     keys = ("net.ipv6.conf.eth3.addr_gen_mode", "net.ipv4.conf.eth1.accept_redirects", "net.ipv4.ip_forward")
     assert lab.exec("r", "sysctl", "-n", *keys) == "0\n1\n1\n"
     assert answers(lab, "a", "fe80::1%eth0", "fe80::1%eth1")
+
+
+def test_a_files_own_route_to_a_subnet_that_an_interface_is_in_is_the_one_there_is(
+    netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
+) -> None:
+    text = """
+    namespaces:
+      node: {role: node}
+      client: {role: pod, routes: [{to: 10.0.0.0/24, dev: eth0}]}
+      server: {role: pod, routes: [{to: 10.0.0.0/24, dev: eth0}]}
+      a: {}
+      b: {routes: [{to: 10.9.0.0/24, via: 10.9.0.1}, {to: "fd09::/64", via: "fd09::1"}]}
+    bridges:
+      - name: cni0
+        netns: node
+        addresses: 10.0.0.1/24
+        ports: [{netns: client, addresses: 10.0.0.2/24}, {netns: server, addresses: 10.0.0.3/24}]
+    links:
+      - ends:
+          - {netns: a, addresses: [10.9.0.1/24, "fd09::1/64"]}
+          - {netns: b, addresses: [10.9.0.2/24, "fd09::2/64"]}
+    services: {web: {port: 80, endpoints: [server]}}
+    """
+    lab = make(netlab, lab_name, tmp_path, privilege, text)
+    assert lab.drift() == []
+    assert answers(lab, "client", "10.0.0.1", "10.0.0.3")
+    assert answers(lab, "b", "10.9.0.1", "fd09::1")
+    assert "10.9.0.0/24 via 10.9.0.1 dev eth0" in lab.exec("b", "ip", "route")
