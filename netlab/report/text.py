@@ -14,7 +14,8 @@ from textwrap import wrap
 
 from netlab.analysis.result import Claim, Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
-from netlab.record.events import ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
+from netlab.record.events import ACK, ConntrackEvent, Direction, InvalidReason, Packet, SocketEvent, flag_names
+from netlab.record.flow import ends, inverse
 
 _MARGIN = "  "
 
@@ -165,15 +166,22 @@ def shown(result: Result) -> tuple[int, TrialResult]:
 
 
 class _Picture:
-    """Three columns (client, node, server) and two lanes between them, filled from top to bottom."""
+    """Three columns (client, who is between them, server) and two lanes between these, filled from top to bottom.
+
+    Between them is the node that translates, or who sent the RST where that is neither end. Each packet is drawn in the
+    lane at which it was seen, in the direction in which it went.
+    """
 
     def __init__(self, width: int, trial: TrialResult) -> None:
         lanes = width - len(_MARGIN) - 3
         self._left, self._right = lanes // 2, lanes - lanes // 2
-        self._trial = trial
+        self._trial, self._flow = trial, trial.flow
         self._seen: dict[Link, list[Evidence]] = {}
         for piece in trial.evidence:
             self._seen.setdefault(piece.link, []).append(piece)
+        rst = self._one(Link.RST)
+        own = (self._flow.client, self._flow.server)
+        self._between = rst.event.netns if rst and rst.event.netns not in own else self._flow.node or ""
         self.lines: list[str] = []
         self._heads()
         self._requests()
@@ -186,9 +194,10 @@ class _Picture:
         return self._seen[link][0] if link in self._seen else None
 
     def _heads(self) -> None:
-        flow = self._trial.flow
-        names = (flow.client, flow.node or "", flow.server)
-        addresses = (str(flow.client_address), f"VIP {flow.vip}", str(flow.endpoint))
+        flow = self._flow
+        names = (flow.client, self._between, flow.server)
+        vip = f"VIP {flow.vip}" if flow.translated and self._between == flow.node else ""
+        addresses = (str(flow.client_address), vip, str(flow.endpoint))
         room = self._left + self._right + 3
         for words in (names, addresses):
             first, middle, last = (word[: (room - 4) // 3] for word in words)
@@ -198,11 +207,9 @@ class _Picture:
 
     def _requests(self) -> None:
         if request := self._one(Link.REQUEST):
-            self._arrow(left=self._to_right("(1)", request, self._left))
-            self._row(left=self._packet(request))
+            self._draw("(1)", request, self._packet(request))
         if translated := self._one(Link.REQUEST_TRANSLATED):
-            self._arrow(right=self._to_right("(2)", translated, self._right))
-            self._row(right=self._packet(translated))
+            self._draw("(2)", translated, self._packet(translated))
 
     def _reply(self) -> None:
         if stale := self._one(Link.STALE_WINDOW):
@@ -218,38 +225,57 @@ class _Picture:
         arrived = Link.REPLY_UNTRANSLATED in self._seen or Link.REPLY_TRANSLATED in self._seen
         # Only of a trial that was seen whole can one say what did not happen in it.
         dropped = not arrived and self._trial.outcome in (Outcome.COMPLETED, Outcome.STALLED)
-        self._arrow(right=self._to_left("(3)", reply, self._right, tip="x" if dropped else "<"))
         verdict: list[str] = []
         for piece in (*self._seen.get(Link.INVALID, []), *self._seen.get(Link.ADOPTED, [])):
             words = piece.event.text if isinstance(piece.event, InvalidReason) else piece.note
             verdict.append(f"conntrack on {piece.event.netns}: {words}")
-        if Link.REPLY_UNTRANSLATED in self._seen:
-            invalid = "INVALID: NAT skips it" if Link.INVALID in self._seen else "NAT has nothing to translate"
-            verdict.append(f"{invalid}, its source stays")
+        if untranslated := self._one(Link.REPLY_UNTRANSLATED):
+            verdict.append(self._left_alone(untranslated))
         elif dropped:
             verdict.append("dropped: this packet never reached the client")
-        self._row(left=verdict, right=[*self._packet(reply), *([reply.note] if reply.note else [])])
+        notes = [*self._packet(reply), *([reply.note] if reply.note else [])]
+        self._draw("(3)", reply, notes, verdict, tip="x" if dropped else "")
+
+    def _left_alone(self, untranslated: Evidence) -> str:
+        if Link.INVALID in self._seen:
+            why = "INVALID: NAT skips it"
+        else:
+            why = "NAT has nothing to translate" if Link.ADOPTED in self._seen else "NAT leaves it alone"
+        assert isinstance(untranslated.event, Packet)
+        reply = untranslated.event.segment.dst == self._flow.client_address
+        return f"{why}, its {'source' if reply else 'destination'} stays"
 
     def _arrival(self) -> None:
         if untranslated := self._one(Link.REPLY_UNTRANSLATED):
-            self._arrow(left=self._to_left("(4)", untranslated, self._left))
-            self._row(left=[*self._packet(untranslated), *([untranslated.note] if untranslated.note else [])])
+            notes = [*self._packet(untranslated), *([untranslated.note] if untranslated.note else [])]
+            self._draw("(4)", untranslated, notes)
         elif translated := self._one(Link.REPLY_TRANSLATED):
-            self._arrow(left=self._to_left("(4)", translated, self._left))
-            self._row(left=[*self._packet(translated), "NAT gave it the VIP as source"])
+            self._draw("(4)", translated, [*self._packet(translated), "NAT gave it the VIP as source"])
 
     def _rst(self) -> None:
         rst = self._one(Link.RST)
         if rst is None:
             return
-        text = [*self._packet(rst), "the client knows no such connection; its seq is (4)'s ack"]
-        if arrived := self._one(Link.RST_AT_SERVER):
+        assert isinstance(rst.event, Packet)
+        text = self._packet(rst)
+        if Link.REPLY_UNTRANSLATED in self._seen and not rst.event.segment.flags & ACK:
+            who = "the client" if rst.event.netns == self._flow.client else rst.event.netns
+            text.append(f"{who} knows no such connection; its seq is (4)'s ack")
+        arrived = self._one(Link.RST_AT_SERVER) or self._one(Link.RST_AT_CLIENT)
+        if arrived is None or self._lane(arrived) == self._lane(rst):
+            self._draw("(5)", rst, text)
+            return
+        at = self._at(arrived)
+        if self._to_server(rst):
             start = self._to_right("(5)", rst, self._left, tip="-")
-            end = f"{'-' * (self._right - len(at := self._at(arrived)) - 4)} {at} ->"
+            end = f"{'-' * (self._right - len(at) - 4)} {at} ->"
             self.lines.append(f"{_MARGIN}|{start}+{end}|")
+            self._row(left=text)
         else:
-            self._arrow(left=self._to_right("(5)", rst, self._left))
-        self._row(left=text)
+            start = self._to_left("(5)", rst, self._right, tip="-")
+            end = f"<- {at} {'-' * (self._left - len(at) - 4)}"
+            self.lines.append(f"{_MARGIN}|{end}+{start}|")
+            self._row(right=text)
 
     def _ends(self) -> None:
         left: list[str] = []
@@ -283,6 +309,50 @@ class _Picture:
     def _to_left(self, label: str, piece: Evidence, room: int, tip: str = "<") -> str:
         end = f" {self._at(piece)} -{label}-"
         return tip + "-" * (room - len(end) - 1) + end
+
+    def _to_server(self, piece: Evidence) -> bool:
+        """Whether a packet goes to the server's side: by the flow's headers, or to what is no address of the client."""
+        assert isinstance(piece.event, Packet)
+        header, flow = ends(piece.event.segment), self._flow
+        if header in flow.headers():
+            return True
+        if inverse(header) in flow.headers():
+            return False
+        return header[2:] not in ((flow.client_address, flow.client_port), flow.peer)
+
+    def _lane(self, piece: Evidence) -> bool:
+        """Whether a packet was seen in the right lane: at the server, or at that side of who is between."""
+        assert isinstance(piece.event, Packet)
+        netns, out, flow = piece.event.netns, piece.event.direction is Direction.OUT, self._flow
+        to_server = self._to_server(piece)
+        if netns == flow.client and netns != flow.server:
+            return False
+        if netns == flow.server and netns != flow.client:
+            return True
+        if netns == flow.client:  # and the server's too, as of a pod that calls itself
+            return to_server is not out
+        header = ends(piece.event.segment)
+        leg = header if to_server else inverse(header)
+        if flow.translated and leg in flow.headers():
+            return leg != flow.headers()[0]
+        return to_server is out
+
+    def _draw(
+        self, label: str, piece: Evidence, text: Sequence[str], other: Sequence[str] = (), *, tip: str = ""
+    ) -> None:
+        """A packet's arrow in its lane, with its text below and another in the other lane."""
+        right, to_server = self._lane(piece), self._to_server(piece)
+        room = self._right if right else self._left
+        if to_server:
+            arrow = self._to_right(label, piece, room, tip or ">")
+        else:
+            arrow = self._to_left(label, piece, room, tip or "<")
+        if right:
+            self._arrow(right=arrow)
+            self._row(left=other, right=text)
+        else:
+            self._arrow(left=arrow)
+            self._row(left=text, right=other)
 
     def _arrow(self, left: str = "", right: str = "") -> None:
         self.lines.append(f"{_MARGIN}|{left:<{self._left}}|{right:<{self._right}}|")
