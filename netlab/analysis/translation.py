@@ -213,15 +213,16 @@ def picked_up(check: NodeCheck) -> bool:
 
 
 def _steps(flow: Flow, lives: Mapping[str, Sequence[EntryLife]]) -> Iterator[tuple[str, tuple[Ends, Ends]]]:
-    """By namespace, in the order of the way: the header that it translates, and to which."""
-    headers = flow.headers()
-    told = {
-        (life.original, inverse(life.reply)): netns
-        for netns, found in lives.items()
-        for life in found
-        if life.translates
-    }
-    for before, after in pairwise(headers):
-        netns = told.get((before, after)) or flow.node
-        if netns is not None:
+    """By namespace, in the order of the way: the header that it translates, and to which.
+
+    Where the client's packets took another node from some point on, several do the same; the flow's comes first.
+    """
+    told: dict[tuple[Ends, Ends], list[str]] = {}
+    for netns in sorted(lives, key=lambda name: name != flow.node):
+        for life in lives[netns]:
+            if life.translates:
+                told.setdefault((life.original, inverse(life.reply)), []).append(netns)
+    for before, after in pairwise(flow.headers()):
+        node = [flow.node] if flow.node is not None else []
+        for netns in told.get((before, after), node):
             yield netns, (before, after)
