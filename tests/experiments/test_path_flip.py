@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
-from flagship import document
-from private_lab import PrivateLab
+import json
 
-from netlab.analysis.result import Outcome
+import pytest
+from command import Netlab
+from places import TOPOLOGIES
 
 pytestmark = pytest.mark.kernel
 
 
 @pytest.mark.usefixtures("as_root")
-@pytest.mark.parametrize(("fix", "outcome"), [(None, Outcome.RESET), ("be-liberal", Outcome.COMPLETED)])
-def test_the_first_node_leaves_the_answers_alone(fix: str | None, outcome: Outcome) -> None:
-    part = document("path-flip", fix)
-    with PrivateLab(part.topology) as namespaces:
-        result, _ = part.run(namespaces, 1, fix)
-    (trial,) = result.trials
-    assert (trial.outcome, trial.missing, trial.flow.node) == (outcome, (), "client-node")
-    told = [piece.link.value for piece in trial.evidence]
-    assert ("reply-untranslated" in told) is (outcome is Outcome.RESET)
+@pytest.mark.parametrize(("fix", "outcome"), [((), "reset"), (("--fix", "be-liberal"), "completed")])
+def test_the_first_node_leaves_the_answers_alone(
+    netlab: Netlab, lab_name: str, fix: tuple[str, ...], outcome: str
+) -> None:
+    file = TOPOLOGIES / "experiments" / "path-flip.yaml"
+    done = netlab("run", file, "--name", lab_name, "--trials", "1", "--format", "json", *fix)
+    (trial,) = json.loads(done.stdout)["trials"]
+    assert (trial["outcome"], trial["missing"], done.returncode) == (outcome, [], 0)
+    told = [piece["link"] for piece in trial["evidence"]]
+    assert ("reply-untranslated" in told) is (outcome == "reset")
