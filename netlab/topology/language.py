@@ -14,11 +14,11 @@ from netlab.links.words import network
 from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import sysctls, words
+from netlab.yamlspec.command import Command
 from netlab.yamlspec.shapes import (
     Anything,
     Boolean,
     Choice,
-    Command,
     Fields,
     Integer,
     Key,

@@ -7,7 +7,6 @@ dataclasses, whose classes take ten times as long to make at every start.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -64,7 +63,7 @@ def _is_null(node: Node) -> bool:
     return isinstance(node, ScalarNode) and not node.style and node.value in NULLS
 
 
-def _scalar(reader: Reader, node: Node, path: str, expected: str) -> tuple[str, bool] | None:
+def scalar_of(reader: Reader, node: Node, path: str, expected: str) -> tuple[str, bool] | None:
     """A scalar's text and whether it is plain; a problem where the node is none, or says nothing."""
     if isinstance(node, ScalarNode):
         text = reader.text(node, path)
@@ -83,7 +82,7 @@ class Text(NamedTuple):
     numbers: bool = False
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
-        scalar = _scalar(reader, node, path, self.what)
+        scalar = scalar_of(reader, node, path, self.what)
         if scalar is None:
             return None
         text, plain = scalar
@@ -120,7 +119,7 @@ class Integer(NamedTuple):
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
         expected = f"a whole number from {self.minimum} to {self.maximum}"
-        scalar = _scalar(reader, node, path, expected)
+        scalar = scalar_of(reader, node, path, expected)
         if scalar is None:
             return None
         text, plain = scalar
@@ -144,7 +143,7 @@ class Seconds(NamedTuple):
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
         expected = f"seconds, more than 0 and at most {self.maximum}"
-        scalar = _scalar(reader, node, path, expected)
+        scalar = scalar_of(reader, node, path, expected)
         if scalar is None:
             return None
         text, plain = scalar
@@ -166,7 +165,7 @@ class Boolean(NamedTuple):
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
         expected = " or ".join(("true", "false", *self.words))
-        scalar = _scalar(reader, node, path, expected)
+        scalar = scalar_of(reader, node, path, expected)
         if scalar is None:
             return None
         text, plain = scalar
@@ -192,7 +191,7 @@ class Choice(NamedTuple):
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
         expected = f"{self.what} ({' or '.join(self.words)})"
-        scalar = _scalar(reader, node, path, expected)
+        scalar = scalar_of(reader, node, path, expected)
         if scalar is None:
             return None
         if scalar[0] not in self.words:
@@ -481,45 +480,3 @@ class Kinds(NamedTuple):
     def body(self) -> JsonSchema:
         """What stands under definitions."""
         return {"anyOf": [fields.schema() for fields in self.kinds.values()]}
-
-
-_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""")
-_SHELL = re.compile(r"&&|\|\||>>|[;&|<>`]|\$[A-Za-z_{(][A-Za-z_]*")
-"""What means something to a shell, outside quotes."""
-
-
-class Command(NamedTuple):
-    """A command: a list of words, or one text that is split as a shell splits it. The value is tuple[str, ...]."""
-
-    def read(self, reader: Reader, node: Node, path: str) -> Item | None:
-        import shlex
-
-        if isinstance(node, SequenceNode):
-            words = ListOf(Text(numbers=True)).read(reader, node, path)
-            argv = () if words is None else tuple(item.value for item in words.value)
-            if words is not None and words.broken:
-                return None
-        else:
-            scalar = _scalar(reader, node, path, "a command (text or a list)")
-            if scalar is None:
-                return None
-            try:
-                argv = tuple(shlex.split(scalar[0]))
-            except ValueError as error:
-                reader.problem(node, path, f"not a command: {str(error).lower()}", "write it as a list of words")
-                return None
-            found = _SHELL.search(_QUOTED.sub("", scalar[0]))
-            if found is not None:
-                message = f"no shell runs the command: {found[0]!r} is only text in it"
-                reader.warn(node, path, message, f"write [sh, -c, {json.dumps(scalar[0], ensure_ascii=False)}]")
-        if not argv or not argv[0]:
-            reader.problem(node, path, "the command is empty")
-            return None
-        if any("\0" in word for word in argv):
-            reader.problem(node, path, "a command can't hold a NUL character")
-            return None
-        return Item(argv, node, path)
-
-    def schema(self) -> JsonSchema:
-        words = {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean"]}}
-        return {"anyOf": [{"type": "string"}, words]}

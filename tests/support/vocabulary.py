@@ -9,7 +9,8 @@ from places import DOCS
 from netlab.experiments.conditions import conditions
 from netlab.experiments.language import EXPERIMENT
 from netlab.experiments.stimuli import stimuli
-from netlab.yamlspec.shapes import Boolean, Choice, Command, Fields, Integer, ListOf, MapOf, Seconds, Shape, Text
+from netlab.yamlspec.command import Command
+from netlab.yamlspec.shapes import Boolean, Choice, Fields, Integer, ListOf, MapOf, Seconds, Shape, Text
 
 HEAD = "| {} | type | required | meaning |\n|---|---|---|---|"
 _MANY = 10**6

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.words import NETNS
-from netlab.yamlspec.shapes import Command, Fields, Key, Seconds
+from netlab.yamlspec.command import Command
+from netlab.yamlspec.shapes import Fields, Key, Seconds
 
 if TYPE_CHECKING:
     from netlab.experiments.context import Context
