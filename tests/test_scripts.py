@@ -295,8 +295,8 @@ def test_demo() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-3:] == [
         "no fix               REPRODUCED 20/20",
-        "drop-invalid         NOT REPRODUCED 0/20",
-        "be-liberal           NOT REPRODUCED 0/20",
+        "drop-invalid         PREVENTED 20/20",
+        "be-liberal           PREVENTED 20/20",
     ]
 
 

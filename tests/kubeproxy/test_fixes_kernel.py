@@ -71,6 +71,8 @@ fixes:
 """
 """A client on one node and a server on another, an echo service between them."""
 
+NODES = ("node", "far")
+
 LOOK = "nft -s list ruleset; ip route; ip addr; tc qdisc; sysctl -a 2>/dev/null | grep ^net | grep -v conntrack_count"
 
 
@@ -81,6 +83,9 @@ def lab(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> labs.L
         skips.skip_unless_program(program)
     cluster = labs.make(netlab, lab_name, tmp_path, privilege, CLUSTER)
     cluster.up()
+    labs.until(
+        lambda: not any("linkdown" in cluster.exec(node, "ip", "route") for node in NODES), "the bridges' carriers"
+    )
     return cluster
 
 

@@ -1,6 +1,6 @@
 """A topology built with `ip` and `nft` in nameless network namespaces, which go when this process closes them.
 
-For tests of what happens in a lab, independent of how netlab builds one. Needs root.
+For tests of what happens in a lab, independent of how netlab builds one.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+import skips
+
 from netlab.kubeproxy import ruleset
 from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
 from netlab.model import Interface, Topology
 
 
 class PrivateLab:
-    """The namespaces of a topology, with the two methods that observers need."""
+    """The namespaces of a topology, with the two methods that observers need. Skips the test unless this is root."""
 
     def __init__(self, topology: Topology) -> None:
+        skips.skip_unless_root()
         self._fds = {netns.name: _new_netns() for netns in topology.namespaces}
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
