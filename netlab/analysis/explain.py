@@ -548,17 +548,22 @@ class _Words:
             steps.append(Step(text, last.number, last.time_ns))
         return steps
 
+    def _reasons(self) -> Iterator[str]:
+        """Why each namespace's own TCP sent its RSTs, in the kernel's words."""
+        numbers: dict[tuple[str, str], list[int]] = {}
+        for each in self.found.packets:
+            if each.answer is not None and each.answer.reason:
+                numbers.setdefault((each.answer.sender, each.answer.reason), []).append(each.path.number)
+        for (sender, reason), sent in numbers.items():
+            more = f" and {len(sent) - 1:,} more" if len(sent) > 1 else ""
+            yield f"the kernel says that {sender}'s TCP sent RST #{sent[0]}{more}: {reason}"
+
     def notes(self) -> list[str]:
         """What else a reader wants to know: how much was retransmitted, and what was rewritten."""
         copies = sum(path.copy_of is not None for path in self.paths)
         carry = "1 packet carries" if copies == 1 else f"{copies:,} packets carry"
         notes = [f"{carry} data that was sent before"] if copies else []
-        reasons = ((each.path.number, each.answer) for each in self.found.packets if each.answer is not None)
-        notes += [
-            f"RST #{number} is of {answer.sender}'s TCP, the kernel says: {answer.reason}"
-            for number, answer in reasons
-            if answer.reason
-        ][:_SHOWN]
+        notes += self._reasons()
         rewrites = dict.fromkeys((r.netns, r.before, r.after) for path in self.paths for r in path.rewrites)
         notes += [
             f"NAT {f'on {netns}' if netns else 'out of sight'}: {arrow(before)} becomes {arrow(after)}"
