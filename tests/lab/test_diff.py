@@ -16,8 +16,9 @@ from netlab.errors import TopologyError
 from netlab.kubeproxy import fixes
 from netlab.lab import plan
 from netlab.lab.diff import difference
-from netlab.lab.steps import DeleteEntries, LoadTable
-from netlab.model import Route, Topology
+from netlab.lab.steps import CreateLink, DeleteEntries, LoadTable
+from netlab.links.veth import Veth
+from netlab.model import Interface, Route, Topology
 from netlab.topology import load
 
 Spec = dict[str, Any]
@@ -717,6 +718,30 @@ def test_a_mac_address_that_changes_is_forgotten_by_neighbours() -> None:
         "neighbour entries of 10.244.0.2 removed",
     ]
     assert described(kernel, other, other) == []
+
+
+def test_the_mac_address_of_an_interface_that_is_given_none_is_its_own() -> None:
+    kernel = built()
+    link = kernel.links["client", "eth0"]
+    attributes = link.attributes._replace(mtu=9000, mac="02:00:00:00:00:09")
+    kernel.links["client", "eth0"] = replace(link, attributes=attributes)
+    assert described(kernel) == ["client: attributes of eth0"]
+
+
+def test_a_link_that_is_as_wanted_is_taken_for_the_labs_whoever_made_it() -> None:
+    without = edited(bridges__0__ports=[], namespaces__client__programs=[])
+    assert not any("veth" in step or "removed" in step for step in described(built(), without, LAB))
+
+
+def test_a_pair_between_two_wanted_names_is_removed_once() -> None:
+    kernel = built()
+    kernel.delete_link(("client", "eth0"))
+    kernel.delete_link(("server", "eth0"))
+    kernel.apply([CreateLink(Veth(Interface("client", "eth0"), Interface("server", "eth0")))])
+    assert [step for step in described(kernel) if "removed" in step] == [
+        "client: eth0 removed",
+        "neighbour entries of 10.244.0.2, 10.244.1.2 removed",
+    ]
 
 
 def test_an_address_that_goes_to_another_interface_is_forgotten_and_a_new_one_is_not_known() -> None:

@@ -27,7 +27,7 @@ from netlab.model import (
 def other_ends(old: Topology, new: Topology, status: Status) -> dict[LinkKey, LinkKey]:
     """The other end of each link of a kind that has two. The two point at each other by ifindex, which is a namespace's
     own number: where several do, the lab's own links tell which."""
-    ends: dict[tuple[int, int | None], list[LinkKey]] = {}
+    ends: dict[tuple[int | None, int | None], list[LinkKey]] = {}
     for key, link in status.links.items():
         if link.kind in PAIRED:
             ends.setdefault((link.index, link.peer_index), []).append(key)
@@ -39,7 +39,7 @@ def other_ends(old: Topology, new: Topology, status: Status) -> dict[LinkKey, Li
     peers = {}
     for (index, peer_index), keys in ends.items():
         for key in keys:
-            candidates = [other for other in ends.get((peer_index or 0, index), ()) if other != key]
+            candidates = [other for other in ends.get((peer_index, index), ()) if other != key]
             known = [other for other in asked.get(key, ()) if other in candidates]
             if known or len(candidates) == 1:
                 peers[key] = (known or candidates)[0]
@@ -56,7 +56,7 @@ def stale_links(old: Topology, new: Topology, status: Status, peers: dict[LinkKe
     were = {key_of(link.interfaces()[0]): link for link in old.links}
     wanted = {key_of(interface) for interface in new.interfaces()}
     stale: dict[LinkKey, None] = {}
-    for link in sorted(new.links, key=lambda link: link.kind not in PAIRED):
+    for link in new.links:
         ends = link.interfaces()
         found = [key_of(end) for end in ends if key_of(end) in status.links]
         if found and (
@@ -133,7 +133,7 @@ def with_set_links(steps: list[Step], old: Topology, new: Topology, left: Status
                 changed.append(SetLink(interface, keeps_master=foreign))
     makers = [i for i, step in enumerate(steps) if isinstance(step, CreateNetns | CreateLink)]
     removers = [i for i, step in enumerate(steps) if isinstance(step, DeleteLink | DeleteNetns | StopProgram)]
-    at = max([*makers, *removers], default=-1) + 1
+    at = max((i + 1 for i in (*makers, *removers)), default=0)
     return [*steps[:at], *changed, *steps[at:]]
 
 

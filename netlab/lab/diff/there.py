@@ -66,8 +66,8 @@ def satisfied(step: Step, left: Status) -> bool:
             return left.hosts == text
         case StartProgram(netns, program):
             return (netns, program.name) in left.programs
-        case _ if isinstance(step, UndoingStep):  # never of a plan from nothing
-            return False
+        case _ if isinstance(step, UndoingStep):
+            raise AssertionError(f"no plan from nothing has it: {step}")
         case _:
             assert_never(step)
 
