@@ -1,20 +1,25 @@
 """Packets without TCP followed from interface to interface: UDP datagrams and ICMP's errors. Pure.
 
 A packet is recognised by what neither NAT nor forwarding changes: protocol, length, ICMP type and code, and IP
-identification. `timeline.py` numbers these packets together with the TCP segments, which it follows itself.
+identification. Where that is 0, as in IPv6 and from many UDP sockets, its addresses must be what NAT can have made of
+them, too. `timeline.py` numbers these packets together with the TCP segments, which it follows itself.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netlab.model import Address
-from netlab.record.events import Datagram, DatagramPacket, Direction, Event, TraceStep
+from netlab.record.events import ConntrackEvent, Datagram, DatagramPacket, Direction, Event, TraceStep, Tuple
 
 _SAME_WAY_NS = 1_000_000_000
 """What looks alike and comes this much later is another packet: no packet of a lab is on its way for so long."""
+
+_Rewrite: TypeAlias = tuple[str, Tuple, Tuple]
+"""The namespace, a header there, and what it becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,11 @@ class _Draft:
         self.hops = [packet]
         self.trace: list[TraceStep] = []
 
-    def goes_on_with(self, packet: DatagramPacket) -> bool:
+    def goes_on_with(self, packet: DatagramPacket, entries: Collection[_Rewrite]) -> bool:
         """Whether a datagram that looks like it can be the same one, farther on its way."""
         last = self.hops[-1]
+        if not packet.datagram.ip_id and not _can_become(last, packet, entries):
+            return False
         hops = {(hop.netns, hop.ifname, hop.direction) for hop in self.hops}
         here = (packet.netns, packet.ifname, packet.direction)
         return here not in hops and packet.time_ns - last.time_ns < _SAME_WAY_NS
@@ -68,11 +75,13 @@ def follow(
 
     in_order are the datagrams as they crossed the interfaces, homes the namespaces of the lab's addresses.
     """
+    events = tuple(events)
+    entries = set(_rewrites(events))
     drafts: list[_Draft] = []
     alike: dict[tuple[int | None, ...], list[_Draft]] = defaultdict(list)
     for packet in in_order:
         key = _likeness(packet.datagram)
-        draft = next((draft for draft in alike[key] if draft.goes_on_with(packet)), None)
+        draft = next((draft for draft in alike[key] if draft.goes_on_with(packet, entries)), None)
         if draft is None:
             draft = _Draft(packet)
             drafts.append(draft)
@@ -83,6 +92,31 @@ def follow(
     return [
         DatagramPath(0, tuple(draft.hops), _delivered(draft.hops[-1], homes), tuple(draft.trace)) for draft in drafts
     ]
+
+
+def _rewrites(events: Iterable[Event]) -> Iterator[_Rewrite]:
+    """What entries make of headers, of both directions."""
+    for event in events:
+        if isinstance(event, ConntrackEvent):
+            original, reply = event.tuple_orig, event.tuple_reply
+            yield event.netns, original, _inverse(reply)
+            yield event.netns, reply, _inverse(original)
+
+
+def _can_become(last: DatagramPacket, packet: DatagramPacket, entries: Collection[_Rewrite]) -> bool:
+    """Whether a datagram's header can have become another's: in one namespace, by an entry or with one end kept."""
+    before, after = last.datagram.header, packet.datagram.header
+    if before == after or (last.netns, before, after) in entries:
+        return True
+    one_end_kept = (before.src, before.sport) == (after.src, after.sport) or (before.dst, before.dport) == (
+        after.dst,
+        after.dport,
+    )
+    return last.netns == packet.netns and one_end_kept
+
+
+def _inverse(header: Tuple) -> Tuple:
+    return Tuple(header.dst, header.dport, header.src, header.sport, header.proto)
 
 
 def _likeness(datagram: Datagram) -> tuple[int | None, ...]:
