@@ -20,11 +20,13 @@ from netlab.analysis.stalls import Stall, describe_stall, stalls
 from netlab.analysis.timeline import Timeline
 from netlab.analysis.transitions import transitions
 from netlab.analysis.translation import Nat, Visit, invalid_at, picked_up
+from netlab.analysis.udp import UdpEnding
 from netlab.conntrack.values import CheckName, CtOutcome, Failure
 from netlab.errors import LabError, UsageError
 from netlab.record.events import SYN, Direction, SocketEventKind
 from netlab.record.flow import Ends, Flow
 from netlab.record.observers import describe_observer, describe_unobserved
+from netlab.record.recording import Recording
 from netlab.record.words import arrow, endpoint, rule
 
 _SHOWN = 5
@@ -45,14 +47,14 @@ class Explanation:
     """A flow's story. chain are its links in order of time; notes what else is worth knowing of the flow.
 
     others names the other flows that were reset. unseen is what could not be observed, or not be told for sure, and
-    disagreements where the kernel's log is not what the window model computes.
+    disagreements where the kernel's log is not what the window model computes. protocol is the flow's, "tcp" or "udp".
     """
 
     lab: str
     kernel: str
     fixes: tuple[str, ...]
     flow: Flow
-    ending: Ending
+    ending: Ending | UdpEnding
     packets: int
     started_ns: int
     chain: tuple[Step, ...]
@@ -60,6 +62,7 @@ class Explanation:
     others: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     disagreements: tuple[str, ...] = ()
+    protocol: str = "tcp"
 
 
 # --- which flow ------------------------------------------------------------------------------------------------------
@@ -150,7 +153,7 @@ class _Words:
             until_ns = found.killer.time_ns if found.killer is not None else None
         else:
             groups += [self._reopened(), *self._survived()]
-        steps = _in_order([self._entries(until_ns), *groups])
+        steps = in_order([self._entries(until_ns), *groups])
         return steps or [Step("no packet of it was seen")]
 
     # --- a connection that was reset
@@ -572,7 +575,7 @@ class _Words:
         return notes
 
 
-def _in_order(groups: Iterable[Sequence[Step]]) -> list[Step]:
+def in_order(groups: Iterable[Sequence[Step]]) -> list[Step]:
     """All steps by time; one without a time stays behind the step before it in its group."""
     keyed: list[tuple[int, int, Step]] = []
     for group in groups:
@@ -633,10 +636,9 @@ def _disagreements(timeline: Timeline, words: _Words) -> list[str]:
     return found
 
 
-def _unseen(timeline: Timeline, flow: Flow, words: _Words) -> list[str]:
-    recording = timeline.recording
+def not_observed(recording: Recording, parts: Iterable[tuple[str | None, str]]) -> list[str]:
+    """What the observers didn't see, or lost, in a line each. parts are the namespaces that matter, and why."""
     tapped = {tap.netns for tap in recording.taps}
-    parts = [(flow.client, "the client"), (flow.node, "the node that translates"), (flow.server, "the server")]
     found = [
         f"the packets in {netns} ({part}): no interface of it was observed"
         for netns, part in parts
@@ -644,6 +646,12 @@ def _unseen(timeline: Timeline, flow: Flow, words: _Words) -> list[str]:
     ]
     found += map(describe_unobserved, recording.unobserved)
     found += [f"{count:,} events lost by {describe_observer(observer)}" for observer, count in recording.lost if count]
+    return found
+
+
+def _unseen(timeline: Timeline, flow: Flow, words: _Words) -> list[str]:
+    parts = [(flow.client, "the client"), (flow.node, "the node that translates"), (flow.server, "the server")]
+    found = not_observed(timeline.recording, parts)
     found += [f"whether conntrack's log is as computed on {netns}: {why}" for netns, why in timeline.unverified]
     if words.paths and not any(path.segment.flags & SYN for path in words.paths):
         found.append("the connection's beginning: sequence numbers are those on the wire")

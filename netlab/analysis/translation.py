@@ -86,12 +86,12 @@ class EntryLife:
         return self.from_ns <= time_ns and (self.until_ns is None or time_ns < self.until_ns)
 
 
-def entry_lives(timeline: Timeline) -> Mapping[str, tuple[EntryLife, ...]]:
-    """The entries of each namespace's conntrack, in the order in which they were made."""
+def entry_lives(timeline: Timeline, proto: int = IPPROTO_TCP) -> Mapping[str, tuple[EntryLife, ...]]:
+    """The entries of each namespace's conntrack that are of a protocol, in the order in which they were made."""
     open_: dict[tuple[str, Ends], EntryLife] = {}
     lives: dict[str, list[EntryLife]] = {}
     for event in timeline.events:
-        if not isinstance(event, ConntrackEvent) or event.tuple_orig.proto != IPPROTO_TCP:
+        if not isinstance(event, ConntrackEvent) or event.tuple_orig.proto != proto:
             continue
         key, reply = (event.netns, ends(event.tuple_orig)), ends(event.tuple_reply)
         of_netns = lives.setdefault(event.netns, [])

@@ -151,7 +151,7 @@ def explain(
     ] = None,
     flow: Annotated[
         str | None,
-        typer.Option("--flow", metavar="ADDRESS:PORT", help="The client's end; left out: what was reset first."),
+        typer.Option("--flow", metavar="ADDRESS:PORT", help="The client's end; left out: what failed first."),
     ] = None,
     for_s: Annotated[
         float | None,
@@ -159,9 +159,9 @@ def explain(
     ] = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
-    """Say why a connection was reset: the chain of causes, packet by packet. Watches a lab until one is reset."""
-    from netlab.analysis.explain import explain as explain_flow
+    """Say why a connection was reset, or UDP not answered, packet by packet. Watches a lab until one is reset."""
     from netlab.analysis.findings import analyse
+    from netlab.analysis.telling import tell
     from netlab.report import explanation
 
     if source is not None and Path(source).is_file():
@@ -172,7 +172,7 @@ def explain(
         recording = recording_of(Path(source))
     else:
         recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
-    told = explain_flow(analyse(recording), flow)
+    told = tell(analyse(recording), flow)
     sys.stdout.write(explanation.as_json(told) if output is DataFormat.json else explanation.render(told))
 
 

@@ -15,7 +15,8 @@ def render(explanation: Explanation, width: int = 80) -> str:
     """The story as text, ending in a newline; no line is longer than width, which is at least 60 columns."""
     width = max(width, 60)
     flow = explanation.flow
-    lines = wrap(f"{explanation.ending.upper().replace('-', ' ')}: {name(flow)}", width, subsequent_indent="  ")
+    whose = name(flow) if explanation.protocol == "tcp" else f"{explanation.protocol} {name(flow)}"
+    lines = wrap(f"{explanation.ending.upper().replace('-', ' ')}: {whose}", width, subsequent_indent="  ")
     fixes = f"with {', '.join(explanation.fixes)}" if explanation.fixes else "no fix"
     packets = "1 packet" if explanation.packets == 1 else f"{explanation.packets:,} packets"
     lines += wrap(f"lab {explanation.lab}, {fixes}, kernel {explanation.kernel}; {packets} of this flow seen", width)
@@ -47,9 +48,10 @@ def as_json(explanation: Explanation) -> str:
         "kernel": explanation.kernel,
         "fixes": list(explanation.fixes),
         "flow": {
-            "client": {"netns": flow.client, "address": str(flow.client_address), "port": flow.client_port},
+            "protocol": explanation.protocol,
+            "client": {"netns": flow.client or None, "address": str(flow.client_address), "port": flow.client_port},
             "service": {"address": str(flow.vip), "port": flow.port},
-            "endpoint": {"netns": flow.server, "address": str(flow.endpoint), "port": flow.target_port},
+            "endpoint": {"netns": flow.server or None, "address": str(flow.endpoint), "port": flow.target_port},
             "node": flow.node,
         },
         "packets": explanation.packets,
