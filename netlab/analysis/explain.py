@@ -21,6 +21,7 @@ from netlab.analysis.timeline import Timeline
 from netlab.analysis.transitions import transitions
 from netlab.analysis.translation import Nat, Visit, invalid_at, picked_up
 from netlab.analysis.udp import UdpEnding
+from netlab.conntrack import kernels
 from netlab.conntrack.values import CheckName, CtOutcome, Failure
 from netlab.errors import LabError, UsageError
 from netlab.record.events import SYN, Direction, SocketEventKind
@@ -633,6 +634,9 @@ def _disagreements(timeline: Timeline, words: _Words) -> list[str]:
     others = len(timeline.disagreements) - len(found)
     if others:
         found.append(f"and about {others:,} packets of other flows")
+    guessed = kernels.rules(timeline.recording.kernel, timeline.recording.capabilities).guessed if found else ()
+    if guessed:
+        found.append(f"not probed on that kernel, and taken from its release: {', '.join(guessed)}")
     return found
 
 

@@ -21,6 +21,7 @@ from private_lab import PrivateLab
 
 from netlab.analysis import explain
 from netlab.analysis.findings import Ending, analyse
+from netlab.conntrack.kernels import DECIDING
 from netlab.errors import LabError, UsageError
 from netlab.observe import recorder
 from netlab.record.observers import describe_observer
@@ -89,8 +90,13 @@ def test_no_flow_at_all() -> None:
 def test_a_disagreement_is_told() -> None:
     recording = stories.reset()
     events = tuple(event for event in recording.events if getattr(event, "text", "") != stories.OVER)
-    story = explain.explain(analyse(replace(recording, events=events)))
-    assert story.disagreements == (f'#8: the model expects "{stories.OVER}", and the kernel logged nothing',)
+    differs = f'#8: the model expects "{stories.OVER}", and the kernel logged nothing'
+    probed = tuple((name, True) for name in DECIDING)
+    story = explain.explain(analyse(replace(recording, events=events, capabilities=probed)))
+    assert story.disagreements == (differs,)
+    # What was not probed is told: it may be why they disagree.
+    story = explain.explain(analyse(replace(recording, events=events, capabilities=probed[1:])))
+    assert story.disagreements == (differs, f"not probed on that kernel, and taken from its release: {DECIDING[0]}")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
