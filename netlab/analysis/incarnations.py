@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from netlab.analysis.paths import Fate, PacketPath
+from netlab.analysis.paths import PacketPath
 from netlab.record.events import ACK, RST, SYN, Direction
 from netlab.record.flow import Flow
 
@@ -51,15 +51,6 @@ class Incarnation:
             if path.to_server and path.segment.flags & (RST | ACK) == RST
             if opened_ns is None or path.time_ns < opened_ns
         )
-
-    def resets(self) -> list[PacketPath]:
-        """The RSTs that came to an end of this connection."""
-        refused = self.refusals()
-        return [
-            path
-            for path in self.paths
-            if path.segment.flags & RST and path.fate is Fate.DELIVERED and path not in refused
-        ]
 
 
 def incarnations(flow: Flow, paths: Sequence[PacketPath]) -> list[Incarnation]:

@@ -310,13 +310,28 @@ def test_what_netlab_closed_is_gone_by_its_doing() -> None:
     assert (found.maker, found.by_netlab) == (Maker.GONE, True)
 
 
-def test_a_rst_that_a_step_wrote_is_the_steps() -> None:
+def written(at_us: int = 500, netns: str = "server", seq: int = 1) -> Answer:
+    """Where the server's RST of 500 us is from, when a step wrote one so."""
     hops = Hops().opened()
-    written = hops.to_client(500, RST, 1, window=0)
-    crafted = CraftedSegment(START_NS + 499_000, "server", written)
-    found = the_answer(hops.recording(stimuli=(Stimulus(START_NS, "craft", (crafted,)),)))
-    assert short(found) == (Maker.STIMULUS, "server", None)
-    assert found.seen
+    own = hops.to_client(500, RST, 1, window=0)
+    crafted = CraftedSegment(START_NS + at_us * 1000, netns, replace(own, seq=SERVER + seq))
+    return the_answer(hops.recording(stimuli=(Stimulus(START_NS, "craft", (crafted,)),)))
+
+
+@pytest.mark.parametrize("at_us", [500, 499, -49_500])
+def test_a_rst_that_a_step_wrote_is_the_steps(at_us: int) -> None:
+    assert short(written(at_us)) == (Maker.STIMULUS, "server", None)
+    assert written(at_us).seen
+
+
+@pytest.mark.parametrize("at_us", [501, -49_501])
+def test_one_that_was_not_handed_over_just_before_is_not(at_us: int) -> None:
+    assert written(at_us).maker is not Maker.STIMULUS
+
+
+@pytest.mark.parametrize(("netns", "seq"), [("client", 1), ("server", 2)])
+def test_nor_is_one_from_elsewhere_or_with_another_number(netns: str, seq: int) -> None:
+    assert written(500, netns, seq).maker is not Maker.STIMULUS
 
 
 def test_only_a_rst_is_from_somebody() -> None:

@@ -15,15 +15,17 @@ import stories
 from command import Netlab
 from downloads import download
 from flagship import part
-from hops import Hops
+from hops import Hops, other_flow
 from places import DATA, TOPOLOGIES
 from private_lab import PrivateLab
+from story import FLOW, START_NS
 
 from netlab.analysis import explain
 from netlab.analysis.findings import Ending, analyse
 from netlab.conntrack.kernels import DECIDING
 from netlab.errors import LabError, UsageError
 from netlab.observe import recorder
+from netlab.record.events import ACK, RST, SYN, SocketEvent, SocketEventKind
 from netlab.record.observers import describe_observer
 from netlab.record.recording import to_json
 from netlab.report import explanation
@@ -85,6 +87,39 @@ def test_a_flow_that_is_not_there() -> None:
 def test_no_flow_at_all() -> None:
     with pytest.raises(LabError, match="there is no connection to explain"):
         explain.explain(analyse(Hops().recording(flows=())))
+
+
+def test_without_a_reset_the_first_that_did_not_complete_is_told() -> None:
+    first, second = FLOW, other_flow()
+    hops = Hops().opened(first).closed(2000, 1).opened(second, 5)
+    story = explain.explain(analyse(hops.recording(flows=(first, second))))
+    assert (story.flow.client_port, story.ending, story.others) == (40001, Ending.UNFINISHED, ())
+
+
+def test_else_the_first_of_all() -> None:
+    hops = Hops().opened().closed(2000, 1)
+    story = explain.explain(analyse(hops.recording(flows=(FLOW, other_flow()))))
+    assert (story.flow.client_port, story.ending) == (40000, Ending.COMPLETED)
+
+
+def test_a_reset_that_only_its_socket_told_of_goes_before_what_did_not_complete() -> None:
+    hops = Hops().opened().opened(other_flow(), 5)
+    kind = SocketEventKind.ERROR
+    hops.events.append(SocketEvent(START_NS + 500_000, "client", kind, errno=104, local_port=40001, peer_port=80))
+    story = explain.explain(analyse(hops.recording(flows=(FLOW, other_flow()))))
+    assert (story.flow.client_port, story.ending) == (40001, Ending.RESET_BY_PEER)
+
+
+def test_of_two_connections_of_one_port_the_reset_one_is_told_or_that_of_the_trial() -> None:
+    hops = Hops().opened()
+    hops.to_client(500, RST | ACK, 1, 5, window=0)
+    hops.to_server(9000, SYN, 500_000)
+    hops.to_client(9100, SYN | ACK, 900_000, 500_001)
+    findings = analyse(hops.recording())
+    assert explain.explain(findings).ending is Ending.RESET_BY_PEER
+    for begun_us, expected in ((0, Ending.RESET_BY_PEER), (8000, Ending.UNFINISHED)):
+        within_ns = (START_NS + begun_us * 1000, START_NS + (begun_us + 2000) * 1000)
+        assert explain.explain(findings, within_ns=within_ns).ending is expected
 
 
 def test_a_disagreement_is_told() -> None:

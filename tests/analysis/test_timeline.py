@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from flagship import part
@@ -17,8 +18,19 @@ from netlab.analysis.timeline import Timeline, build
 from netlab.analysis.tracking import Unverified
 from netlab.conntrack.values import CtOutcome
 from netlab.observe.recorder import Source
-from netlab.record.events import ACK, PSH, RST, SYN, ConntrackEvent, EntryChange, InvalidReason, Packet, flag_names
-from netlab.record.flow import CANARY_PORT
+from netlab.record.events import (
+    ACK,
+    PSH,
+    RST,
+    SYN,
+    ConntrackEvent,
+    EntryChange,
+    InvalidReason,
+    Packet,
+    Tuple,
+    flag_names,
+)
+from netlab.record.flow import CANARY_PORT, Leg
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording
 
@@ -85,6 +97,49 @@ def test_a_bridge_and_its_port_have_one_stamp() -> None:
     expected = [f"#1 SYN 0 {THERE} nat:n delivered", f"#2 SYN,ACK 0 {BACK} nat:n delivered"]
     assert told(build(hops.recording(events=tuple(same)))) == expected
     assert told(build(hops.recording(events=tuple(same[::-1])))) == expected
+
+
+def test_two_steps_of_nat_in_one_namespace_are_one() -> None:
+    """First the destination, then the source: cni0 shows the packet between them."""
+    hops = Hops()
+    syn = hops.to_server(0, SYN, 0)
+    node = ip_address("10.1.0.1")
+    way = (*FLOW.header(Leg.CLIENT_TO_VIP), 6), (node, 50000, FLOW.endpoint, FLOW.target_port, 6)
+    flow = replace(FLOW, way=tuple(Tuple(*header) for header in way))
+    headers = (
+        *((syn.src, syn.sport, syn.dst, syn.dport),) * 2,
+        (syn.src, syn.sport, FLOW.endpoint, FLOW.target_port),
+        *((node, 50000, FLOW.endpoint, FLOW.target_port),) * 2,
+    )
+    events = []
+    for event, (src, sport, dst, dport) in zip(hops.events, headers, strict=True):
+        assert isinstance(event, Packet)
+        events.append(replace(event, segment=replace(event.segment, src=src, sport=sport, dst=dst, dport=dport)))
+    (path,) = build(hops.recording(events=tuple(events), flows=(flow,))).paths
+    assert [(each.netns, each.before, each.after) for each in path.rewrites] == [
+        ("client-node", headers[0], headers[-1])
+    ]
+
+
+def test_a_copy_is_what_carries_a_byte_that_was_sent_before() -> None:
+    hops = Hops()
+    lengths = ((100, 100), (300, 100), (200, 100), (150, 10), (199, 1), (200, 1), (350, 100), (450, 50), (0, 500))
+    for number, (seq, length) in enumerate(lengths):
+        hops.to_client(500 + number * 100, ACK, seq, 5, length)
+    paths = build(hops.recording()).paths
+    assert [path.copy_of for path in paths] == [None, None, None, 1, 1, 3, 2, None, None]
+    hops.to_client(5000, ACK, 0, 5, 1)
+    hops.to_client(5100, ACK, 400, 5, 1)
+    hops.to_client(5200, ACK, 500, 5, 1)
+    assert [path.copy_of for path in build(hops.recording()).paths[9:]] == [9, 7, None]
+
+
+def test_another_syn_begins_to_count_anew_and_its_copy_does_not() -> None:
+    hops = Hops().opened()
+    for at_us in (1000, 2000):
+        hops.to_server(at_us, SYN, -50)
+    hops.to_server(3000, ACK, -49, 1, 100)
+    assert [path.copy_of for path in build(hops.recording()).paths[5:]] == [None, 6, None]
 
 
 def test_a_retransmission_is_a_packet_of_its_own() -> None:
