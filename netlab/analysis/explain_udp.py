@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netlab.analysis.datagrams import DatagramPath
-from netlab.analysis.explain import Explanation, Step, in_order, name, not_observed
+from netlab.analysis.explanation import Explanation, Step, in_order, name, not_observed
 from netlab.analysis.timeline import Timeline
 from netlab.analysis.udp import (
     PORT_UNREACHABLE,

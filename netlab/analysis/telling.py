@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netlab.analysis.explain import Explanation, explain
+from netlab.analysis.explain import explain
 from netlab.analysis.explain_udp import explain_udp, headline
+from netlab.analysis.explanation import Explanation
 from netlab.analysis.findings import Ending, Findings
 from netlab.analysis.udp import FAILURES, Conversation, conversations
 from netlab.errors import UsageError

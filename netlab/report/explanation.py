@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from textwrap import wrap
 
-from netlab.analysis.explain import Explanation, Step, name
+from netlab.analysis.explanation import Explanation, Step, name
 from netlab.analysis.timeline import ACCURACY
 
 _TIME_COLUMNS = 16

@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Iterator
 
 from netlab.analysis.datagrams import DatagramPath
-from netlab.analysis.explain import Explanation, Step, explain
+from netlab.analysis.explain import explain
+from netlab.analysis.explanation import Explanation, Step
 from netlab.analysis.findings import Findings
 from netlab.analysis.paths import Hop, PacketPath
 from netlab.analysis.result import Claim, Evidence, Link, Outcome, Result, TrialResult
