@@ -1,7 +1,7 @@
 """Why a connection ended as it did: findings as a chain of causes in plain words, with packet numbers. Pure.
 
-`explain` picks the flow, `connection_words.py` words its findings, `report/explanation.py` prints them. Whatever was not seen is named: a
-chain with a gap says where the gap is.
+`explain` picks the flow, `connection_words.py` words its findings, `report/explanation.py` prints them. Whatever was
+not seen is named: a chain with a gap says where the gap is.
 """
 
 from __future__ import annotations
