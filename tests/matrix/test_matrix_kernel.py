@@ -101,13 +101,13 @@ def test_a_wrong_expectation_and_one_that_is_missing(netlab: Netlab, lab_name: s
 
 
 def test_what_cannot_be_played_is_skipped_with_its_reason(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
-    two = LAB.replace("endpoints: [server]", "endpoints: [server, client-node]")
-    assert two != LAB
+    fix = "fixes:\n  udp: {summary: another protocol, set: {services.web.protocol: UDP}}\n"
     file = tmp_path / "topology.yaml"
-    file.write_text(f"{two}\nexperiments:\n{document(tmp_path, 'harmless')}")
-    done = netlab("matrix", file, "--name", lab_name, "--fix", "plain")
-    assert done.returncode == 77
-    assert "\nskipped: harmless, all: service 'web' has 2 endpoints\n" in done.stdout
+    file.write_text(f"{LAB}\n{fix}\nexperiments:\n{document(tmp_path, 'harmless')}")
+    done = netlab("matrix", file, "--name", lab_name, "--fix", "udp")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\nskipped: harmless, udp: service 'web' has no TCP port\n" in done.stdout
+    assert done.stdout.endswith("2 cells: 1 as expected, 0 unexpected, 0 inconclusive, 1 skipped\n")
 
 
 def test_what_is_inconclusive_says_what_is_missing(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
