@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from netlab.errors import unsupported
+from netlab.linux import nft
 from netlab.linux.netlink import (
     NETLINK_ROUTE,
     NETLINK_SOCK_DIAG,
@@ -191,7 +192,8 @@ class NetworkObserver:
 def network_state(namespaces: Namespaces, netns: str) -> NetworkState:
     """A namespace as it is now. UnsupportedError where the kernel doesn't say.
 
-    Equivalent to `ip address; ip route show table all; ip rule; ip neigh; ss -lntu; sysctl net`.
+    Equivalent to `ip address; ip route show table all; ip rule; ip neigh; ss -lntu; sysctl net`, and
+    `nft -s -a list ruleset`.
     """
     time_ns = time.time_ns()
     with unsupported("the kernel doesn't say"), namespaces.inside(netns):
@@ -205,6 +207,9 @@ def network_state(namespaces: Namespaces, netns: str) -> NetworkState:
         with netlink_socket(NETLINK_SOCK_DIAG) as sock:
             listening = tuple(_listening(sock))
         sysctls = tuple(_sysctls(ifnames.values()))
+        ruleset = None
+        with suppress(OSError):  # without libnftables the rest is still worth having
+            ruleset = nft.ruleset_with_handles()
     return NetworkState(
         time_ns=time_ns,
         netns=netns,
@@ -217,6 +222,7 @@ def network_state(namespaces: Namespaces, netns: str) -> NetworkState:
         neighbours=tuple(neighbour for body in neighbours if (neighbour := decode_neighbour(body, ifnames))),
         listening=listening,
         sysctls=sysctls,
+        ruleset=ruleset,
     )
 
 

@@ -120,7 +120,8 @@ class NetworkState:
 
     routes are those of all tables but local, which follows from the addresses; neighbours those that ARP or neighbour
     discovery asked for, or that were set. sysctls are those that decide what
-    becomes of a packet or of a connection, by name ("net.ipv4.ip_forward"), where the kernel has them.
+    becomes of a packet or of a connection, by name ("net.ipv4.ip_forward"), where the kernel has them. ruleset is what
+    `nft -s -a list ruleset` prints; None where it was not read.
     """
 
     time_ns: int
@@ -131,6 +132,7 @@ class NetworkState:
     neighbours: tuple[Neighbour, ...]
     listening: tuple[ListeningSocket, ...]
     sysctls: tuple[tuple[str, str], ...]
+    ruleset: str | None = None
 
     def sysctl(self, name: str) -> str | None:
         """A sysctl's value; None where the kernel hasn't it."""
