@@ -18,7 +18,6 @@ from netlab.analysis.udp import (
     Why,
     translations,
 )
-from netlab.kubeproxy.portals import Portal
 from netlab.record.events import Direction, TraceStep, Tuple
 from netlab.record.flow import Ends, Flow, ends
 from netlab.record.wire import IPPROTO_UDP
@@ -245,13 +244,14 @@ class _Words:
         steps.append(Step(text, number, came_ns))
         steps += [_translated(asked, each) for each in translations(asked)]
         leads_to, done_ns = endpoint(*stale.leads_to), steps[-1].time_ns
+        whose = f"the rules of {portal.name}" if portal is not None else "the rules"
         match stale.why:
             case Why.UNTRANSLATED:
-                assert portal is not None
-                text = f"its destination stays {leads_to}; the rules of {portal.name} lead to {_endpoints(portal)}"
+                text = f"its destination stays {leads_to}; {whose} lead to {_sockets(stale)}"
+            case Why.NO_ENDPOINT if not stale.rules.now:
+                text = f"no rule leads to {leads_to}, or to anywhere"
             case Why.NO_ENDPOINT:
-                assert portal is not None
-                text = f"{leads_to} is no endpoint of {portal.name}; the rules lead to {_endpoints(portal)}"
+                text = f"no rule leads to {leads_to}; {whose} lead to {_sockets(stale)}"
             case Why.ADDRESS_GONE:
                 text = f"no namespace had {stale.leads_to[0]} any more at the end of the observation"
         return [*steps, Step(text, number, done_ns)]
@@ -268,7 +268,9 @@ class _Words:
                 f"`conntrack -D -p udp --orig-src {src} --orig-port-src {sport}` ends it"
             )
             if found.stale[0].why is not Why.ADDRESS_GONE:
-                notes.append("the rules are taken to be those that netlab made of the topology")
+                read = found.stale[0].rules.read
+                source = "as they were read at the end" if read else "taken to be those of the topology"
+                notes.append(f"the rules are {source}")
         rewrites: dict[tuple[str, Ends, Ends], None] = {}
         for path in (*found.requests, *found.answers):
             rewrites |= dict.fromkeys((each.netns, each.before, each.after) for each in translations(path))
@@ -312,8 +314,8 @@ def _drop(path: DatagramPath) -> TraceStep | None:
     return next((step for step in path.trace if step.verdict == "drop"), None)
 
 
-def _endpoints(portal: Portal) -> str:
-    names = [endpoint(address, portal.port.target_port) for address in portal.endpoints]
+def _sockets(stale: StaleEntry) -> str:
+    names = [endpoint(*socket) for socket in sorted(stale.rules.now)]
     rest = f" or {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return " or ".join(names[:_SHOWN]) + rest
 

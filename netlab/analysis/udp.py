@@ -15,6 +15,7 @@ from itertools import groupby
 from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.timeline import Timeline
 from netlab.analysis.translation import EntryLife, entry_lives
+from netlab.kubeproxy.leads import leads
 from netlab.kubeproxy.portals import Portal, portals
 from netlab.model import Address, Protocol
 from netlab.record.events import ConntrackEvent, DatagramPacket, Direction, TraceStep
@@ -59,7 +60,7 @@ class Why(StrEnum):
     UNTRANSLATED = "untranslated"
     """It translates nothing, and there are endpoints to translate to: it was made before the rules."""
     NO_ENDPOINT = "no-endpoint"
-    """It leads to what is no endpoint of the Service."""
+    """It leads to where no rule leads: to what is no endpoint of the Service."""
     ADDRESS_GONE = "address-gone"
     """It leads to an address that no namespace had any more at the end."""
 
@@ -75,11 +76,34 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """Where a node's rules lead what is sent to an address and port, at first and at the end of the observation.
+
+    read: they are the node's own, as they were read; otherwise those that the topology's Services get, or, empty, none
+    that are known.
+    """
+
+    first: frozenset[tuple[Address, int]] = frozenset()
+    now: frozenset[tuple[Address, int]] = frozenset()
+    read: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of them."""
+        return self.read or bool(self.now)
+
+    @property
+    def changed(self) -> bool:
+        """Whether they became others meanwhile."""
+        return self.first != self.now
+
+
+@dataclass(frozen=True, slots=True)
 class StaleEntry:
     """An entry that a datagram was translated by, or left alone by, and what is wrong with it.
 
-    leads_to is where it sends the datagrams. portal is the Service's port that they are sent to, if it is one. before:
-    the entry was there when the observation began.
+    portal is the Service's port that the datagrams are sent to, if it is one. before: the entry was there when the
+    observation began.
     """
 
     asked: DatagramPath
@@ -87,6 +111,7 @@ class StaleEntry:
     why: Why
     portal: Portal | None
     before: bool
+    rules: Rules
 
     @property
     def leads_to(self) -> tuple[Address, int]:
@@ -320,20 +345,38 @@ class _Finder:
             before = entry.from_ns == self._timeline.recording.started_ns
             portal = self._portal(entry.netns, entry.original)
             leads_to, asked = entry.reply[:2], entry.original[2:]
+            rules = self._rules(entry, portal)
+            last = path is draft.requests[-1]
             why = None
             if leads_to == asked:
-                if portal is not None and portal.endpoints and (before or self._is_translated_later(entry)):
+                if self._came_later(entry, rules, before=before) and (last or not rules.changed):
                     why = Why.UNTRANSLATED
             elif self._is_gone(leads_to[0]) and not _heard(draft, path.time_ns, self._timeline.recording.ended_ns):
                 # A younger entry was made by rules that led there; the address left later only if it was heard of.
                 why = Why.ADDRESS_GONE if before or _heard(draft, entry.from_ns, path.time_ns) else None
-            elif before and portal is not None and portal.endpoints:
-                # An entry that is younger was made by the rules as they then were, whoever made these.
-                endpoints = {(endpoint, portal.port.target_port) for endpoint in portal.endpoints}
-                why = None if leads_to in endpoints else Why.NO_ENDPOINT
+            elif rules.known and leads_to not in rules.now and (before or leads_to in rules.first):
+                # A younger entry was made by the rules as they then were. When they changed is not known.
+                why = Why.NO_ENDPOINT if last or not rules.changed else None
             if why is not None:
-                return StaleEntry(path, entry, why, portal, before)
+                return StaleEntry(path, entry, why, portal, before, rules)
         return None
+
+    def _came_later(self, entry: EntryLife, rules: Rules, *, before: bool) -> bool:
+        """Whether there are rules that would translate what an entry leaves alone, and they are younger than it."""
+        return bool(rules.now) and (before or not rules.first or self._is_translated_later(entry))
+
+    def _rules(self, entry: EntryLife, portal: Portal | None) -> Rules:
+        """Where the rules lead what the entry is for: by the rules as they were read, else by the topology."""
+        recording, to = self._timeline.recording, entry.original[2:]
+        noted = [recording.network_of(entry.netns, when) for when in (recording.started_ns, recording.ended_ns)]
+        read = [leads(state.ruleset, *to) for state in noted if state is not None and state.ruleset is not None]
+        first, now = (read[0], read[-1]) if read else (None, None)
+        if first is not None and now is not None:
+            return Rules(first, now, read=True)
+        if portal is None or not portal.endpoints:
+            return Rules()
+        endpoints = frozenset((endpoint, portal.port.target_port) for endpoint in portal.endpoints)
+        return Rules(endpoints, endpoints)
 
     def _entry(self, hop: DatagramPacket) -> EntryLife | None:
         """The entry that a datagram met where it came in, or was made: of the latter the header may be translated."""

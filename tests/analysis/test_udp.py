@@ -142,6 +142,15 @@ def network(at_us: int, *without: str) -> tuple[NetworkState, ...]:
     )
 
 
+def with_rules(seen: Recording, first: str, now: str) -> Recording:
+    """The node's rules as they were read at first and at the end; each is what its chains translate to."""
+    listed = "table ip nat {{\n\tchain c {{\n\t\ttype nat hook prerouting priority 0;\n\t\t{}\n\t}}\n}}"
+    network = [state for state in seen.network if state.netns != "node"]
+    for time_ns, rules in ((seen.started_ns, first), (seen.ended_ns, now)):
+        network.append(NetworkState(time_ns, "node", *((), (), (), (), (), ()), ruleset=listed.format(rules)))
+    return replace(seen, network=tuple(network))
+
+
 def recording(*groups: Iterator[Event]) -> Recording:
     events = tuple(event for group in groups for event in group)
     whole = Hops().recording(lab="dns", topology=TOPOLOGY, events=events, taps=TAPS, flows=())
@@ -262,7 +271,7 @@ lab dns, no fix, kernel 6.18.44; 2 packets of this flow seen
      +0.010 ms  -> conntrack on node finds that entry for #1, so the rules of
                    NAT are not asked
      +0.030 ms  -> NAT on node: its destination becomes 10.1.1.3:5353
-     +0.030 ms  -> 10.1.1.3:5353 is no endpoint of default/dns; the rules lead
+     +0.030 ms  -> no rule leads to 10.1.1.3:5353; the rules of default/dns lead
                    to 10.1.1.4:5353
      +0.050 ms  -> #1 reaches dns-1
      +0.050 ms  -> no answer of dns-1 to it was seen
@@ -271,7 +280,7 @@ lab dns, no fix, kernel 6.18.44; 2 packets of this flow seen
 Also:
   each datagram keeps the entry for another while; on node `conntrack -D -p udp
     --orig-src 10.1.1.2 --orig-port-src 4000` ends it
-  the rules are taken to be those that netlab made of the topology
+  the rules are taken to be those of the topology
   NAT on node: 10.1.1.2:4000 > 10.96.0.10:53 becomes 10.1.1.2:4000 >
     10.1.1.3:5353
 """
@@ -299,9 +308,38 @@ lab dns, no fix, kernel 6.18.44; 1 packet of this flow seen
 Also:
   each datagram keeps the entry for another while; on node `conntrack -D -p udp
     --orig-src 10.1.1.2 --orig-port-src 4000` ends it
-  the rules are taken to be those that netlab made of the topology
+  the rules are taken to be those of the topology
 """
     )
+
+
+TO_1, TO_2 = (f"ip daddr 10.96.0.10 udp dport 53 dnat to 10.1.1.{number}:5353" for number in (3, 4))
+
+
+def test_rules_that_were_changed_by_hand_are_those_that_count() -> None:
+    """The last datagram was surely sent after the change."""
+    whole = recording(answered(), request(1000, "dns-2", DNS_2, ip_id=8), request(2000, "dns-2", DNS_2, ip_id=9))
+    changed = told(with_rules(whole, TO_2, TO_1))
+    assert "STALE ENTRY: udp 10.1.1.2:4000 > 10.96.0.10:53 (endpoint 10.1.1.4:5353)\n" in changed
+    assert "-> #4 leaves client" in changed
+    assert "no rule leads to 10.1.1.4:5353; the rules of default/dns lead to 10.1.1.3:5353" in " ".join(changed.split())
+    assert "the rules are as they were read at the end" in changed
+    assert "no rule leads to 10.1.1.4:5353, or to anywhere" in told(with_rules(whole, TO_2, "accept"))
+    assert told(with_rules(whole, TO_2, TO_2)).startswith("UNANSWERED")
+
+
+def test_an_entry_without_translation_is_not_stale_where_no_rule_translates() -> None:
+    whole = recording(entry(-5, EntryChange.FOUND, translates=False), seen(0, IN_NODE, Datagram(ASKED, 15, 7)))
+    assert told(whole).startswith("STALE ENTRY")
+    assert told(with_rules(whole, "accept", "accept")).startswith("UNANSWERED")
+    assert told(with_rules(whole, TO_1, TO_1)).startswith("STALE ENTRY")
+
+
+def test_rules_that_came_after_the_entry() -> None:
+    made = entry(15, EntryChange.NEW, translates=False)
+    whole = recording(made, *(seen(at_us, IN_NODE, Datagram(ASKED, 15, at_us)) for at_us in (1, 1000, 2000)))
+    assert "conntrack on node finds that entry for #3" in told(with_rules(whole, "accept", TO_1))
+    assert told(whole).startswith("UNANSWERED")
 
 
 def blackhole(answers: bool = True) -> Recording:
@@ -555,10 +593,11 @@ def test_entries_from_before_the_rules_on_a_real_kernel(netlab: Netlab, lab: str
     rules = nft("list", "table", "ip", "nat")
     nft("delete table ip nat")
     assert ask(netlab, VIP, 4000) == "TimeoutError"
-    nft(
+    by_hand = (
         "table ip nat { chain c { type nat hook prerouting priority -100; "
         "ip daddr 10.96.0.10 udp dport 53 dnat to 10.1.1.3:5353; }; }"
     )
+    nft(by_hand)
     assert ask(netlab, VIP, 4001) == "ConnectionRefusedError"
     nft("delete table ip nat")
     nft("-f", "-", stdin=rules)
@@ -575,3 +614,8 @@ def test_entries_from_before_the_rules_on_a_real_kernel(netlab: Netlab, lab: str
     assert re.match(before, text), text
     assert netlab("exec", "node", "--", "conntrack", "-D", "-p", "udp").returncode == 0
     assert watched(netlab, lab, (VIP, 4000, "ConnectionRefusedError")).startswith("REFUSED: udp")
+    nft("delete table ip nat")
+    nft(by_hand)
+    text = watched(netlab, lab, (VIP, 4000, "ConnectionRefusedError"))
+    assert "no rule leads to 10.1.1.4:5353; the rules of default/dns lead to 10.1.1.3:5353" in text
+    assert "the rules are as they were read at the end" in text
