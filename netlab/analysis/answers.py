@@ -88,7 +88,7 @@ def _by_its_look(
     if rst.number in forged:
         return Answer(Maker.STIMULUS, sender, seen=seen)
     asked = _asked(rst, paths)
-    rule = _rejection(asked, sender) if asked is not None else None
+    rule = rejection(asked.trace, sender) if asked is not None else None
     if rule is not None:
         return Answer(Maker.RULE, sender, asked, rule, seen)
     if not seen:
@@ -155,16 +155,10 @@ def _came(path: PacketPath, netns: str, header: Ends) -> int | None:
     return next((hop.time_ns for hop in here if hop.ends == header), None)
 
 
-def _rejection(asked: PacketPath, netns: str) -> TraceStep | None:
+def rejection(trace: Iterable[TraceStep], netns: str) -> TraceStep | None:
     """The rule that rejected a packet in a namespace: its verdict is drop, its text says what it sent (nft_reject)."""
-    return next(
-        (
-            step
-            for step in asked.trace
-            if step.netns == netns and step.verdict == "drop" and "reject" in step.rule.split()
-        ),
-        None,
-    )
+    rejects = (step for step in trace if step.verdict == "drop" and "reject" in step.rule.split())
+    return next((step for step in rejects if step.netns == netns), None)
 
 
 def _end(flow: Flow, rst: PacketPath) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from netlab.analysis.answers import rejection
 from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.explanation import Step, in_order
 from netlab.analysis.findings import RESETS, ConnectionFinding, Ending, PacketFinding, socket_events
@@ -13,7 +14,7 @@ from netlab.analysis.stalls import Stall, describe_stall, stalls
 from netlab.analysis.timeline import Timeline
 from netlab.analysis.transitions import transitions
 from netlab.record.events import SYN, SocketEventKind
-from netlab.record.words import arrow
+from netlab.record.words import arrow, kind, rule
 
 _SHOWN = 5
 """So many of what is alike are named one by one."""
@@ -61,9 +62,14 @@ class ConnectionWords:
 
     def _icmp_refusal(self, error: DatagramPath) -> list[Step]:
         sender, last = error.hops[0].netns, error.last
-        what = f"ICMP type {error.datagram.icmp_type} code {error.datagram.icmp_code}"
-        text = f"{sender} refuses the connection: {what} about the SYN leaves it"
+        what = f"{kind(error.datagram)} #{error.number}"
+        earlier = [each for each in self.found.packets if each.path.to_server and each.path.time_ns <= error.time_ns]
+        syn = earlier[-1] if earlier else None
+        by = rejection(syn.path.trace, sender) if syn is not None else None
+        asked = f"#{syn.path.number}" if syn is not None else "the SYN"
+        text = f"{rule(by)} on {sender} rejects {asked} with {what}" if by else f"{sender} answers {asked} with {what}"
         return [
+            *(self._packets.began(syn) if syn is not None else []),
             Step(text, error.number, error.time_ns),
             Step(f"#{error.number} reaches {last.netns}: connecting fails", error.number, last.time_ns),
         ]

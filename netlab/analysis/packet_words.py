@@ -46,9 +46,10 @@ class PacketWords:
         path, netns = found.path, visit.netns
         header = visit.hops[0].ends
         stays = f"its source stays {header[0]}"
-        if path.to_server:
+        if visit.due is not None and visit.due[:2] == header[:2]:
             stays = f"its destination stays {header[2]}"
-        elif header[2] != self._flow.client_address:
+        elif visit.due is not None and visit.due[2:] != header[2:] and path.fate is Fate.DELIVERED:
+            # Both were to change: it is where the packet goes that tells.
             stays = f"its destination stays {header[2]}, {path.last.netns}'s own address"
         match visit.nat:
             case Nat.INVALID:

@@ -47,12 +47,16 @@ LEFT_ALONE = frozenset(Nat) - {Nat.NOTHING_DUE, Nat.TRANSLATED}
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A packet in one namespace: the interfaces there that it crossed, and what NAT made of it."""
+    """A packet in one namespace: the interfaces there that it crossed, and what NAT made of it.
+
+    due is the header that it was to get there, None where there was nothing to translate.
+    """
 
     netns: str
     hops: tuple[Hop, ...]
     nat: Nat = Nat.NOTHING_DUE
     reason: InvalidReason | None = None
+    due: Ends | None = None
 
     @property
     def came(self) -> Hop | None:
@@ -128,7 +132,9 @@ class Translations:
         for netns, hops in groupby(path.hops, key=lambda hop: hop.netns):
             visit = Visit(netns, tuple(hops))
             reason = next((reason for reason in path.reasons if reason.netns == netns), None)
-            found.append(Visit(netns, visit.hops, self._nat(path, visit), reason))
+            nat = self._nat(path, visit)
+            due = None if nat is Nat.NOTHING_DUE else self._due(path, netns)
+            found.append(Visit(netns, visit.hops, nat, reason, due))
         return (*found, *self._out_of_sight(path, found))
 
     def _out_of_sight(self, path: PacketPath, visits: Sequence[Visit]) -> Iterator[Visit]:
@@ -137,7 +143,16 @@ class Translations:
         if path.to_server or node is None or any(visit.netns == node for visit in visits):
             return
         if last.netns == self._flow.client and last.direction is Direction.IN and last.ends == inverse(headers[-1]):
-            yield Visit(node, (last,), Nat.UNKNOWN if len(headers) > 1 else Nat.NOTHING_DUE)
+            translates = len(headers) > 1
+            nat, due = (Nat.UNKNOWN, self._due(path, node)) if translates else (Nat.NOTHING_DUE, None)
+            yield Visit(node, (last,), nat, due=due)
+
+    def _due(self, path: PacketPath, netns: str) -> Ends | None:
+        """The header that a namespace is to give a packet of that direction."""
+        step = self._steps.get(netns)
+        if step is None:
+            return None
+        return step[1] if path.to_server else inverse(step[0])
 
     def _nat(self, path: PacketPath, visit: Visit) -> Nat:
         before, after = visit.hops[0].ends, visit.hops[-1].ends

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
 
+from netlab.analysis.answers import rejection
 from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.timeline import Timeline
 from netlab.analysis.translation import EntryLife, entry_lives
@@ -318,7 +319,7 @@ class _Finder:
             if asked is None:
                 continue
             kind = (datagram.icmp_type, datagram.icmp_code)
-            rule = rejection(asked, sender)
+            rule = rejection(asked.trace, sender)
             if rule is not None:
                 yield Refusal(asked, error, Refuser.RULE, rule)
             elif kind in PORT_UNREACHABLE:
@@ -434,9 +435,3 @@ def _asked(requests: Sequence[DatagramPath], error: DatagramPath) -> DatagramPat
     quoted = [path for path in earlier if any(hop.datagram.header == about for hop in path.hops)]
     found = quoted or earlier
     return found[-1] if found else None
-
-
-def rejection(asked: DatagramPath, netns: str) -> TraceStep | None:
-    """The rule that rejected a datagram in a namespace."""
-    rejects = (step for step in asked.trace if step.verdict == "drop" and "reject" in step.rule.split())
-    return next((step for step in rejects if step.netns == netns), None)
