@@ -112,7 +112,8 @@ def test_an_icmp_error_that_refuses_it() -> None:
     hops.events.append(DatagramPacket(START_NS + 500_000, "client-node", "veth-client", Direction.OUT, error))
     hops.events.append(DatagramPacket(START_NS + 501_000, "client", "eth0", Direction.IN, error))
     assert chain(hops.recording()) == [
-        "client-node refuses the connection: ICMP type 3 code 1 about the SYN leaves it",
+        "#1 leaves client: SYN, seq 0",
+        "client-node answers #1 with ICMP host unreachable #2",
         "#2 reaches client: connecting fails",
     ]
 
