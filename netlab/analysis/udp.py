@@ -7,10 +7,11 @@ What can't be known has a value that says so. `explain_udp.py` words these.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import groupby
+from itertools import chain, groupby
 
 from netlab.analysis.answers import rejection
 from netlab.analysis.datagrams import DatagramPath
@@ -169,6 +170,8 @@ class Conversation:
 
 def conversations(timeline: Timeline) -> tuple[Conversation, ...]:
     """The conversations of UDP in the order in which they began."""
+    if not any(path.datagram.header.proto == IPPROTO_UDP for path in timeline.datagram_paths):
+        return ()
     return tuple(sorted(_Finder(timeline).found(), key=lambda each: each.first_ns))
 
 
@@ -206,6 +209,12 @@ class _Finder:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline, self._topology = timeline, timeline.topology
         self._lives: Mapping[str, Sequence[EntryLife]] = entry_lives(timeline, IPPROTO_UDP)
+        self._of: dict[Ends, list[EntryLife]] = defaultdict(list)
+        self._becoming: dict[Ends, list[EntryLife]] = defaultdict(list)
+        for life in chain.from_iterable(self._lives.values()):
+            self._of[life.original].append(life)
+            self._becoming[inverse(life.reply)].append(life)
+        self._ruled: dict[tuple[str, tuple[Address, int]], tuple[Portal | None, Rules]] = {}
         self._before: dict[Ends, Ends] = {}
         self._backward: set[Ends] = set()
         self._drafts: dict[Ends, _Draft] = {}
@@ -267,10 +276,9 @@ class _Finder:
     def _read(self, draft: _Draft) -> Conversation:
         header = draft.header
         last_header = ends(draft.requests[-1].last.datagram.header) if draft.requests else header
-        for netns_lives in self._lives.values():
-            for life in netns_lives:
-                if last_header == header == life.original and life.translates:
-                    last_header = inverse(life.reply)
+        own = self._of.get(header, [])
+        if last_header == header:
+            last_header = next((inverse(life.reply) for life in own if life.translates), header)
         homes = self._timeline.homes
         refusals = tuple(self._refusals(draft))
         stale = tuple(found for path in draft.requests if (found := self._stale(path, draft)) is not None)
@@ -279,7 +287,7 @@ class _Finder:
             homes.get(header[0]) or (draft.requests[0].hops[0].netns if draft.requests else None),
             homes.get(last_header[2]),
             last_header,
-            next((netns for netns, lives in self._lives.items() if any(e.original == header for e in lives)), None),
+            own[0].netns if own else None,
             self._ending(draft, refusals, stale),
             tuple(draft.requests),
             tuple(draft.answers),
@@ -344,9 +352,11 @@ class _Finder:
             if entry is None:
                 continue
             before = entry.from_ns == self._timeline.recording.started_ns
-            portal = self._portal(entry.netns, entry.original)
             leads_to, asked = entry.reply[:2], entry.original[2:]
-            rules = self._rules(entry, portal)
+            if (entry.netns, asked) not in self._ruled:
+                portal = self._portal(entry.netns, entry.original)
+                self._ruled[entry.netns, asked] = portal, self._rules(entry, portal)
+            portal, rules = self._ruled[entry.netns, asked]
             last = path is draft.requests[-1]
             why = None
             if leads_to == asked:
@@ -382,12 +392,8 @@ class _Finder:
     def _entry(self, hop: DatagramPacket) -> EntryLife | None:
         """The entry that a datagram met where it came in, or was made: of the latter the header may be translated."""
         header = ends(hop.datagram.header)
-        lives = self._lives.get(hop.netns, ())
-        made_here = hop.direction is Direction.OUT
-        there = [life for life in lives if life.from_ns <= hop.time_ns and life.there(hop.time_ns)]
-        return next(
-            (life for life in there if life.original == header or (made_here and inverse(life.reply) == header)), None
-        )
+        lives = [*self._of.get(header, ()), *(self._becoming.get(header, ()) if hop.direction is Direction.OUT else ())]
+        return next((life for life in lives if life.netns == hop.netns and life.there(hop.time_ns)), None)
 
     def _portal(self, netns: str, header: Ends) -> Portal | None:
         """The Service's port that a header's destination is, on a node that translates for Services."""
