@@ -129,7 +129,8 @@ def _arrivals(flow: Flow, drafts: Iterable[Draft], netns: str, ports: Mapping[tu
     """The packets that the namespace's conntrack sees, once each, in order: as they come in, or as they are made there.
 
     What stays on a bridge conntrack doesn't see. What is made in the namespace has left it translated before it was
-    seen: it is given back the header that it had before.
+    seen: it is given back the header that it had before. One that conntrack logged with the header that it left with was
+    made so: as the RST of a kernel that has no socket for an untranslated reply.
     """
     found: list[_Arrival] = []
     for draft in drafts:
@@ -139,7 +140,11 @@ def _arrivals(flow: Flow, drafts: Iterable[Draft], netns: str, ports: Mapping[tu
         own_is_first = next(iter(draft.places)) == here[0] and here[0][2] is Direction.OUT
         entered = next((place for place in here if place[2] is Direction.IN), None)
         if own_is_first:
-            found += [(_before_nat(flow, netns, part), draft) for part in draft.places[here[0]]]
+            logged = {ends(reason.segment) for reason in draft.reasons if reason.netns == netns}
+            parts = draft.places[here[0]]
+            found += [
+                (part if ends(part.segment) in logged else _before_nat(flow, netns, part), draft) for part in parts
+            ]
         elif entered is not None:
             found += [(part, draft) for part in draft.places[entered]]
     found.sort(key=lambda arrival: arrival[0].time_ns)

@@ -215,19 +215,12 @@ AHEAD = """[connect, {send: {from: server, bytes: 1000}, observe: {received: {by
 """A segment of the server's that every kernel's conntrack finds INVALID."""
 UNHARMED = {"a pod to a pod", "a host to a host", "through a stateful router", "to a forwarded port"}
 """Nothing translates, or the client has no way to the server's own address: its RST goes nowhere."""
-ITSELF = "the model takes a node's own RST for a packet of the connection that the node has"
-
-
-def shaken(name: str) -> object:
-    """A shape's name as a parameter; one in which the node is the client is told wrongly yet."""
-    marks = [pytest.mark.xfail(reason=ITSELF, strict=False)] if name == "a node to a cluster IP" else []
-    return pytest.param(name, marks=marks)
 
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("name", [shaken(name) for name in SHAPES])
+@pytest.mark.parametrize("name", SHAPES)
 def test_a_reply_that_nat_leaves_alone_is_found_in_every_shape(
     labs: dict[str, PrivateLab], name: str, version: int
 ) -> None:
