@@ -302,6 +302,31 @@ def test_what_netlab_closed_aborts_by_its_doing(stimuli: tuple[Stimulus, ...], o
     assert (found.maker, found.by_netlab) == (Maker.ABORT, ours)
 
 
+def test_the_clients_socket_may_be_netlabs_too() -> None:
+    hops = Hops().opened()
+    hops.to_server(500, RST | ACK, 5, 1, window=0)
+    own = closed(100, "client", Tuple(*FLOW.header(Leg.CLIENT_TO_VIP), 6))
+    assert the_answer(hops.recording(stimuli=own)).by_netlab
+    assert not the_answer(hops.recording(stimuli=closed(100, "client"))).by_netlab
+
+
+def own_nat(header: Leg = Leg.CLIENT_TO_VIP) -> Answer:
+    """The client's own namespace translates: its RST leaves for the endpoint, and its socket talks to the VIP."""
+    hops = Hops()
+    hops.to_server(0, SYN, 0, nat=False)
+    hops.to_client(100, SYN | ACK, 0, 1, nat=False)
+    hops.to_server(200, RST | ACK, 1, 1, window=0, nat=False)
+    flow = replace(FLOW, node="client")
+    recording = hops.recording(flows=(flow,), stimuli=closed(150, "client", Tuple(*FLOW.header(header), 6)))
+    (found,) = (each.answer for each in analyse(recording).of(flow)[0].packets if each.answer is not None)
+    return found
+
+
+def test_a_client_that_translates_itself_closes_the_socket_that_talks_to_the_vip() -> None:
+    assert (own_nat().maker, own_nat().by_netlab) == (Maker.ABORT, True)
+    assert not own_nat(Leg.ENDPOINT_TO_CLIENT).by_netlab
+
+
 def test_what_netlab_closed_is_gone_by_its_doing() -> None:
     hops = Hops().opened()
     hops.to_server(600, PSH | ACK, 5, 1, 100)

@@ -157,6 +157,14 @@ def test_a_server_that_closes_has_told_all_if_the_client_was_heard() -> None:
     assert ending(hops) is Ending.COMPLETED
 
 
+def test_a_client_that_said_nothing_was_heard() -> None:
+    hops = Hops()
+    hops.to_client(500, FIN | ACK, 1)
+    assert ending(hops) is Ending.COMPLETED
+    hops.to_server(600, ACK, 5, 2, hops=3)
+    assert ending(hops) is Ending.COMPLETED
+
+
 def test_a_clients_fin_that_is_lost_leaves_it_half_closed() -> None:
     hops = Hops().opened()
     hops.to_client(500, FIN | ACK, 1)

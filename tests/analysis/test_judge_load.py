@@ -10,7 +10,7 @@ from crowd import canaries, judged, late, member, mixed, of_port, run_of, withou
 from netlab.analysis.findings import analyse
 from netlab.analysis.judge_load import by_connection, client_port, judge_load
 from netlab.analysis.result import Outcome, Proof
-from netlab.record.events import ACK
+from netlab.record.events import ACK, CounterChange, TraceStep
 from netlab.record.flow import CANARY_PORT, Leg
 from netlab.record.observers import ObserverId, ObserverKind
 
@@ -118,3 +118,8 @@ def test_an_event_belongs_to_its_clients_port() -> None:
     assert client_port(replace(story.error(1, "server"), peer_port=5, local_port=80), story.FLOW) == 5
     canary = replace(segment, src=story.FLOW.client_address, sport=CANARY_PORT)
     assert client_port(story.packet(1, "client", "out", canary), story.FLOW) == CANARY_PORT
+
+
+def test_an_event_of_no_connection_belongs_to_none() -> None:
+    assert client_port(CounterChange(story.START_NS, "client", "Tcp.RetransSegs", 1), story.FLOW) == 0
+    assert client_port(TraceStep(story.START_NS, "client", 1, "ip", "t", "c", "", "accept"), story.FLOW) == 0
