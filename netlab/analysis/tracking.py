@@ -141,10 +141,8 @@ def _arrivals(flow: Flow, drafts: Iterable[Draft], netns: str, ports: Mapping[tu
         entered = next((place for place in here if place[2] is Direction.IN), None)
         if own_is_first:
             logged = {ends(reason.segment) for reason in draft.reasons if reason.netns == netns}
-            parts = draft.places[here[0]]
-            found += [
-                (part if ends(part.segment) in logged else _before_nat(flow, netns, part), draft) for part in parts
-            ]
+            for part in draft.places[here[0]]:
+                found.append((part if ends(part.segment) in logged else _before_nat(flow, netns, part), draft))
         elif entered is not None:
             found += [(part, draft) for part in draft.places[entered]]
     found.sort(key=lambda arrival: arrival[0].time_ns)
