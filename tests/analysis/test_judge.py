@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import story
+from hops import Hops
 
+from netlab.analysis.findings import analyse
+from netlab.analysis.judge import judge_trial
 from netlab.analysis.result import Conclusion, Evidence, Link, Outcome, Proof, Result, TrialResult, wilson_interval
 from netlab.conntrack.reach import Reach
 from netlab.experiments.conditions.burst import reached_by
@@ -17,6 +20,7 @@ from netlab.record.events import (
     ACK,
     PSH,
     RST,
+    SYN,
     TRACE_INVALID_CHAIN,
     TRACE_TABLE,
     ConntrackEvent,
@@ -216,6 +220,31 @@ def test_what_happened_to_an_earlier_connection_of_the_port_is_no_sign_of_a_rese
     events["old socket"] = old
     trial = story.judge(story.observed(events, since_ns=began_ns), lambda _: Proof(()))
     assert trial.outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("since_us", "duration_s", "outcome"),
+    [
+        (0, 0.0055, Outcome.RESET_BY_PEER),  # only the first has begun by then
+        (5_000, 0.25, Outcome.SYN_UNANSWERED),  # the first is over by then
+        (0, 0.25, Outcome.SYN_UNANSWERED),  # both are the trial's: the last counts
+        (500_000, 0.25, Outcome.SYN_UNANSWERED),  # none is: the last is all there is
+    ],
+)
+def test_of_connections_of_one_port_the_trials_is_judged(since_us: int, duration_s: float, outcome: Outcome) -> None:
+    hops = Hops().opened()
+    hops.to_client(500, RST | ACK, 1, 5, window=0)
+    hops.socket(560, "client", errno.ECONNRESET)
+    hops.to_server(9000, SYN, 500_000)
+    recording = hops.recording()
+    observed = story.observed(
+        recording.events,
+        canaries=(),
+        connects=False,
+        duration_s=duration_s,
+        since_ns=story.START_NS + since_us * 1000,
+    )
+    assert judge_trial(observed, Proof(()), analyse(recording)).outcome is outcome
 
 
 def test_a_reply_is_found_by_what_conntrack_logged_of_it() -> None:
