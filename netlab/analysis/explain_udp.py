@@ -254,6 +254,8 @@ class _Words:
                 text = f"no rule leads to {leads_to}; {whose} lead to {_sockets(stale)}"
             case Why.ADDRESS_GONE:
                 text = f"no namespace had {stale.leads_to[0]} any more at the end of the observation"
+                if stale.rules_differ:
+                    text += f"; {whose} lead to {_sockets(stale)}"
         return [*steps, Step(text, number, done_ns)]
 
     def notes(self) -> list[str]:
@@ -267,7 +269,7 @@ class _Words:
                 f"each datagram keeps the entry for another while; on {entry.netns} "
                 f"`conntrack -D -p udp --orig-src {src} --orig-port-src {sport}` ends it"
             )
-            if found.stale[0].why is not Why.ADDRESS_GONE:
+            if found.stale[0].rules_differ or found.stale[0].why is not Why.ADDRESS_GONE:
                 read = found.stale[0].rules.read
                 source = "as they were read at the end" if read else "taken to be those of the topology"
                 notes.append(f"the rules are {source}")

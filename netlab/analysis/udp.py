@@ -120,6 +120,11 @@ class StaleEntry:
         """Where the entry sends the client's datagrams."""
         return self.entry.reply[:2]
 
+    @property
+    def rules_differ(self) -> bool:
+        """Whether the rules, as far as they are known, lead to others and not to where the entry does."""
+        return bool(self.rules.now) and self.leads_to not in self.rules.now
+
 
 @dataclass(frozen=True, slots=True)
 class Translation:

@@ -382,6 +382,13 @@ Also:
     )
 
 
+def test_an_entry_whose_endpoint_is_gone_and_replaced() -> None:
+    text = " ".join(told(with_rules(blackhole(), TO_2, TO_1)).split())
+    where = "no namespace had 10.1.1.4 any more at the end of the observation"
+    assert f"{where}; the rules of default/dns lead to 10.1.1.3:5353 " in text
+    assert "the rules are as they were read at the end" in text
+
+
 def test_rules_that_lead_to_an_address_that_nobody_has_are_no_stale_entry() -> None:
     """Whether the address left before the entry was made, or after, can't be known."""
     assert (
