@@ -1,6 +1,6 @@
 """The sequence diagram across the namespaces for a terminal: one line and more a packet, ASCII, no colour. Pure.
 
-`sequence.py` says what is shown; here is how: times, packets and their numbers on the left, then a lifeline a
+`sequence/` says what is shown; here is how: times, packets and their numbers on the left, then a lifeline a
 namespace, and what befell a packet in words below it. No line is longer than the width.
 """
 

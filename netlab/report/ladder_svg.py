@@ -1,4 +1,4 @@
-"""The sequence diagram as SVG: what `sequence.py` says is shown, in pieces short enough for a page. Pure.
+"""The sequence diagram as SVG: what `sequence/` says is shown, in pieces short enough for a page. Pure.
 
 Each packet is a link to its details, so that it can be reached and opened with the keyboard alone. Meaning never rests
 on colour: every mark is a word, an INVALID packet's arrow is thick, a RST's is dashed.
