@@ -11,7 +11,7 @@ from itertools import groupby
 from textwrap import wrap
 
 from netlab.record.words import endpoint
-from netlab.report.sequence import Arrow, Column, Fold, Ladder
+from netlab.report.sequence.diagram import Arrow, Column, Fold, Ladder
 
 _TIME, _NUMBER = 10, 5
 _WORDS = 20

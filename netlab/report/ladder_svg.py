@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netlab.report.markup import Markup, join, path, tag, text_width, wrap_text
-from netlab.report.sequence import Arrow, Fold, Ladder, Row
+from netlab.report.sequence.diagram import Arrow, Fold, Ladder, Row
 
 _SIZE = 13
 """Font size, in the user units that are CSS pixels when the picture is drawn at its own width."""

@@ -19,7 +19,7 @@ from netlab.observe.recorder import Source
 from netlab.record.events import CounterChange, DatagramPacket, Event
 from netlab.record.recording import Recording
 from netlab.report import sequence, text
-from netlab.report.sequence import Ladder
+from netlab.report.sequence.diagram import Ladder
 
 TOUR = TOPOLOGIES / "states-tour.yaml"
 EXPERIMENTS = ("states-tour", "related-ftp")

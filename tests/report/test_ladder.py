@@ -31,7 +31,7 @@ from netlab.record.flow import Leg
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Stimulus
 from netlab.report import ladder, ladder_svg, sequence
-from netlab.report.sequence import Arrow, Fold, Ladder
+from netlab.report.sequence.diagram import Arrow, Fold, Ladder
 
 
 def drawn(events: Iterable[Event], **changes: Any) -> Ladder:

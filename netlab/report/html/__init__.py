@@ -39,7 +39,9 @@ from netlab.record.words import describe, endpoint, ends
 from netlab.report import chart, graph, ladder_svg, text
 from netlab.report.markup import Markup, join, tag
 from netlab.report.page import bullets, code, document, facts, figure, section, table
-from netlab.report.sequence import Arrow, Ladder, build, moment, seen, within_ns
+from netlab.report.sequence import build
+from netlab.report.sequence.diagram import Arrow, Ladder
+from netlab.report.sequence.sightings import moment, seen, within_ns
 
 LINKS = {
     Link.REQUEST: "The client's request to the VIP",

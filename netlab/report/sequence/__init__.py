@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import errno
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, pairwise
-from typing import TypeAlias
+from itertools import pairwise
 
 from netlab.analysis.answers import Maker
 from netlab.analysis.datagrams import DatagramPath
@@ -36,138 +34,23 @@ from netlab.record.events import (
     RST,
     SYN,
     DatagramPacket,
-    InvalidReason,
-    Packet,
     Segment,
     SocketEvent,
     SocketEventKind,
-    Witness,
     flag_names,
 )
 from netlab.record.flow import Flow, ends
 from netlab.record.wire import IPPROTO_TCP
 from netlab.record.words import endpoint
+from netlab.report.sequence.diagram import Arrow, Column, Ladder, Mark, Remark
+from netlab.report.sequence.fold import folded
+from netlab.report.sequence.sightings import moment, seen, within_ns
 
 THROWN_AWAY = "the client's kernel throws it away: its checksum is wrong"
 """What becomes of an untranslated packet with a wrong checksum (tcp_v4_rcv(), net/ipv4/tcp_ipv4.c)."""
 
-SHOWN_OF_A_KIND = 2
-"""So many packets of each kind are shown one by one; the rest of them may be folded."""
-
 _ONE_STATE = re.compile(r"\bct state (new|established|related|invalid|untracked)(?!,)\b")
 """What a rule says that asks for one state of conntrack's."""
-
-SHORTEST_FOLD = 3
-"""Fewer packets in a row than this are shown: the row that counts them would save nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A namespace's lifeline. label is its address in this connection ("VIP 192.168.0.2"); it may be empty."""
-
-    netns: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A word at a namespace on a packet's way: NAT, a state of conntrack's, INVALID, LOGGED or DROP."""
-
-    column: int
-    word: str
-
-
-@dataclass(frozen=True, slots=True)
-class Arrow:
-    """A packet on its way from column `start` to column `end`, which is the smaller for one from right to left.
-
-    came_to are the columns on the way, `end` among them, where it was seen to arrive. words are its flags, its numbers
-    relative to the connection's first, its window in bytes and its length, piece by piece; kind is what it is counted
-    as in a fold: noun and qualifier. notes say what befell it, in whole phrases. evidence: the Result rests on it.
-    """
-
-    path: PacketPath | DatagramPath
-    start: int
-    end: int
-    came_to: frozenset[int]
-    words: tuple[str, ...]
-    kind: tuple[str, str]
-    marks: tuple[Mark, ...]
-    notes: tuple[str, ...]
-    evidence: bool
-
-    @property
-    def number(self) -> int:
-        """The packet's in the whole recording."""
-        return self.path.number
-
-    @property
-    def time_ns(self) -> int:
-        """When it was first seen."""
-        return self.path.time_ns
-
-    @property
-    def payload_bytes(self) -> int:
-        """How much it carries."""
-        return self.path.segment.payload_bytes if isinstance(self.path, PacketPath) else 0
-
-    @property
-    def reach(self) -> int:
-        """The column that its line is drawn to: the end, or the farthest on the way of a packet that comes back."""
-        if self.end != self.start:
-            return self.end
-        return max(self.came_to, key=lambda column: abs(column - self.start), default=self.end)
-
-    def marked(self, word: str) -> bool:
-        """Whether it has that mark anywhere."""
-        return any(mark.word == word for mark in self.marks)
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something that happened between the packets: a step of the experiment, an entry's or a socket's event."""
-
-    time_ns: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Packets that are counted instead of shown, and the words for them."""
-
-    time_ns: int
-    arrows: tuple[Arrow, ...]
-    text: str
-
-
-Row: TypeAlias = Arrow | Remark | Fold
-
-
-@dataclass(frozen=True, slots=True)
-class Ladder:
-    """The whole diagram, its rows in the order of time.
-
-    began_ns is the zero of the times shown, server_isn the one of the server's sequence numbers, None where its SYN was
-    not seen.
-    """
-
-    flow: Flow
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    began_ns: int
-    server_isn: int | None = None
-
-    def arrows(self) -> Iterator[Arrow]:
-        """Every packet, folded or not."""
-        for row in self.rows:
-            if isinstance(row, Arrow):
-                yield row
-            elif isinstance(row, Fold):
-                yield from row.arrows
-
-    def ms(self, time_ns: int) -> str:
-        """A moment as it is shown everywhere: "+95.495", in milliseconds since the beginning."""
-        return f"{(time_ns - self.began_ns) / 1e6:+.3f}"
 
 
 def build(findings: Findings, flow: Flow, trial: TrialResult | None = None) -> Ladder:
@@ -247,7 +130,7 @@ class _Builder:
         began_ns = self._trial.started_ns if self._trial else rows[0].time_ns if rows else self._recording.started_ns
         isn = self._syns[False][0].seq if self._syns[False] else None
         empty = Ladder(self._flow, columns, (), began_ns, isn)
-        return replace(empty, rows=_folded(rows, empty.ms))
+        return replace(empty, rows=folded(rows, empty.ms))
 
     def _arrow(self, path: PacketPath) -> Arrow:
         fate = self._fate(path)
@@ -529,27 +412,6 @@ def _challenged(paths: Sequence[PacketPath]) -> dict[int, int]:
     return found
 
 
-def seen(path: PacketPath) -> Iterator[Packet | InvalidReason]:
-    """All that was seen of a packet: wherever it crossed, and what conntrack logged about it."""
-    for hop in path.hops:
-        yield from hop.parts
-    yield from path.reasons
-
-
-def moment(event: Witness) -> tuple[object, ...]:
-    """What tells an event from all others of a recording, whether or not a packet's frame was kept."""
-    if isinstance(event, Packet):
-        return event.time_ns, event.netns, event.ifname, event.direction, event.segment
-    if isinstance(event, DatagramPacket):
-        return event.time_ns, event.netns, event.ifname, event.direction, event.datagram
-    return event.time_ns, event.netns, type(event), getattr(event, "text", "")
-
-
-def within_ns(trial: TrialResult) -> tuple[int, int]:
-    """When a trial began and ended."""
-    return trial.started_ns, trial.started_ns + round(trial.duration_s * 1e9)
-
-
 def _until_ns(trial: TrialResult) -> int:
     return within_ns(trial)[1]
 
@@ -605,36 +467,3 @@ def _socket_words(event: SocketEvent) -> str:
     if event.kind is SocketEventKind.ERROR:
         return f"its socket has {errno.errorcode.get(event.errno, str(event.errno))}"
     return f"its socket believes in a send window of {event.window_bytes:,} bytes from now on (was {event.was_bytes:,})"
-
-
-def _folded(rows: Sequence[Arrow | Remark], ms: Callable[[int], str]) -> tuple[Row, ...]:
-    """The rows with each long run of packets that nobody will miss made one."""
-    seen: Counter[tuple[bool, tuple[str, str]]] = Counter()
-    plain: set[Arrow | Remark] = set()
-    for row in rows:
-        if isinstance(row, Arrow):
-            kind = (row.start < row.end, row.kind)
-            seen[kind] += 1
-            if seen[kind] > SHOWN_OF_A_KIND and not row.evidence:
-                plain.add(row)
-    folded: list[Row] = []
-    for is_plain, group in groupby(rows, key=lambda row: row in plain):
-        run = list(group)
-        arrows = tuple(row for row in run if isinstance(row, Arrow))
-        if is_plain and len(run) >= SHORTEST_FOLD:
-            folded.append(Fold(arrows[0].time_ns, arrows, f"{_count(arrows)}, until {ms(arrows[-1].time_ns)}"))
-        else:
-            folded += run
-    return tuple(folded)
-
-
-def _count(arrows: Sequence[Arrow]) -> str:
-    """ "12 more data segments with 9,216 bytes, 9 more RSTs (INVALID)"."""
-    counts = Counter(arrow.kind for arrow in arrows)
-    parts = []
-    for (noun, qualifier), count in counts.items():
-        sized = sum(arrow.payload_bytes for arrow in arrows if arrow.kind == (noun, qualifier))
-        plural = noun if count == 1 else f"{noun}s"
-        what = f"{count:,} more {plural}" + (f" with {sized:,} bytes" if sized else "")
-        parts.append(f"{what} ({qualifier})" if qualifier else what)
-    return ", ".join(parts)
