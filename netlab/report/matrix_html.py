@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from netlab.analysis.result import Outcome, TrialResult
 from netlab.kubeproxy.fixes import PLAIN
 from netlab.matrix import Cell, Matrix, Row, Standing
-from netlab.report.html import LINKS, evidence_words
 from netlab.report.markup import Markup, join, tag
 from netlab.report.matrix import outcomes, why
 from netlab.report.page import bullets, document, facts, section, table
+from netlab.report.words import LINKS, evidence_words
 
 _MEANING = {
     0: "Every cell that can be run here was seen to be as expected.",

@@ -1,0 +1,34 @@
+"""The chain of causes of the drawn trial, step by step in plain words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netlab.analysis.explanation import Step
+from netlab.analysis.result import Result
+from netlab.record.words import endpoint
+from netlab.report.html.drawn import Drawn
+from netlab.report.markup import Markup, join, tag
+from netlab.report.page import bullets, section
+
+
+def render(result: Result, drawn: Drawn) -> Markup:
+    """The section, each step with its moment and the way to its packet."""
+    story, trial, flow = drawn.story, drawn.trial, drawn.trial.flow
+    items = [tag("li", step.text, *_at(step, drawn)) for step in story.chain]
+    received, sent = trial.bytes_received, trial.payload_bytes
+    got = f": the client got {received:,} of {sent:,} bytes" if sent else ""
+    items.append(tag("li", tag("strong", str(trial.outcome)), f"{got}."))
+    ends = f"{endpoint(flow.client_address, flow.client_port)} to {endpoint(flow.vip, flow.port)}"
+    one = ", one connection of its load" if result.trials[drawn.number - 1].load else ""
+    lead = f"Trial {drawn.number} of {len(result.trials)}{one}, {ends}."
+    also = [tag("h3", "Also"), bullets(story.notes)] if story.notes else []
+    return section("chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"), *also)
+
+
+def _at(step: Step, drawn: Drawn) -> Iterator[Markup]:
+    """When a step was, and the way to its packet."""
+    if step.time_ns is not None:
+        yield tag("span", f" {drawn.ms(step.time_ns)} ms", class_="quiet")
+    if step.number in drawn.shown:
+        yield join([" ", tag("a", f"see #{step.number}", href=f"#packet-{step.number}")])
