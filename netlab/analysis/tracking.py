@@ -129,8 +129,8 @@ def _arrivals(flow: Flow, drafts: Iterable[Draft], netns: str, ports: Mapping[tu
     """The packets that the namespace's conntrack sees, once each, in order: as they come in, or as they are made there.
 
     What stays on a bridge conntrack doesn't see. What is made in the namespace has left it translated before it was
-    seen: it is given back the header that it had before. One that conntrack logged with the header that it left with was
-    made so: as the RST of a kernel that has no socket for an untranslated reply.
+    seen: it is given back the header that it had before. One that conntrack logged with the header that it left with
+    was made so: as the RST of a kernel that has no socket for an untranslated reply.
     """
     found: list[_Arrival] = []
     for draft in drafts:
@@ -142,7 +142,8 @@ def _arrivals(flow: Flow, drafts: Iterable[Draft], netns: str, ports: Mapping[tu
         if own_is_first:
             logged = {ends(reason.segment) for reason in draft.reasons if reason.netns == netns}
             for part in draft.places[here[0]]:
-                found.append((part if ends(part.segment) in logged else _before_nat(flow, netns, part), draft))
+                as_made = part if ends(part.segment) in logged else _before_nat(flow, netns, part)
+                found.append((as_made, draft))
         elif entered is not None:
             found += [(part, draft) for part in draft.places[entered]]
     found.sort(key=lambda arrival: arrival[0].time_ns)
