@@ -194,6 +194,15 @@ def test_another_count_does_not(events: tuple[CounterChange, ...]) -> None:
     assert reset_by_peer(*events) == SILENT
 
 
+def test_each_error_that_follows_is_its_own_ends() -> None:
+    hops = Hops().opened()
+    hops.to_client(500, RST | ACK, 1, 5, window=0)
+    for at_us, netns in ((550, "client"), (560, "server"), (570, "client")):
+        hops.socket(at_us, netns, errno.ECONNRESET)
+    pieces, _ = chain(hops.recording())
+    assert pieces[4:] == ["client-reset 550", "server-reset 560", "client-reset 570"]
+
+
 def test_an_error_of_before_the_rst_is_no_link_of_its_chain() -> None:
     hops = Hops().opened()
     hops.socket(530, "client", errno.ECONNRESET)

@@ -110,6 +110,14 @@ def test_an_answer_to_another_syn_or_one_that_is_lost_ends_no_handshake() -> Non
         assert refusals(hops) == [3]
 
 
+def test_only_a_syn_ack_ends_it() -> None:
+    hops = Hops()
+    hops.to_server(0, SYN, 0)
+    hops.to_client(100, ACK, 700, 1)
+    hops.to_server(300, RST, 1, window=0)
+    assert refusals(hops) == [3]
+
+
 def test_a_servers_rst_refuses_nothing() -> None:
     hops = Hops()
     hops.to_server(0, SYN, 0)

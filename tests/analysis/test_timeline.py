@@ -211,6 +211,22 @@ def test_several_flows_with_the_same_numbers() -> None:
     assert {path.fate for path in timeline.paths} == {Fate.DELIVERED}
 
 
+def test_headers_that_conntrack_told_of_belong_to_the_flow_in_their_direction() -> None:
+    """A second entry leads the client's packets to another endpoint, whose answers are this flow's too."""
+    hops = Hops().opened()
+    hops.entry(20, EntryChange.NEW)
+    other = ip_address("10.0.1.9")
+    reply = Tuple(other, 9090, FLOW.client_address, FLOW.client_port, 6)
+    hops.entry(480, EntryChange.NEW, tuple_reply=reply)
+    sent = hops.to_client(500, ACK, 1, 5, 100, hops=1)
+    (packet,) = hops.events[-1:]
+    assert isinstance(packet, Packet)
+    hops.events[-1] = replace(packet, segment=replace(sent, src=other, sport=9090))
+    got = replace(sent, src=FLOW.client_address, sport=FLOW.client_port, dst=other, dport=9090, ip_id=77)
+    hops.events.append(replace(packet, time_ns=packet.time_ns + 1000, segment=got))
+    assert [(path.number, path.to_server) for path in build(hops.recording()).paths[5:]] == [(6, False), (7, True)]
+
+
 def test_flows_are_found_by_what_conntrack_told() -> None:
     hops = Hops().opened()
     hops.entry(25, EntryChange.NEW)
