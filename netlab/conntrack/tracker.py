@@ -60,7 +60,10 @@ class Tracker:
         self._whole = whole
         events = [event for event in entries if event.tuple_orig.proto == IPPROTO_TCP]
         self._replies: dict[Tuple, list[tuple[int, Tuple]]] = {}
-        for event in sorted(events, key=lambda event: event.time_ns):
+        # The end of an entry says nothing of the one that is made next, unless nothing else was told.
+        for event in sorted(events, key=lambda event: (event.change is EntryChange.DESTROY, event.time_ns)):
+            if event.change is EntryChange.DESTROY and event.tuple_orig in self._replies:
+                continue
             self._replies.setdefault(event.tuple_orig, []).append((event.time_ns, event.tuple_reply))
         for original, reply in translations.items():
             self._replies.setdefault(original, [(0, reply)])

@@ -177,3 +177,6 @@ def test_an_entry_has_the_reply_that_was_told_of_it_next() -> None:
     before = ConntrackEvent(opened[0].time_ns - 1, "client-node", EntryChange.NEW, ORIG, there, ())
     assert outcomes(follow(opened, NEW, entries=[before, here])) == "aaaaa"
     assert outcomes(follow(opened, NEW, entries=[before])) == "aIIIa", "the last one told, where none is later"
+    ended = replace(before, time_ns=opened[0].time_ns, change=EntryChange.DESTROY)
+    assert outcomes(follow(opened, NEW, entries=[ended, here])) == "aaaaa", "the end of another says nothing of it"
+    assert outcomes(follow(opened, NEW, entries=[replace(here, change=EntryChange.DESTROY)])) == "aaaaa"
