@@ -172,14 +172,19 @@ def receivers(flow: Flow, translators: Sequence[str]) -> tuple[Receiver, Receive
 def complete(pieces: Iterable[tuple[int, PacketPath]], end: int) -> int | None:
     """When all up to the sequence number `end` had come; pieces are the packets of one direction, and when they came.
 
-    None where something is missing. Without a SYN among them the first packet is where the counting begins.
+    None where something is missing. The counting begins with the newest SYN: what came before it is of an earlier
+    connection. Without a SYN it begins with the first packet.
     """
+    in_order = sorted(pieces, key=lambda piece: piece[0])
+    syns = [path.segment.seq for _, path in in_order if path.segment.flags & SYN]
     base: int | None = None
     got: list[tuple[int, int]] = []
-    for came_ns, path in sorted(pieces, key=lambda piece: piece[0]):
+    for came_ns, path in in_order:
         segment = path.segment
-        if base is None or segment.flags & SYN:
-            base, got = segment.seq, []
+        if base is None:
+            if syns and not (segment.flags & SYN and segment.seq == syns[-1]):
+                continue
+            base = segment.seq
         start = seq_diff(segment.seq, base)
         got.append((start, start + seq_diff(segment.end, segment.seq)))
         if _contiguous(got)[0] >= seq_diff(end, base):

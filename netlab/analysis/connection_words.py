@@ -262,4 +262,5 @@ class ConnectionWords:
 
 def _nth(path: PacketPath, there: Sequence[PacketPath]) -> str:
     count = 1 + sum(other.copy_of == path.copy_of for other in there)
-    return {2: "second", 3: "third"}.get(count, f"{count}th")
+    tens = {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th") if count // 10 % 10 != 1 else "th"
+    return {2: "second", 3: "third"}.get(count, f"{count}{tens}")

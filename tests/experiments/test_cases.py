@@ -86,7 +86,11 @@ CLAIMS = {
         ("COMPLETED", "skips it", DISAGREE),
     ),
     "an entry runs out before the FIN": Case(
-        "outlived", "half-closed", "confirmed", ("HALF CLOSED", "entry", "FIN,ACK", "invalid new"), (DISAGREE,)
+        "outlived",
+        "half-closed",
+        "confirmed",
+        ("HALF CLOSED", "leaves client: FIN,ACK", "has run out", "invalid new"),
+        (DISAGREE,),
     ),
     "a reply that stays on the bridge": Case(
         "beside-nat",
