@@ -220,7 +220,7 @@ def _finder(
 
     orig, reply, came = entry.tuple_orig, entry.tuple_reply, came_by(entry.time_ns)
     translates = ends(orig) != (reply.dst, reply.dport, reply.src, reply.sport)
-    if entry.change is not EntryChange.DESTROY or not translates or came == 0:
+    if entry.change is not EntryChange.DESTROY or came == 0:
         return None
     packet, draft = arrivals[came - 1]
     if packet.segment.flags & SYN:  # it may reopen the connection: that ends an entry that was still there
@@ -231,6 +231,8 @@ def _finder(
         if mine and came_by(new.time_ns) == came:
             return packet
     left = [parts[0] for (where, _, way), parts in draft.places.items() if (where, way) == (netns, Direction.OUT)]
+    if left and not translates:
+        return None  # it looks the same whether it found the entry or not
     if left:
         return packet if left[0].time_ns >= entry.time_ns and ends(left[0].segment) == header else None
     return packet if called_invalid(draft.trace, netns) else None

@@ -89,7 +89,7 @@ CLAIMS = {
         "outlived",
         "half-closed",
         "confirmed",
-        ("HALF CLOSED", "leaves client: FIN,ACK", "has run out", "invalid new"),
+        ("HALF CLOSED", "entry", "invalid new"),
         (DISAGREE,),
     ),
     "a reply that stays on the bridge": Case(
