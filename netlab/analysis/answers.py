@@ -29,7 +29,7 @@ class Maker(StrEnum):
     STIMULUS = "stimulus"
     """netlab, as a step of the experiment."""
     NOT_TCP = "not-tcp"
-    """Not the TCP of its namespace, by the kernel's word: a rule that was not seen, or a program's raw socket."""
+    """Not the TCP of its namespace, by the kernel's word or its count: a rule that was not seen, or a raw socket."""
     UNKNOWN = "unknown"
 
 
@@ -69,7 +69,8 @@ def answer(
     sent = told.sent.get(rst.number)
     if sent is None:
         # What NAT changes on the way out of its own namespace can't be told from others.
-        known = told.whole and flow.node != found.sender
+        not_its = told.whole or told.sent_none(found.sender, rst.time_ns)
+        known = not_its and flow.node != found.sender
         return replace(found, maker=Maker.NOT_TCP, by_netlab=False) if known else found
     aborts = sent.answered is None and found.maker is Maker.UNKNOWN
     return replace(found, maker=Maker.ABORT if aborts else found.maker, reason=sent.reason)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netlab.analysis.merge import Draft
 from netlab.record import drops, resets
-from netlab.record.events import RST, DatagramPacket, Event, Packet, PacketDrop, ResetKind, TcpReset
+from netlab.record.events import RST, CounterChange, DatagramPacket, Event, Packet, PacketDrop, ResetKind, TcpReset
 from netlab.record.flow import Ends, ends
 from netlab.record.observers import ObserverKind
 from netlab.record.recording import Recording
@@ -18,7 +19,8 @@ class Told:
     """The kernel's own word on packets, by their numbers; empty where this user may not read it.
 
     sent and accepted are of RSTs, drops of all packets. strays are accepted RSTs of which nobody knows which packet it
-    was. whole: every RST that TCP sends or accepts was told.
+    was. whole: every RST that TCP sends or accepts was told. counts has each namespace's readings of its counters,
+    which every user may read: when, and how many RSTs its TCP had sent since the one before.
     """
 
     sent: Mapping[int, TcpReset] = field(default_factory=dict)
@@ -26,6 +28,11 @@ class Told:
     drops: Mapping[int, PacketDrop] = field(default_factory=dict)
     strays: tuple[TcpReset, ...] = ()
     whole: bool = False
+    counts: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+
+    def sent_none(self, netns: str, time_ns: int) -> bool:
+        """Whether the next reading of a namespace's counters has no RST that its TCP sent."""
+        return next((count == 0 for at_ns, count in self.counts.get(netns, ()) if at_ns >= time_ns), False)
 
     def refused(self, netns: str, comes: Ends) -> bool:
         """Whether no socket in a namespace accepted any RST with that header but those in `accepted`."""
@@ -39,8 +46,9 @@ def told(recording: Recording, events: Sequence[Event], drafts: Iterable[Draft])
     """What the events tell of the packets in the drafts, which have their numbers."""
     own_drops = [event for event in events if isinstance(event, PacketDrop)]
     own_resets = [event for event in events if isinstance(event, TcpReset)]
+    counts = _counts(events)
     if not own_drops and not own_resets:
-        return Told()
+        return Told(counts=counts)
     drafts = list(drafts)
     crossings = [event for event in events if isinstance(event, Packet | DatagramPacket)] if own_drops else []
     numbers = _Numbers(drafts)
@@ -60,7 +68,25 @@ def told(recording: Recording, events: Sequence[Event], drafts: Iterable[Draft])
         elif reset.kind is ResetKind.ACCEPTED:
             strays.append(reset)
     lost = any(count for observer, count in recording.lost if observer.kind is ObserverKind.RESETS)
-    return Told(sent, accepted, dropped, tuple(strays), bool(own_resets) and not lost)
+    return Told(sent, accepted, dropped, tuple(strays), bool(own_resets) and not lost, counts)
+
+
+_READING_NS = 50_000_000
+"""The counters of one reading are stamped within this time."""
+
+
+def _counts(events: Iterable[Event]) -> dict[str, tuple[tuple[int, int], ...]]:
+    """The readings of each namespace's counters, as `Told.counts` has them; one tells of what has changed alone."""
+    readings: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for event in events:
+        if not isinstance(event, CounterChange):
+            continue
+        own = readings[event.netns]
+        if not own or event.time_ns - own[-1][0] > _READING_NS:
+            own.append((event.time_ns, 0))
+        if event.name == "Tcp.OutRsts":
+            own[-1] = (own[-1][0], own[-1][1] + event.by)
+    return {netns: tuple(own) for netns, own in readings.items()}
 
 
 class _Numbers:

@@ -13,7 +13,7 @@ from netlab.analysis.answers import Maker
 from netlab.analysis.findings import PacketFinding, analyse
 from netlab.analysis.timeline import build
 from netlab.analysis.told import Told
-from netlab.record.events import ACK, PSH, RST, Packet, PacketDrop, ResetKind, Segment, TcpReset, Tuple
+from netlab.record.events import ACK, PSH, RST, CounterChange, Packet, PacketDrop, ResetKind, Segment, TcpReset, Tuple
 from netlab.record.flow import Ends, Leg, inverse
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording
@@ -36,7 +36,7 @@ def told(hops: Hops, *events: TcpReset | PacketDrop, **changes: object) -> Told:
     return build(with_events(hops, *events, **changes)).told
 
 
-def with_events(hops: Hops, *events: TcpReset | PacketDrop, **changes: object) -> Recording:
+def with_events(hops: Hops, *events: TcpReset | PacketDrop | CounterChange, **changes: object) -> Recording:
     return hops.recording(events=(*hops.events, *events), **changes)
 
 
@@ -184,3 +184,24 @@ def test_a_drop_of_what_nobody_saw_is_nobodys() -> None:
     hops = Hops().opened()
     (first, *_) = (event.segment for event in hops.events if isinstance(event, Packet))
     assert told(hops, drop(545, replace(first, seq=1))).drops == {}
+
+
+# --- counters, which every user may read -----------------------------------------------------------------------------
+
+
+def counted(at_us: int, name: str, by: int = 1) -> CounterChange:
+    return CounterChange(START_NS + at_us * 1000, "server", name, by)
+
+
+def made_by(*counters: CounterChange) -> Maker | None:
+    """Who made the server's RST, of which a socket's own kernel told nothing."""
+    answer = rst(with_events(aborted(), *counters)).answer
+    return answer.maker if answer is not None else None
+
+
+def test_a_rst_that_its_namespace_did_not_count_is_none_of_its_tcp() -> None:
+    whole = counted(5000, "Ip.OutRequests", 6)
+    assert made_by() is made_by(whole, counted(5001, "Tcp.OutRsts")) is Maker.ABORT
+    assert made_by(whole) is Maker.NOT_TCP
+    assert made_by(counted(10, "Ip.OutRequests")) is Maker.ABORT, "that reading was before it"
+    assert made_by(whole, counted(95_000, "Tcp.OutRsts")) is Maker.NOT_TCP, "that one is of the next reading"

@@ -78,7 +78,10 @@ def test_the_server_is_taken_for_one_who_begins(name: str) -> None:
     assert isinstance(adopted, ConntrackEvent)
     assert (adopted.tuple_orig.src, adopted.tuple_orig.dst) == (trial.flow.endpoint, trial.flow.client_address)
     # What has run out is deleted where the kernel tidies up before a packet looks for it.
-    run_out = "finds that the connection's entry has run out|" if name == "idle-expiry" else ""
+    finds = (
+        "finds that the connection's entry has run out|lets the connection's entry run out, after 1 s without a packet|"
+    )
+    run_out = finds if name == "idle-expiry" else ""
     gone = f"conntrack on client-node ({run_out}deletes the connection's entry), and its translation with it"
     assert re.search(gone, story(recording))
     assert "conntrack on client-node has no entry for it: picked up in mid-stream" in story(recording)
