@@ -69,7 +69,8 @@ def answer(
     sent = told.sent.get(rst.number)
     if sent is None:
         # What NAT changes on the way out of its own namespace can't be told from others.
-        not_its = told.whole or told.sent_none(found.sender, rst.time_ns)
+        counts = told.read_after(found.sender, rst.time_ns)
+        not_its = told.whole or (counts is not None and not counts.get("Tcp.OutRsts", 0))
         known = not_its and flow.node != found.sender
         return replace(found, maker=Maker.NOT_TCP, by_netlab=False) if known else found
     aborts = sent.answered is None and found.maker is Maker.UNKNOWN

@@ -18,7 +18,6 @@ from netlab.record.events import (
     TRACE_INVALID_CHAIN,
     TRACE_TABLE,
     ConntrackEvent,
-    CounterChange,
     DatagramPacket,
     Direction,
     EntryChange,
@@ -36,9 +35,6 @@ _UNLOGGED = "a rule found it INVALID; conntrack logged no reason"
 _MADE_FOR_IT = "it had no entry, and made one for this, as for a connection that the server begins: without NAT"
 _ENTRY_NS = 100_000_000
 """How much later than its packet an entry's event may be stamped where the kernel doesn't stamp it."""
-
-_READ_NS = 50_000_000
-"""The counters of one reading are stamped within this time."""
 
 _BY_A_RST = frozenset((Ending.RESET, Ending.RESET_BY_PEER, Ending.RESET_IN_HANDSHAKE, Ending.REFUSED))
 
@@ -86,10 +82,8 @@ _RESETS_COUNTED = ("Tcp.EstabResets", "Tcp.AttemptFails")
 
 def _counted(death: Death, findings: Findings) -> bool:
     """Whether the kernel counted a reset connection where the RST came to, next after it did."""
-    read = (event for event in findings.timeline.events if isinstance(event, CounterChange))
-    own = [event for event in read if event.netns == death.netns and event.time_ns >= death.time_ns]
-    first_ns = min((event.time_ns for event in own), default=0)
-    return any(event.name in _RESETS_COUNTED and event.time_ns - first_ns < _READ_NS for event in own)
+    counts = findings.timeline.told.read_after(death.netns, death.time_ns) or {}
+    return any(counts.get(name, 0) for name in _RESETS_COUNTED)
 
 
 def _so_far(found: ConnectionFinding, findings: Findings) -> Iterator[Evidence]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,12 +15,20 @@ from netlab.record.recording import Recording
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """One reading of a namespace's counters: how far each has gone since the one before."""
+
+    time_ns: int
+    counts: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """The kernel's own word on packets, by their numbers; empty where this user may not read it.
 
     sent and accepted are of RSTs, drops of all packets. strays are accepted RSTs of which nobody knows which packet it
-    was. whole: every RST that TCP sends or accepts was told. counts has each namespace's readings of its counters,
-    which every user may read: when, and how many RSTs its TCP had sent since the one before.
+    was. whole: every RST that TCP sends or accepts was told. readings are each namespace's readings of its counters,
+    which every user may read.
     """
 
     sent: Mapping[int, TcpReset] = field(default_factory=dict)
@@ -28,11 +36,11 @@ class Told:
     drops: Mapping[int, PacketDrop] = field(default_factory=dict)
     strays: tuple[TcpReset, ...] = ()
     whole: bool = False
-    counts: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    readings: Mapping[str, tuple[Reading, ...]] = field(default_factory=dict)
 
-    def sent_none(self, netns: str, time_ns: int) -> bool:
-        """Whether the next reading of a namespace's counters has no RST that its TCP sent."""
-        return next((count == 0 for at_ns, count in self.counts.get(netns, ()) if at_ns >= time_ns), False)
+    def read_after(self, netns: str, time_ns: int) -> Mapping[str, int] | None:
+        """How far a namespace's counters had gone at the next reading, those that went at all; None without one."""
+        return next((each.counts for each in self.readings.get(netns, ()) if each.time_ns >= time_ns), None)
 
     def refused(self, netns: str, comes: Ends) -> bool:
         """Whether no socket in a namespace accepted any RST with that header but those in `accepted`."""
@@ -46,9 +54,9 @@ def told(recording: Recording, events: Sequence[Event], drafts: Iterable[Draft])
     """What the events tell of the packets in the drafts, which have their numbers."""
     own_drops = [event for event in events if isinstance(event, PacketDrop)]
     own_resets = [event for event in events if isinstance(event, TcpReset)]
-    counts = _counts(events)
+    readings = _readings(events)
     if not own_drops and not own_resets:
-        return Told(counts=counts)
+        return Told(readings=readings)
     drafts = list(drafts)
     crossings = [event for event in events if isinstance(event, Packet | DatagramPacket)] if own_drops else []
     numbers = _Numbers(drafts)
@@ -68,25 +76,24 @@ def told(recording: Recording, events: Sequence[Event], drafts: Iterable[Draft])
         elif reset.kind is ResetKind.ACCEPTED:
             strays.append(reset)
     lost = any(count for observer, count in recording.lost if observer.kind is ObserverKind.RESETS)
-    return Told(sent, accepted, dropped, tuple(strays), bool(own_resets) and not lost, counts)
+    return Told(sent, accepted, dropped, tuple(strays), bool(own_resets) and not lost, readings)
 
 
 _READING_NS = 50_000_000
 """The counters of one reading are stamped within this time."""
 
 
-def _counts(events: Iterable[Event]) -> dict[str, tuple[tuple[int, int], ...]]:
-    """The readings of each namespace's counters, as `Told.counts` has them; one tells of what has changed alone."""
-    readings: dict[str, list[tuple[int, int]]] = defaultdict(list)
+def _readings(events: Iterable[Event]) -> dict[str, tuple[Reading, ...]]:
+    """The readings of each namespace's counters, in order of time."""
+    found: dict[str, list[Reading]] = defaultdict(list)
     for event in events:
         if not isinstance(event, CounterChange):
             continue
-        own = readings[event.netns]
-        if not own or event.time_ns - own[-1][0] > _READING_NS:
-            own.append((event.time_ns, 0))
-        if event.name == "Tcp.OutRsts":
-            own[-1] = (own[-1][0], own[-1][1] + event.by)
-    return {netns: tuple(own) for netns, own in readings.items()}
+        own = found[event.netns]
+        if not own or event.time_ns - own[-1].time_ns >= _READING_NS:
+            own.append(Reading(event.time_ns, Counter()))
+        own[-1].counts[event.name] += event.by
+    return {netns: tuple(own) for netns, own in found.items()}
 
 
 class _Numbers:
