@@ -1,0 +1,7 @@
+"""Every fuzz target, by its name. A file of its own has those of one kind."""
+
+from __future__ import annotations
+
+import fuzz_decoders
+
+TARGETS = {target.name: target for target in (*fuzz_decoders.TARGETS,)}
