@@ -20,11 +20,7 @@ from places import ROOT
 
 TIMES = float(os.environ.get("NETLAB_LAB_FUZZ_EXAMPLES", "1"))
 EXAMPLES = 200
-FOUND = [
-    pytest.param(target, path, id=f"{target.name}/{path.name}")
-    for target in TARGETS.values()
-    for path in target.corpus()
-]
+FOUND = [(target, path) for target in TARGETS.values() for path in target.corpus()]
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
