@@ -1,5 +1,6 @@
 """What happens in a lab that is up: `capture` writes packets, `watch` shows events, `explain` says why a reset came."""
 
+import select
 import signal
 import sys
 import time
@@ -11,10 +12,11 @@ import typer
 from netlab.cli.arguments import check_netns, find_lab
 from netlab.cli.messages import counted, say
 from netlab.cli.options import DataFormat, LabArgument, LabOption, complete_netns
-from netlab.errors import UsageError
+from netlab.errors import LabError, UsageError
 from netlab.linux import interrupts
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from netlab.record.events import Event
@@ -76,7 +78,7 @@ def capture(
         with interrupts.as_news() as stop, captures.sink(file) as out:
             say(f"capturing on {', '.join(f'{tap.netns}/{tap.ifname}' for tap in tapped)}")
             try:
-                taking.run(out, stop, count=count, for_s=for_s, note=say)
+                end = taking.run(out, stop, namespaces.lifeline, count=count, for_s=for_s, note=say)
             except BrokenPipeError:  # whoever read it has seen enough
                 sys.exit(128 + signal.SIGPIPE)
         captured = sum(interface.captured for interface in taking.interfaces)
@@ -85,6 +87,10 @@ def capture(
         for interface in taking.interfaces:
             if interface.dropped:
                 say(f"  {interface.tap.netns}/{interface.tap.ifname}: {interface.dropped} dropped")
+    if end is captures.End.LAB_GONE:
+        raise _gone(state.lab)
+    if end is captures.End.INTERFACES_GONE:
+        raise LabError("no interface is left to capture on", "`netlab up` makes what is missing")
 
 
 @app.command()
@@ -102,8 +108,6 @@ def watch(
     ] = None,
 ) -> None:
     """Show what happens in a lab that is up, an event a line, until Ctrl-C."""
-    import select
-
     from netlab.lab.lifecycle import as_it_is
     from netlab.lab.standing import open_lab
     from netlab.observe import recorder
@@ -124,14 +128,16 @@ def watch(
             print(line(event, started_ns), flush=True)
 
     with interrupts.as_news() as news:
+        ends = _Ends(news, namespaces.lifeline)
         seen = recorder.record(
             topology,
             namespaces,
             recorder.Source(),
             netns,
             for_s,
-            stop=lambda: bool(select.select([news], [], [], 0)[0]),
+            stop=ends.reached,
             on_events=show,
+            on_failed=lambda unobserved: say(f"not seen any more: {describe_unobserved(unobserved)}"),
             keep_events=False,
         )
     lost = [
@@ -141,6 +147,8 @@ def watch(
         say(line_)
     if not lost:
         say("no event lost")
+    if ends.lab_gone:
+        raise _gone(state.lab)
 
 
 @app.command()
@@ -180,9 +188,10 @@ _EXPLAIN_S = 30.0
 
 
 def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Recording":
-    """What happens in a lab until a connection (the flow's, if one is named) is reset, time is up, or Ctrl-C."""
-    import select
+    """What happens in a lab until a connection (the flow's, if one is named) is reset, time is up, or Ctrl-C.
 
+    LabError where the lab is gone before that.
+    """
     from netlab.capabilities.probes import deciding
     from netlab.lab.lifecycle import as_it_is
     from netlab.lab.standing import open_lab
@@ -201,11 +210,35 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
         reset.look(events)
 
     with interrupts.as_news() as news:
-        return recorder.record(
+        ends = _Ends(news, namespaces.lifeline)
+        recording = recorder.record(
             spec.topology,
             namespaces,
             recorder.Source(spec.text, spec.settings, spec.fixes, capabilities=deciding()),
             seconds=seconds,
-            stop=lambda: reset.over() or bool(select.select([news], [], [], 0)[0]),
+            stop=lambda: reset.over() or ends.reached(),
             on_events=look,
         )
+    if ends.lab_gone and not reset.seen():
+        raise _gone(state.lab)
+    return recording
+
+
+class _Ends:
+    """Whether a watch has been asked to end, or its lab is gone, of which the descriptor lifeline tells."""
+
+    def __init__(self, news: "socket.socket", lifeline: int) -> None:
+        self.lab_gone = False
+        self._lifeline = lifeline
+        self._poll = select.poll()
+        for fd in (news.fileno(), lifeline):
+            self._poll.register(fd, select.POLLIN)
+
+    def reached(self) -> bool:
+        readable = [fd for fd, _ in self._poll.poll(0)]
+        self.lab_gone = self._lifeline in readable
+        return bool(readable)
+
+
+def _gone(lab: str) -> LabError:
+    return LabError(f"the lab {lab} is gone: it was taken down, or its holder has ended")

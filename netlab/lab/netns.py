@@ -11,8 +11,10 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +40,9 @@ from netlab.linux.syscalls import (
 )
 
 _FD_SETSIZE = 1024  # select(2)
+
+_VISIT_S, _VISIT_STEP_S = 0.2, 0.005
+"""How long a process may go on visiting a namespace that is taken down, and how often it is looked at meanwhile."""
 
 
 class Namespaces:
@@ -76,6 +81,16 @@ class Namespaces:
             return parse_start_ticks(self.read_proc(f"{self._holder.pid}/root/proc/{pid}/stat"))
         except (FileNotFoundError, ProcessLookupError):
             return None
+
+    @cached_property
+    def lifeline(self) -> int:
+        """A descriptor that is readable once the lab is gone: its holder has ended. LabError where it is gone now."""
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(self._holder.pid)
+            if self._holder.alive():
+                return pidfd
+            os.close(pidfd)
+        raise LabError("the lab is gone: its holder has ended", "`netlab up` builds it again")
 
     @property
     def prefix(self) -> str:
@@ -243,19 +258,37 @@ class Namespaces:
 
 
 class Stray(NamedTuple):
-    """A process found in one of a lab's network namespaces, pinned by a pidfd so that no other is hit."""
+    """A process found in some of a lab's network namespaces, pinned by a pidfd so that no other is hit."""
 
     pid: int
     pidfd: int
+    inodes: Set[int]
 
-    def kill(self) -> None:
-        """End it and wait until it is gone, for at most five seconds."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        poll.poll(5000)
-        os.close(self.pidfd)
+    def end(self, visit_until: float) -> None:
+        """Kill it and wait until it is gone, for at most five seconds; or spare it, where it leaves by then.
+
+        visit_until is a time of time.monotonic(): a `netlab watch` is in a namespace for as long as it reads something.
+        """
+        try:
+            while _lives_in(str(self.pid), self.inodes):
+                if time.monotonic() < visit_until:
+                    time.sleep(_VISIT_STEP_S)
+                    continue
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                poll = select.poll()
+                poll.register(self.pidfd, select.POLLIN)
+                poll.poll(5000)
+                return
+        finally:
+            os.close(self.pidfd)
+
+
+def end_strays(found: Sequence[Stray]) -> None:
+    """End these processes, but for those that only visit."""
+    visit_until = time.monotonic() + _VISIT_S
+    for stray in found:
+        stray.end(visit_until)
 
 
 def strays(inodes: Set[int]) -> list[Stray]:
@@ -269,7 +302,7 @@ def strays(inodes: Set[int]) -> list[Stray]:
         with suppress(OSError):
             pidfd = os.pidfd_open(int(entry.name))
             if _lives_in(entry.name, inodes):
-                found.append(Stray(int(entry.name), pidfd))
+                found.append(Stray(int(entry.name), pidfd, inodes))
             else:
                 os.close(pidfd)
     return found

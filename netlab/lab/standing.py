@@ -10,7 +10,7 @@ from pathlib import Path
 
 from netlab.errors import LabError
 from netlab.lab.holder import unshare_host_names
-from netlab.lab.netns import Namespaces, enter, release_name, strays
+from netlab.lab.netns import Namespaces, end_strays, enter, release_name, strays
 from netlab.lab.state import LabDirectory, LabState, boot_id, labs
 from netlab.linux.syscalls import umount
 
@@ -43,8 +43,7 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
         doomed = strays(pinned)
         if state.holder is not None:
             state.holder.kill()
-        for stray in doomed:
-            stray.kill()
+        end_strays(doomed)
         if not state.rootless:
             left = [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
         else:

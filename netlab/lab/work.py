@@ -13,7 +13,7 @@ from typing import assert_never
 from netlab.errors import LabError
 from netlab.lab import programs
 from netlab.lab.apply import Kernel
-from netlab.lab.netns import Namespaces, strays
+from netlab.lab.netns import Namespaces, end_strays, strays
 from netlab.lab.state import LabDirectory, LabState, StartedProgram, write_text
 from netlab.lab.steps import (
     CreateNetns,
@@ -66,8 +66,7 @@ class Work:
     def _delete(self, steps: Sequence[DeleteNetns], done: Done) -> None:
         inodes = dict(self.state.namespaces)
         for step in steps:
-            for stray in strays({inodes[step.netns]}):
-                stray.kill()
+            end_strays(strays({inodes[step.netns]}))
             self.namespaces.release(step.netns, inodes.pop(step.netns))
             self._write(self.state._replace(namespaces=tuple(inodes.items())))
             done(step)

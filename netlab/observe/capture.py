@@ -6,6 +6,7 @@ the loop that ends with a whole file: the statistics of each interface are its l
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import math
 import os
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from types import TracebackType
 from typing import Self
 
@@ -111,6 +113,16 @@ class Counted:
     dropped: int = 0
 
 
+class End(Enum):
+    """Why a capture ended."""
+
+    ASKED = "asked"
+    """So many packets, so many seconds, or a signal."""
+    LAB_GONE = "lab gone"
+    INTERFACES_GONE = "interfaces gone"
+    """None is left of those that it was to capture on."""
+
+
 class Capture:
     """Observers of some interfaces, ready. Leaving it closes them.
 
@@ -154,42 +166,52 @@ class Capture:
         self,
         out: int,
         stop: socket.socket,
+        lifeline: int,
         *,
         count: int | None = None,
         for_s: float | None = None,
         note: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    ) -> End:
         """Write a whole file to the descriptor `out`, until stop is readable, `count` frames or `for_s` seconds.
 
-        Frames are written as soon as they are seen, in the order of their times. note is told of interfaces that are
-        down. BrokenPipeError where nobody reads any more.
+        It ends early where the lab is gone, of which the descriptor lifeline tells, or the last interface. Frames are
+        written as soon as they are seen, in the order of their times. note is told of interfaces that are down, or
+        gone. BrokenPipeError where nobody reads any more.
         """
         _write(out, self._head())
         deadline = None if for_s is None else time.monotonic() + for_s
         left = count
         poll = select.poll()
         poll.register(stop, select.POLLIN)
+        poll.register(lifeline, select.POLLIN)
         poll.register(out, 0)  # tells of errors alone: a pipe that nobody reads
         by_fd = {interface.observer.fileno(): interface for interface in self.interfaces}
         for fd in by_fd:
             poll.register(fd, select.POLLIN)
-        ended = False
-        while not ended:
+        end: End | None = None
+        while end is None:
             for fd, happened in poll.poll(self._patience_ms(deadline)):
                 if fd == out:
                     raise BrokenPipeError
                 if fd == stop.fileno():
-                    ended = True
-                elif happened & select.POLLERR:
-                    _explain_error(by_fd[fd], note)
-            ended = ended or (deadline is not None and time.monotonic() >= deadline)
-            frames = self._take(all_of_them=ended)
+                    end = End.ASKED
+                elif fd == lifeline:
+                    end = end or End.LAB_GONE
+                elif happened & select.POLLERR and _is_gone(by_fd[fd], note):
+                    del by_fd[fd]
+                    poll.unregister(fd)
+            if not by_fd:
+                end = end or End.INTERFACES_GONE
+            if deadline is not None and time.monotonic() >= deadline:
+                end = End.ASKED
+            frames = self._take(all_of_them=end is not None)
             if left is not None:
                 frames = frames[:left]
                 left -= len(frames)
-                ended = ended or not left
+                end = end if left else End.ASKED
             _write(out, b"".join(self._packet(number, frame) for number, frame in frames))
         _write(out, self._tail())
+        return end
 
     def _patience_ms(self, deadline: float | None) -> int | None:
         """How long to wait for news; None for as long as it takes."""
@@ -255,12 +277,13 @@ def sink(file: str) -> Iterator[int]:
         os.close(out)
 
 
-def _explain_error(interface: Counted, note: Callable[[str], None]) -> None:
-    """Take the error off the socket. It is ENETDOWN, and the socket observes on once the interface is up (again)."""
-    with socket.socket(fileno=os.dup(interface.observer.fileno())) as same:
-        code = same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+def _is_gone(interface: Counted, note: Callable[[str], None]) -> bool:
+    """Whether the interface is gone, for good; note is told of that, and of one that is down."""
+    code = interface.observer.trouble()
     if code:
-        note(f"{interface.tap.netns}/{interface.tap.ifname}: {os.strerror(code)}")
+        words = "the interface is gone" if code == errno.ENODEV else os.strerror(code)
+        note(f"{interface.tap.netns}/{interface.tap.ifname}: {words}")
+    return code == errno.ENODEV
 
 
 def _write(out: int, data: bytes) -> None:

@@ -8,6 +8,7 @@ open AF_PACKET socket makes the kernel clone each packet of its interface: that 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import socket
 import struct
@@ -133,6 +134,16 @@ class FrameObserver:
             self._next = (self._next + 1) % self._slots
             yield Frame(sec * 1_000_000_000 + nsec, self._netns, self._ifname, direction, wire_bytes, data)
 
+    def trouble(self) -> int:
+        """What has befallen the interface since this was last asked, as an errno; 0 for nothing.
+
+        ENETDOWN where it went down: frames are observed again once it is up. ENODEV where it is gone, for good.
+        """
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        # Linux's packet_notifier says ENETDOWN of both, and then unbinds the socket of an interface that is gone.
+        gone = code == errno.ENETDOWN and not self._socket.getsockname()[0]
+        return errno.ENODEV if gone else code
+
     def lost(self) -> int:
         """How many frames found the ring full since this was last asked: tp_drops of PACKET_STATISTICS."""
         _, drops = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
@@ -192,7 +203,7 @@ class PacketObserver(FrameObserver):
         super().__init__(namespaces, netns, ifname, program, snaplen_bytes, slots)
 
     def read(self) -> list[Packet | DatagramPacket]:
-        """The packets that wait, in the order they crossed the interface."""
+        """The packets that wait, in the order they crossed the interface; OSError (ENODEV) once it is gone."""
         packets: list[Packet | DatagramPacket] = []
         for frame in self.frames():
             kept = (frame.wire_bytes, frame.data) if self._keep_frames else (0, b"")
@@ -202,6 +213,9 @@ class PacketObserver(FrameObserver):
                 packets.append(Packet(*where, segment, *kept))
             elif datagram := decode_datagram(frame.data[ETH_HEADER_BYTES:]):
                 packets.append(DatagramPacket(*where, datagram, *kept))
+        # An error that nobody takes leaves the descriptor readable for ever.
+        if not packets and self.trouble() == errno.ENODEV:
+            raise OSError(errno.ENODEV, "the interface is gone")
         return packets
 
 

@@ -232,11 +232,14 @@ class Recorder:
         """Keep only these of the events that were taken."""
         self._events = [event for event in self._events if wanted(event)]
 
+    def failed(self) -> tuple[Unobserved, ...]:
+        """What could not be observed to the end, up to now, in the order in which it ended."""
+        return tuple(Unobserved(observer, reason, Gap.END) for observer, reason in self.watch.failed)
+
     def recording(self, source: Source, flows: Iterable[Flow] = ()) -> Recording:
         """All that was taken, as one value, up to now. flows are those under study."""
         events = tuple(sorted(self._events, key=lambda event: event.time_ns))
         network = (*self._network, *self._network_states())
-        failed = (Unobserved(observer, reason, Gap.END) for observer, reason in self.watch.failed)
         return Recording(
             lab=self._topology.name,
             kernel=os.uname().release,
@@ -253,7 +256,7 @@ class Recorder:
             stimuli=tuple(self._stimuli),
             events=events,
             lost=tuple(self._lost.items()),
-            unobserved=tuple(dict.fromkeys((*self._unobserved, *failed))),
+            unobserved=tuple(dict.fromkeys((*self._unobserved, *self.failed()))),
             capabilities=source.capabilities,
             network=network,
             described=self._topology,
@@ -268,6 +271,7 @@ def record(
     seconds: float | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_events: Callable[[Sequence[Event]], None] = lambda _events: None,
+    on_failed: Callable[[Unobserved], None] = lambda _unobserved: None,
     *,
     keep_frames: bool = False,
     keep_events: bool = True,
@@ -276,8 +280,8 @@ def record(
 
     netns names the namespaces to observe, None all of them. Packets are those of the Services' ports, or of
     all ports in a lab without Services. on_events gets what came, several times a second and once at the end, sorted
-    by time; it is called with nothing as soon as every observer is ready. keep_frames and keep_events are the
-    Recorder's. Raises what entering a Recorder raises.
+    by time; it is called with nothing as soon as every observer is ready. on_failed gets what can't be observed any
+    longer, once. keep_frames and keep_events are the Recorder's. Raises what entering a Recorder raises.
     """
     names = [each.name for each in topology.namespaces] if netns is None else netns
     own = (port for service in topology.services for port in service.ports)
@@ -285,10 +289,14 @@ def record(
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
     with Recorder(topology, namespaces, names, ports, keep_frames=keep_frames, keep_events=keep_events) as recorder:
         on_events(())
+        told = 0
         recorder.sample_sockets()
         while not stop() and (left_s := deadline - time.monotonic()) > 0:
             recorder.watch.until(stop, min(left_s, _BATCH_S))
             _hand_on(recorder, on_events)
+            for unobserved in recorder.failed()[told:]:
+                on_failed(unobserved)
+                told += 1
         recorder.sample_sockets()
         recorder.note_counters()
         _hand_on(recorder, on_events)

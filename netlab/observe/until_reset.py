@@ -27,6 +27,10 @@ class UntilReset:
                 if self._end is None or self._end in ends:
                     self._until = time.monotonic() + _AFTER_RESET_S
 
+    def seen(self) -> bool:
+        """Whether it came."""
+        return self._until < float("inf")
+
     def over(self) -> bool:
         """Whether it came, and the other end has had time to learn of it."""
         return time.monotonic() > self._until
