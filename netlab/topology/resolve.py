@@ -101,14 +101,17 @@ def _warn_of_lonely(reader: Reader, wiring: Wiring, namespaces: Iterable[Netns])
     for segment in wiring.segments:
         for interface in segment:
             for address in interface.addresses:
-                others = [a.ip for on in segment if on.netns != interface.netns for a in on.addresses]
+                if address.network.prefixlen < address.max_prefixlen:
+                    continue
+                others = (a.ip for on in segment if on.netns != interface.netns for a in on.addresses)
                 networks = [*(a.network for a in interface.addresses), *routes[interface.netns]]
-                apart = [ip for ip in others if ip.version == address.version and not any(ip in n for n in networks)]
-                if apart and address.network.prefixlen == address.max_prefixlen:
+                apart = (ip for ip in others if ip.version == address.version and not any(ip in n for n in networks))
+                first = next(apart, None)
+                if first is not None:
                     item = wiring.items[interface.netns, interface.ifname]
                     place = item.value.get("addresses", item)
-                    message = f"{interface.netns} has no route from {address} to {apart[0]} at the other end"
-                    hint = f"a route: {{to: {apart[0]}, dev: {interface.ifname}}}, or a subnet that both are in"
+                    message = f"{interface.netns} has no route from {address} to {first} at the other end"
+                    hint = f"a route: {{to: {first}, dev: {interface.ifname}}}, or a subnet that both are in"
                     reader.warn(place.node, place.path, message, hint)
 
 
