@@ -135,6 +135,12 @@ def said_by(program: Path) -> str:
     return subprocess.run([program], capture_output=True, text=True, check=True).stdout
 
 
+def first_line(path: Path) -> bytes:
+    """What a file begins with, up to its first newline."""
+    with path.open("rb") as file:
+        return file.readline()
+
+
 def missing_here() -> list[str]:
     """The Debian packages that setup must miss: what they hold is in /usr/bin, which is not on the clone's PATH."""
     programs = {"curl": "curl", "iperf3": "iperf3", "nc": "netcat-openbsd", "strace": "strace", "ps": "procps"}
@@ -316,3 +322,20 @@ def test_what_is_installed_has_every_package() -> None:
     packages = sorted(".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("netlab/**/__init__.py"))
     folders = sorted(".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("netlab/**/*.py"))
     assert sorted(set(folders)) == packages
+
+
+PYTHON = sorted(path for path in (ROOT / "scripts").iterdir() if path.is_file() and b"python" in first_line(path))
+
+
+def test_every_python_script_is_checked_for_form_and_types() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    scripts = [f"scripts/{path.name}" for path in PYTHON]
+    for checked in (tool["mypy"]["files"], tool["ruff"]["extend-include"]):
+        assert sorted(file for file in checked if file.startswith("scripts/")) == scripts
+
+
+@pytest.mark.parametrize("script", PYTHON, ids=lambda path: path.name)
+def test_every_python_script_says_how_it_is_used(script: Path) -> None:
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {script.name} ")

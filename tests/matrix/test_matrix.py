@@ -12,7 +12,7 @@ import pytest
 import tables
 from chromium import Browser
 from flagship import FLAGSHIP
-from pages import Document
+from html_files import Document
 from places import DOCS
 
 from netlab.analysis.result import Outcome

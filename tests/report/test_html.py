@@ -17,7 +17,7 @@ import pictures
 import pytest
 from chromium import Browser
 from command import Netlab
-from pages import Document
+from html_files import Document
 from places import TOPOLOGIES
 
 from netlab.analysis.findings import analyse
