@@ -307,6 +307,20 @@ def test_demo() -> None:
 
 
 @pytest.mark.kernel
+def test_soak() -> None:
+    if os.geteuid() != 0:
+        skips.skip_unless_userns()
+    done = subprocess.run([ROOT / "scripts/soak", "--cycles", "2"], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr.splitlines()[1:]) == (0, []), done.stderr
+    assert done.stderr.startswith("2 of 2 cycles, ")
+    assert re.fullmatch(
+        r"2 cycles of up, run and down \(root(less)?\): the host is as it was\n"
+        r"the kernel's own memory: [\d,]+ KiB before, [\d,]+ KiB after\n",
+        done.stdout,
+    )
+
+
+@pytest.mark.kernel
 def test_bench() -> None:
     skips.skip_unless_root()
     for program in ("ip", "nft"):
