@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from netlab.linux import children
 from netlab.linux.cgroups import PERIOD_US, limited_cpu
 
 
@@ -11,11 +12,13 @@ def limited() -> str:
     """A process joins a cgroup that gets half a CPU. UnsupportedError or OSError where it can't."""
     with limited_cpu(PERIOD_US // 2) as group:
         wait, end = os.pipe()
-        child = os.fork()
-        if child == 0:
+
+        def be_there() -> None:
             os.close(end)
             os.read(wait, 1)  # until the other end is closed
-            os._exit(0)
+
+        child = children.fork(be_there)
+        os.close(wait)
         try:
             (group / "cgroup.procs").write_text(str(child))
         finally:

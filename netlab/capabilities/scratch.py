@@ -14,11 +14,10 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from typing import NoReturn
 
 from netlab.errors import NetlabError
 from netlab.lab.holder import become_rootless
-from netlab.linux import interrupts
+from netlab.linux import children
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
 TIMEOUT_S = 20.0
@@ -33,10 +32,7 @@ def attempt(body: Callable[[], str], *, enter: bool = True) -> str | NetlabError
     An ordinary user's child makes a user namespace first. The error's message is one line.
     """
     read, write = os.pipe()
-    child = interrupts.fork()
-    if child == 0:
-        os.close(read)
-        _run(body, enter, write)
+    child = children.fork(lambda: _answer(body, enter, write))
     os.close(write)
     answer = ""
     try:
@@ -53,7 +49,7 @@ def attempt(body: Callable[[], str], *, enter: bool = True) -> str | NetlabError
     return str(message) if word == "ok" else NetlabError(message, hint)
 
 
-def _run(body: Callable[[], str], enter: bool, write: int) -> NoReturn:
+def _answer(body: Callable[[], str], enter: bool, write: int) -> None:
     try:
         if enter:
             _enter()
@@ -64,7 +60,6 @@ def _run(body: Callable[[], str], enter: bool, write: int) -> NoReturn:
     except Exception as error:
         answer = ["error", _one_line(_words(error)), None]
     os.write(write, json.dumps(answer).encode())
-    os._exit(0)
 
 
 def _one_line(message: str) -> str:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from netlab.errors import LabError
 from netlab.lab.netns import Namespaces
-from netlab.linux import interrupts
+from netlab.linux import children, interrupts
 
 
 def run(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -72,25 +72,23 @@ def launch(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     namespaces.enter_pid_namespace()
+
+    def begin() -> int:
+        os.setsid()
+        try:
+            _become(namespaces, name, argv, env, (null, output, output))
+        except OSError as error:
+            os.write(failed_w, (error.strerror or str(error)).encode())
+        except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
+            os.write(failed_w, str(error).encode())
+        return 127
+
+    def in_the_middle() -> None:
+        # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
+        os.write(told_w, str(children.fork(begin, ends_by=None)).encode())
+
     with interrupts.held_back():  # from the one in the middle too, which has to tell the pid
-        middle = os.fork()
-        if middle == 0:
-            # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
-            pid = interrupts.fork()
-            if pid == 0:
-                os.setsid()
-                for source, fd in ((null, 0), (output, 1), (output, 2)):
-                    os.dup2(source, fd)
-                try:
-                    _become(namespaces, name, argv, env)
-                except OSError as error:
-                    os.write(failed_w, (error.strerror or str(error)).encode())
-                except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
-                    os.write(failed_w, str(error).encode())
-                os._exit(127)
-            os.write(told_w, str(pid).encode())
-            os._exit(0)
-        os.waitpid(middle, 0)
+        os.waitpid(children.fork(in_the_middle, held_back=True), 0)
     for fd in (told_w, failed_w, output, null):
         os.close(fd)
     with os.fdopen(failed_r) as failed, os.fdopen(told_r) as told:
@@ -112,28 +110,30 @@ def _fork(
     namespaces.fd(name)  # a wrong name fails here, not in the child
     sys.stdout.flush()
     namespaces.enter_pid_namespace()
-    pid = interrupts.fork()
-    if pid == 0:
-        code = 126
+
+    def begin() -> int:
         if leads:
             os.setpgid(0, 0)
-        for fd, stream in enumerate(streams):
-            os.dup2(stream, fd)
         try:
-            _become(namespaces, name, argv, env)
+            _become(namespaces, name, argv, env, streams)
         except FileNotFoundError:
-            code = 127
             os.write(2, f"netlab: {argv[0]}: command not found\n".encode())
+            return 127
         except OSError as error:
             os.write(2, f"netlab: {argv[0]}: {error.strerror}\n".encode())
         except ValueError as error:
             os.write(2, f"netlab: {argv[0]}: {error}\n".encode())
-        os._exit(code)
-    return pid
+        return 126
+
+    return children.fork(begin)
 
 
-def _become(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """In a forked child: go into the namespace and execute the program."""
+def _become(
+    namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int]
+) -> NoReturn:
+    """In a forked child: go into the namespace and execute the program with these as its standard streams."""
+    for fd, stream in enumerate(streams):
+        os.dup2(stream, fd)
     namespaces.move_in(name)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
         signal.signal(number, signal.SIG_DFL)
@@ -144,12 +144,12 @@ def kill_group(namespaces: Namespaces, pgid: int, number: int) -> None:
     """Send a signal to a process group of the lab's PID namespace; it may be gone."""
     namespaces.enter_pid_namespace()
     with interrupts.held_back():  # from the child too, which has to do this
-        child = os.fork()
-        if child == 0:
-            with suppress(ProcessLookupError):
-                os.killpg(pgid, number)
-            os._exit(0)
-        os.waitpid(child, 0)
+        os.waitpid(children.fork(lambda: _kill_group(pgid, number), held_back=True), 0)
+
+
+def _kill_group(pgid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pgid, number)
 
 
 def search_path(path: str | None) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError, UnsupportedError
-from netlab.linux import interrupts
+from netlab.linux import children
 from netlab.linux.syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -158,11 +158,13 @@ def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
     unshare(CLONE_NEWPID)
     ready_r, ready_w = os.pipe()
     go_r, go_w = os.pipe()
-    pid = interrupts.fork()
-    if pid == 0:
+
+    def be_holder() -> None:
         os.close(ready_r)
         os.close(go_w)
         _run_holder(names, hosts, title, ready_w, go_r)
+
+    pid = children.fork(be_holder, ends_by=None)
     os.close(ready_w)
     os.close(go_r)
     with os.fdopen(ready_r) as ready:
@@ -231,7 +233,7 @@ def _one_at_a_time(run_directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> NoReturn:
+def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> None:
     """The holder's own code, in the forked child: set up its mounts, wait to be released, then sleep for ever.
 
     Where the parent dies before the release, reading `go` ends with nothing, and the holder ends too.
@@ -256,7 +258,6 @@ def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> No
     except OSError as error:
         with suppress(OSError):
             os.write(ready, str(error).encode())
-    os._exit(1)
 
 
 def _mount_on_run_netns(names: Path) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from netlab.errors import LabError
 from netlab.lab.holder import HOST_NAMES, Holder, parse_start_ticks
-from netlab.linux import interrupts
+from netlab.linux import children, interrupts
 from netlab.linux.seccomp import change_users_in_name_only
 from netlab.linux.syscalls import (
     CLONE_NEWNET,
@@ -205,17 +205,18 @@ class Namespaces:
             work(self._names)
             return
         complaint_r, complaint_w = os.pipe()
+
+        def there() -> int:
+            try:
+                setns(self._mnt, CLONE_NEWNS)
+                work(HOST_NAMES)
+            except OSError as error:
+                os.write(complaint_w, str(error).encode())
+                return 1
+            return 0
+
         with interrupts.held_back():  # from the child too: nothing is named once this has ended
-            child = os.fork()
-            if child == 0:
-                code = 1
-                try:
-                    setns(self._mnt, CLONE_NEWNS)
-                    work(HOST_NAMES)
-                    code = 0
-                except OSError as error:
-                    os.write(complaint_w, str(error).encode())
-                os._exit(code)
+            child = children.fork(there, held_back=True)
             os.close(complaint_w)
             with os.fdopen(complaint_r) as complaint:
                 words = complaint.read()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from netlab.errors import NetlabError, TopologyError, UnsupportedError, told
 from netlab.lab.holder import become_rootless
 from netlab.lab.spec import Spec
-from netlab.linux import interrupts, nft, rtnl
+from netlab.linux import children, nft, rtnl
 from netlab.linux.syscalls import CLONE_NEWNET, unshare
 from netlab.model import NftTable, Topology
 from netlab.topology import problem
@@ -82,13 +82,12 @@ def refusals(topology: Topology) -> list[Refusal]:
     if not asked:
         return []
     answer, told = os.pipe()
-    child = interrupts.fork()
-    if child == 0:
-        try:
-            with os.fdopen(told, "w") as out:
-                out.write(json.dumps(_answer([(table, named) for _, table, named in asked])))
-        finally:
-            os._exit(0)
+
+    def ask() -> None:
+        with os.fdopen(told, "w") as out:
+            out.write(json.dumps(_answer([(table, named) for _, table, named in asked])))
+
+    child = children.fork(ask)
     os.close(told)
     with os.fdopen(answer) as source:
         text = source.read()

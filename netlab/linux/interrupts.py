@@ -1,12 +1,11 @@
 """Ctrl-C and its like: when they stop a command, and when they must wait.
 
 SIGINT, SIGTERM and SIGHUP raise Interrupted while something is made that must be taken back; the first one counts. A
-forked child of ours must never raise it: it would run its parent's clean-up a second time.
+forked child (`children.py`) forgets all that.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -95,15 +94,14 @@ def held_back(*more: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def fork() -> int:
-    """fork(2), whose child is ended by them, silently, instead of raising Interrupted."""
-    with held_back():
-        pid = os.fork()
-        if pid:
-            return pid
-        for number in _HEARD:
-            if callable(signal.getsignal(number)):
-                signal.signal(number, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)  # of `as_news`: the parent's news, not the child's
-    signal.pthread_sigmask(signal.SIG_SETMASK, _MASK)
-    return 0
+def forget_in_child(*, held_back: bool) -> None:
+    """In a forked child: from now on it is ended by them, silently, instead of raising Interrupted.
+
+    held_back: they still wait, as they did when it was forked.
+    """
+    for number in _HEARD:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)  # of `as_news`: the parent's news, not the child's
+    if not held_back:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _MASK)

@@ -11,14 +11,12 @@ import select
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
-from netlab.linux import interrupts
-from netlab.linux.syscalls import end_with_parent
+from netlab.linux import children, interrupts
 
 T = TypeVar("T")
 
@@ -81,11 +79,13 @@ class Pool(Generic[T]):
 
     def _start(self, task: T) -> None:
         read, write = os.pipe()
-        parent = os.getpid()
-        pid = interrupts.fork()
-        if pid == 0:
+
+        def work() -> None:
             os.close(read)
-            _be_child(parent, self._work, task, write)
+            with os.fdopen(write, "wb") as answers:
+                answers.write(self._work(task))
+
+        pid = children.fork(work, ends_by=signal.SIGTERM)
         os.close(write)
         os.set_blocking(read, False)
         self._children.append(_Child(task, pid, os.pidfd_open(pid), read))
@@ -115,19 +115,3 @@ class Pool(Generic[T]):
             for child in self._children:
                 child.tell(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
             self._wait()
-
-
-def _be_child(parent: int, work: Callable[[T], bytes], task: T, write: int) -> NoReturn:
-    code = 1
-    try:
-        end_with_parent(signal.SIGTERM)
-        if os.getppid() == parent:
-            with os.fdopen(write, "wb") as answers:
-                answers.write(work(task))
-            code = 0
-    except interrupts.Interrupted:
-        code = 130
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)

@@ -66,14 +66,14 @@ class Clients:
         self._over: list[tuple[object, ...]] = []
         self._ports: set[int] = set(demand.own_ports)
 
-    def run(self, pipe: int, maker: int) -> NoReturn:
+    def run(self, pipe: int) -> NoReturn:
         """Connect until all are over, time is, or it is told to end; then tell of each what `_Client.tell` has."""
         with self._namespaces.inside(self._roles.client):
-            self._loop = Loop(maker)
+            self._loop = Loop()
             deadline = time.monotonic() + self._demand.timeout_s
             waiting = iter(range(self._demand.connections))
             left = True
-            while (left or self._live) and not self._loop.ending() and time.monotonic() < deadline:
+            while (left or self._live) and not self._loop.ending and time.monotonic() < deadline:
                 if left:
                     left = self._open(waiting)
                 self._resume()

@@ -9,14 +9,14 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from netlab.errors import NetlabError
-from netlab.linux import interrupts
+from netlab.linux import children
 
 TICK_S = 0.05
-"""How often a process looks whether it is to end."""
+"""How often a process looks whether it is to end: a signal doesn't end a wait of Python's."""
 
 _LAST_WORDS_S = 5.0
 """How long a process may take to tell what it saw after it was told to end."""
@@ -56,19 +56,10 @@ class Process:
 
 
 @contextmanager
-def process(body: Callable[[int, int], NoReturn]) -> Iterator[Process]:
-    """A child that calls body with its pipe and the pid of this process."""
+def process(body: Callable[[int], None]) -> Iterator[Process]:
+    """A child that calls body with its pipe."""
     read, write = os.pipe()
-    maker = os.getpid()
-    pid = interrupts.fork()
-    if pid == 0:
-        try:
-            os.close(read)
-            body(write, maker)
-        except BaseException as error:
-            os.write(2, f"netlab: a process of the load failed: {error!r}\n".encode())
-        finally:
-            os._exit(1)
+    pid = children.fork(lambda: body(write))
     os.close(write)
     try:
         yield Process(pid, read)
@@ -79,31 +70,20 @@ def process(body: Callable[[int, int], NoReturn]) -> Iterator[Process]:
 
 
 class Loop:
-    """A selector, and the wish to end: SIGTERM brings it, and so does the end of who made this process."""
+    """A selector, and the wish to end, which SIGTERM brings. Who made this process is sure to end it."""
 
-    def __init__(self, maker: int) -> None:
+    def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        self._told = False
-        self._makers = (maker, 0)  # 0: a process of another PID namespace
+        self.ending = False
         signal.signal(signal.SIGTERM, self._end)
 
     def _end(self, _number: int, _frame: object) -> None:
-        self._told = True
-
-    def ending(self) -> bool:
-        """Whether it is to come to an end."""
-        return self._told or self.alone()
-
-    def alone(self) -> bool:
-        """Whether who made it is gone."""
-        return os.getppid() not in self._makers
+        self.ending = True
 
     def tell(self, pipe: int, words: object) -> NoReturn:
         """Say it, and keep every socket as it is until this process is ended."""
         data = json.dumps(words).encode() + b"\n"
-        with suppress(BrokenPipeError):  # nobody is left to hear it
-            while data:
-                data = data[os.write(pipe, data) :]
-        while not self.alone():
-            time.sleep(TICK_S)
-        os._exit(0)
+        while data:
+            data = data[os.write(pipe, data) :]
+        while True:
+            signal.pause()

@@ -23,12 +23,12 @@ class Server:
         self._ports: dict[socket.socket, int] = {}
         self._errors: list[tuple[int, int, int]] = []
 
-    def run(self, pipe: int, maker: int) -> NoReturn:
+    def run(self, pipe: int) -> NoReturn:
         """Serve until told to end; then tell the errors: (client's port, time in ns, errno) of each."""
-        self._loop = Loop(maker)
+        self._loop = Loop()
         self._listener.setblocking(False)
         self._loop.selector.register(self._listener, selectors.EVENT_READ)
-        while not self._loop.ending():
+        while not self._loop.ending:
             for key, events in self._loop.selector.select(TICK_S):
                 if key.fileobj is self._listener:
                     self._accept()

@@ -1,0 +1,81 @@
+"""The one place that forks. A child runs the function it is given, and ends: nothing that happens in it runs its
+parent's code.
+
+A child begins with its parent's stack, on which clean-ups wait, as of a lab that is to be taken down. No exception of
+the child's may reach them, no signal that the parent hears, and no garbage collection of what the parent holds.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from netlab.linux import interrupts
+from netlab.linux.syscalls import end_with_parent
+
+INTERRUPTED = 130
+"""The exit code of a child in which a signal raised Interrupted, as a shell has it for Ctrl-C."""
+
+
+def fork(
+    body: Callable[[], int | None], *, ends_by: signal.Signals | None = signal.SIGKILL, held_back: bool = False
+) -> int:
+    """Fork a child that calls body and ends with the exit code that body returns; the child's pid. OSError.
+
+    ends_by is the signal that the child gets when this process ends, however it does and in whichever PID namespace
+    the child is; None: it lives on. The signals that a command hears end the child silently, unless body says
+    otherwise; held_back: they wait in the child for as long as body takes, which has to be brief.
+    """
+    parent = os.pidfd_open(os.getpid()) if ends_by is not None else None
+    try:
+        with interrupts.held_back():
+            pid = os.fork()
+            if pid == 0:
+                # Twice: a signal's exception may come in the first `finally`, and only one comes.
+                try:
+                    _live(body, ends_by, parent, held_back)
+                finally:
+                    os._exit(1)
+    finally:
+        if parent is not None:
+            os.close(parent)
+    return pid
+
+
+def _live(body: Callable[[], int | None], ends_by: signal.Signals | None, parent: int | None, held_back: bool) -> None:
+    code = 1
+    try:
+        gc.freeze()  # garbage of the parent's has finalizers that are the parent's to run
+        if ends_by is not None and parent is not None:
+            end_with(ends_by, parent)
+        interrupts.forget_in_child(held_back=held_back)
+        code = body() or 0
+    except interrupts.Interrupted:
+        code = INTERRUPTED
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BrokenPipeError:  # who was to be told is gone
+        pass
+    except BaseException as error:
+        with suppress(OSError):
+            os.write(2, f"netlab: a process of its own failed: {error!r}\n".encode(errors="replace"))
+    finally:
+        os._exit(code)
+
+
+def end_with(number: signal.Signals, parent: int) -> None:
+    """Have the calling child get this signal when its parent ends, and end it at once where that has happened.
+
+    parent is a pidfd of the parent, opened by itself: of a parent in another PID namespace getppid(2) knows nothing.
+    Becoming another user undoes it (commit_creds() in kernel/cred.c). OSError.
+    """
+    end_with_parent(number)
+    poll = select.poll()
+    poll.register(parent, select.POLLIN)
+    if poll.poll(0):
+        os._exit(1)
+    os.close(parent)
