@@ -7,10 +7,11 @@ namespace says after being given what the topology wants.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from netlab.errors import LabError, told
 from netlab.kubeproxy import Family, Ruleset, loaded_by
 from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.netns import Namespaces
@@ -179,14 +180,20 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, status:
             continue
         if wanted is not None and wanted not in told:
             with namespaces.scratch():
-                nft.run(wanted.nft(replace=False))
-                told[wanted] = nft.list_tables(tables)
+                told[wanted] = _listed(name, tables, wanted.nft(replace=False))
         has = ""
         # What iptables-restore has made goes before anything else is loaded, and libnftables can't say all of it.
         if _ruleset(Loader.IPTABLES_RESTORE, old, name) is None:
             with namespaces.inside(name):
-                has = nft.list_tables(tables)
+                has = _listed(name, tables)
         status.rules[name] = Compared(has, told[wanted] if wanted else None)
+
+
+def _listed(netns: str, tables: Iterable[tuple[str, str]], after: str = "") -> str:
+    try:
+        return nft.list_tables(tables, after)
+    except OSError as error:
+        raise LabError(f"{netns}: its rules can't be read: {told(error)}") from error
 
 
 def _compare_iptables(namespaces: Namespaces, old: Topology, new: Topology, status: Status) -> None:
@@ -221,13 +228,12 @@ def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, status
         netns, table = key[0], key[1:]
         if netns in status.namespaces:
             with namespaces.inside(netns):
-                has = nft.list_tables([table]) or None
+                has = _listed(netns, [table]) or None
             wants = wanted.get(key)
             if wants is not None and wants not in told:
                 with namespaces.scratch():
                     pretend(wants[1])
-                    nft.run(LoadTable(netns, wants[0]).commands)
-                    told[wants] = nft.list_tables([table])
+                    told[wants] = _listed(netns, [table], LoadTable(netns, wants[0]).commands)
             status.tables[key] = Compared(has, told[wants] if wants else None)
 
 

@@ -5,6 +5,7 @@ Loading them into the lab is `apply.py`'s, comparing them `read.py`'s.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -121,12 +122,13 @@ _COMPLAINT = re.compile(r"^[^\n]*?:([0-9]+):([0-9]+)-[0-9]+: Error: ([^\n]*)", r
 
 
 def _complaints(table: NftTable) -> list[tuple[int, int, str]]:
-    # nft tells lines of a file only.
-    file = os.memfd_create("table", 0)
-    os.write(file, f"table {table.family} {table.name} {{\n{table.body}\n}}\n".encode())
-    code, _, complaint = nft.context().cmd_from_file(f"/proc/self/fd/{file}")
-    os.close(file)
-    if code == 0:
+    try:
+        complaint = nft.complaint(f"table {table.family} {table.name} {{\n{table.body}\n}}\n")
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return [(0, 0, error.strerror or str(error))]  # the text is more than libnftables can bear
+    if not complaint:
         return []
     last = table.body.rstrip().count("\n") + 1
     found = _COMPLAINT.findall(complaint)

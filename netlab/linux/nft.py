@@ -1,48 +1,86 @@
 """nftables, through libnftables: it takes nft's own words and answers in them.
 
 Everything here acts in the calling thread's network namespace, and raises OSError: EINVAL with nft's complaint, ENOPKG
-where the library's Python binding is missing.
+where the library's Python binding is missing, EIO where the library has ended.
+
+libnftables is never called in this process. Where it gets no socket or no memory, and where a dump is interrupted, it
+calls exit(3); what it holds for impossible, it answers with abort(3); and deep nesting in a text uses up its stack. A
+child calls it, and whatever becomes of the child is told as an error.
 """
 
 from __future__ import annotations
 
 import errno
+import json
+import os
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import resource
+import signal
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from netlab.linux import interrupts
+from netlab.linux.syscalls import end_with_parent
 
 if TYPE_CHECKING:
     from nftables import Nftables
 
 
-def context() -> Nftables:
-    """A libnftables context; it must be made and used inside the namespace that it is to speak of.
-
-    Signals must be held back until it is gone: what they raise in its __del__ is lost.
-    """
-    try:
-        from nftables import Nftables
-    except ImportError:
-        words = "its Python binding is missing: sudo apt-get install python3-nftables, then scripts/setup"
-        raise OSError(errno.ENOPKG, words, "libnftables") from None
-    return Nftables()
-
-
-@interrupts.held_back()
 def run(commands: str) -> str:
     """What nft prints for these commands. Equivalent to `nft -f -`."""
-    return _run(context(), commands)
+    return str(_in_child(lambda libnftables: _run(libnftables, commands)))
 
 
-@interrupts.held_back()
 def ruleset_with_handles() -> str:
     """Equivalent to `nft -s -a list ruleset`."""
-    listing = context()
-    listing.set_handle_output(True)
-    listing.set_stateless_output(True)
-    return _run(listing, "list ruleset")
+
+    def listed(libnftables: Nftables) -> str:
+        libnftables.set_handle_output(True)
+        libnftables.set_stateless_output(True)
+        return _run(libnftables, "list ruleset")
+
+    return str(_in_child(listed))
+
+
+def complaint(text: str) -> str:
+    """What nft has against a text that it loads; "" for nothing. Lines are told by their numbers.
+
+    Equivalent to `nft -f FILE`.
+    """
+
+    def loaded(libnftables: Nftables) -> str:
+        # nft tells lines of a file only.
+        file = os.memfd_create("rules", 0)
+        with os.fdopen(file, "wb") as out:
+            out.write(text.encode())
+            out.flush()
+            code, _, said = libnftables.cmd_from_file(f"/proc/self/fd/{file}")
+        return str(said) if code else ""
+
+    return str(_in_child(loaded))
+
+
+def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
+    """The (family, name) tables that exist, without counters and handles; once the commands of `after` have been run.
+
+    Equivalent to `nft -s list table FAMILY NAME` for each, sorted; what packets have put into sets is left out.
+    """
+
+    def listed(libnftables: Nftables) -> list[str]:
+        if after:
+            _run(libnftables, after)
+        libnftables.set_stateless_output(True)
+        answers = [libnftables.cmd(f"list table {family} {name}") for family, name in sorted(tables)]
+        return [str(output) for code, output, _ in answers if code == 0]
+
+    return "".join(re.sub(_DYNAMIC_ELEMENTS, r"\1", text) for text in _in_child(listed))
+
+
+_DYNAMIC_ELEMENTS = (
+    r"(?m)(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
+    r"\t\telements = \{[^}]*\}\n"
+)
+"""The elements of a set or map with `flags dynamic`, and what stands before them there."""
 
 
 def _run(libnftables: Nftables, commands: str) -> str:
@@ -52,24 +90,69 @@ def _run(libnftables: Nftables, commands: str) -> str:
     return str(output)
 
 
-@interrupts.held_back()
-def list_tables(tables: Iterable[tuple[str, str]]) -> str:
-    """The (family, name) tables that exist, without counters and handles.
+_ANSWER = b"\0"
+"""What the child writes before its answer, after whatever the library itself has printed."""
 
-    Equivalent to `nft -s list table FAMILY NAME` for each, sorted; what packets have put into sets is left out.
+
+def _in_child(work: Callable[[Nftables], Any]) -> Any:
+    """What work makes of a libnftables context: a value that JSON can hold, or OSError.
+
+    Whatever interrupts it, a transaction has happened or has not, and the child is gone.
     """
-    listing = context()
-    listing.set_stateless_output(True)
-    texts = []
-    for family, name in sorted(tables):
-        code, output, _ = listing.cmd(f"list table {family} {name}")
-        if code == 0:
-            texts.append(re.sub(_DYNAMIC_ELEMENTS, r"\1", str(output)))
-    return "".join(texts)
+    try:
+        from nftables import Nftables  # here, not in each child anew
+    except ImportError:
+        words = "its Python binding is missing: sudo apt-get install python3-nftables, then scripts/setup"
+        raise OSError(errno.ENOPKG, words, "libnftables") from None
+    child, status = 0, 0
+    try:
+        read_end, write_end = os.pipe()
+        with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as told:
+            with interrupts.held_back():  # from the child too, which a Ctrl-C at the terminal would end
+                child = os.fork()
+                if child == 0:
+                    _answer(Nftables, work, told.fileno())
+            told.close()
+            printed, answered, last = source.read().partition(_ANSWER)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "nft") from error
+    except BaseException:
+        if child:
+            os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        if child:
+            _, status = os.waitpid(child, 0)
+    if status or not answered:
+        words = printed.decode(errors="replace").strip()
+        ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
+        raise OSError(errno.EIO, f"libnftables ended ({ended}){words and f': {words}'}", "nft")
+    refusal, value = json.loads(last)
+    if refusal is not None:
+        raise OSError(*refusal, "nft")
+    return value
 
 
-_DYNAMIC_ELEMENTS = (
-    r"(?m)(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
-    r"\t\telements = \{[^}]*\}\n"
-)
-"""The elements of a set or map with `flags dynamic`, and what stands before them there."""
+def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told: int) -> NoReturn:
+    """In the child: the answer, or the words of what stood in its way."""
+    status = 1
+    try:
+        end_with_parent(signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its abort is no crash of ours
+        for stream in (1, 2):
+            os.dup2(told, stream)
+        os.closerange(
+            3, os.sysconf("SC_OPEN_MAX")
+        )  # what the caller has open leaves no room, or is too high for select
+        libnftables = make()
+        try:
+            answer = [None, work(libnftables)]
+        except OSError as error:
+            answer = [[error.errno, error.strerror], None]
+        with os.fdopen(1, "wb", closefd=False) as out:
+            out.write(_ANSWER + json.dumps(answer).encode())
+        status = 0
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}".encode())
+    finally:
+        os._exit(status)

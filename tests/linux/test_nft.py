@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
+import resource
+import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import skips
 from private_lab import PrivateLab
 
 from netlab.errors import told
-from netlab.linux import nft
+from netlab.linux import interrupts, nft
 from netlab.model import Netns, Role, Topology
 
 
@@ -22,6 +29,90 @@ def test_without_its_python_binding_nft_says_what_to_install(monkeypatch: pytest
     assert told(raised.value) == (
         "libnftables: its Python binding is missing: sudo apt-get install python3-nftables, then scripts/setup"
     )
+
+
+def end_with(call: Callable[[], object]) -> ModuleType:
+    """A binding whose library prints something and makes this call, whatever it is asked."""
+
+    class Nftables:
+        def cmd(self, _commands: str) -> None:
+            os.write(1, b"a rule\n")
+            os.write(2, b"mnl.c:63: Unable to initialize Netlink socket: Too many open files\n")
+            call()
+
+    module = ModuleType("nftables")
+    module.__dict__["Nftables"] = Nftables
+    return module
+
+
+ENDS: dict[str, tuple[Callable[[], object], str]] = {
+    "exit(3)": (lambda: ctypes.CDLL(None).exit(3), "exit code 3"),
+    "exit(0)": (lambda: ctypes.CDLL(None).exit(0), "exit code 0"),
+    "abort": (os.abort, "signal 6"),
+    "a crash": (lambda: ctypes.string_at(0), "signal 11"),
+    "killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), "signal 9"),
+}
+
+
+@pytest.mark.parametrize(("call", "how"), ENDS.values(), ids=ENDS)
+def test_the_librarys_end_is_an_error_with_its_last_words(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], call: Callable[[], object], how: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "nftables", end_with(call))
+    with pytest.raises(OSError) as raised:
+        nft.run("list ruleset")
+    assert (raised.value.errno, raised.value.filename) == (errno.EIO, "nft")
+    last = "a rule\nmnl.c:63: Unable to initialize Netlink socket: Too many open files"
+    assert raised.value.strerror == f"libnftables ended ({how}): {last}"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_interrupts_the_waiting_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        os.kill(os.getppid(), signal.SIGUSR1)
+        signal.pause()
+
+    def raise_interrupted(_number: int, _frame: object) -> None:
+        raise interrupts.Interrupted
+
+    monkeypatch.setitem(sys.modules, "nftables", end_with(interrupt))
+    before = signal.signal(signal.SIGUSR1, raise_interrupted)
+    try:
+        with pytest.raises(interrupts.Interrupted):
+            nft.run("list ruleset")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_where_no_child_can_be_made_it_is_an_error_of_nfts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(OSError) as raised:
+        nft.run("list ruleset")
+    assert told(raised.value) == "nft: Resource temporarily unavailable"
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+
+
+@pytest.mark.kernel
+def test_a_text_that_libnftables_cannot_bear_and_no_room_for_a_socket() -> None:
+    skips.skip_unless_root()
+    with PrivateLab(Topology("tiny", (Netns("here", Role.HOST),))) as lab, lab.inside("here"):
+        with pytest.raises(OSError, match=r"^\[Errno 5\] libnftables ended \(signal (6|11)\)"):
+            nft.run("table ip t { chain c { " + "jump { " * 40_000 + "} " * 40_000 + "}}")
+        nft.run("add table ip t")
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = os.dup(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 3, before[1]))  # two for the pipe
+        try:
+            assert nft.run("list tables") == "table ip t\n"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            os.close(taken)
 
 
 @pytest.mark.kernel
