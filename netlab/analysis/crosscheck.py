@@ -1,19 +1,25 @@
-"""A run's log lines held against the window model: where they differ, the Result says so. Pure."""
+"""A run's log lines held against the window model: where they differ, its trials say so. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from netlab.analysis.result import Evidence, Link, Result
+from netlab.analysis.result import Evidence, Link, TrialResult
 from netlab.analysis.timeline import Timeline
 from netlab.conntrack.agreement import Disagreement
 from netlab.record.events import Event
 
 
-def crosscheck(result: Result, timeline: Timeline) -> tuple[Result, tuple[str, ...]]:
-    """The Result with a note on each reason that the model does not expect, and all disagreements in sentences."""
+def crosscheck(
+    judged: Sequence[TrialResult], timeline: Timeline, first: int = 1
+) -> tuple[tuple[TrialResult, ...], tuple[str, ...]]:
+    """The trials with a note on each reason that the model does not expect, and all disagreements in sentences.
+
+    first is the first trial's number.
+    """
     paths = {path.number: path for path in timeline.paths}
-    trials = {trial.flow.headers()[0]: number for number, trial in enumerate(result.trials, 1)}
+    trials = {trial.flow.headers()[0]: number for number, trial in enumerate(judged, first)}
     differs: dict[Event, Disagreement] = {}
     sentences = []
     for number, disagreement in timeline.disagreements:
@@ -27,5 +33,5 @@ def crosscheck(result: Result, timeline: Timeline) -> tuple[Result, tuple[str, .
         found = differs.get(piece.event) if piece.link is Link.INVALID else None
         return piece if found is None else replace(piece, note=f"not as computed: {found}")
 
-    judged = tuple(replace(trial, evidence=tuple(map(noted, trial.evidence))) for trial in result.trials)
-    return replace(result, trials=judged), tuple(sentences)
+    noted_trials = tuple(replace(trial, evidence=tuple(map(noted, trial.evidence))) for trial in judged)
+    return noted_trials, tuple(sentences)

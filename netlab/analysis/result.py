@@ -51,6 +51,15 @@ class Conclusion(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+_HARMED = [outcome for outcome in Outcome if outcome not in (Outcome.COMPLETED, Outcome.INCONCLUSIVE)]
+_SHOWS = {
+    Conclusion.REPRODUCED: [*_HARMED, Outcome.INCONCLUSIVE, Outcome.COMPLETED],
+    Conclusion.NOT_REPRODUCED: [*_HARMED, Outcome.COMPLETED, Outcome.INCONCLUSIVE],
+    Conclusion.INCONCLUSIVE: [Outcome.INCONCLUSIVE, *_HARMED, Outcome.COMPLETED],
+}
+"""Which trial of a run shows best what it says, by its outcome."""
+
+
 class Link(StrEnum):
     """What a piece of evidence shows: its place in the chain of causes, or in what happened instead."""
 
@@ -253,6 +262,15 @@ class Result:
         if not self.trials or self.count(Outcome.INCONCLUSIVE) or stalled:
             return Conclusion.INCONCLUSIVE
         return Conclusion.REPRODUCED if self.count(Outcome.RESET) else Conclusion.NOT_REPRODUCED
+
+    def shown(self) -> tuple[int, TrialResult]:
+        """The trial to draw, with its number from 1: one that shows what the run says. There must be trials.
+
+        Of a load it is one of its connections.
+        """
+        order = _SHOWS[self.result]
+        number, trial = min(enumerate(self.trials, 1), key=lambda pair: (order.index(pair[1].outcome), pair[0]))
+        return number, (trial.load.drawn or trial) if trial.load else trial
 
     def exit_code(self, expect: str | None = None) -> int:
         """0 as expected, 1 otherwise, 3 where that can't be told.

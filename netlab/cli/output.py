@@ -45,7 +45,7 @@ def write_report(result: "Result", findings: "Findings", output: DataFormat, *, 
         from netlab.report import ladder as as_ladder
         from netlab.report.sequence import build as build_ladder
 
-        _, trial = as_text.shown(result)
+        _, trial = result.shown()
         sys.stdout.write("\n" + as_ladder.render(build_ladder(findings, trial.flow, trial)))
 
 

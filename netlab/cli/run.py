@@ -90,7 +90,9 @@ def run(
         keep_frames = pcapng is not None or bundle is not None
         namespaces = runner.namespaces(directory)
         count = trials or chosen.experiment.trials
-        result, findings = _run(namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames)
+        result, findings = _run(
+            namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames, whole=bundle is not None
+        )
         environment = _environment(namespaces, spec) if bundle is not None else None
     html_page = page(result, findings) if html is not None or bundle is not None else ""
     write_report(result, findings, output, ladder=ladder)
@@ -151,14 +153,14 @@ def _run(
     trials: int,
     *,
     keep_frames: bool,
+    whole: bool,
 ) -> tuple["Result", "Findings"]:
     """Run the experiment in the lab, which is up; say where the window model and the kernel disagree."""
-    from netlab.analysis.crosscheck import crosscheck
     from netlab.experiments import run as runner
 
     progress = Progress(f"{spec.topology.name}, trials", trials)
     try:
-        result, findings = runner.run(
+        result, findings, disagreements = runner.run(
             namespaces,
             spec,
             chosen,
@@ -166,10 +168,10 @@ def _run(
             trials,
             lambda count, _total: progress.at(count),
             keep_frames=keep_frames,
+            whole=whole,
         )
     finally:
         progress.end()
-    result, disagreements = crosscheck(result, findings.timeline)
     for sentence in disagreements[:_TOLD]:
         say(f"netlab: model and kernel disagree: {sentence}")
     if len(disagreements) > _TOLD:

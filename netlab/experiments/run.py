@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from netlab.analysis.findings import Findings
-from netlab.analysis.result import Result
 from netlab.capabilities.capability import Capability
 from netlab.capabilities.probes import deciding
 from netlab.errors import UnsupportedError
 from netlab.experiments.catalogue import Run
-from netlab.experiments.trials import observe_run
+from netlab.experiments.trials import Ran, observe_run
 from netlab.lab import lifecycle
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, with_only_fixes
@@ -76,8 +74,9 @@ def run(
     progress: Callable[[int, int], None] | None = None,
     *,
     keep_frames: bool = False,
-) -> tuple[Result, Findings]:
-    """Run the experiment in its lab. Raises what `observe_run` raises."""
+    whole: bool = False,
+) -> Ran:
+    """Run the experiment in its lab: `observe_run`, which says what is raised and what keep_frames and whole are."""
     return observe_run(
         spec.topology,
         given.experiment,
@@ -88,4 +87,5 @@ def run(
         keep_frames=keep_frames,
         source=Source(spec.text, spec.settings, spec.fixes, given.document, given.own, deciding()),
         capabilities=capabilities,
+        whole=whole,
     )

@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from netlab.analysis.connections import completed, connections_in
+from netlab.analysis.crosscheck import crosscheck
 from netlab.analysis.findings import Findings, analyse
 from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
-from netlab.analysis.result import Evidence, Proof, Result, TrialResult
+from netlab.analysis.result import Evidence, Outcome, Proof, Result, TrialResult
 from netlab.errors import StepError
 from netlab.experiments.conditions import conditions, is_live
 from netlab.experiments.connection import Connection
@@ -41,6 +43,21 @@ from netlab.record.recording import Stimulus
 
 _CANARY_TIMEOUT_S = 0.5
 
+_TOGETHER = 20
+"""So many trials are judged together, and what was seen in them is forgotten then, but for what is to be shown: a long
+run takes no more memory than a short one."""
+
+
+class Ran(NamedTuple):
+    """What a run showed, and the Findings of the trials that were judged together with the one to draw.
+
+    disagreements are all packets of which conntrack's model and the kernel's log tell different things, in sentences.
+    """
+
+    result: Result
+    findings: Findings
+    disagreements: tuple[str, ...]
+
 
 def observe_run(
     topology: Topology,
@@ -52,18 +69,23 @@ def observe_run(
     keep_frames: bool = False,
     source: Source | None = None,
     capabilities: Collection[str] = (),
-) -> tuple[Result, Findings]:
+    *,
+    whole: bool = False,
+) -> Ran:
     """Run an experiment `trials` times, one after the other, in a lab that is up; and judge what was seen.
 
     fixes are the names of those the lab was built with, capabilities what this kernel has of those the experiment asks
     for. progress is called with (trials done, trials in all). keep_frames keeps the packets' bytes, up to the end of
-    their headers. The recording of the Findings has the events of all trials, and their flows in order; source is what
-    it says of where the lab came from. UsageError where the topology can't run it, LabError where the lab isn't as the
-    topology says, UnsupportedError where this kernel or user can't.
+    their headers. The recording of the Findings has the events of its trials, and their flows in order: with `whole`,
+    of all trials of the run. source is what it says of where the lab came from. UsageError where the topology can't run
+    it, LabError where the lab isn't as the topology says, UnsupportedError where this kernel or user can't.
     """
     as_fixed = experiment.with_fixes(fixes)
     roles = _with_own_address(assign(topology, experiment), namespaces)
-    ended: list[_Ended] = []
+    together = trials if whole else min(trials, _TOGETHER)
+    judged: list[TrialResult] = []
+    shows: dict[Outcome, Findings] = {}
+    disagreements: list[str] = []
     with Recorder(
         topology,
         namespaces,
@@ -73,14 +95,21 @@ def observe_run(
         needs_reasons=True,
         outline=_outline(roles) if experiment.has("load") else None,
     ) as recorder:
-        for number in range(trials):
-            ended.append(_Trial(topology, as_fixed, roles, namespaces, recorder, number).run())
-            if progress is not None:
-                progress(number + 1, trials)
-        _forget_many(recorder, [each.of_load for each in ended if each.of_load is not None])
-        flows = [each.of_load.flow if each.of_load else each.observed.flow for each in ended]
-        findings = analyse(recorder.recording(source or Source(fixes=fixes), flows))
-    results = [each.of_load or judge_trial(each.observed, each.proof, findings) for each in ended]
+        for first in range(0, trials, together):
+            if first:
+                recorder.begin_anew()
+            ended: list[_Ended] = []
+            for number in range(first, min(first + together, trials)):
+                ended.append(_Trial(topology, as_fixed, roles, namespaces, recorder, number).run())
+                if progress is not None:
+                    progress(number + 1, trials)
+            findings = _findings(recorder, ended, source or Source(fixes=fixes))
+            results = [each.of_load or judge_trial(each.observed, each.proof, findings) for each in ended]
+            noted, differing = crosscheck(results, findings.timeline, first + 1)
+            judged += noted
+            disagreements += differing
+            for trial in noted:
+                shows.setdefault(trial.outcome, findings)
     expected = experiment.expected(fixes, capabilities)
     result = Result(
         experiment=experiment.name,
@@ -88,12 +117,20 @@ def observe_run(
         lab=topology.name,
         fixes=fixes,
         kernel=findings.timeline.recording.kernel,
-        trials=tuple(results),
+        trials=tuple(judged),
         expected=expected,
         explanation=experiment.explanation,
         plain=experiment.expected((), capabilities),
     )
-    return result, findings
+    drawn, _ = result.shown()
+    return Ran(result, shows[result.trials[drawn - 1].outcome], tuple(disagreements))
+
+
+def _findings(recorder: Recorder, ended: Sequence[_Ended], source: Source) -> Findings:
+    """What was seen in these trials, which are all of what the recorder has."""
+    _forget_many(recorder, [each.of_load for each in ended if each.of_load is not None])
+    flows = [each.of_load.flow if each.of_load else each.observed.flow for each in ended]
+    return analyse(recorder.recording(source, flows))
 
 
 _WHOLE = 8

@@ -172,8 +172,8 @@ def _run_cell(task: Task, name: str, manner: Manner) -> Cell:
         if directory.path.exists():
             raise LabError(f"a lab {name} is there already")
         with runner.standing(directory, spec, manner.rootless):
-            result, _ = runner.run(runner.namespaces(directory), spec, given, task.capabilities, manner.trials)
-        return replace(task.cell, trials=result.trials)
+            ran = runner.run(runner.namespaces(directory), spec, given, task.capabilities, manner.trials)
+        return replace(task.cell, trials=ran.result.trials)
     except UnsupportedError as error:
         return replace(task.cell, skipped=error.message)
     except NetlabError as error:

@@ -228,6 +228,13 @@ class Recorder:
         self._lost.update(dict(lost))
         return events, lost
 
+    def begin_anew(self) -> None:
+        """Forget all that was taken: the next recording begins here."""
+        self._events, self._stimuli = [], []
+        self._lost.clear()
+        self._network = list(self._network_states())
+        self._started_ns = time.time_ns()
+
     def forget(self, wanted: Callable[[Event], bool]) -> None:
         """Keep only these of the events that were taken."""
         self._events = [event for event in self._events if wanted(event)]

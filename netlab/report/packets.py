@@ -10,7 +10,6 @@ from netlab.model import Address
 from netlab.record import pcapng
 from netlab.record.events import REASON_ACCURACY_NS, Direction, InvalidReason, Packet
 from netlab.record.recording import Recording
-from netlab.report import text
 
 
 def render(result: Result, recording: Recording, *, drawn_only: bool = False) -> bytes:
@@ -20,7 +19,7 @@ def render(result: Result, recording: Recording, *, drawn_only: bool = False) ->
     """
     about = f"{result.experiment} in lab {result.lab}: {result.claim}"
     if drawn_only and result.trials:
-        number, _ = text.shown(result)
+        number, _ = result.shown()
         recording = _trial_alone(result, recording, number)
         about += f" (trial {number} of {len(result.trials)})"
     return pcapng.write(recording, comments(result, recording), comment=about)

@@ -28,7 +28,7 @@ def render(result: Result, width: int = 80) -> str:
     lines += wrap(expectation(result), width)
     lines += _missing(result, width)
     if result.trials:
-        number, trial = shown(result)
+        number, trial = result.shown()
         one = ", one of its connections" if result.trials[number - 1].load else ""
         lines += [
             "",
@@ -144,25 +144,6 @@ def _missing(result: Result, width: int) -> list[str]:
 def refuted(result: Result) -> Counter[str]:
     """What was to be observed and was seen not to be so, each piece once with the number of its trials."""
     return Counter(trial.refuted for trial in result.trials if trial.refuted)
-
-
-_HARMED = [outcome for outcome in Outcome if outcome not in (Outcome.COMPLETED, Outcome.INCONCLUSIVE)]
-_ORDER = {
-    Conclusion.REPRODUCED: [*_HARMED, Outcome.INCONCLUSIVE, Outcome.COMPLETED],
-    Conclusion.NOT_REPRODUCED: [*_HARMED, Outcome.COMPLETED, Outcome.INCONCLUSIVE],
-    Conclusion.INCONCLUSIVE: [Outcome.INCONCLUSIVE, *_HARMED, Outcome.COMPLETED],
-}
-"""Which trial of a Result shows best what it says, by its outcome."""
-
-
-def shown(result: Result) -> tuple[int, TrialResult]:
-    """The trial to draw, with its number from 1: one that shows what the Result says. There must be trials.
-
-    Of a load it is one of its connections.
-    """
-    order = _ORDER[result.result]
-    number, trial = min(enumerate(result.trials, 1), key=lambda pair: (order.index(pair[1].outcome), pair[0]))
-    return number, (trial.load.drawn or trial) if trial.load else trial
 
 
 class _Picture:

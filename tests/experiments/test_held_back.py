@@ -55,7 +55,7 @@ def test_an_interface_with_a_qdisc_is_left_alone() -> None:
     part = document(NAME)
     topology = load(text, FLAGSHIP.name)
     with PrivateLab(topology) as namespaces:
-        result, _ = observe_run(topology, part.experiment, (), namespaces, 1)  # type: ignore[arg-type]
+        result, _, _ = observe_run(topology, part.experiment, (), namespaces, 1)  # type: ignore[arg-type]
     (trial,) = result.trials
     missing = "an interface without a qdisc of its own: server-node:eth0 has one"
     assert (trial.outcome, trial.missing) == (Outcome.INCONCLUSIVE, (missing,))

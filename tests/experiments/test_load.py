@@ -292,7 +292,7 @@ def test_a_load_ends_as_its_document_expects(fix: str | None) -> None:
     # What the slow lane has no room for it drops.
     lost = {path.last.netns for path in timeline.of(trial.flow) if path.fate is not Fate.DELIVERED}
     assert lost <= {"server-node"}
-    assert crosscheck(result, build(recording))[1] == ()
+    assert crosscheck(result.trials, build(recording))[1] == ()
 
 
 @pytest.mark.kernel

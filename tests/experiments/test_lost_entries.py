@@ -44,7 +44,7 @@ def run(name: str, fix: str | None = None) -> tuple[Result, Recording]:
     source = Source(found.text, found.settings, (fix,) if fix else ())
     with PrivateLab(part.topology) as namespaces:
         result, recording = part.run(namespaces, 1, fix, source=source)
-    assert crosscheck(result, build(recording))[1] == ()
+    assert crosscheck(result.trials, build(recording))[1] == ()
     return result, recording
 
 

@@ -43,7 +43,7 @@ def test_each_trial_ends_as_its_document_expects(fix: str | None, fate: str) -> 
     for trial in result.trials:
         assert fate in [piece.link.value for piece in trial.evidence]
         assert any("past the window that conntrack on client-node knows" in piece.note for piece in trial.evidence)
-    assert crosscheck(result, build(recording))[1] == ()
+    assert crosscheck(result.trials, build(recording))[1] == ()
     story = " ".join(explanation.render(explain.explain(analyse(recording))).split())
     assert "shifts client's windows by 0 bits from now on, and not by 7: it takes them for 128 times smaller" in story
 

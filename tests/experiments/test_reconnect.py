@@ -64,7 +64,7 @@ def test_a_forgotten_connection_says_nothing() -> None:
     steps = part.experiment.steps[:3]
     with PrivateLab(part.topology) as namespaces:
         alone = part.experiment._replace(steps=steps)
-        _, findings = observe_run(part.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
+        _, findings, _ = observe_run(part.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
     assert {
         packet.segment.flags & ~(SYN | ACK | 8) for packet in sent_by_the_client(findings.timeline.recording.events)
     } == {0}
@@ -87,7 +87,7 @@ def test_a_connection_that_nobody_accepts_is_unanswered() -> None:
     alone = part.experiment._replace(steps=(lone, part.experiment.steps[-1]), timeout_s=0.3)
     with PrivateLab(part.topology) as namespaces:
         namespaces.run("server-node", "ip", "route", "replace", "blackhole", "10.0.0.0/24")
-        result, _ = observe_run(part.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
+        result, _, _ = observe_run(part.topology, alone, (), namespaces, 1)  # type: ignore[arg-type]
     assert result.trials[0].bytes_received == 0
     assert result.trials[0].outcome is Outcome.SYN_UNANSWERED
 

@@ -51,7 +51,7 @@ class Part:
     ) -> tuple[Result, Recording]:
         """Run it in a lab that is up; fix names the one that the topology has."""
         names = (fix,) if fix else ()
-        result, findings = observe_run(
+        ran = observe_run(
             self.topology,
             self.experiment,
             names,
@@ -61,7 +61,7 @@ class Part:
             keep_frames=keep_frames,
             source=source,
         )
-        return result, findings.timeline.recording
+        return ran.result, ran.findings.timeline.recording
 
 
 def part(settings: Sequence[tuple[str, str]] = (), fix: str | None = None, text: str | None = None) -> Part:

@@ -11,7 +11,6 @@ from netlab.analysis.findings import Findings
 from netlab.analysis.result import Result, TrialResult
 from netlab.record.events import Witness
 from netlab.record.words import endpoint
-from netlab.report import text
 from netlab.report.markup import Markup, join, tag
 from netlab.report.sequence import build
 from netlab.report.sequence.diagram import Arrow, Ladder
@@ -48,7 +47,7 @@ def draw(result: Result, findings: Findings) -> Drawn | None:
     """The trial that the text report draws; None where no trial was run."""
     if not result.trials:
         return None
-    number, trial = text.shown(result)
+    number, trial = result.shown()
     flow = trial.flow
     ladder = build(findings, flow, trial)
     return Drawn(
