@@ -8,19 +8,20 @@ lab's directory what there may be.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from netlab.errors import NetlabError, UnsupportedError, UsageError
+from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
 from netlab.lab import plan
 from netlab.lab.apply import Kernel
 from netlab.lab.holder import HOST_NAMES, become_rootless, hold, share_host_names
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, load
 from netlab.lab.standing import open_lab, remove
-from netlab.lab.state import LabDirectory, LabState, boot_id
-from netlab.lab.steps import DeleteAddress, DeleteLink, DeleteNetns, SetLink, SetUp, Step
+from netlab.lab.state import Asked, LabDirectory, LabState, boot_id
+from netlab.lab.steps import Step
 from netlab.lab.work import Done, Waiting, Work, unseen
 from netlab.linux import interrupts
 from netlab.model import Topology
@@ -68,7 +69,7 @@ def pending(directory: LabDirectory, spec: Spec) -> list[Step]:
     state = directory.read()
     if state is None or not state.standing():
         return plan.up(spec.topology)
-    return changes(directory, open_lab(state), as_it_is(directory, state).topology, spec.topology, state)
+    return changes(directory, open_lab(state), owned(directory, state), spec.topology, state)
 
 
 def _check_same_lab(state: LabState, spec: Spec, rootless: bool | None) -> None:
@@ -135,52 +136,71 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
 # --- a lab that stands -----------------------------------------------------------------------------------------------
 
 
+def owned(directory: LabDirectory, state: LabState) -> list[Topology]:
+    """All that may be in a lab that stands: what it was asked to be last, and what changes cut short have begun."""
+    begun = [
+        load(directory.next_text(number), asked.file, asked.settings, asked.fixes, state.lab).topology
+        for number, asked in enumerate(state.following)
+    ]
+    return [as_it_is(directory, state).topology, *begun]
+
+
 def changes(
-    directory: LabDirectory, namespaces: Namespaces, old: Topology, new: Topology, state: LabState
+    directory: LabDirectory, namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: LabState
 ) -> list[Step]:
-    """The steps from what the kernel has to what the topology wants; old names what else in there is the lab's own."""
+    """The steps from what the kernel has to what the topology wants; had name what in there is the lab's own."""
     from netlab.lab.diff import difference
     from netlab.lab.read import read
 
-    return difference(old, new, read(namespaces, old, new, state, directory.hosts.read_text()))
+    return difference(had, new, read(namespaces, had, new, state, directory.hosts.read_text()))
 
 
 def _converge(directory: LabDirectory, state: LabState, spec: Spec, done: Done, waiting: Waiting) -> list[Step]:
-    old = as_it_is(directory, state).topology
+    had = owned(directory, state)
     namespaces = open_lab(state)
     work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
+    asked = Asked(spec.file, spec.settings, spec.fixes)
     try:
-        steps = _follow(work, old, spec.topology, done)
+        work.state = directory.begin(state, asked, spec.text)
+        steps = _follow(work, had, spec.topology, done)
         with interrupts.held_back():
-            directory.write_topology(spec.text)
-            directory.write(work.state._replace(file=spec.file, settings=spec.settings, fixes=spec.fixes))
+            directory.settle(work.settled(spec.topology))
             interrupts.too_late()
     except BaseException:
         # Whatever stops the taking back, what stopped the change is told; `status` shows what is left of it.
         with interrupts.undisturbed(), suppress(NetlabError, OSError):
-            _follow(work, spec.topology, old, unseen)
+            _follow(work, [*had, spec.topology], had[0], unseen)
+            directory.abandon(work.settled(had[0]))
         raise
     return steps
 
 
-_TAKES_ALONG = (DeleteNetns, DeleteLink, DeleteAddress, SetLink, SetUp)
-"""Steps with which the kernel may remove more: routes go with an interface's last address, or with it down."""
+_ROUNDS = 5
+"""How often a lab is changed and looked at again. The kernel takes more than a step says (routes go with an interface's
+last address, or with it down): what went along comes back in the second round."""
 
 
-def _follow(work: Work, old: Topology, new: Topology, done: Done) -> list[Step]:
-    """Carry out what differs, then what the kernel took away with it, until nothing differs. Returns all steps."""
+def _follow(work: Work, had: Sequence[Topology], new: Topology, done: Done) -> list[Step]:
+    """Carry out what differs until nothing does, by what the kernel then says. Returns all steps.
+
+    had name what in the lab is its own before. LabError where something differs again and again.
+    """
     from netlab.lab.read import indexes
 
     steps: list[Step] = []
-    while True:
-        known = {(type(step), step) for step in steps}
-        differing = changes(work.directory, work.namespaces, old, new, work.state)
-        more = [step for step in differing if (type(step), step) not in known]
-        if more:
-            work.kernel = Kernel(work.namespaces, indexes(work.namespaces, work.state))
-            work.remember(more, old)
-            work.carry_out(more, done)
-            work.forget(more)
-            steps += more
-        if not any(isinstance(step, _TAKES_ALONG) for step in more):
+    for _ in range(_ROUNDS):
+        differing = changes(work.directory, work.namespaces, had, new, work.state)
+        if not differing:
             return steps
+        work.kernel = Kernel(work.namespaces, indexes(work.namespaces, work.state))
+        work.remember(differing, had)
+        work.carry_out(differing, done)
+        steps += differing
+        had = [new]
+    left = changes(work.directory, work.namespaces, had, new, work.state)
+    if left:
+        raise LabError(
+            f"the lab {new.name} doesn't stay as its topology says: " + "; ".join(step.describe() for step in left[:5]),
+            "does a program in the lab, or another value of the topology, change it back?",
+        )
+    return steps

@@ -56,7 +56,7 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
     """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
     namespaces = open_lab(state)
     spec = lifecycle.as_it_is(directory, state)
-    drift = lifecycle.changes(directory, namespaces, spec.topology, spec.topology, state)
+    drift = lifecycle.changes(directory, namespaces, lifecycle.owned(directory, state), spec.topology, state)
     assert state.holder is not None
     told = {
         **_row(directory),
@@ -72,6 +72,7 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
             }
             for service in spec.topology.services
         ],
+        "changing": bool(state.following),
         "drift": [step.describe() for step in drift],
     }
     return json.dumps(told, indent=2) + "\n" if output == "json" else _text(told)
@@ -113,6 +114,8 @@ def _text(told: dict[str, Any]) -> str:
     if told["fixes"]:
         parts.append(f"\nfixes: {', '.join(told['fixes'])}\n")
     drift = told["drift"]
+    if told["changing"]:
+        parts.append("\nbetween two topologies: an `up` is changing it, or was cut short; `netlab up` completes it\n")
     parts.append("\nas its topology says\n" if not drift else "\ndrift, which `netlab up` mends:\n")
     parts += [f"  {line}\n" for line in drift]
     return "".join(parts)

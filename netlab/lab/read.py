@@ -7,7 +7,7 @@ namespace says after being given what the topology wants.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -56,8 +56,8 @@ def indexes(namespaces: Namespaces, state: LabState) -> dict[LinkKey, int]:
     return found
 
 
-def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, hosts: str) -> Status:
-    """All that either topology speaks of, as the kernel has it now; hosts is the text of the lab's hosts file."""
+def read(namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: LabState, hosts: str) -> Status:
+    """All that any of the topologies speaks of, as the kernel has it now; hosts is the text of the lab's hosts file."""
     there = _there(namespaces, state)
     status = Status(
         namespaces=frozenset(there),
@@ -65,7 +65,7 @@ def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, 
         hosts=hosts,
         programs=frozenset((p.netns, p.name) for p in state.programs if programs.running(namespaces, p)),
     )
-    keys = {name: _sysctl_keys(name, old, new) for name in there}
+    keys = {name: _sysctl_keys(name, *had, new) for name in there}
     for name in there:
         with namespaces.inside(name), _iproute() as ipr:
             _read_links(name, ipr, status)
@@ -76,9 +76,9 @@ def read(namespaces: Namespaces, old: Topology, new: Topology, state: LabState, 
         for (netns, ifname), link in status.links.items():
             if netns == name and (root := roots.get(link.index)):
                 status.qdiscs[netns, ifname] = Compared(" ".join(root), None)
-    _compare_rules(namespaces, old, new, status)
-    _compare_iptables(namespaces, old, new, status)
-    _compare_tables(namespaces, old, new, status)
+    _compare_rules(namespaces, had, new, status)
+    _compare_iptables(namespaces, had, new, status)
+    _compare_tables(namespaces, had, new, status)
     _compare_qdiscs(namespaces, new, status)
     return status
 
@@ -170,12 +170,12 @@ def _address(text: str | None) -> Address | None:
     return None if text is None else ipaddress.ip_address(text)
 
 
-def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, status: Status) -> None:
+def _compare_rules(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:
     """Compare the tables that are the lab's own; a user's other tables are nobody's business."""
     told: dict[Ruleset, str] = {}
     for name in status.namespaces:
-        had, wanted = (_ruleset(Loader.LIBNFTABLES, topology, name) for topology in (old, new))
-        tables = {name for rules in (had, wanted) if rules for name in rules.names}
+        *before, wanted = (_ruleset(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
+        tables = {name for rules in (*before, wanted) if rules for name in rules.names}
         if not tables:
             continue
         if wanted is not None and wanted not in told:
@@ -183,7 +183,7 @@ def _compare_rules(namespaces: Namespaces, old: Topology, new: Topology, status:
                 told[wanted] = _listed(name, tables, wanted.nft(replace=False))
         has = ""
         # What iptables-restore has made goes before anything else is loaded, and libnftables can't say all of it.
-        if _ruleset(Loader.IPTABLES_RESTORE, old, name) is None:
+        if not any(_ruleset(Loader.IPTABLES_RESTORE, old, name) for old in had):
             with namespaces.inside(name):
                 has = _listed(name, tables)
         status.rules[name] = Compared(has, told[wanted] if wanted else None)
@@ -196,12 +196,12 @@ def _listed(netns: str, tables: Iterable[tuple[str, str]], after: str = "") -> s
         raise LabError(f"{netns}: its rules can't be read: {told(error)}") from error
 
 
-def _compare_iptables(namespaces: Namespaces, old: Topology, new: Topology, status: Status) -> None:
+def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:
     """Compare what iptables-restore loads, in iptables' own words."""
     told: dict[tuple[Family, str], str] = {}
     for name in status.namespaces:
-        had, wanted = (_ruleset(Loader.IPTABLES_RESTORE, topology, name) for topology in (old, new))
-        for family in dict.fromkeys(family for rules in (had, wanted) if rules for family in rules.families):
+        *before, wanted = (_ruleset(Loader.IPTABLES_RESTORE, topology, name) for topology in (*had, new))
+        for family in dict.fromkeys(family for rules in (*before, wanted) if rules for family in rules.families):
             with namespaces.inside(name):
                 has = iptables.saved(family, _IPTABLES)
             text = wanted.iptables_restore(family) if wanted else ""
@@ -219,12 +219,12 @@ def _ruleset(loader: Loader, topology: Topology, name: str) -> Ruleset | None:
     return loaded_by(loader, topology, name) if any(netns.name == name for netns in topology.namespaces) else None
 
 
-def _compare_tables(namespaces: Namespaces, old: Topology, new: Topology, status: Status) -> None:
-    """Compare the tables that either topology has in a namespace; those of the old one alone, with nothing."""
+def _compare_tables(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:
+    """Compare the tables that any topology has in a namespace; those that the new one lacks, with nothing."""
     told: dict[tuple[NftTable, tuple[str, ...]], str] = {}
     wanted = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(new)}
-    had = [(netns.name, table.family, table.name) for netns in old.namespaces for table in netns.tables]
-    for key in dict.fromkeys((*wanted, *had)):
+    before = [(n.name, table.family, table.name) for old in had for n in old.namespaces for table in n.tables]
+    for key in dict.fromkeys((*wanted, *before)):
         netns, table = key[0], key[1:]
         if netns in status.namespaces:
             with namespaces.inside(netns):

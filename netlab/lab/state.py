@@ -2,8 +2,9 @@
 
 A lab's directory holds `state.json` (this value), `topology.yaml` (the text it was built from), `hosts` and `logs/`.
 It is made before anything else of a lab and removed after everything else, and what will be made is written here
-before it is: whoever finds the directory can take the lab down without its YAML. Nothing here makes or removes
-anything in the kernel.
+before it is: whoever finds the directory can take the lab down without its YAML. While a lab is changed, the text of
+what it is to become stands in `next-0.yaml`; where such a change was cut short, it stays, and the next one's is
+`next-1.yaml`: what may be in the lab is what all of them ask for. Nothing here makes or removes anything in the kernel.
 """
 
 from __future__ import annotations
@@ -36,13 +37,22 @@ class StartedProgram(NamedTuple):
     start_ticks: int
 
 
+class Asked(NamedTuple):
+    """What a lab is to become, beside the text: the topology's path (None: standard input), `--set` pairs, fixes."""
+
+    file: str | None
+    settings: tuple[tuple[str, str], ...] = ()
+    fixes: tuple[str, ...] = ()
+
+
 class LabState(NamedTuple):
     """What a lab owns, and what it was made from.
 
     namespaces are (name, inode of the network namespace); names is the directory in which their names stand, each with
     prefix before it. file is the topology's path or None for standard input, settings the `--set` pairs. former are
-    sysctls (netns, key, value) as they were before a change of the lab that stands first set them. complete is false
-    from before the first step until after the last. boot_id tells a state from before a reboot.
+    sysctls (netns, key, value) as they were before a change of the lab that stands first set them. following are the
+    changes of the lab that stands that are under way or were cut short, oldest first. complete is false from before the
+    first step of its building until after the last. boot_id tells a state from before a reboot.
     """
 
     lab: str
@@ -57,6 +67,7 @@ class LabState(NamedTuple):
     namespaces: tuple[tuple[str, int], ...] = ()
     programs: tuple[StartedProgram, ...] = ()
     former: tuple[tuple[str, str, str], ...] = ()
+    following: tuple[Asked, ...] = ()
     complete: bool = False
 
     def standing(self) -> bool:
@@ -114,26 +125,55 @@ class LabDirectory:
             **state._asdict(),
             "holder": state.holder and state.holder._asdict(),
             "programs": [program._asdict() for program in state.programs],
+            "following": [asked._asdict() for asked in state.following],
         }
         draft = self._state.with_suffix(".new")
         write_text(draft, json.dumps(fields))
         draft.replace(self._state)
 
-    def write_topology(self, text: str) -> None:
-        """Keep the text that the lab now follows."""
-        draft = self._topology.with_suffix(".new")
-        write_text(draft, text)
-        draft.replace(self._topology)
+    def begin(self, state: LabState, asked: Asked, text: str) -> LabState:
+        """Write down what a lab that stands is to become, before anything of it is made."""
+        write_text(self._next(len(state.following)), text)
+        state = state._replace(following=(*state.following, asked))
+        self.write(state)
+        return state
+
+    def settle(self, state: LabState) -> LabState:
+        """Write down that the lab has become what it was last to become. The move of its text decides that: whoever is
+        killed after it is taken at that by `read`."""
+        self._next(len(state.following) - 1).replace(self._topology)
+        state = _settled(state)
+        self.write(state)
+        self._forget_next()
+        return state
+
+    def abandon(self, state: LabState) -> LabState:
+        """Write down that the lab is what it was, and that nothing is left of what it was to become."""
+        state = state._replace(following=())
+        self.write(state)
+        self._forget_next()
+        return state
+
+    def _next(self, number: int) -> Path:
+        return self.path / f"next-{number}.yaml"
+
+    def _forget_next(self) -> None:
+        for path in self.path.glob("next-*.yaml"):
+            path.unlink(missing_ok=True)
 
     def topology_text(self) -> str:
         """The text the lab was built from."""
         return self._topology.read_text(encoding="utf-8")
 
+    def next_text(self, number: int) -> str:
+        """The text of a change that is under way or was cut short, by its place in `LabState.following`."""
+        return self._next(number).read_text(encoding="utf-8")
+
     def read(self) -> LabState | None:
         """The state; None where there is none (yet, or no longer). LabError where it can't be understood."""
         try:
             raw = json.loads(self._state.read_text())
-            return LabState(
+            state = LabState(
                 **{
                     **raw,
                     "settings": tuple((path, value) for path, value in raw["settings"]),
@@ -142,8 +182,14 @@ class LabDirectory:
                     "namespaces": tuple((name, inode) for name, inode in raw["namespaces"]),
                     "programs": tuple(StartedProgram(**program) for program in raw["programs"]),
                     "former": tuple((netns, key, value) for netns, key, value in raw.get("former", ())),
+                    "following": tuple(
+                        Asked(one["file"], tuple((path, value) for path, value in one["settings"]), tuple(one["fixes"]))
+                        for one in raw.get("following", ())
+                    ),
                 }
             )
+            moved = state.following and not self._next(len(state.following) - 1).exists()
+            return _settled(state) if moved else state
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, TypeError, KeyError) as error:
@@ -153,7 +199,7 @@ class LabDirectory:
 
     def clear(self) -> None:
         """Remove what this class has written, the state last; the directory itself goes with its lock."""
-        for pattern in ("logs/*.log", "*.new", "topology.yaml", "hosts"):
+        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
         for directory in (self._logs, self.names):
@@ -199,6 +245,12 @@ class LabDirectory:
             return fd
         os.close(fd)
         return None
+
+
+def _settled(state: LabState) -> LabState:
+    """The state of a lab that has become what it was last to become."""
+    file, settings, fixes = state.following[-1]
+    return state._replace(file=file, settings=settings, fixes=fixes, following=())
 
 
 def write_text(path: Path, text: str) -> None:

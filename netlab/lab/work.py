@@ -19,7 +19,6 @@ from netlab.lab.steps import (
     CreateNetns,
     DeleteNetns,
     KernelStep,
-    ResetSysctl,
     SetSysctl,
     StartProgram,
     Step,
@@ -57,7 +56,11 @@ class Work:
 
     def _create(self, steps: Sequence[CreateNetns], done: Done) -> None:
         def journal(born: Sequence[tuple[str, int]]) -> None:
-            self._write(self.state._replace(namespaces=(*self.state.namespaces, *born)))
+            # Who comes anew under a name that was there has nothing of what was there.
+            names = {name for name, _ in born}
+            others = tuple(one for one in self.state.namespaces if one[0] not in names)
+            former = tuple(one for one in self.state.former if one[0] not in names)
+            self._write(self.state._replace(namespaces=(*others, *born), former=former))
 
         self.namespaces.create([step.netns for step in steps], journal)
         for step in steps:
@@ -82,7 +85,8 @@ class Work:
             log = self.directory.log(step.netns, step.program.name)
             with interrupts.held_back():
                 started = programs.start(self.namespaces, step.netns, step.program, log)
-                self._write(self.state._replace(programs=(*self.state.programs, started)))
+                others = [one for one in self.state.programs if one[:2] != started[:2]]
+                self._write(self.state._replace(programs=(*others, started)))
             programs.wait_ready(self.namespaces, step.program, started, log, self.waiting)
             done(step)
 
@@ -100,10 +104,15 @@ class Work:
     def _apply(self, steps: Sequence[KernelStep], done: Done) -> None:
         self.kernel.apply(steps, done)
 
-    def remember(self, steps: Sequence[Step], old: Topology) -> None:
+    def remember(self, steps: Sequence[Step], had: Sequence[Topology]) -> None:
         """Write down the sysctls that these steps set and that nothing of the lab has set before."""
         known = {(netns, key) for netns, key, _ in self.state.former}
-        known |= {(n.name, key) for n in old.namespaces for key, _ in (*n.sysctls, *n.sysctls_if_there)}
+        known |= {
+            (n.name, key)
+            for topology in had
+            for n in topology.namespaces
+            for key, _ in (*n.sysctls, *n.sysctls_if_there)
+        }
         found = []
         for step in steps:
             if isinstance(step, SetSysctl) and (step.netns, step.key) not in known:
@@ -113,13 +122,16 @@ class Work:
         if found:
             self._write(self.state._replace(former=(*self.state.former, *found)))
 
-    def forget(self, steps: Sequence[Step]) -> None:
-        """Strike out the sysctls that have their former values again, or are gone."""
-        back = {(step.netns, step.key) for step in steps if isinstance(step, ResetSysctl)}
-        gone = {step.netns for step in steps if isinstance(step, DeleteNetns | CreateNetns)}
-        former = tuple(one for one in self.state.former if one[:2] not in back and one[0] not in gone)
-        if former != self.state.former:
-            self._write(self.state._replace(former=former))
+    def settled(self, topology: Topology) -> LabState:
+        """The state of a lab that has become this topology: without what belongs to nothing in it."""
+        names = {netns.name for netns in topology.namespaces}
+        programs = {(netns.name, program.name) for netns in topology.namespaces for program in netns.programs}
+        sysctls = {(n.name, key) for n in topology.namespaces for key, _ in (*n.sysctls, *n.sysctls_if_there)}
+        return self.state._replace(
+            namespaces=tuple(one for one in self.state.namespaces if one[0] in names),
+            programs=tuple(one for one in self.state.programs if (one.netns, one.name) in programs),
+            former=tuple(one for one in self.state.former if one[:2] in sysctls),
+        )
 
     def _write(self, state: LabState) -> None:
         self.state = state

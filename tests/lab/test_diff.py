@@ -16,6 +16,7 @@ from netlab.errors import TopologyError
 from netlab.kubeproxy import fixes
 from netlab.lab import plan
 from netlab.lab.diff import difference
+from netlab.lab.status import LinkStatus
 from netlab.lab.steps import CreateLink, DeleteEntries, LoadTable
 from netlab.links.veth import Veth
 from netlab.model import Interface, Route, Topology
@@ -84,9 +85,9 @@ def built(spec: Spec = LAB) -> Simulated:
 def described(kernel: Simulated, old: Spec = LAB, new: Spec = LAB) -> list[str]:
     """What the difference's steps say; they are carried out, and must leave nothing to do."""
     before, after = topology(old), topology(new)
-    steps = difference(before, after, kernel.look(before, after))
+    steps = difference([before], after, kernel.look(before, after))
     kernel.apply(steps)
-    again = difference(after, after, kernel.look(after, after))
+    again = difference([after], after, kernel.look(after, after))
     assert [step.describe() for step in again] == []
     return [step.describe() for step in steps]
 
@@ -454,14 +455,14 @@ def test_a_table_changed_added_and_removed() -> None:
 def test_conntrack_forgets_what_it_tracks_no_longer() -> None:
     kernel, plain = built(), topology()
     fixed = fixes.apply(plain, ["notrack"])
-    steps = difference(plain, fixed, kernel.look(plain, fixed))
+    steps = difference([plain], fixed, kernel.look(plain, fixed))
     kernel.apply(steps)
     assert [step.describe() for step in steps] == [
         "node: table ip netlab_notrack",
         "node: conntrack's entries of untracked connections removed",
     ]
     assert steps[1] == DeleteEntries("node", ((ip_address("10.96.0.1"), 80), (ip_address("10.244.1.2"), 80)))
-    back = difference(fixed, plain, kernel.look(fixed, plain))
+    back = difference([fixed], plain, kernel.look(fixed, plain))
     assert [step.describe() for step in back] == ["node: table ip netlab_notrack removed"]
 
 
@@ -469,7 +470,7 @@ def test_a_table_that_drifted_is_loaded_in_one_transaction_and_a_users_own_stays
     kernel = built()
     kernel.tables["node", "inet", "tour"] = "chain seen { }"
     kernel.tables["node", "inet", "mine"] = "chain mine { }"
-    [step] = difference(topology(), topology(), kernel.look(topology(), topology()))
+    [step] = difference([topology()], topology(), kernel.look(topology(), topology()))
     assert step == LoadTable("node", topology().netns("node").tables[0], replace=True)
     assert described(kernel) == ["node: table inet tour"]
     del kernel.tables["node", "inet", "tour"]
@@ -638,10 +639,58 @@ def test_any_edit_of_any_lab_that_drifted_is_done_in_one_go(seed: int) -> None:
     kernel.apply(plan.up(old))
     for _ in range(chance.randrange(3)):
         drift(kernel, chance)
-    steps = difference(old, new, kernel.look(old, new))
+    steps = difference([old], new, kernel.look(old, new))
     kernel.apply(steps)
-    left = [step.describe() for step in difference(new, new, kernel.look(new, new))]
+    left = [step.describe() for step in difference([new], new, kernel.look(new, new))]
     assert left == [], [step.describe() for step in steps]
+
+
+def built_anew(wanted: Topology) -> Simulated:
+    kernel = Simulated()
+    kernel.apply(plan.up(wanted))
+    return kernel
+
+
+def all_there_is(kernel: Simulated) -> dict[str, object]:
+    """What two equal labs have in common: all but the numbers of links, and MAC addresses that no topology gives."""
+
+    def link(has: LinkStatus) -> object:
+        return has.kind, has.up, has.master, has.attributes._replace(mac=None), dict(has.data)
+
+    return {
+        "links": {key: link(has) for key, has in kernel.links.items()},
+        "addresses": {key: found for key, found in kernel.addresses.items() if found},
+        "tables": {
+            **kernel.tables,
+            **{(n, *t): text for n, rules in kernel.rules.items() for t, text in rules.items()},
+        },
+        "peers": kernel.peers,
+        "unrouted": kernel.unrouted,
+        "routes": kernel.routes,
+        "sysctls": kernel.sysctls,
+        "iptables": kernel.iptables,
+        "qdiscs": kernel.qdiscs,
+        "hosts": kernel.hosts,
+        "programs": kernel.programs,
+    }
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_changes_that_were_cut_short_leave_nothing_to_the_one_that_is_not(seed: int) -> None:
+    chance = random.Random(seed)
+    had = [any_topology(chance)]
+    kernel = built_anew(had[0])
+    for _ in range(chance.randrange(1, 4)):
+        new = chance.choice([*had, any_topology(chance)])
+        steps = difference(had, new, kernel.look(*had, new))
+        kernel.apply(steps[: chance.randrange(len(steps) + 1)])
+        had.append(new)
+    new = chance.choice([*had, any_topology(chance)])
+    for _ in range(3):
+        kernel.apply(difference(had, new, kernel.look(*had, new)))
+        had = [new]
+    assert difference(had, new, kernel.look(*had, new)) == []
+    assert all_there_is(kernel) == all_there_is(built_anew(new))
 
 
 # --- what somebody else has made, and who has moved ------------------------------------------------------------------

@@ -150,3 +150,46 @@ def test_a_hangup_that_is_ignored_stays_so(netlab: Netlab, lab_name: str, privil
         (tmp_path / "go").touch()
         assert up.wait(labs.DEADLINE_S) == 0
     assert lab.drift() == []
+
+
+BRIDGED = """
+namespaces:
+  node: {role: node}
+  client: {role: pod}
+  server: {role: pod, sysctls: {net.ipv4.tcp_sack: 0}}
+bridges: [{name: cni0, netns: node, mtu: 1400, ports: [client, server]}]
+"""
+
+
+@pytest.mark.parametrize("option", ["", "stp: true, "])
+def test_a_bridge_that_went_by_hand_is_made_as_the_new_file_says(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path, option: str
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, BRIDGED)
+    lab.up()
+    lab.exec("node", "ip", "link", "del", "cni0")
+    lab.write(BRIDGED.replace("mtu: 1400, ", option).replace("tcp_sack: 0", "tcp_sack: 1"))
+    assert "node: bridge cni0\n" in lab.up()
+    assert "cni0" in lab.exec("node", "ls", "/sys/class/net")
+    assert lab.drift() == []
+    lab.exec("client", "ip", "route", "get", "10.244.0.3")
+    assert lab.up() == f"lab {lab_name} is up: nothing to do\n"
+
+
+def test_what_is_changed_back_again_and_again_is_an_error(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    both = "{net.ipv4.ip_forward: 1, net.ipv4.conf.all.forwarding: 0}"  # one value under two names
+    lab.write(labs.TWO.replace("client: {}", f"client: {{sysctls: {both}}}"))
+    refused = lab.try_up()
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"netlab: the lab {lab_name} doesn't stay as its topology says: "
+        "client: sysctl net.ipv4.conf.all.forwarding = 0\n"
+        "  hint: does a program in the lab, or another value of the topology, change it back?\n"
+    )
+    lab.write(labs.TWO)
+    assert lab.drift() == []
+    assert lab.exec("client", "sysctl", "-n", "net.ipv4.ip_forward") == "0\n"

@@ -15,7 +15,7 @@ import pytest
 from netlab.errors import LabError, UsageError
 from netlab.lab import state as states
 from netlab.lab.holder import Holder, start_ticks
-from netlab.lab.state import LabDirectory, LabState, StartedProgram, boot_id, choose, labs, run_directory
+from netlab.lab.state import Asked, LabDirectory, LabState, StartedProgram, boot_id, choose, labs, run_directory
 
 FULL = LabState(
     lab="lab",
@@ -29,6 +29,7 @@ FULL = LabState(
     holder=Holder(77, 1234),
     namespaces=(("client", 4026531840), ("server", 4026531841)),
     programs=(StartedProgram("server", "web", 5, 99),),
+    former=(("server", "net.ipv4.tcp_sack", "1"),),
     complete=True,
 )
 BARE = LabState(lab="lab", boot_id="", rootless=False, names="", prefix="", file=None)
@@ -55,8 +56,33 @@ def test_a_new_lab_is_written_down_with_its_topology_and_hosts(directory: LabDir
     assert directory.hosts.read_text() == "127.0.0.1 localhost\n"
     assert directory.log("server", "web") == directory.path / "logs" / "server.web.log"
     assert sorted(path.name for path in directory.path.iterdir()) == ["hosts", "logs", "state.json", "topology.yaml"]
-    directory.write_topology("name: other\n")
-    assert directory.topology_text() == "name: other\n"
+
+
+def test_a_change_is_written_down_before_it_is_made_and_struck_out_after(directory: LabDirectory) -> None:
+    directory.create(FULL, "name: lab\n", "")
+    begun = directory.begin(FULL, Asked("/tmp/other.yaml", fixes=("liberal",)), "name: other\n")
+    assert directory.read() == begun
+    again = directory.begin(begun, Asked(None), "name: third\n")
+    assert directory.read() == again
+    assert [directory.topology_text(), directory.next_text(0), directory.next_text(1)] == [
+        "name: lab\n",
+        "name: other\n",
+        "name: third\n",
+    ]
+    settled = directory.settle(again)
+    assert settled == directory.read() == FULL._replace(file=None, settings=(), fixes=())
+    assert directory.topology_text() == "name: third\n"
+    assert not list(directory.path.glob("next-*"))
+    assert directory.abandon(directory.begin(settled, Asked(None), "name: fourth\n")) == settled == directory.read()
+    assert directory.topology_text() == "name: third\n"
+    assert not list(directory.path.glob("next-*"))
+
+
+def test_a_change_whose_text_has_taken_its_place_is_made(directory: LabDirectory) -> None:
+    directory.create(FULL, "name: lab\n", "")
+    directory.begin(FULL, Asked("/tmp/other.yaml", fixes=("liberal",)), "name: other\n")
+    (directory.path / "next-0.yaml").replace(directory.path / "topology.yaml")  # killed before state.json follows
+    assert directory.read() == FULL._replace(file="/tmp/other.yaml", settings=(), fixes=("liberal",))
 
 
 def test_a_writer_that_is_killed_leaves_what_was_there(
@@ -269,7 +295,7 @@ def test_a_lock_on_a_directory_that_was_removed_meanwhile_counts_for_nothing(
 def test_a_killed_command_keeps_no_lock(directory: LabDirectory) -> None:
     script = (
         "import os, pathlib, sys\n"
-        "from netlab.lab.state import LabDirectory\n"
+        "from netlab.lab.state import Asked, LabDirectory\n"
         "with LabDirectory(pathlib.Path(sys.argv[1]), 'lab').locked():\n"
         "    os.kill(os.getpid(), 9)\n"
     )

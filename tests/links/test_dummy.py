@@ -63,10 +63,10 @@ def test_one_that_goes_is_removed_and_one_that_changes_is_changed() -> None:
         (LAB.partition("dummies")[0], ["a: dummy0 removed"]),
     ):
         after = load(text, "lab.yaml")
-        steps = difference(before, after, kernel.look(before, after))
+        steps = difference([before], after, kernel.look(before, after))
         assert [step.describe() for step in steps if "dummy" in step.describe()] == changes
         kernel.apply(steps)
-        assert difference(after, after, kernel.look(after, after)) == []
+        assert difference([after], after, kernel.look(after, after)) == []
         before = after
 
 

@@ -255,19 +255,19 @@ class Simulated:
                 if not (name[0] == netns and f".conf.{ifname}." in name[1])
             }
 
-    def look(self, old: Topology, new: Topology) -> Status:
-        """All that either topology speaks of."""
+    def look(self, *topologies: Topology) -> Status:
+        """All that any topology speaks of; the last one is what is wanted."""
         return Status(
             namespaces=frozenset(self.routes),
             links=dict(self.links),
             addresses={key: frozenset(found) for key, found in self.addresses.items() if found},
             unrouted=set(self.unrouted),
             routes={netns: frozenset(found) for netns, found in self.routes.items()},
-            sysctls=dict(self._sysctls(old, new)),
-            rules=dict(self._rules(old, new)),
-            iptables=dict(self._iptables(old, new)),
-            tables=dict(self._tables(old, new)),
-            qdiscs=dict(self._qdiscs(new)),
+            sysctls=dict(self._sysctls(*topologies)),
+            rules=dict(self._rules(*topologies)),
+            iptables=dict(self._iptables(*topologies)),
+            tables=dict(self._tables(*topologies)),
+            qdiscs=dict(self._qdiscs(topologies[-1])),
             hosts=self.hosts,
             programs=frozenset(self.programs),
         )
@@ -275,7 +275,7 @@ class Simulated:
     def _sysctls(self, *topologies: Topology) -> Iterator[tuple[tuple[str, str], str]]:
         for topology in topologies:
             for netns in topology.namespaces:
-                for key, _ in netns.sysctls if netns.name in self.routes else ():
+                for key, _ in (*netns.sysctls, *netns.sysctls_if_there) if netns.name in self.routes else ():
                     parts = key.split(".")
                     gone = parts[2] == "conf" and parts[3] not in ("all", "default")
                     if not gone or (netns.name, parts[3]) in self.links:
@@ -283,8 +283,8 @@ class Simulated:
 
     def _rules(self, *topologies: Topology) -> Iterator[tuple[str, Compared]]:
         for netns in self.routes:
-            had, wanted = (_loaded_by(Loader.LIBNFTABLES, topology, netns) for topology in topologies)
-            names = {name for rules in (had, wanted) if rules is not None for name in rules.names}
+            *had, wanted = (_loaded_by(Loader.LIBNFTABLES, topology, netns) for topology in topologies)
+            names = {name for rules in (*had, wanted) if rules is not None for name in rules.names}
             if names:
                 there = {name: text for name, text in self.rules.get(netns, {}).items() if name in names}
                 wants = None if wanted is None else dict(zip(wanted.names, map(str, wanted.tables), strict=True))
@@ -292,17 +292,17 @@ class Simulated:
 
     def _iptables(self, *topologies: Topology) -> Iterator[tuple[tuple[str, Family], Compared]]:
         for netns in self.routes:
-            had, wanted = (_loaded_by(Loader.IPTABLES_RESTORE, topology, netns) for topology in topologies)
-            for family in dict.fromkeys(family for rules in (had, wanted) if rules for family in rules.families):
+            *had, wanted = (_loaded_by(Loader.IPTABLES_RESTORE, topology, netns) for topology in topologies)
+            for family in dict.fromkeys(family for rules in (*had, wanted) if rules for family in rules.families):
                 wants = wanted.iptables_restore(family) if wanted else ""
                 yield (netns, family), Compared(self.iptables.get((netns, family)), wants or None)
 
-    def _tables(self, old: Topology, new: Topology) -> Iterator[tuple[tuple[str, str, str], Compared]]:
-        had, wanted = (
+    def _tables(self, *topologies: Topology) -> Iterator[tuple[tuple[str, str, str], Compared]]:
+        *had, wanted = (
             {(n.name, table.family, table.name): table.body for n in topology.namespaces for table in n.tables}
-            for topology in (old, new)
+            for topology in topologies
         )
-        for key in {**had, **wanted}:
+        for key in dict.fromkeys(key for tables in (*had, wanted) for key in tables):
             if key[0] in self.routes:
                 yield key, Compared(self.tables.get(key), wanted.get(key))
 

@@ -1,12 +1,13 @@
 """The difference between what the kernel has and what a topology wants, as steps.
 
 Pure. Removed is only what an earlier topology of this lab asked for, and what stands in the way of a wanted thing
-under its very name; what a user has added by hand (an address, a route, a table) stays.
+under its very name; what a user has added by hand (an address, a route, a table) stays. There may be several earlier
+ones, of which any part may be there: a change that was cut short leaves something of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from netlab.kubeproxy import loaded_by, notrack
 from netlab.kubeproxy.portals import VERSIONS
@@ -47,24 +48,24 @@ from netlab.model import (
 )
 
 
-def difference(old: Topology, new: Topology, status: Status) -> list[Step]:
-    """The steps that turn what is there into `new`; old names what of it the lab owns. Empty: nothing to do."""
-    peers = other_ends(old, new, status)
-    stale = stale_links(old, new, status, peers)
-    steps: list[Step] = list(stopped(old, new, status))
+def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[Step]:
+    """The steps that turn what is there into `new`; had names what of it the lab owns. Empty: nothing to do."""
+    peers = other_ends(had, new, status)
+    stale = stale_links(had, new, status, peers)
+    steps: list[Step] = list(stopped(had, new, status))
     kept = {netns.name for netns in new.namespaces}
-    gone = [netns.name for netns in old.namespaces if netns.name not in kept]
+    gone = list(dict.fromkeys(n.name for old in had for n in old.namespaces if n.name not in kept))
     steps += [DeleteLink(netns, ifname) for netns, ifname in stale]
     steps += [DeleteNetns(name) for name in gone if name in status.namespaces]
-    left = without(status, stale, gone, peers, old, new)
-    removed = list(_removed(old, new, left))
+    left = without(status, stale, gone, peers, had, new)
+    removed = list(_removed(had, new, left))
     steps += removed
     left = after(removed, new, left)
     for step in plan.up(new):
         if not satisfied(step, left):
-            steps += [*in_the_way(step, left), _over(step, left, old), *_stale_entries(step, new, left)]
-    steps = with_set_links(steps, old, new, left)
-    moved = moved_addresses(steps, old, new, status, left)
+            steps += [*in_the_way(step, left), _over(step, left, had), *_stale_entries(step, new, left)]
+    steps = with_set_links(steps, had, new, left)
+    moved = moved_addresses(steps, had, new, status, left)
     standing = tuple(netns.name for netns in new.namespaces if netns.name in left.namespaces)
     if moved and standing:
         early = sum(not isinstance(step, WriteHosts | StartProgram) for step in steps)
@@ -72,12 +73,13 @@ def difference(old: Topology, new: Topology, status: Status) -> list[Step]:
     return steps
 
 
-def _removed(old: Topology, new: Topology, left: Status) -> Iterator[Step]:
+def _removed(had: Sequence[Topology], new: Topology, left: Status) -> Iterator[Step]:
     """What an earlier topology asked for and this one doesn't, of all that isn't a link."""
-    wanted = {_identity(step) for step in plan.up(new)}
-    for step in reversed(plan.up(old)):
-        if _identity(step) in wanted or step_netns(step) not in left.namespaces:
+    seen = {_identity(step) for step in plan.up(new)}
+    for step in (step for old in had for step in reversed(plan.up(old))):
+        if _identity(step) in seen or step_netns(step) not in left.namespaces:
             continue
+        seen.add(_identity(step))
         match step:
             case AddAddress(netns, ifname, address) if address in left.addresses.get((netns, ifname), ()):
                 yield DeleteAddress(netns, ifname, address)
@@ -87,12 +89,18 @@ def _removed(old: Topology, new: Topology, left: Status) -> Iterator[Step]:
                 yield ResetSysctl(netns, key, left.former.get((netns, key)))
             case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
                 yield DeleteQdisc(netns, ifname)
-            case LoadRules(netns, rules):
-                yield DeleteRules(netns, rules.names)
+            case LoadRules(netns):
+                yield DeleteRules(netns, _tables_of_rules(had, netns))
             case RestoreRules(netns, family) if left.iptables[netns, family].has is not None:
                 yield ClearRules(netns, family)
             case LoadTable(netns, table) if has_table(step, left):
                 yield DeleteTable(netns, table.family, table.name)
+
+
+def _tables_of_rules(had: Sequence[Topology], netns: str) -> tuple[tuple[str, str], ...]:
+    """The tables that kube-proxy's rules may have in a namespace, as (family, name)."""
+    rules = (loaded_by(Loader.LIBNFTABLES, old, netns) for old in had)
+    return tuple(dict.fromkeys(table for found in rules if found is not None for table in found.names))
 
 
 def step_netns(step: Step) -> str | None:
@@ -116,12 +124,11 @@ def _identity(step: Step) -> object:
     return type(step), step
 
 
-def _over(step: Step, left: Status, old: Topology) -> Step:
+def _over(step: Step, left: Status, had: Sequence[Topology]) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
-        had = loaded_by(Loader.LIBNFTABLES, old, step.netns)
-        gone = () if had is None else tuple(table for table in had.names if table not in step.ruleset.names)
-        return step._replace(replace=True, gone=gone)
+        names = _tables_of_rules(had, step.netns)
+        return step._replace(replace=True, gone=tuple(name for name in names if name not in step.ruleset.names))
     if isinstance(step, LoadTable) and has_table(step, left):
         return step._replace(replace=True)
     return step

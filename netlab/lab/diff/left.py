@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from netlab.lab.diff.links import key_of
@@ -26,7 +26,7 @@ def without(
     stale: list[LinkKey],
     gone: list[str],
     peers: dict[LinkKey, LinkKey],
-    old: Topology,
+    had: Sequence[Topology],
     new: Topology,
 ) -> Status:
     """The same value without the stale links, and all that goes with them."""
@@ -57,7 +57,7 @@ def without(
         tables=status.tables,
         qdiscs={key: pair for key, pair in status.qdiscs.items() if key not in dead},
         hosts=status.hosts,
-        programs=status.programs - {(p.netns, p.name) for p in stopped(old, new, status)},
+        programs=status.programs - {(p.netns, p.name) for p in stopped(had, new, status)},
     )
 
 
@@ -98,14 +98,18 @@ def _has_ipv4(addresses: Iterable[InterfaceAddress]) -> bool:
     return any(address.version == 4 for address in addresses)
 
 
-def stopped(old: Topology, new: Topology, status: Status) -> Iterator[StopProgram]:
-    wanted = _programs(new)
-    for key, program in _programs(old).items():
+def stopped(had: Sequence[Topology], new: Topology, status: Status) -> list[StopProgram]:
+    """The programs that run and, by one of the earlier topologies, aren't those that are wanted."""
+    wanted = dict(_programs(new))
+    found: dict[StopProgram, None] = {}
+    for key, program in (pair for old in had for pair in _programs(old)):
         other = wanted.get(key)
         same = other is not None and (other.argv, other.env) == (program.argv, program.env)
         if key in status.programs and not same:
-            yield StopProgram(*key)
+            found[StopProgram(*key)] = None
+    return list(found)
 
 
-def _programs(topology: Topology) -> dict[tuple[str, str], Program]:
-    return {(netns.name, program.name): program for netns in topology.namespaces for program in netns.programs}
+def _programs(topology: Topology) -> Iterator[tuple[tuple[str, str], Program]]:
+    for netns in topology.namespaces:
+        yield from (((netns.name, program.name), program) for program in netns.programs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from netlab.lab.status import LinkKey, LinkStatus, Status
 from netlab.lab.steps import (
@@ -24,7 +24,7 @@ from netlab.model import (
 )
 
 
-def other_ends(old: Topology, new: Topology, status: Status) -> dict[LinkKey, LinkKey]:
+def other_ends(had: Sequence[Topology], new: Topology, status: Status) -> dict[LinkKey, LinkKey]:
     """The other end of each link of a kind that has two. The two point at each other by ifindex, which is a namespace's
     own number: where several do, the lab's own links tell which."""
     ends: dict[tuple[int | None, int | None], list[LinkKey]] = {}
@@ -32,7 +32,7 @@ def other_ends(old: Topology, new: Topology, status: Status) -> dict[LinkKey, Li
         if link.kind in PAIRED:
             ends.setdefault((link.index, link.peer_index), []).append(key)
     asked: dict[LinkKey, list[LinkKey]] = {}
-    for one, other in (*old.pairs(), *new.pairs()):
+    for one, other in (pair for topology in (*had, new) for pair in topology.pairs()):
         a, b = key_of(one), key_of(other)
         asked.setdefault(a, []).append(b)
         asked.setdefault(b, []).append(a)
@@ -50,18 +50,22 @@ def key_of(interface: Interface) -> LinkKey:
     return interface.netns, interface.ifname
 
 
-def stale_links(old: Topology, new: Topology, status: Status, peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
+def stale_links(had: Sequence[Topology], new: Topology, status: Status, peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
     """The links to remove: owned and no longer wanted, or wanted and of another making. One end of two is enough."""
-    before = {key_of(interface): interface for interface in old.interfaces()}
-    were = {key_of(link.interfaces()[0]): link for link in old.links}
+    before: dict[LinkKey, list[Interface]] = {}
+    were: dict[LinkKey, list[Link]] = {}
+    for link in (link for old in had for link in old.links):
+        were.setdefault(key_of(link.interfaces()[0]), []).append(link)
+        for interface in link.interfaces():
+            before.setdefault(key_of(interface), []).append(interface)
     wanted = {key_of(interface) for interface in new.interfaces()}
     stale: dict[LinkKey, None] = {}
     for link in new.links:
         ends = link.interfaces()
         found = [key_of(end) for end in ends if key_of(end) in status.links]
         if found and (
-            not _is_made_so(link, were.get(key_of(ends[0])), status, peers)
-            or any(_forgets(before, end) for end in ends)
+            not _is_made_so(link, were.get(key_of(ends[0]), []), status, peers)
+            or any(_forgets(was, end) for end in ends for was in before.get(key_of(end), []))
         ):
             stale.update(dict.fromkeys(found))
     stale.update(dict.fromkeys(key for key in before if key not in wanted and key in status.links))
@@ -78,14 +82,16 @@ def _one_end_each(stale: dict[LinkKey, None], peers: dict[LinkKey, LinkKey]) -> 
     return doomed
 
 
-def _is_made_so(link: Link, was: Link | None, status: Status, peers: dict[LinkKey, LinkKey]) -> bool:
+def _is_made_so(link: Link, were: Sequence[Link], status: Status, peers: dict[LinkKey, LinkKey]) -> bool:
     """Whether all interfaces of a link are there, joined to each other, and have what only a new link can be given."""
     ends = link.interfaces()
     there = [status.links[key_of(end)] for end in ends if key_of(end) in status.links]
     if len(there) < len(ends) or any(peers.get(key_of(a)) != key_of(b) for a, b in pairs([link])):
         return False
     return all(
-        has.kind == link.kind and link.fits(has.data, was) and _queues(has.attributes) == _queues(end.attributes)
+        has.kind == link.kind
+        and all(link.fits(has.data, was) for was in (were or (None,)))
+        and _queues(has.attributes) == _queues(end.attributes)
         for has, end in zip(there, ends, strict=True)
     )
 
@@ -94,14 +100,10 @@ def _queues(attributes: LinkAttributes) -> tuple[int, int]:
     return attributes.num_tx_queues, attributes.num_rx_queues
 
 
-def _forgets(before: dict[LinkKey, Interface], interface: Interface) -> bool:
+def _forgets(was: Interface, interface: Interface) -> bool:
     """Whether an attribute was set that is now left to the kernel: only a new link has the kernel's default."""
-    had = before.get(key_of(interface))
-    if had is None:
-        return False
-    return any(
-        was is not None and wants is None for was, wants in zip(had.attributes, interface.attributes, strict=True)
-    )
+    both = zip(was.attributes, interface.attributes, strict=True)
+    return any(had is not None and wants is None for had, wants in both)
 
 
 def _differs(interface: Interface, link: LinkStatus) -> bool:
@@ -119,16 +121,16 @@ def _differs(interface: Interface, link: LinkStatus) -> bool:
     return any(want is not None and want != is_now for want, is_now in pairs)
 
 
-def with_set_links(steps: list[Step], old: Topology, new: Topology, left: Status) -> list[Step]:
+def with_set_links(steps: list[Step], had: Sequence[Topology], new: Topology, left: Status) -> list[Step]:
     """Put the changes of links that stay right after the last link that is made."""
     made = {key for step in steps for key in makes(step)}
-    masters = {key_of(interface): interface.master for interface in old.interfaces()}
+    masters = {(key_of(interface), interface.master) for old in had for interface in old.interfaces()}
     changed: list[Step] = []
     for interface in new.interfaces():
         key = key_of(interface)
         if key not in made:
             link = left.links[key]
-            foreign = interface.master is None and link.master is not None and link.master != masters.get(key)
+            foreign = interface.master is None and link.master is not None and (key, link.master) not in masters
             if _differs(interface, link) or (interface.master != link.master and not foreign):
                 changed.append(SetLink(interface, keeps_master=foreign))
     makers = [i for i, step in enumerate(steps) if isinstance(step, CreateNetns | CreateLink)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from netlab.lab.diff.links import key_of, makes
 from netlab.lab.status import LinkKey, Status
 from netlab.lab.steps import (
@@ -17,16 +19,17 @@ from netlab.model import (
 
 
 def moved_addresses(
-    steps: list[Step], old: Topology, new: Topology, status: Status, left: Status
+    steps: list[Step], had: Sequence[Topology], new: Topology, status: Status, left: Status
 ) -> tuple[Address, ...]:
     """The addresses that were at another interface, or at another MAC address, before these steps."""
     owners: dict[Address, set[LinkKey]] = {}
     before = list(status.addresses.items())
-    before += [(key_of(interface), frozenset(interface.addresses)) for interface in old.interfaces()]
+    before += [(key_of(interface), frozenset(interface.addresses)) for old in had for interface in old.interfaces()]
     for key, found in before:
         for address in found:
             owners.setdefault(address.ip, set()).add(key)
-    wants, had_mac = ({key_of(i): i.attributes.mac for i in topology.interfaces()} for topology in (new, old))
+    wants = {key_of(interface): interface.attributes.mac for interface in new.interfaces()}
+    had_mac = {key_of(interface): interface.attributes.mac for old in had for interface in old.interfaces()}
     had_mac |= {key: link.attributes.mac for key, link in status.links.items()}
     made = {key for step in steps for key in makes(step)}
     made = {key for key in made if wants[key] is None or wants[key] != had_mac.get(key)}
@@ -34,8 +37,8 @@ def moved_addresses(
     for step in steps:
         match step:
             case AddAddress(netns, ifname, address):
-                had, key = owners.get(address.ip, set()), (netns, ifname)
-                if had and (key in made or (had != {key} and not is_per_link(address.ip))):
+                owner, key = owners.get(address.ip, set()), (netns, ifname)
+                if owner and (key in made or (owner != {key} and not is_per_link(address.ip))):
                     moved[address.ip] = None
             case SetLink(interface):
                 mac = interface.attributes.mac
