@@ -14,6 +14,7 @@ from netlab.errors import LabError
 from netlab.lab import programs
 from netlab.lab.apply import Kernel
 from netlab.lab.netns import Namespaces, end_strays, strays
+from netlab.lab.plan import follows_the_link
 from netlab.lab.state import LabDirectory, LabState, StartedProgram, write_text
 from netlab.lab.steps import (
     CreateNetns,
@@ -62,6 +63,11 @@ class Work:
             former = tuple(one for one in self.state.former if one[0] not in names)
             self._write(self.state._replace(namespaces=(*others, *born), former=former))
 
+        # A name whose making was cut short is there already: an empty file, and ours, as it is written down.
+        inodes = dict(self.state.namespaces)
+        for step in steps:
+            if step.netns in inodes:
+                self.namespaces.release(step.netns, inodes[step.netns])
         self.namespaces.create([step.netns for step in steps], journal)
         for step in steps:
             done(step)
@@ -115,7 +121,7 @@ class Work:
         }
         found = []
         for step in steps:
-            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known:
+            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known and not follows_the_link(step.key):
                 # A namespace, or an interface, that is still to come has nothing to remember.
                 with suppress(LabError, OSError), self.namespaces.inside(step.netns):
                     found.append((step.netns, step.key, sysctl.read(step.key)))
@@ -123,8 +129,14 @@ class Work:
             self._write(self.state._replace(former=(*self.state.former, *found)))
 
     def settled(self, topology: Topology) -> LabState:
-        """The state of a lab that has become this topology: without what belongs to nothing in it."""
+        """The state of a lab that has become this topology: without what belongs to nothing in it.
+
+        Of a namespace whose removal was cut short, the name may be left: it goes now.
+        """
         names = {netns.name for netns in topology.namespaces}
+        for name, inode in self.state.namespaces:
+            if name not in names:
+                self.namespaces.release(name, inode)
         programs = {(netns.name, program.name) for netns in topology.namespaces for program in netns.programs}
         sysctls = {(n.name, key) for n in topology.namespaces for key, _ in (*n.sysctls, *n.sysctls_if_there)}
         return self.state._replace(
