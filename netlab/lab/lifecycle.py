@@ -187,6 +187,7 @@ def _follow(work: Work, had: Sequence[Topology], new: Topology, done: Done) -> l
     """
     from netlab.lab.read import indexes
 
+    work.clear_names()
     steps: list[Step] = []
     for _ in range(_ROUNDS):
         differing = changes(work.directory, work.namespaces, had, new, work.state)

@@ -110,11 +110,10 @@ class Namespaces:
                 raise LabError(f"the network namespace {name} is gone", "`netlab up` makes it again") from None
         return self._fds[name]
 
-    def exists(self, name: str, inode: int) -> bool:
-        """Whether the namespace with that inode stands under the name, and no other one or just an empty file."""
+    def exists(self, name: str) -> bool:
+        """Whether a network namespace (not just an empty file) stands under the name."""
         with suppress(LabError):
-            found = os.fstat(self.fd(name))
-            return (found.st_dev, found.st_ino) == (os.fstat(self._home).st_dev, inode)
+            return os.fstat(self.fd(name)).st_dev == os.fstat(self._home).st_dev
         return False
 
     def _out_of_the_way(self, fd: int) -> int:
@@ -182,7 +181,8 @@ class Namespaces:
         try:
             for name in names:
                 target = str(directory / (self._prefix + name))
-                os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+                with interrupts.held_back():  # a descriptor that stays open keeps the directory's mount busy
+                    os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
                 mount(f"self/fd/{self._fds[name]}", target, flags=MS_BIND)
         finally:
             os.fchdir(here)

@@ -14,7 +14,6 @@ from netlab.errors import LabError
 from netlab.lab import programs
 from netlab.lab.apply import Kernel
 from netlab.lab.netns import Namespaces, end_strays, strays
-from netlab.lab.plan import follows_the_link
 from netlab.lab.state import LabDirectory, LabState, StartedProgram, write_text
 from netlab.lab.steps import (
     CreateNetns,
@@ -63,11 +62,6 @@ class Work:
             former = tuple(one for one in self.state.former if one[0] not in names)
             self._write(self.state._replace(namespaces=(*others, *born), former=former))
 
-        # A name whose making was cut short is there already: an empty file, and ours, as it is written down.
-        inodes = dict(self.state.namespaces)
-        for step in steps:
-            if step.netns in inodes:
-                self.namespaces.release(step.netns, inodes[step.netns])
         self.namespaces.create([step.netns for step in steps], journal)
         for step in steps:
             done(step)
@@ -76,9 +70,18 @@ class Work:
         inodes = dict(self.state.namespaces)
         for step in steps:
             end_strays(strays({inodes[step.netns]}))
-            self.namespaces.release(step.netns, inodes.pop(step.netns))
-            self._write(self.state._replace(namespaces=tuple(inodes.items())))
+            with interrupts.held_back():  # between them, an empty file would stand where the name was
+                self.namespaces.release(step.netns, inodes.pop(step.netns))
+                self._write(self.state._replace(namespaces=tuple(inodes.items())))
             done(step)
+
+    def clear_names(self) -> None:
+        """Take away, and strike out, names that a killed command had begun to take away: without their namespace."""
+        stand = [(name, inode) for name, inode in self.state.namespaces if self.namespaces.exists(name)]
+        if len(stand) < len(self.state.namespaces):
+            for name, inode in {*self.state.namespaces} - {*stand}:
+                self.namespaces.release(name, inode)
+            self._write(self.state._replace(namespaces=tuple(stand)))
 
     def _write_hosts(self, steps: Sequence[WriteHosts], done: Done) -> None:
         for step in steps:
@@ -121,7 +124,7 @@ class Work:
         }
         found = []
         for step in steps:
-            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known and not follows_the_link(step.key):
+            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known:
                 # A namespace, or an interface, that is still to come has nothing to remember.
                 with suppress(LabError, OSError), self.namespaces.inside(step.netns):
                     found.append((step.netns, step.key, sysctl.read(step.key)))
@@ -129,14 +132,8 @@ class Work:
             self._write(self.state._replace(former=(*self.state.former, *found)))
 
     def settled(self, topology: Topology) -> LabState:
-        """The state of a lab that has become this topology: without what belongs to nothing in it.
-
-        Of a namespace whose removal was cut short, the name may be left: it goes now.
-        """
+        """The state of a lab that has become this topology: without what belongs to nothing in it."""
         names = {netns.name for netns in topology.namespaces}
-        for name, inode in self.state.namespaces:
-            if name not in names:
-                self.namespaces.release(name, inode)
         programs = {(netns.name, program.name) for netns in topology.namespaces for program in netns.programs}
         sysctls = {(n.name, key) for n in topology.namespaces for key, _ in (*n.sysctls, *n.sysctls_if_there)}
         return self.state._replace(
