@@ -43,9 +43,18 @@ def run(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str
 def run_quietly(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run a program to its end, its streams going nowhere; returns its wait status."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    pid = spawn(namespaces, name, argv, env, null)
-    os.close(null)
-    return os.waitpid(pid, 0)[1]
+    pid = None
+    try:
+        with interrupts.held_back():
+            pid = spawn(namespaces, name, argv, env, null)
+        return os.waitpid(pid, 0)[1]
+    except BaseException:
+        if pid is not None:  # nobody else waits for it, and a lab can't end before somebody has
+            _kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
+    finally:
+        os.close(null)
 
 
 def spawn(

@@ -61,22 +61,26 @@ class Holder(NamedTuple):
         """Whether the process is there, is not a zombie, and is the same one."""
         return start_ticks(self.pid) == self.start_ticks
 
-    def kill(self) -> None:
-        """End the holder, and with it every process of the lab's PID namespace; returns when they are gone."""
+    def kill(self) -> bool:
+        """End the holder, and with it every process of the lab's PID namespace; whether they are gone when it returns.
+
+        They are not where the parent of one of them, outside, doesn't wait for it: until it does, the holder can't end.
+        """
         try:
             pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:
-            return
+            return True
         try:
             if not self.alive():
-                return
+                return True
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            _wait_readable(pidfd, timeout_s=10)
+            ended = _wait_readable(pidfd, timeout_s=10)
         finally:
             os.close(pidfd)
         with suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
+        return ended
 
 
 def start_ticks(pid: int) -> int | None:

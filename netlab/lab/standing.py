@@ -29,7 +29,13 @@ def open_lab(state: LabState) -> Namespaces:
 def down(directory: LabDirectory) -> list[str]:
     """Remove a lab, from its state alone; an absent lab is success. Returns what was left alone, in sentences."""
     with directory.locked() as there:
-        return remove(directory, directory.read()) if there else []
+        left = remove(directory, directory.read()) if there else []
+        if there and any(directory.path.iterdir()):
+            left.append(f"{directory.path} isn't empty, and stays")
+            there = False
+    if there and directory.path.is_dir() and not any(directory.path.iterdir()):
+        left.append(f"{directory.path} can't be removed, and stays")
+    return left
 
 
 def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
@@ -41,11 +47,11 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
         # Only a namespace that something of ours still keeps is surely the one with that inode: numbers are reused.
         pinned = {inode for path, inode in names if held or _stands(path, inode)}
         doomed = strays(pinned)
-        if state.holder is not None:
-            state.holder.kill()
+        if state.holder is not None and not state.holder.kill():
+            left.append(f"the lab's holder, process {state.holder.pid}, has not ended yet")
         end_strays(doomed)
         if not state.rootless:
-            left = [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
+            left += [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
         else:
             with suppress(OSError):  # mounted only where this very process has begun to build the lab
                 umount(state.names)
