@@ -143,8 +143,11 @@ class LabDirectory:
         killed after it is taken at that by `read`."""
         self._next(len(state.following) - 1).replace(self._topology)
         state = _settled(state)
-        self.write(state)
-        self._forget_next()
+        with suppress(
+            OSError
+        ):  # what was to be said here, `read` finds out: on a full disk, too, nothing is taken back
+            self.write(state)
+            self._forget_next()
         return state
 
     def abandon(self, state: LabState) -> LabState:
@@ -241,8 +244,15 @@ class LabDirectory:
             fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        if lock(fd) and same(fd, self.path):
-            return fd
+        try:
+            if lock(fd) and same(fd, self.path):
+                return fd
+        except OSError:  # a file system that has no locks
+            with suppress(OSError):
+                self.path.rmdir()
+            remove_if_empty(self.root)
+            os.close(fd)
+            raise
         os.close(fd)
         return None
 
