@@ -1,0 +1,58 @@
+"""One sandbox at work: told what to inject, it answers with what came of it. Talks JSON, a line a message."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any, NoReturn
+
+from injection import commands, judge, sandbox
+from injection.commands import Fault, Place
+from injection.machine import Machine
+from injection.scenarios import SCENARIOS, Scenario
+
+
+def serve(channel: socket.socket, privilege: str, *, ordinary: bool, foreign: bool) -> NoReturn:
+    """Enter a sandbox and answer until the channel ends."""
+    commands.import_all()
+    sandbox.enter(ordinary=ordinary)
+    machine = Machine(privilege, foreign=foreign)
+    scenarios: dict[str, Scenario] = {}
+    file = channel.makefile("rw")
+    for line in file:
+        asked = json.loads(line)
+        name = asked["scenario"]
+        scenario = scenarios.setdefault(name, SCENARIOS[name](machine)) if name not in scenarios else scenarios[name]
+        answer = _record(scenario) if "fault" not in asked else _inject(scenario, asked)
+        file.write(json.dumps(answer) + "\n")
+        file.flush()
+    os._exit(0)
+
+
+def _record(scenario: Scenario) -> dict[str, Any]:
+    """All calls that the command makes where nothing is injected."""
+    command = scenario.machine.commands.run(*scenario.begin(), record=True)
+    complaints = [*judge.ended(command, any_code=scenario.any_code), *scenario.judge(command)]
+    if command.code or complaints:
+        raise AssertionError(f"{scenario.name} without a fault: exit {command.code}: {command.stderr}{complaints}")
+    return {"made": [[*made.place, made.call.name] for made in command.made], "took_s": command.took_s}
+
+
+def _inject(scenario: Scenario, asked: dict[str, Any]) -> dict[str, Any]:
+    begun = time.monotonic()
+    kind, number, place, moment, delay_s = asked["fault"]
+    fault = Fault(kind, number, Place(*place), moment, delay_s)
+    command = scenario.machine.commands.run(*scenario.begin(), fault=fault, started=asked.get("started", False))
+    injected = command.injected
+    complaints = [*judge.ended(command, any_code=scenario.any_code, deaf=command.deaf), *scenario.judge(command)]
+    return {
+        "call": injected and injected.call.name,
+        "outcome": judge.outcome(command),
+        "code": command.code,
+        "stderr": command.stderr[-500:],
+        "took_s": command.took_s,
+        "all_s": time.monotonic() - begun,
+        "complaints": complaints,
+    }
