@@ -162,6 +162,10 @@ class Kernel:
         if isinstance(step, CreateLink) and code == errno.EOPNOTSUPP:
             kind = step.link.kind
             return UnsupportedError(message, f"this kernel makes no {kind}: is its module loaded? sudo modprobe {kind}")
+        if isinstance(step, CreateLink) and code == errno.EEXIST:
+            return StepError(
+                message, "somebody else has made one of that name there: remove it, or rename one of the two"
+            )
         return StepError(message, f"the same by hand: {step.twin(self._namespaces.prefix)}")
 
     # --- everything else ---------------------------------------------------------------------------------------------

@@ -194,11 +194,18 @@ def test_a_missing_veth_is_made_anew() -> None:
     assert described(kernel) == CLIENT_ANEW
 
 
-def test_a_veth_of_another_making_makes_way() -> None:
+def test_a_link_of_another_kind_under_a_name_of_the_labs_is_not_removed() -> None:
     kernel = built()
     kernel.delete_link(("client", "eth0"))
     kernel.links["client", "eth0"] = replace(kernel.links["node", "cni0"], index=55)
-    assert described(kernel) == ["client: eth0 removed", *CLIENT_ANEW]
+    steps = difference([topology()], topology(), kernel.look(topology(), topology()))
+    assert [step.describe() for step in steps] == CLIENT_ANEW
+    with pytest.raises(AssertionError, match="File exists"):
+        kernel.apply(steps)
+    gone = difference(
+        [topology()], topology(edited(namespaces__client=None, bridges__0__ports=[])), kernel.look(topology())
+    )
+    assert "client: eth0 removed" not in [step.describe() for step in gone]
 
 
 def test_a_bridge_that_was_remade_gets_its_ports_back() -> None:

@@ -193,3 +193,23 @@ def test_what_is_changed_back_again_and_again_is_an_error(
     lab.write(labs.TWO)
     assert lab.drift() == []
     assert lab.exec("client", "sysctl", "-n", "net.ipv4.ip_forward") == "0\n"
+
+
+def test_what_somebody_else_has_made_under_a_name_of_the_labs_stays_and_is_an_error(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    lab.exec("client", "ip", "link", "del", "eth0")
+    lab.exec("client", "ip", "link", "add", "eth0", "type", "bridge")
+    assert "client: veth eth0 to server eth0" in lab.drift()
+    refused = lab.try_up()
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "netlab: client: veth eth0 to server eth0: File exists\n"
+        "  hint: somebody else has made one of that name there: remove it, or rename one of the two\n"
+    )
+    assert "bridge" in lab.exec("client", "ip", "-d", "link", "show", "eth0")
+    lab.exec("client", "ip", "link", "del", "eth0")
+    lab.up()
+    assert lab.drift() == []

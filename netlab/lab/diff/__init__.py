@@ -14,7 +14,7 @@ from netlab.kubeproxy.portals import VERSIONS
 from netlab.kubeproxy.stale import frontends
 from netlab.lab import plan
 from netlab.lab.diff.left import after, stopped, without
-from netlab.lab.diff.links import other_ends, stale_links, with_set_links
+from netlab.lab.diff.links import foreign_links, other_ends, stale_links, with_set_links
 from netlab.lab.diff.moved import moved_addresses
 from netlab.lab.diff.there import has_table, in_the_way, installed, satisfied
 from netlab.lab.status import Status
@@ -57,7 +57,7 @@ def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[S
     gone = list(dict.fromkeys(n.name for old in had for n in old.namespaces if n.name not in kept))
     steps += [DeleteLink(netns, ifname) for netns, ifname in stale]
     steps += [DeleteNetns(name) for name in gone if name in status.namespaces]
-    left = without(status, stale, gone, peers, had, new)
+    left = without(status, [*stale, *foreign_links(had, new, status)], gone, peers, had, new)
     removed = list(_removed(had, new, left))
     steps += removed
     left = after(removed, new, left)

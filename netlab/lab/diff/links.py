@@ -69,7 +69,20 @@ def stale_links(had: Sequence[Topology], new: Topology, status: Status, peers: d
         ):
             stale.update(dict.fromkeys(found))
     stale.update(dict.fromkeys(key for key in before if key not in wanted and key in status.links))
-    return _one_end_each(stale, peers)
+    theirs = foreign_links(had, new, status)
+    return _one_end_each({key: None for key in stale if key not in theirs}, peers)
+
+
+def foreign_links(had: Sequence[Topology], new: Topology, status: Status) -> list[LinkKey]:
+    """The links that somebody else has made under a name of the lab's: no topology has one of that kind there.
+
+    They stay, and nothing can be made in their place.
+    """
+    kinds: dict[LinkKey, set[str]] = {}
+    for link in (link for topology in (*had, new) for link in topology.links):
+        for interface in link.interfaces():
+            kinds.setdefault(key_of(interface), set()).add(link.kind)
+    return [key for key, known in kinds.items() if key in status.links and status.links[key].kind not in known]
 
 
 def _one_end_each(stale: dict[LinkKey, None], peers: dict[LinkKey, LinkKey]) -> list[LinkKey]:
