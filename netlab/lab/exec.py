@@ -83,8 +83,8 @@ def launch(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[
     namespaces.enter_pid_namespace()
 
     def begin() -> int:
-        os.setsid()
         try:
+            os.setsid()
             _become(namespaces, name, argv, env, (null, output, output))
         except OSError as error:
             os.write(failed_w, (error.strerror or str(error)).encode())
