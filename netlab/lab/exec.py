@@ -104,7 +104,10 @@ def launch(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[
         complaint = failed.read()  # ends when the exec closes the pipe
         if complaint:
             raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "is it installed, and on PATH?")
-        return int(told.read())
+        pid = told.read()
+        if not pid:
+            raise LabError(f"{name}: can't start {argv[0]}: the process that was to start it was killed")
+        return int(pid)
 
 
 def _fork(
