@@ -191,16 +191,16 @@ class Context:
         NotApplied where the kernel refuses; what is then missing.
         """
 
-        def run(commands: str) -> None:
+        def make() -> None:
             with self.namespaces.inside(netns):
-                nft.run(commands)
+                nft.make_own_table(name, text)
 
         def remove() -> None:
-            with suppress(OSError):  # it may have been flushed
-                run(f"delete table inet {name}")
+            with suppress(OSError), self.namespaces.inside(netns):
+                nft.remove_own_table(name)
 
         try:
-            self.make(lambda: run(f"table inet {name} {{\n{text}\n}}\n"), remove, stays=stays)
+            self.make(make, remove, stays=stays)
         except OSError as error:
             raise NotApplied(f"{what} in {netns}: {error.strerror}") from None
 

@@ -76,6 +76,47 @@ def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
     return "".join(re.sub(_DYNAMIC_ELEMENTS, r"\1", text) for text in _in_child(listed))
 
 
+_OWN = "netlab's, for a while"
+"""The comment of the tables that a command of netlab's makes for a time; since Linux 5.10 a table keeps it."""
+
+
+def make_own_table(name: str, body: str) -> None:
+    """Make an inet table for a while, marked as ours; in the place of one of ours that a killed command has left.
+
+    EEXIST where somebody else's table has the name: it is left alone. Equivalent to `nft create table inet NAME`, and
+    what nft reads between its braces.
+    """
+
+    def make(libnftables: Nftables) -> None:
+        there, handle = _own_table(libnftables, name)
+        if there and handle is None:
+            raise OSError(errno.EEXIST, f"somebody else's table inet {name} is there: nft delete table inet {name}")
+        over = f"delete table inet handle {handle}\n" if there else ""
+        _run(libnftables, f'{over}create table inet {name} {{ comment "{_OWN}"; }}\ntable inet {name} {{\n{body}\n}}\n')
+
+    _in_child(make)
+
+
+def remove_own_table(name: str) -> None:
+    """Remove what `make_own_table` has made, where it still is."""
+
+    def remove(libnftables: Nftables) -> None:
+        _, handle = _own_table(libnftables, name)
+        if handle is not None:
+            _run(libnftables, f"delete table inet handle {handle}")
+
+    _in_child(remove)
+
+
+def _own_table(libnftables: Nftables, name: str) -> tuple[bool, str | None]:
+    """Whether there is an inet table of that name, and its handle where it is one of ours."""
+    libnftables.set_handle_output(True)
+    code, listing, _ = libnftables.cmd(f"list table inet {name}")
+    libnftables.set_handle_output(False)
+    ours = re.match(rf'table inet {name} \{{ # handle (\d+)\n\tcomment "{_OWN}"\n', str(listing))
+    return code == 0, ours and ours[1]
+
+
 _DYNAMIC_ELEMENTS = (
     r"(?m)(^\t(?:set|map) [^\n]* \{\n(?:\t\t[^\n]*\n)*?\t\tflags [^\n]*\bdynamic\b[^\n]*\n(?:\t\t[^\n]*\n)*?)"
     r"\t\telements = \{[^}]*\}\n"

@@ -1,9 +1,10 @@
 """The path of packets through a namespace's rules: what `nft monitor trace` shows.
 
 While an observer is open, a table of its own (TRACE_TABLE) marks packets for tracing, before and after conntrack has
-seen them. Each packet passes its few rules; a marked one costs the kernel a message for each rule it matches and each
-chain it leaves. So not all are marked: those that open, end or reset a connection, those that conntrack calls INVALID,
-and ICMP's errors always; of the rest as many as `LIMIT` allows. Equivalent to `nft monitor trace`.
+seen them; a namespace has one at a time. Each packet passes its few rules; a marked one costs the kernel a message for
+each rule it matches and each chain it leaves. So not all are marked: those that open, end or reset a connection, those
+that conntrack calls INVALID, and ICMP's errors always; of the rest as many as `LIMIT` allows. Equivalent to
+`nft monitor trace`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from netlab.linux import nft
 from netlab.linux.netlink import Subscription, attributes
@@ -71,16 +72,27 @@ class TraceObserver:
     ) -> None:
         self.id = ObserverId(ObserverKind.TRACES, netns)
         self._namespaces, self._netns = namespaces, netns
-        with namespaces.inside(netns):
-            self._subscription = Subscription([_NFNLGRP_NFTRACE], receive_buffer_bytes)
-        try:
+        with ExitStack() as opening:
+            opening.enter_context(self._turn())
             with namespaces.inside(netns):
-                nft.run(marking_table(ports, conntrack=conntrack))
+                self._subscription = Subscription([_NFNLGRP_NFTRACE], receive_buffer_bytes)
+            opening.callback(self._subscription.close)
+            opening.callback(self._remove_table)
+            with namespaces.inside(netns):
+                nft.make_own_table(TRACE_TABLE, marking_chains(ports, conntrack=conntrack))
                 self._ifnames = dict(socket.if_nameindex())
                 self._rules = rules_by_handle(nft.ruleset_with_handles())
-        except BaseException:
-            self._subscription.close()
-            raise
+            self._closing = opening.pop_all()
+
+    def _turn(self) -> socket.socket:
+        """What is held while the table is there. An abstract name is a namespace's own, and goes with who has it."""
+        turn = self._namespaces.socket(self._netns, socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            turn.bind(f"\0{TRACE_TABLE}")
+        except OSError as error:
+            turn.close()
+            raise OSError(error.errno, "another netlab traces packets there", self._netns) from error
+        return turn
 
     def fileno(self) -> int:
         """The descriptor that is readable when steps wait."""
@@ -103,20 +115,19 @@ class TraceObserver:
 
     def close(self) -> None:
         """Stop observing, and remove the table."""
-        with self._namespaces.inside(self._netns), suppress(OSError):  # it may have been flushed
-            nft.run(f"delete table inet {TRACE_TABLE}")
-        self._subscription.close()
+        self._closing.close()
+
+    def _remove_table(self) -> None:
+        with suppress(OSError), self._namespaces.inside(self._netns):  # the lab may be gone
+            nft.remove_own_table(TRACE_TABLE)
 
 
-def marking_table(ports: Collection[int], *, conntrack: bool) -> str:
-    """The commands that make the marking table anew: before conntrack (priority -200) one chain, after it another."""
+def marking_chains(ports: Collection[int], *, conntrack: bool) -> str:
+    """What stands between the marking table's braces: before conntrack (priority -200) one chain, after it another."""
     wanted = ", ".join(str(port) for port in sorted(ports))
     with_ports = "meta l4proto { tcp, udp, sctp }"
     ours = [f"{with_ports} th {end} {{ {wanted} }}" for end in ("dport", "sport")] if ports else [with_ports]
     lines = [
-        f"add table inet {TRACE_TABLE}",
-        f"delete table inet {TRACE_TABLE}",
-        f"table inet {TRACE_TABLE} {{",
         "  chain pick {",
         "    tcp flags & (fin | syn | rst) != 0 meta nftrace set 1 return",
         f"    {LIMIT} meta nftrace set 1",
@@ -139,7 +150,7 @@ def marking_table(ports: Collection[int], *, conntrack: bool) -> str:
                 *(f"    ct state invalid {match} meta nftrace set 1" for match in ours),
                 "  }",
             ]
-    return "\n".join([*lines, "}"])
+    return "\n".join(lines)
 
 
 def rules_by_handle(ruleset: str) -> dict[tuple[str, str, int], str]:

@@ -13,8 +13,8 @@ import pytest
 from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
 
-from netlab.errors import UnsupportedError
-from netlab.linux import ctnetlink
+from netlab.errors import UnsupportedError, told
+from netlab.linux import ctnetlink, nft
 from netlab.linux.netlink import attribute
 from netlab.observe import conntrack
 from netlab.observe.canary import send_canary
@@ -22,7 +22,7 @@ from netlab.observe.conntrack import ConntrackObserver, as_event
 from netlab.observe.counters import Counters, parse_nft, parse_proc
 from netlab.observe.packets import Frame, FrameObserver
 from netlab.observe.sockets import samples
-from netlab.observe.trace import TraceObserver, marking_table, rules_by_handle
+from netlab.observe.trace import TraceObserver, marking_chains, rules_by_handle
 from netlab.observe.watch import Watch
 from netlab.record.events import (
     SYN,
@@ -244,9 +244,9 @@ def test_rules_are_found_by_family_table_and_handle() -> None:
 
 
 def test_a_namespace_that_tracks_nothing_is_not_made_to() -> None:
-    assert "ct state" not in marking_table({80}, conntrack=False)
+    assert "ct state" not in marking_chains({80}, conntrack=False)
     invalid = "ct state invalid meta l4proto { tcp, udp, sctp } th dport { 80, 8080 }"
-    assert marking_table({80, 8080}, conntrack=True).count(invalid) == 2
+    assert marking_chains({80, 8080}, conntrack=True).count(invalid) == 2
 
 
 @pytest.mark.kernel
@@ -297,9 +297,42 @@ def test_the_path_of_a_datagram_and_of_the_error_that_answers_it_is_told(pair: P
 
 @pytest.mark.kernel
 def test_a_table_that_was_left_behind_is_replaced(pair: PrivateLab) -> None:
-    pair.run("right", "nft", "add", "table", "inet", TRACE_TABLE)
+    with pair.inside("right"):
+        nft.make_own_table(TRACE_TABLE, "chain left-behind { }")
     TraceObserver(pair, "right", {80}, conntrack=True).close()
     assert pair.run("right", "nft", "list", "tables") == "table ip t\n"
+
+
+@pytest.mark.kernel
+def test_somebody_elses_table_of_that_name_is_left_alone(pair: PrivateLab) -> None:
+    pair.run("right", "nft", f"add table inet {TRACE_TABLE}; add chain inet {TRACE_TABLE} theirs")
+    before = pair.run("right", "nft", "-a", "list", "ruleset")
+    with pytest.raises(OSError) as raised:
+        TraceObserver(pair, "right", {80}, conntrack=True)
+    words = f"nft: somebody else's table inet {TRACE_TABLE} is there: nft delete table inet {TRACE_TABLE}"
+    assert told(raised.value) == words
+    assert pair.run("right", "nft", "-a", "list", "ruleset") == before
+
+
+@pytest.mark.kernel
+def test_a_table_that_took_our_tables_place_is_left_alone(pair: PrivateLab) -> None:
+    observer = TraceObserver(pair, "right", {80}, conntrack=True)
+    pair.run("right", "nft", f"delete table inet {TRACE_TABLE}; add table inet {TRACE_TABLE}")
+    observer.close()
+    assert pair.run("right", "nft", "list", "tables") == f"table ip t\ntable inet {TRACE_TABLE}\n"
+
+
+@pytest.mark.kernel
+def test_two_at_once_do_not_take_each_others_table(pair: PrivateLab) -> None:
+    observer = TraceObserver(pair, "right", {80}, conntrack=True)
+    before = pair.run("right", "nft", "-a", "list", "ruleset")
+    with pytest.raises(OSError) as raised:
+        TraceObserver(pair, "right", {443}, conntrack=True)
+    assert told(raised.value) == "right: another netlab traces packets there"
+    assert pair.run("right", "nft", "-a", "list", "ruleset") == before
+    TraceObserver(pair, "left", {80}, conntrack=True).close()
+    observer.close()
+    TraceObserver(pair, "right", {443}, conntrack=True).close()
 
 
 @pytest.mark.kernel
