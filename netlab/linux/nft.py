@@ -17,10 +17,9 @@ import re
 import resource
 import signal
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from netlab.linux import interrupts
-from netlab.linux.syscalls import end_with_parent
+from netlab.linux import children
 
 if TYPE_CHECKING:
     from nftables import Nftables
@@ -149,10 +148,8 @@ def _in_child(work: Callable[[Nftables], Any]) -> Any:
     try:
         read_end, write_end = os.pipe()
         with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as told:
-            with interrupts.held_back():  # from the child too, which a Ctrl-C at the terminal would end
-                child = os.fork()
-                if child == 0:
-                    _answer(Nftables, work, told.fileno())
+            # A Ctrl-C at the terminal would end the child, too.
+            child = children.fork(lambda: _answer(Nftables, work, told.fileno()), held_back=True)
             told.close()
             printed, answered, last = source.read().partition(_ANSWER)
     except OSError as error:
@@ -174,26 +171,17 @@ def _in_child(work: Callable[[Nftables], Any]) -> Any:
     return value
 
 
-def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told: int) -> NoReturn:
+def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told: int) -> int:
     """In the child: the answer, or the words of what stood in its way."""
-    status = 1
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its abort is no crash of ours
+    for stream in (1, 2):
+        os.dup2(told, stream)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the caller's descriptors may leave no room for a socket
+    libnftables = make()
     try:
-        end_with_parent(signal.SIGKILL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its abort is no crash of ours
-        for stream in (1, 2):
-            os.dup2(told, stream)
-        os.closerange(
-            3, os.sysconf("SC_OPEN_MAX")
-        )  # what the caller has open leaves no room, or is too high for select
-        libnftables = make()
-        try:
-            answer = [None, work(libnftables)]
-        except OSError as error:
-            answer = [[error.errno, error.strerror], None]
-        with os.fdopen(1, "wb", closefd=False) as out:
-            out.write(_ANSWER + json.dumps(answer).encode())
-        status = 0
-    except BaseException as error:
-        os.write(2, f"{type(error).__name__}: {error}".encode())
-    finally:
-        os._exit(status)
+        answer = [None, work(libnftables)]
+    except OSError as error:
+        answer = [[error.errno, error.strerror], None]
+    with os.fdopen(1, "wb", closefd=False) as out:
+        out.write(_ANSWER + json.dumps(answer).encode())
+    return 0

@@ -63,5 +63,7 @@ def test_an_edit_is_taken_back(
     done = netlab("up", lab.file, "--name", lab.name, privilege, env=ending)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"netlab: node: its rules can't be read: nft: {ENDED}\n"
-    assert lab.drift() == []
     assert "10.9.0.1" not in lab.exec("pod", "ip", "address")
+    lab.write(NODE)
+    lab.up()
+    assert lab.drift() == []

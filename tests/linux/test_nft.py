@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -69,10 +70,12 @@ def test_the_librarys_end_is_an_error_with_its_last_words(
 
 def test_what_interrupts_the_waiting_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
-        os.kill(os.getppid(), signal.SIGUSR1)
-        signal.pause()
+        for _ in range(1000):  # one that comes before the parent sleeps doesn't wake it
+            os.kill(os.getppid(), signal.SIGUSR1)
+            time.sleep(0.01)
 
     def raise_interrupted(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         raise interrupts.Interrupted
 
     monkeypatch.setitem(sys.modules, "nftables", end_with(interrupt))
