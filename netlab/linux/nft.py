@@ -19,7 +19,7 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from netlab.linux import children
+from netlab.linux import children, interrupts
 
 if TYPE_CHECKING:
     from nftables import Nftables
@@ -148,8 +148,8 @@ def _in_child(work: Callable[[Nftables], Any]) -> Any:
     try:
         read_end, write_end = os.pipe()
         with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as told:
-            # A Ctrl-C at the terminal would end the child, too.
-            child = children.fork(lambda: _answer(Nftables, work, told.fileno()), held_back=True)
+            with interrupts.held_back():  # from the child too: a Ctrl-C at the terminal would end it
+                child = children.fork(lambda: _answer(Nftables, work, told.fileno()), held_back=True)
             told.close()
             printed, answered, last = source.read().partition(_ANSWER)
     except OSError as error:

@@ -71,20 +71,20 @@ def test_the_librarys_end_is_an_error_with_its_last_words(
 def test_what_interrupts_the_waiting_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         for _ in range(1000):  # one that comes before the parent sleeps doesn't wake it
-            os.kill(os.getppid(), signal.SIGUSR1)
+            os.kill(os.getppid(), signal.SIGTERM)
             time.sleep(0.01)
 
     def raise_interrupted(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise interrupts.Interrupted
 
     monkeypatch.setitem(sys.modules, "nftables", end_with(interrupt))
-    before = signal.signal(signal.SIGUSR1, raise_interrupted)
+    before = signal.signal(signal.SIGTERM, raise_interrupted)
     try:
         with pytest.raises(interrupts.Interrupted):
             nft.run("list ruleset")
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGTERM, before)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -110,7 +110,7 @@ def test_a_text_that_libnftables_cannot_bear_and_no_room_for_a_socket() -> None:
         nft.run("add table ip t")
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         taken = os.dup(0)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 3, before[1]))  # two for the pipe
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 4, before[1]))  # two for the pipe, one for the fork
         try:
             assert nft.run("list tables") == "table ip t\n"
         finally:
