@@ -121,7 +121,7 @@ SERVICE = Fields(
             "the Kubernetes namespace in kube-proxy's names (default 'default')",
         ),
         "cluster_ip": Key(
-            ListOf(Text("an address", words.address), 1, single=True),
+            ListOf(Text("an address", words.virtual_ip), 1, single=True),
             "one address, or one of each family; left out: assigned",
         ),
         "external_ips": Key(VIRTUAL_IPS, "further addresses that reach the service through a node"),

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import (
+    IPv4Address,
     IPv4Network,
+    IPv6Address,
     IPv6Network,
     ip_address,
     ip_network,
@@ -191,13 +193,19 @@ def address(text: str) -> Address:
 
 
 def virtual_ip(text: str) -> Address:
-    """An address of a Service beside its cluster IPs, where Kubernetes would take it (ValidateNonSpecialIP)."""
+    """An address of a Service, where Kubernetes would take it (ValidateNonSpecialIP) and packets can go to it."""
     found = address(text)
+    said = None
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        raise InvalidError(f"{text} is an IPv4 address mapped into IPv6", f"write {found.ipv4_mapped}")
+    if found == IPv4Address("255.255.255.255"):
+        said = "a broadcast"
     for kind in ("unspecified", "loopback", "link_local", "multicast"):
         if getattr(found, f"is_{kind}"):
-            article = "an" if kind == "unspecified" else "a"
-            hint = "an address that the clients' packets reach a node with, for instance 203.0.113.10"
-            raise InvalidError(f"{text} is {article} {kind.replace('_', '-')} address, no service can have it", hint)
+            said = f"{'an' if kind == 'unspecified' else 'a'} {kind.replace('_', '-')}"
+    if said is not None:
+        hint = "an address that the clients' packets reach a node with, for instance 203.0.113.10"
+        raise InvalidError(f"{text} is {said} address, no service can have it", hint)
     return found
 
 

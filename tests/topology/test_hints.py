@@ -140,3 +140,27 @@ def test_who_follows_the_warnings_is_warned_no_more() -> None:
 @pytest.mark.parametrize("path", sorted(TOPOLOGIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_nothing_is_wrong_with_a_shipped_topology(path: Path) -> None:
     assert parse(path.read_text(), path.name).reader.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("0.0.0.0", "an unspecified address"),
+        ("127.0.0.1", "a loopback address"),
+        ("224.0.0.1", "a multicast address"),
+        ("169.254.0.1", "a link-local address"),
+        ("255.255.255.255", "a broadcast address"),
+        ("'::'", "an unspecified address"),
+        ("'::1'", "a loopback address"),
+        ("fe80::1", "a link-local address"),
+        ("'::ffff:10.0.0.1'", "an IPv4 address mapped into IPv6"),
+    ],
+)
+@pytest.mark.parametrize("key", ["cluster_ip", "external_ips", "load_balancer_ips"])
+def test_an_address_that_no_service_can_have(key: str, given: str, said: str) -> None:
+    text = f"namespaces: {{n: {{role: node}}}}\nservices: {{web: {{port: 80, {key}: {given}}}}}\n"
+    with pytest.raises(TopologyError) as raised:
+        load(text, "t.yaml")
+    assert (f"services.web.{key}", True) in {
+        (one.path.partition("[")[0], said in one.message) for one in raised.value.problems
+    }
