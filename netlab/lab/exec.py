@@ -16,6 +16,7 @@ from typing import NoReturn
 from netlab.errors import LabError
 from netlab.lab.netns import Namespaces
 from netlab.linux import children, interrupts
+from netlab.linux.syscalls import close_on_exec
 
 
 def run(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -143,9 +144,15 @@ def _fork(
 def _become(
     namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int]
 ) -> NoReturn:
-    """In a forked child: go into the namespace and execute the program with these as its standard streams."""
+    """In a forked child: go into the namespace and execute the program with these as its standard streams.
+
+    Where they are the caller's own, the program gets the caller's other descriptors too, as from `ip netns exec`:
+    `<(…)` of a shell is one. A program with other streams gets none: what it holds, a lock, would outlive the caller.
+    """
     for fd, stream in enumerate(streams):
         os.dup2(stream, fd)
+    if streams != (0, 1, 2):
+        close_on_exec(3)
     namespaces.move_in(name)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
         signal.signal(number, signal.SIG_DFL)

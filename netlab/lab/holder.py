@@ -36,6 +36,7 @@ from netlab.linux.syscalls import (
     MS_REC,
     MS_SHARED,
     MS_SLAVE,
+    close_on_exec,
     mount,
     umount,
     unshare,
@@ -299,7 +300,7 @@ def _sleep_for_ever(title: str) -> NoReturn:
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    os.closerange(3, 1024)
+    close_on_exec(3)
     os.chdir("/")
     sleep = "import signal\nopen('/proc/self/comm','w').write('netlab-holder')\nwhile 1: signal.pause()"
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", sleep, title])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 
 # include/uapi/linux/sched.h
 CLONE_NEWNS = 0x00020000
@@ -17,6 +18,9 @@ MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 19
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
+# close_range(2) has this number on every architecture; glibc knows it from 2.34 on (include/uapi/linux/close_range.h).
+_NR_CLOSE_RANGE, _CLOSE_RANGE_CLOEXEC, _LAST_FD = 436, 4, 0xFFFFFFFF
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,3 +55,14 @@ def umount(target: str, flags: int = MNT_DETACH) -> None:
 def end_with_parent(number: int) -> None:
     """Have this signal sent to the calling process when its parent ends (prctl(2), PR_SET_PDEATHSIG); OSError."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def close_on_exec(first: int) -> None:
+    """Have every descriptor from this one on closed by the next exec, however high its number is: close_range(2)."""
+    last, flags = ctypes.c_ulong(_LAST_FD), ctypes.c_ulong(_CLOSE_RANGE_CLOEXEC)
+    if _libc.syscall(ctypes.c_long(_NR_CLOSE_RANGE), ctypes.c_ulong(first), last, flags) == 0:
+        return
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 (numbers, not paths; a kernel before 5.11)
+        if fd >= first:
+            with suppress(OSError):  # the directory's own
+                os.set_inheritable(fd, False)

@@ -13,28 +13,7 @@ from netlab.lab import netns
 from netlab.lab import state as states
 from netlab.lab.exec import launch
 from netlab.lab.state import LabDirectory
-from netlab.linux import interrupts, nft
-
-
-class Signalled:
-    """A libnftables context in whose first and last moment a signal comes, to this thread: xdist has others."""
-
-    ended = 0
-
-    def __init__(self) -> None:
-        signal.raise_signal(signal.SIGTERM)
-        self.made = True
-
-    def cmd(self, _commands: str) -> tuple[int, str, str]:
-        return 0, "", ""
-
-    def set_stateless_output(self, _wanted: bool) -> None:
-        pass
-
-    def __del__(self) -> None:
-        assert self.made
-        signal.raise_signal(signal.SIGTERM)
-        Signalled.ended += 1
+from netlab.linux import interrupts
 
 
 @pytest.fixture
@@ -45,20 +24,6 @@ def stopping() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.mark.parametrize("use", [lambda: nft.run("list ruleset"), lambda: nft.list_tables([("ip", "one")])])
-def test_nft_is_brought_to_its_end_before_a_signal_counts(
-    use: object, stopping: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert callable(use)
-    lost: list[object] = []
-    monkeypatch.setattr("sys.unraisablehook", lost.append)
-    monkeypatch.setattr(nft, "context", Signalled)
-    monkeypatch.setattr(Signalled, "ended", 0)
-    with pytest.raises(interrupts.Interrupted):
-        use()
-    assert (Signalled.ended, lost) == (1, [])
 
 
 def test_a_signal_leaves_no_directory_without_a_lock(
