@@ -66,6 +66,7 @@ class Namespaces:
         self._home = self._open_proc("thread-self/ns/net")
         self._mnt = self._open_proc(f"{holder.pid}/ns/mnt")
         self._pid = self._open_proc(f"{holder.pid}/ns/pid")
+        self._apart = [self._open_proc(f"{holder.pid}/ns/{kind}") for kind in ("uts", "ipc")]
 
     def _open_proc(self, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
@@ -233,6 +234,8 @@ class Namespaces:
         namespace, directory = self.fd(name), None
         with suppress(FileNotFoundError):  # the current directory has been removed
             directory = Path.cwd()
+        for fd in self._apart:
+            setns(fd)
         setns(self._mnt, CLONE_NEWNS)
         setns(namespace, CLONE_NEWNET)
         with suppress(OSError):
@@ -254,7 +257,7 @@ class Namespaces:
 
     def close(self) -> None:
         """Close every descriptor; the namespaces stay."""
-        for fd in (*self._fds.values(), self._home, self._mnt, self._pid, self._proc):
+        for fd in (*self._fds.values(), *self._apart, self._home, self._mnt, self._pid, self._proc):
             os.close(fd)
         self._fds.clear()
 

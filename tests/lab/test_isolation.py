@@ -1,0 +1,37 @@
+"""What a program inside a lab does not reach of the host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import labs
+import pytest
+from command import Netlab
+
+pytestmark = pytest.mark.kernel
+
+
+def test_a_lab_has_a_host_name_and_ipc_of_its_own(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    before = os.uname().nodename
+    lab.exec("client", "sh", "-c", "echo renamed > /proc/sys/kernel/hostname")
+    assert lab.exec("server", "uname", "-n") == "renamed\n"
+    assert os.uname().nodename == before
+    for kind in ("uts", "ipc"):
+        inside = lab.exec("client", "readlink", f"/proc/self/ns/{kind}").strip()
+        assert inside != str(Path(f"/proc/self/ns/{kind}").readlink())
+    lab.down()
+
+
+def test_the_holder_stands_in_no_network_namespace_of_the_hosts(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    inside = lab.exec("client", "readlink", "/proc/1/ns/net").strip()
+    assert inside != str(Path("/proc/self/ns/net").readlink())
+    lab.down()
