@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+from netlab.record.domains import U32, Count, Seconds, TimeNs, Word
 from netlab.record.events import Witness
 from netlab.record.flow import Flow
 
@@ -90,8 +91,8 @@ class Evidence:
     link: Link
     event: Witness
     note: str = ""
-    relative_seq: int | None = None
-    relative_ack: int | None = None
+    relative_seq: U32 | None = None
+    relative_ack: U32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +125,16 @@ class TrialResult:
     """
 
     outcome: Outcome
-    duration_s: float
-    started_ns: int
+    duration_s: Seconds
+    started_ns: TimeNs
     flow: Flow
     evidence: tuple[Evidence, ...]
-    bytes_received: int
-    payload_bytes: int
-    lost: int = 0
+    bytes_received: Count
+    payload_bytes: Count
+    lost: Count = 0
     missing: tuple[str, ...] = ()
-    invalid: int = 0
-    retransmits: int = 0
+    invalid: Count = 0
+    retransmits: Count = 0
     load: Load | None = None
     refuted: str = ""
 
@@ -149,12 +150,12 @@ class Load:
     not be.
     """
 
-    completed: int
+    completed: Count
     others: tuple[TrialResult, ...]
     drawn: TrialResult | None
-    late: int
-    logged: int
-    cpu_percent: int | None = None
+    late: Count
+    logged: Count
+    cpu_percent: Count | None = None
     unlimited: str = ""
 
     @property
@@ -196,11 +197,11 @@ class Result:
     document expects without any fix.
     """
 
-    experiment: str
+    experiment: Word
     claim: str
-    lab: str
+    lab: Word
     fixes: tuple[str, ...]
-    kernel: str
+    kernel: Word
     trials: tuple[TrialResult, ...]
     expected: Outcome | None = None
     explanation: str = ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from netlab.errors import UsageError
-from netlab.record import codec
+from netlab.record import archive, codec
 from netlab.record.events import DatagramPacket, Packet
 from netlab.record.recording import Recording, from_json, recording_from_json
 
@@ -52,6 +51,10 @@ def rules_of(netns: str, spelling: str) -> str:
     return f"rules/{netns}.{spelling}"
 
 
+_MOST_JSON_BYTES = 96 << 20
+_MOST_TEXT_BYTES = 64 << 20
+_AGAIN = "get the file anew, or run again with `netlab run --bundle FILE`"
+
 _NOT_TEXT = (Member.PACKETS, Member.EVENTS, Member.JUDGED, "/")
 
 
@@ -76,12 +79,12 @@ def pack(members: Mapping[str, bytes], time_ns: int) -> bytes:
     """The members as a zip, each dated with the time."""
     date = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
     file = BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w") as made:
         for name, content in members.items():
             info = zipfile.ZipInfo(name, (max(date.year, 1980), *date.timetuple()[1:6]))
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
-            archive.writestr(info, content)
+            made.writestr(info, content)
     return file.getvalue()
 
 
@@ -106,17 +109,27 @@ def is_bundle(path: Path) -> bool:
 
 def read(path: Path) -> Contents:
     """What is in a bundle's file; UsageError, saying why, for one that is none, is damaged, or is of a newer format."""
-    with damage_named(path), zipfile.ZipFile(path) as archive:
-        number = _format(archive, path)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file", "`netlab run --bundle FILE` writes a bundle")
+    with damage_named(path), archive.opened(path) as members:
+        number = _format(members, path)
         if number > FORMAT:
             raise UsageError(
                 f"{path} is a bundle of format {number}; this netlab understands {FORMAT} and less",
                 "read it with the netlab that wrote it, or a newer one",
             )
-        recording = recording_from_json(json.loads(archive.read(Member.EVENTS)))
-        judged = json.loads(archive.read(Member.JUDGED))
-        names = [name for name in archive.namelist() if not name.endswith(_NOT_TEXT)]
-        return Contents(recording, judged, {name: archive.read(name).decode() for name in names})
+        with _place(Member.EVENTS):
+            recording = recording_from_json(codec.parse(members.read(Member.EVENTS, _MOST_JSON_BYTES)))
+        with _place(Member.JUDGED):
+            judged = codec.parse(members.read(Member.JUDGED, _MOST_JSON_BYTES))
+        texts: dict[str, str] = {}
+        room = _MOST_TEXT_BYTES
+        for name in members.names:
+            if not name.endswith(_NOT_TEXT):
+                data = members.read(name, room)
+                room -= len(data)
+                texts[name] = data.decode()
+        return Contents(recording, judged, texts)
 
 
 def recording_of(path: Path) -> Recording:
@@ -124,7 +137,8 @@ def recording_of(path: Path) -> Recording:
     if is_bundle(path):
         return read(path).recording
     try:
-        recording = from_json(json.loads(path.read_text()))
+        with path.open("rb") as file:
+            recording = from_json(codec.parse(file.read(_MOST_JSON_BYTES)))
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{path} is neither a bundle nor a recording", "`netlab run --bundle FILE` writes a bundle"
@@ -141,18 +155,26 @@ def damage_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
-    except KeyError as error:
-        raise UsageError(f"{path} is damaged: {error.args[0]}") from error
-    except zipfile.BadZipFile as error:
-        raise UsageError(f"{path} is no bundle, or is damaged: {error}") from error
-    # What zipfile raises beside BadZipFile: encryption, a compression it doesn't know; and JSON that nests too deep.
-    except (ValueError, EOFError, zlib.error, RuntimeError, NotImplementedError, RecursionError) as error:
-        raise UsageError(f"{path} is damaged: {error}") from error
+    except archive.ArchiveError as error:
+        raise UsageError(f"{path} is no bundle, or is damaged: {error}", _AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged: {error}", _AGAIN) from error
 
 
-def _format(archive: zipfile.ZipFile, path: Path) -> int:
-    if Member.MANIFEST in archive.namelist():
-        match json.loads(archive.read(Member.MANIFEST)):
+@contextmanager
+def _place(member: str) -> Iterator[None]:
+    """What is wrong in here is told with the member's name."""
+    try:
+        yield
+    except archive.ArchiveError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{member}: {error}") from error
+
+
+def _format(members: archive.Archive, path: Path) -> int:
+    if Member.MANIFEST in members.names:
+        match codec.parse(members.read(Member.MANIFEST, _MOST_TEXT_BYTES)):
             case {"is": kind, "format": int(number)} if kind == _KIND:
                 return number
     raise UsageError(f"{path} is no bundle", "`netlab run --bundle FILE` writes one")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 from netlab.model import Address
+from netlab.record.domains import U8, U16, U32, Count, Errno, OneOf, PayloadBytes, Port, TimeNs, WindowScale, Word
 from netlab.record.network import InterfaceState, Neighbour, RouteState
 
 # TCP flags as they stand in the header's 14th byte (RFC 9293, section 3.1).
@@ -55,22 +56,26 @@ class Segment:
     """
 
     src: Address
-    sport: int
+    sport: Port
     dst: Address
-    dport: int
-    seq: int
-    ack: int
-    flags: int
-    window: int
-    payload_bytes: int
-    wscale: int | None = None
-    ip_id: int = 0
-    ts_val: int | None = None
-    ts_ecr: int | None = None
+    dport: Port
+    seq: U32
+    ack: U32
+    flags: U8
+    window: U16
+    payload_bytes: PayloadBytes
+    wscale: WindowScale | None = None
+    ip_id: U16 = 0
+    ts_val: U32 | None = None
+    ts_ecr: U32 | None = None
     sack_permitted: bool = False
-    sack_edge: int | None = None
-    data_offset: int | None = None
+    sack_edge: U32 | None = None
+    data_offset: U8 | None = None
     is_fragment: bool = False
+
+    def inconsistency(self) -> str:
+        """Of a segment read from a file: addresses of two families."""
+        return "" if self.src.version == self.dst.version else f"no packet goes from {self.src} to {self.dst}"
 
     @property
     def end(self) -> int:
@@ -99,12 +104,12 @@ class Packet:
     as captured, link-layer header first; both are empty where the observer was not asked to keep them.
     """
 
-    time_ns: int
-    netns: str
-    ifname: str
+    time_ns: TimeNs
+    netns: Word
+    ifname: Word
     direction: Direction
     segment: Segment
-    wire_bytes: int = 0
+    wire_bytes: Count = 0
     frame: bytes = b""
 
 
@@ -116,10 +121,14 @@ class Tuple:
     """
 
     src: Address
-    sport: int
+    sport: Port
     dst: Address
-    dport: int
-    proto: int
+    dport: Port
+    proto: U8
+
+    def inconsistency(self) -> str:
+        """Of a header read from a file: addresses of two families."""
+        return "" if self.src.version == self.dst.version else f"no packet goes from {self.src} to {self.dst}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +141,10 @@ class Datagram:
     """
 
     header: Tuple
-    payload_bytes: int
-    ip_id: int = 0
-    icmp_type: int | None = None
-    icmp_code: int | None = None
+    payload_bytes: PayloadBytes
+    ip_id: U16 = 0
+    icmp_type: U8 | None = None
+    icmp_code: U8 | None = None
     about: Tuple | None = None
 
 
@@ -143,12 +152,12 @@ class Datagram:
 class DatagramPacket:
     """A datagram crossing one interface. wire_bytes and frame are as a Packet's."""
 
-    time_ns: int
-    netns: str
-    ifname: str
+    time_ns: TimeNs
+    netns: Word
+    ifname: Word
     direction: Direction
     datagram: Datagram
-    wire_bytes: int = 0
+    wire_bytes: Count = 0
     frame: bytes = b""
 
 
@@ -161,9 +170,9 @@ class InvalidReason:
     the kernel doesn't say.
     """
 
-    time_ns: int
-    netns: str
-    ifname: str
+    time_ns: TimeNs
+    netns: Word
+    ifname: Word
     text: str
     segment: Segment
 
@@ -185,15 +194,15 @@ class SocketEvent:
     may have the same ports: one that was there before it.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     kind: SocketEventKind
-    errno: int = 0
-    window_bytes: int = 0
-    was_bytes: int = 0
-    local_port: int = 0
-    peer_port: int = 0
-    connection: str = ""
+    errno: Errno = 0
+    window_bytes: Count = 0
+    was_bytes: Count = 0
+    local_port: Port = 0
+    peer_port: Port = 0
+    connection: Word = ""
 
 
 class EntryChange(StrEnum):
@@ -222,6 +231,8 @@ CT_TCP_STATES = (
 )
 """Conntrack's own TCP states, by enum tcp_conntrack (include/uapi/linux/netfilter/nf_conntrack_tcp.h)."""
 
+CtTcpState: TypeAlias = Annotated[str, OneOf(CT_TCP_STATES)]
+
 
 @dataclass(frozen=True, slots=True)
 class ConntrackEvent:
@@ -235,17 +246,17 @@ class ConntrackEvent:
     bits windows are shifted, the original direction's and the reply's; None for other protocols and where not told.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     change: EntryChange
     tuple_orig: Tuple
     tuple_reply: Tuple
-    status: tuple[str, ...]
-    tcp_state: str | None = None
-    zone: int = 0
+    status: tuple[Word, ...]
+    tcp_state: CtTcpState | None = None
+    zone: U16 = 0
     stamped: bool = False
     tuple_master: Tuple | None = None
-    window_scales: tuple[int, int] | None = None
+    window_scales: tuple[WindowScale, WindowScale] | None = None
 
 
 TRACE_TABLE, TRACE_INVALID_CHAIN = "netlab_trace", "invalid"
@@ -263,36 +274,36 @@ class TraceStep:
     time_ns is when it was read.
     """
 
-    time_ns: int
-    netns: str
-    trace_id: int
-    family: str
-    table: str
-    chain: str
+    time_ns: TimeNs
+    netns: Word
+    trace_id: U32
+    family: Word
+    table: Word
+    chain: Word
     rule: str
-    verdict: str
-    ifname_in: str = ""
-    ifname_out: str = ""
+    verdict: Word
+    ifname_in: Word = ""
+    ifname_out: Word = ""
     segment: Segment | None = None
     datagram: Datagram | None = None
-    rule_handle: int = 0
+    rule_handle: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SocketSample:
     """A socket's TCP_INFO at one moment. windows in bytes; tcp_state is the kernel's name: "ESTABLISHED", "CLOSE"."""
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     local: Address
-    local_port: int
-    tcp_state: str
-    snd_wnd_bytes: int
-    rcv_wnd_bytes: int
-    unacked: int
-    retransmits: int
-    total_retrans: int
-    notsent_bytes: int
+    local_port: Port
+    tcp_state: Word
+    snd_wnd_bytes: Count
+    rcv_wnd_bytes: Count
+    unacked: Count
+    retransmits: Count
+    total_retrans: Count
+    notsent_bytes: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,11 +317,11 @@ class PacketDrop:
     kernel no longer knew. time_ns is the kernel's stamp, right to some microseconds.
     """
 
-    time_ns: int
-    netns: str
-    reason: str
-    function: str = ""
-    ifname: str = ""
+    time_ns: TimeNs
+    netns: Word
+    reason: Word
+    function: Word = ""
+    ifname: Word = ""
     segment: Segment | None = None
     datagram: Datagram | None = None
 
@@ -336,14 +347,14 @@ class TcpReset:
     the kernel's stamp, right to some microseconds.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     kind: ResetKind
-    reason: str = ""
+    reason: Word = ""
     socket: Tuple | None = None
-    tcp_state: str = ""
+    tcp_state: Word = ""
     answered: Segment | None = None
-    rcv_nxt: int | None = None
+    rcv_nxt: U32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,17 +368,17 @@ class SocketClosed:
     tcpi_bytes_* count: a FIN is one, and so is the SYN of the end that connected. time_ns is when it was read.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     local: Address
-    local_port: int
+    local_port: Port
     peer: Address
-    peer_port: int
-    received_bytes: int
+    peer_port: Port
+    received_bytes: Count
     sent_bytes: int
-    unsent_bytes: int
-    acked_bytes: int
-    total_retrans: int
+    unsent_bytes: Count
+    acked_bytes: Count
+    total_retrans: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,11 +389,11 @@ class CounterChange:
     qdiscs' together ("qdisc.drops"); empty for a namespace's.
     """
 
-    time_ns: int
-    netns: str
-    name: str
+    time_ns: TimeNs
+    netns: Word
+    name: Word
     by: int
-    ifname: str = ""
+    ifname: Word = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,8 +403,8 @@ class NeighbourChange:
     time_ns is when it was read. gone: it was removed from the table.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     neighbour: Neighbour
     gone: bool = False
 
@@ -402,8 +413,8 @@ class NeighbourChange:
 class RouteChange:
     """A route that was added, replaced, or (gone) removed. time_ns is when it was read."""
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     route: RouteState
     gone: bool = False
 
@@ -415,8 +426,8 @@ class InterfaceChange:
     time_ns is when it was read.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     interface: InterfaceState
     gone: bool = False
 

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from netlab.model import Address
+from netlab.record.domains import Port, Word
 from netlab.record.events import (
     ACK,
     SYN,
@@ -79,16 +80,16 @@ class Flow:
     one new destination, or none.
     """
 
-    client: str
-    node: str | None
-    server: str
-    server_node: str | None
+    client: Word
+    node: Word | None
+    server: Word
+    server_node: Word | None
     client_address: Address
-    client_port: int
+    client_port: Port
     vip: Address
-    port: int
+    port: Port
     endpoint: Address
-    target_port: int
+    target_port: Port
     way: tuple[Tuple, ...] = ()
 
     def headers(self) -> tuple[Ends, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from netlab.model import Address
+from netlab.record.domains import U8, U32, Count, Port, PrefixLength, TimeNs, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,13 @@ class InterfaceState:
     ("veth", "bridge"), empty for lo; master the bridge it is a port of, empty for none; addresses are with their
     prefix lengths. up is whether it was set up."""
 
-    ifname: str
+    ifname: Word
     up: bool
-    operstate: str
-    mtu: int
-    lladdr: str
-    kind: str = ""
-    master: str = ""
+    operstate: Word
+    mtu: U32
+    lladdr: Word
+    kind: Word = ""
+    master: Word = ""
     addresses: tuple[tuple[Address, int], ...] = ()
 
 
@@ -32,9 +33,9 @@ class InterfaceState:
 class NextHop:
     """Where a route leads: by way of a gateway, or to what is on the interface's link (None)."""
 
-    ifname: str
+    ifname: Word
     gateway: Address | None = None
-    weight: int = 1
+    weight: U32 = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,13 @@ class RouteState:
     """
 
     destination: Address
-    prefix_length: int
-    kind: str
-    table: int
+    prefix_length: PrefixLength
+    kind: Word
+    table: U32
     next_hops: tuple[NextHop, ...] = ()
-    metric: int = 0
+    metric: U32 = 0
     source: Address | None = None
-    mtu: int | None = None
+    mtu: U32 | None = None
     learned: bool = False
     expires_ms: int | None = None
 
@@ -72,10 +73,10 @@ class RoutingRule:
     for a rule that every packet matches.
     """
 
-    priority: int
+    priority: U32
     version: int
-    action: str
-    table: int
+    action: Word
+    table: U32
     selector: str = ""
 
 
@@ -84,10 +85,10 @@ class Neighbour:
     """An entry of the table of neighbours. state is NUD_* without the prefix ("REACHABLE", "FAILED"); lladdr is empty
     where none is known."""
 
-    ifname: str
+    ifname: Word
     address: Address
-    lladdr: str
-    state: str
+    lladdr: Word
+    state: Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,11 @@ class ListeningSocket:
     backlog is 0. only_ipv6: what is bound to :: takes nothing of IPv4.
     """
 
-    proto: int
+    proto: U8
     address: Address
-    port: int
-    queued: int
-    backlog: int = 0
+    port: Port
+    queued: Count
+    backlog: Count = 0
     only_ipv6: bool = False
 
     def takes(self, proto: int, address: Address, port: int) -> bool:
@@ -124,8 +125,8 @@ class NetworkState:
     `nft -s -a list ruleset` prints; None where it was not read.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     interfaces: tuple[InterfaceState, ...]
     routes: tuple[RouteState, ...]
     rules: tuple[RoutingRule, ...]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from netlab.record.domains import Word
+
 
 class ObserverKind(StrEnum):
     """What an observer observes, or what is asked once."""
@@ -40,8 +42,8 @@ class ObserverId:
     """One observer of a run. netns is empty for what is not of one namespace; ifname is that of PACKETS, else empty."""
 
     kind: ObserverKind
-    netns: str
-    ifname: str = ""
+    netns: Word
+    ifname: Word = ""
 
 
 class Gap(StrEnum):

@@ -13,6 +13,7 @@ from typing import Any
 from netlab.errors import NetlabError
 from netlab.model import Topology
 from netlab.record import codec, events, format1, observers
+from netlab.record.domains import TimeNs, Word
 from netlab.record.events import Event, Segment, Tuple
 from netlab.record.flow import Flow
 from netlab.record.network import NetworkState
@@ -24,17 +25,17 @@ from netlab.topology import load_with_fixes
 class Tap:
     """An interface whose packets were observed; node, pod or host is its namespace's role."""
 
-    netns: str
-    ifname: str
-    role: str
+    netns: Word
+    ifname: Word
+    role: Word
 
 
 @dataclass(frozen=True, slots=True)
 class CraftedSegment:
     """A segment that a step wrote by hand: no socket sent it. It is as it left; its IP id is the kernel's choice."""
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     segment: Segment
 
 
@@ -45,8 +46,8 @@ class ClosedSocket:
     header is that of the packets that the socket sends. silently: it was forgotten, without a packet.
     """
 
-    time_ns: int
-    netns: str
+    time_ns: TimeNs
+    netns: Word
     header: Tuple
     silently: bool = False
 
@@ -59,7 +60,7 @@ class Stimulus:
     sockets that are still open: that is a Stimulus without text.
     """
 
-    time_ns: int
+    time_ns: TimeNs
     text: str
     made: tuple[CraftedSegment | ClosedSocket, ...] = ()
 
@@ -79,10 +80,10 @@ class Recording:
     it was noted. described is the topology that a recorder knows already.
     """
 
-    lab: str
-    kernel: str
-    started_ns: int
-    ended_ns: int
+    lab: Word
+    kernel: Word
+    started_ns: TimeNs
+    ended_ns: TimeNs
     topology: str
     settings: tuple[tuple[str, str], ...]
     fixes: tuple[str, ...]

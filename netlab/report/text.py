@@ -264,7 +264,7 @@ class _Picture:
         for link, side in ((Link.CLIENT_RESET, left), (Link.SERVER_RESET, right)):
             if reset := self._one(link):
                 assert isinstance(reset.event, SocketEvent)
-                side.append(f"{errno.errorcode[reset.event.errno]}, {self._at(reset)}")
+                side.append(f"{errno.errorcode.get(reset.event.errno, str(reset.event.errno))}, {self._at(reset)}")
         received, sent = self._trial.bytes_received, self._trial.payload_bytes
         left.append(f"got {received:,} of {sent:,} bytes: {self._trial.outcome}" if sent else str(self._trial.outcome))
         self._row(left=left, right=right)

@@ -211,9 +211,9 @@ NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: b"", "FILE is no bundle, or is damaged: File is not a zip file"),
-        (lambda: b"lab: text\n", "FILE is no bundle, or is damaged: File is not a zip file"),
-        (lambda: packed({})[:-100], "FILE is no bundle, or is damaged: File is not a zip file"),
+        (lambda: b"", "FILE is no bundle, or is damaged: it is no zip, or was cut off"),
+        (lambda: b"lab: text\n", "FILE is no bundle, or is damaged: it is no zip, or was cut off"),
+        (lambda: packed({})[:-100], "FILE is no bundle, or is damaged: it is no zip, or was cut off"),
         (foreign_zip, NO_BUNDLE),
         (lambda: packed({"manifest.json": b"[]"}), NO_BUNDLE),
         (lambda: packed({"manifest.json": b'{"is": "netlab bundle", "format": "1"}'}), NO_BUNDLE),
@@ -228,13 +228,25 @@ NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
         ),
         (
             lambda: packed({"judged.json": None}),
-            "FILE is damaged: There is no item named 'judged.json' in the archive",
+            "FILE is no bundle, or is damaged: it has no judged.json",
         ),
         (lambda: packed({"judged.json": b'{"is": "Flow"}'}), "FILE is damaged: 'Flow', not Result"),
-        (lambda: packed({"events.json": b"[" * 100_000}), "FILE is damaged: maximum recursion depth exceeded"),
+        (lambda: packed({"events.json": b"[" * 100_000}), "FILE is damaged: events.json: it nests too deep"),
         (lambda: packed({"report.txt": b"\xff"}), "FILE is damaged: 'utf-8' codec can't decode byte 0xff"),
         (flipped, "FILE is "),
-        (encrypted, "FILE is damaged: File 'manifest.json' is encrypted, password required for extraction"),
+        (
+            lambda: packed({"report.html": bytes(200 << 20)}),
+            "FILE is no bundle, or is damaged: report.html unpacks to 209,715,200 bytes, of which",
+        ),
+        (
+            lambda: packed({"../x": b"x"}),
+            "FILE is no bundle, or is damaged: the name '../x' is none that a bundle's member has",
+        ),
+        (
+            lambda: packed({"events.json": b"[" + b"[]," * 9_000_000 + b"[]]"}),
+            "FILE is damaged: events.json: to read it takes some",
+        ),
+        (encrypted, "FILE is no bundle, or is damaged: manifest.json is encrypted"),
     ],
     ids=[
         "empty",
@@ -250,6 +262,9 @@ NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
         "deep",
         "no UTF-8",
         "a bit",
+        "a bomb",
+        "a path",
+        "many values",
         "encrypted",
     ],
 )
