@@ -35,3 +35,22 @@ def test_the_holder_stands_in_no_network_namespace_of_the_hosts(
     inside = lab.exec("client", "readlink", "/proc/1/ns/net").strip()
     assert inside != str(Path("/proc/self/ns/net").readlink())
     lab.down()
+
+
+def test_a_program_acts_on_files_as_who_made_the_lab(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    made = tmp_path / "made"
+    lab.exec("client", "touch", str(made))
+    assert made.stat().st_uid == os.geteuid()
+    lab.down()
+
+
+def test_a_program_gets_the_callers_environment(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    done = netlab("exec", "-l", lab_name, "client", "--", "printenv", "OF_THE_CALLER", env={"OF_THE_CALLER": "seen"})
+    assert done.stdout == "seen\n"
+    lab.down()
