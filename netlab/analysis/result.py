@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from netlab.record.domains import U32, Count, Seconds, TimeNs, Word
-from netlab.record.events import Witness
+from netlab.record.events import ConntrackEvent, InvalidReason, Packet, SocketEvent, TraceStep, Witness
 from netlab.record.flow import Flow
 
 _Z_95 = 1.959963984540054
@@ -80,6 +80,17 @@ class Link(StrEnum):
     OBSERVED = "observed"
 
 
+_SHOWN_BY: dict[Link, tuple[type, ...]] = {
+    Link.STALE_WINDOW: (SocketEvent,),
+    Link.INVALID: (InvalidReason, TraceStep),
+    Link.ADOPTED: (ConntrackEvent,),
+    Link.SERVER_RESET: (SocketEvent,),
+    Link.CLIENT_RESET: (SocketEvent,),
+    Link.OBSERVED: (object,),
+}
+"""What shows a link; every other one is shown by a Packet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One thing that was seen. note is what it means in numbers, in plain words; it may be empty.
@@ -93,6 +104,11 @@ class Evidence:
     note: str = ""
     relative_seq: U32 | None = None
     relative_ack: U32 | None = None
+
+    def inconsistency(self) -> str:
+        """Of a piece read from a file: an event that can't show what it is to show."""
+        fits = isinstance(self.event, _SHOWN_BY.get(self.link, (Packet,)))
+        return "" if fits else f"a {type(self.event).__name__} is no evidence for {self.link}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,12 @@ class Flow:
     target_port: Port
     way: tuple[Tuple, ...] = ()
 
+    def inconsistency(self) -> str:
+        """Of a flow read from a file: addresses of two families."""
+        families = {address.version for address in (self.client_address, self.vip, self.endpoint)}
+        families |= {header.src.version for header in self.way}
+        return "" if len(families) == 1 else "its addresses are of two families"
+
     def headers(self) -> tuple[Ends, ...]:
         """The client's packets' headers, from the client's socket to the server's."""
         if self.way:

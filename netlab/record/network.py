@@ -58,6 +58,11 @@ class RouteState:
     learned: bool = False
     expires_ms: int | None = None
 
+    def inconsistency(self) -> str:
+        """Of a route read from a file: a prefix that is longer than an address."""
+        longest = self.destination.max_prefixlen
+        return "" if self.prefix_length <= longest else f"a prefix of {self.prefix_length} of {longest} bits"
+
     def covers(self, address: Address) -> bool:
         """Whether the address is one of its destinations."""
         return address.version == self.destination.version and address in ip_network(

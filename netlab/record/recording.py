@@ -179,4 +179,19 @@ def recording_from_json(raw: Any) -> Recording:
     """The recording, of any format, that `to_json` was given; ValueError for anything else."""
     found = codec.from_json(format1.upgraded(raw) if isinstance(raw, dict) else raw, Recording)
     assert isinstance(found, Recording)
+    if unknown := _unknown_namespaces(found):
+        raise ValueError(f"its topology has no namespace {unknown[0]!r:.40}")
     return found
+
+
+def _unknown_namespaces(recording: Recording) -> list[str]:
+    """The namespaces that something was seen in, and that its topology hasn't; none where nobody can read that."""
+    try:
+        known = {netns.name for netns in recording.spec().namespaces}
+    except NetlabError:
+        return []
+    named = {event.netns for event in recording.events} | {tap.netns for tap in recording.taps}
+    named |= {state.netns for state in recording.network}
+    for flow in recording.flows:
+        named |= {flow.client, flow.server, flow.node or "", flow.server_node or ""}
+    return sorted(named - known - {""})

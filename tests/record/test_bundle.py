@@ -27,8 +27,8 @@ from netlab.lab import environment
 from netlab.record import codec
 from netlab.record.bundle import pack
 from netlab.record.environment import Environment
-from netlab.record.events import Packet
-from netlab.record.recording import Recording
+from netlab.record.events import Packet, SocketEvent
+from netlab.record.recording import Recording, Tap, recording_from_json
 from netlab.report import bundle, text
 from netlab.report import html as page
 from netlab.topology import load
@@ -203,6 +203,48 @@ def encrypted() -> bytes:
     for signature, flags_at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
         whole[whole.index(signature) + flags_at] |= 1
     return bytes(whole)
+
+
+def changed(name: str, old: str, new: str) -> bytes:
+    """A bundle in which the first such words of a member are others."""
+    text = members()[name].decode()
+    assert old in text
+    return packed({name: text.replace(old, new, 1).encode()})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"sport": 40000', '"sport": 70000', ".segment.sport: 70000 is not between 0 and 65,535"),
+        ('"ended_ns": 1', '"ended_ns": 9999999999999999999999', "ended_ns: "),
+        ('"netns": "client"', '"netns": "\\ud800"', ".netns: '\\ud800' has half a character"),
+        ('"src": "10.0.0.2"', '"src": "fe80::2"', "no packet goes from fe80::2 to"),
+    ],
+)
+def test_an_odd_value_is_told_with_its_place(tmp_path: Path, old: str, new: str, said: str) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(changed("events.json", old, new))
+    with pytest.raises(UsageError) as caught:
+        bundle.read(file)
+    assert "events.json: " in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_namespace_that_the_topology_has_not_is_told() -> None:
+    _, recording = run()
+    whole = replace(recording, settings=())
+    assert recording_from_json(codec.to_json(whole)) == whole
+    raw = codec.to_json(replace(whole, taps=(Tap("nowhere", "eth0", "pod"),)))
+    with pytest.raises(ValueError) as caught:
+        recording_from_json(raw)
+    assert str(caught.value) == "its topology has no namespace 'nowhere'"
+
+
+def test_an_errno_that_is_none_is_told() -> None:
+    raw = {**codec.to_json(story.error(1, "client")), "errno": -1}
+    with pytest.raises(ValueError) as caught:
+        codec.from_json(raw, SocketEvent)
+    assert str(caught.value) == "errno: -1 is not between 0 and 4,095"
 
 
 NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
