@@ -61,7 +61,7 @@ def test_the_script_says_how_many_inputs_each_target_had() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     seed, columns, row, total = done.stdout.splitlines()
     assert (seed, columns.split()) == ("seed 5", ["inputs", "taken", "found"])
-    assert re.fullmatch(r"packet +[1-9]\d* +\d+ +0", row)
+    assert re.fullmatch(r"packet +[1-9][\d,]* +[\d,]+ +0", row)
     assert total.split()[-1] == "0"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fuzz_bundles
 import fuzz_decoders
 
-TARGETS = {target.name: target for target in (*fuzz_decoders.TARGETS,)}
+TARGETS = {target.name: target for target in (*fuzz_bundles.TARGETS, *fuzz_decoders.TARGETS)}
