@@ -99,9 +99,9 @@ class _Finder:
             if before not in self._trackers and header not in self._trackers:
                 self._next[before] = (netns, header)
         later = {translated for _, translated in self._next.values()}
-        self._within -= self._trackers.keys()
+        no_beginning = later | (self._within - self._trackers.keys())
         for header in self._begun:
-            if header not in later | self._within and (flow := self._flow(header)) is not None:
+            if header not in no_beginning and (flow := self._flow(header)) is not None:
                 yield flow
 
     def _flow(self, header: Ends) -> Flow | None:

@@ -418,4 +418,4 @@ def socket_events(timeline: Timeline, flow: Flow, kind: SocketEventKind) -> list
             return False
         return [other for other in timeline.flows if lived(other, event.time_ns)] == [flow]
 
-    return [event for event in timeline.events if isinstance(event, SocketEvent) and event.kind is kind and own(event)]
+    return [event for event in timeline.of_sockets if event.kind is kind and own(event)]

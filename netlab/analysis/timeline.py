@@ -23,7 +23,7 @@ from netlab.analysis.tracking import Unverified, follow_entries
 from netlab.conntrack.agreement import Disagreement
 from netlab.errors import NetlabError
 from netlab.model import Address, Topology
-from netlab.record.events import ConntrackEvent, DatagramPacket, Direction, Event, InvalidReason, Packet
+from netlab.record.events import ConntrackEvent, DatagramPacket, Direction, Event, InvalidReason, Packet, SocketEvent
 from netlab.record.flow import Ends, Flow, about_canary, ends
 from netlab.record.recording import ClosedSocket, CraftedSegment, Recording
 
@@ -67,6 +67,11 @@ class Timeline:
     def moment(self, event: ConntrackEvent) -> int:
         """When conntrack told of it, or the arrival of the packet that made it notice."""
         return self.lazily_expired.get(event, event.time_ns)
+
+    @cached_property
+    def of_sockets(self) -> tuple[SocketEvent, ...]:
+        """What the programs were told at their sockets: a few among many events."""
+        return tuple(event for event in self.events if isinstance(event, SocketEvent))
 
     @cached_property
     def closed(self) -> tuple[ClosedSocket, ...]:
