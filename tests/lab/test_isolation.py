@@ -12,11 +12,15 @@ from command import Netlab
 pytestmark = pytest.mark.kernel
 
 
-def test_a_lab_has_a_host_name_and_ipc_of_its_own(
-    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
-) -> None:
-    lab = labs.make(netlab, lab_name, tmp_path, privilege)
-    lab.up()
+@pytest.fixture
+def lab(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> labs.Lab:
+    """The smallest lab with a link, up."""
+    made = labs.make(netlab, lab_name, tmp_path, privilege)
+    made.up()
+    return made
+
+
+def test_a_lab_has_a_host_name_and_ipc_of_its_own(lab: labs.Lab) -> None:
     before = os.uname().nodename
     lab.exec("client", "sh", "-c", "echo renamed > /proc/sys/kernel/hostname")
     assert lab.exec("server", "uname", "-n") == "renamed\n"
@@ -24,33 +28,20 @@ def test_a_lab_has_a_host_name_and_ipc_of_its_own(
     for kind in ("uts", "ipc"):
         inside = lab.exec("client", "readlink", f"/proc/self/ns/{kind}").strip()
         assert inside != str(Path(f"/proc/self/ns/{kind}").readlink())
-    lab.down()
 
 
-def test_the_holder_stands_in_no_network_namespace_of_the_hosts(
-    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
-) -> None:
-    lab = labs.make(netlab, lab_name, tmp_path, privilege)
-    lab.up()
+def test_the_holder_stands_in_no_network_namespace_of_the_hosts(lab: labs.Lab) -> None:
     inside = lab.exec("client", "readlink", "/proc/1/ns/net").strip()
     assert inside != str(Path("/proc/self/ns/net").readlink())
-    lab.down()
 
 
-def test_a_program_acts_on_files_as_who_made_the_lab(
-    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
-) -> None:
-    lab = labs.make(netlab, lab_name, tmp_path, privilege)
-    lab.up()
+def test_a_program_acts_on_files_as_who_made_the_lab(lab: labs.Lab, tmp_path: Path) -> None:
     made = tmp_path / "made"
     lab.exec("client", "touch", str(made))
     assert made.stat().st_uid == os.geteuid()
-    lab.down()
 
 
-def test_a_program_gets_the_callers_environment(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
-    lab = labs.make(netlab, lab_name, tmp_path, privilege)
-    lab.up()
-    done = netlab("exec", "-l", lab_name, "client", "--", "printenv", "OF_THE_CALLER", env={"OF_THE_CALLER": "seen"})
+def test_a_program_gets_the_callers_environment(lab: labs.Lab) -> None:
+    command = ("exec", "-l", lab.name, "client", "--", "printenv", "OF_THE_CALLER")
+    done = lab.netlab(*command, env={"OF_THE_CALLER": "seen"})
     assert done.stdout == "seen\n"
-    lab.down()

@@ -66,20 +66,10 @@ def capturing(
     lab: Lab, *arguments: str | Path, stdout: int | None = subprocess.PIPE
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`netlab capture`, ready; and what it says it is capturing on. The process ends with the block, or a deadline."""
-    with subprocess.Popen(
-        lab.netlab.argv("capture", "--lab", lab.name, "--for", str(labs.DEADLINE_S), *arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env=lab.netlab.environment(),
-    ) as process:
-        try:
-            assert process.stderr is not None
-            first = process.stderr.readline().decode()
-            assert first.startswith("capturing on "), first + process.stderr.read().decode()
-            yield process, first
-        finally:
-            process.kill()
+    arguments = ("capture", "--lab", lab.name, "--for", str(labs.DEADLINE_S), *arguments)
+    with labs.observing(lab, *arguments, stdout=stdout) as (process, first):
+        assert first.startswith("capturing on ")
+        yield process, first
 
 
 def ended(process: subprocess.Popen[bytes], number: int | None = signal.SIGINT) -> tuple[int, str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import labs
@@ -15,25 +13,6 @@ from command import Netlab, new_lab_name
 from labs import Lab
 
 pytestmark = pytest.mark.kernel
-
-
-@contextmanager
-def observing(lab: Lab, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A command that observes a lab, once it says that it does."""
-    with subprocess.Popen(
-        lab.netlab.argv(*arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=lab.netlab.environment(),
-    ) as process:
-        try:
-            assert process.stderr is not None
-            first = process.stderr.readline().decode()
-            assert first.startswith(("capturing on", "watching")), first + process.stderr.read().decode()
-            yield process
-        finally:
-            process.kill()
 
 
 def down(lab: Lab) -> None:
@@ -53,7 +32,7 @@ def test_whoever_observes_a_lab_ends_with_it(
     lab.up()
     file = tmp_path / "f.pcapng"
     arguments = ("--lab", lab.name, "-w", file) if command == "capture" else (lab.name, "--for", "600")
-    with observing(lab, command, *arguments) as process:
+    with labs.observing(lab, command, *arguments) as (process, _):
         go(lab)
         _, said = process.communicate(timeout=labs.DEADLINE_S)
     assert process.returncode == 1
@@ -66,7 +45,10 @@ def test_whoever_observes_a_lab_ends_with_it(
 def test_a_capture_ends_with_the_last_of_its_interfaces(netlab: Netlab, tmp_path: Path, privilege: str) -> None:
     lab = labs.make(netlab, new_lab_name(), tmp_path, privilege)
     lab.up()
-    with observing(lab, "capture", "--lab", lab.name, "client:eth0", "server:eth0", "-w", tmp_path / "f") as process:
+    with labs.observing(lab, "capture", "--lab", lab.name, "client:eth0", "server:eth0", "-w", tmp_path / "f") as (
+        process,
+        _,
+    ):
         lab.exec("client", "ip", "link", "del", "eth0")
         _, said = process.communicate(timeout=labs.DEADLINE_S)
     assert process.returncode == 1
@@ -85,7 +67,7 @@ def test_a_capture_ends_with_the_last_of_its_interfaces(netlab: Netlab, tmp_path
 def test_a_watch_says_at_once_that_an_interface_is_gone(netlab: Netlab, tmp_path: Path, privilege: str) -> None:
     lab = labs.make(netlab, new_lab_name(), tmp_path, privilege)
     lab.up()
-    with observing(lab, "watch", lab.name, "--for", "600") as process:
+    with labs.observing(lab, "watch", lab.name, "--for", "600") as (process, _):
         lab.exec("client", "ip", "link", "del", "eth0")
         assert process.stderr is not None
         ended = "which could not be read to the end: the interface is gone"

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,27 @@ def make(netlab: Netlab, name: str, directory: Path, privilege: str, topology: s
     lab = Lab(netlab, name, directory / f"{name}.yaml", privilege)
     lab.write(topology)
     return lab
+
+
+@contextmanager
+def observing(
+    lab: Lab, *arguments: str | Path, stdout: int | None = subprocess.PIPE
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A command that observes the lab, once it says so on stderr; and that line. It is killed with the block."""
+    with subprocess.Popen(
+        lab.netlab.argv(*arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=lab.netlab.environment(),
+    ) as process:
+        try:
+            assert process.stderr is not None
+            first = process.stderr.readline().decode()
+            assert first.startswith(("capturing on ", "watching ")), first + process.stderr.read().decode()
+            yield process, first
+        finally:
+            process.kill()
 
 
 def running(pid: int) -> bool:
