@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from netlab.capabilities.capability import Capability
 from netlab.capabilities.probes import deciding
-from netlab.errors import UnsupportedError
+from netlab.errors import LabError, UnsupportedError, told
 from netlab.experiments.catalogue import Run
 from netlab.experiments.trials import Ran, observe_run
 from netlab.lab import lifecycle
@@ -53,9 +53,17 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
     finally:
         with interrupts.undisturbed():
             if as_was is None:
-                down(directory)
+                _take_down(directory)
             elif outcome.steps:
                 lifecycle.up(directory, as_was, rootless=None)
+
+
+def _take_down(directory: LabDirectory) -> None:
+    try:
+        down(directory)
+    except OSError as error:
+        hint = f"`netlab down {directory.lab}` removes what is left"
+        raise LabError(f"the lab {directory.lab} could not be taken down: {told(error)}", hint) from error
 
 
 def namespaces(directory: LabDirectory) -> Namespaces:

@@ -93,6 +93,9 @@ class RunAlone(FromNothing):
     def judge(self, command: Command) -> Iterator[Complaint]:
         if command.code == 0:
             yield from self.machine.nothing_left()
+        elif f"`netlab down {LAB}` removes what is left" in command.stderr:  # the taking down itself was refused
+            yield from self.machine.take_down()
+            return
         yield from self.end(command)
 
 
