@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -149,14 +150,16 @@ def test_a_load_ends_with_the_run(netlab: Netlab, lab_name: str, privilege: str,
     null = subprocess.DEVNULL
     with nothing_left(netlab, before, "run killed in a load"):
         with subprocess.Popen(command, stdin=null, stdout=null, stderr=null, env=netlab.environment()) as process:
-            labs.until(lambda: len(children_of(process.pid)) > 1, "the load's two processes")
-            load_pids = children_of(process.pid)
+            state = netlab.rundir / lab_name / "state.json"
+            labs.until(lambda: len(children_of(process.pid, state)) > 1, "the load's two processes")
+            load_pids = children_of(process.pid, state)
             process.send_signal(signal.SIGKILL)
         labs.until(lambda: not any(map(labs.running, load_pids)), "the end of the load's processes")
         down_all(netlab)
 
 
-def children_of(pid: int) -> list[int]:
-    """The host's numbers of a process's children, but for a lab's holder."""
+def children_of(pid: int, state: Path) -> list[int]:
+    """The host's numbers of a process's children, but for the holder that the lab's state names."""
     found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return [child for child in found if Path(f"/proc/{child}/comm").read_text() != "netlab-holder\n"]
+    holder = json.loads(state.read_text())["holder"] if state.exists() else None
+    return [child for child in found if holder is None or child != holder["pid"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import labs
@@ -22,7 +23,7 @@ def lab(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> labs.L
 
 def test_a_lab_has_a_host_name_and_ipc_of_its_own(lab: labs.Lab) -> None:
     before = os.uname().nodename
-    lab.exec("client", "sh", "-c", "echo renamed > /proc/sys/kernel/hostname")
+    lab.exec("client", sys.executable, "-c", "import socket; socket.sethostname('renamed')")
     assert lab.exec("server", "uname", "-n") == "renamed\n"
     assert os.uname().nodename == before
     for kind in ("uts", "ipc"):
