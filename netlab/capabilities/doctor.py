@@ -21,9 +21,11 @@ from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.probes import probe
 from netlab.capabilities.scratch import attempt
 from netlab.errors import LabError, NetlabError
+from netlab.lab.directory import LabDirectory
 from netlab.lab.exec import search_path
 from netlab.lab.holder import become_rootless
-from netlab.lab.state import LabDirectory, labs, run_directory
+from netlab.lab.rundir import labs, run_directory
+from netlab.lab.standing import is_standing
 from netlab.linux import nflog
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
 
@@ -150,7 +152,7 @@ def leftovers() -> Check:
     for lab in there:
         with suppress(LabError):
             state = LabDirectory(root, lab).read()
-            if state is not None and state.standing():
+            if state is not None and is_standing(state):
                 continue
         broken.append(lab)
     if broken:

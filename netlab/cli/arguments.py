@@ -9,8 +9,9 @@ from netlab.errors import LabError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from netlab.lab.directory import LabDirectory
     from netlab.lab.spec import Spec
-    from netlab.lab.state import LabDirectory, LabState
+    from netlab.lab.state import LabState
 
 
 def topology_file(topology: str | None) -> str:
@@ -28,7 +29,7 @@ def topology_here() -> str | None:
 
 def is_lab(word: str | None) -> bool:
     """Whether an argument that may be a file or a lab is the name of a lab, and of no file."""
-    from netlab.lab.state import labs, run_directory
+    from netlab.lab.rundir import labs, run_directory
 
     return word is not None and word in labs(run_directory()) and not Path(word).exists()
 
@@ -64,14 +65,15 @@ def absolute(file: str) -> str | None:
 
 def lab_directory(lab: str) -> "LabDirectory":
     """Where a lab of this name keeps what belongs to it."""
-    from netlab.lab.state import LabDirectory, run_directory
+    from netlab.lab.directory import LabDirectory
+    from netlab.lab.rundir import run_directory
 
     return LabDirectory(run_directory(), lab)
 
 
 def find_lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
     """The directory and state of the lab that a command means; None for the only one. LabError, UsageError."""
-    from netlab.lab.state import choose, run_directory
+    from netlab.lab.rundir import choose, run_directory
 
     directory = lab_directory(choose(run_directory(), lab))
     state = directory.read()

@@ -26,7 +26,7 @@ def fix_list(
     """The mitigations by name, the built-in ones and a topology's own, and whether a lab that is up has them."""
     from netlab.kubeproxy.fixes import FIXES
     from netlab.lab.lifecycle import as_it_is
-    from netlab.lab.state import labs, run_directory
+    from netlab.lab.rundir import labs, run_directory
 
     if topology is None or is_lab(topology):
         found = [find_lab(name) for name in labs(run_directory()) if topology in (None, name)]

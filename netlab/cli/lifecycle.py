@@ -45,8 +45,8 @@ def down(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Take a lab down, from its state alone; a lab that isn't there is success."""
+    from netlab.lab.rundir import choose, labs, remove_if_empty, run_directory
     from netlab.lab.standing import down as take_down
-    from netlab.lab.state import choose, labs, remove_if_empty, run_directory
 
     root = run_directory()
     if all_labs and lab is not None:

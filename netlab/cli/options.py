@@ -17,14 +17,15 @@ class DataFormat(StrEnum):
 
 def complete_lab(incomplete: str) -> list[str]:
     """The labs that are up."""
-    from netlab.lab.state import labs, run_directory
+    from netlab.lab.rundir import labs, run_directory
 
     return [lab for lab in labs(run_directory()) if lab.startswith(incomplete)]
 
 
 def complete_netns(incomplete: str) -> list[str]:
     """The namespaces of all labs that are up."""
-    from netlab.lab.state import LabDirectory, labs, run_directory
+    from netlab.lab.directory import LabDirectory
+    from netlab.lab.rundir import labs, run_directory
 
     root = run_directory()
     states = [LabDirectory(root, lab).read() for lab in labs(root)]
@@ -39,7 +40,7 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
     from netlab import topology
     from netlab.kubeproxy.fixes import FIXES
     from netlab.lab import lifecycle
-    from netlab.lab.state import labs, run_directory
+    from netlab.lab.rundir import labs, run_directory
 
     found = dict.fromkeys(FIXES)
     with suppress(NetlabError):

@@ -114,7 +114,7 @@ def _chosen(
 ) -> "Run":
     """The experiment to run: of a file, or of a lab that is up."""
     from netlab.experiments import catalogue
-    from netlab.lab.state import choose, labs, run_directory
+    from netlab.lab.rundir import choose, labs, run_directory
     from netlab.topology import read_text
 
     nothing_here = topology is None and topology_here() is None

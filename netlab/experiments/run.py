@@ -15,10 +15,10 @@ from netlab.errors import LabError, UnsupportedError, told
 from netlab.experiments.catalogue import Run
 from netlab.experiments.trials import Ran, observe_run
 from netlab.lab import lifecycle
+from netlab.lab.directory import LabDirectory
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, with_only_fixes
-from netlab.lab.standing import down, open_lab
-from netlab.lab.state import LabDirectory
+from netlab.lab.standing import down, is_standing, open_lab
 from netlab.linux import interrupts
 from netlab.observe.recorder import Source
 
@@ -43,7 +43,7 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
     """
     interrupts.stop_on_signals()
     state = directory.read()
-    as_was = lifecycle.as_it_is(directory, state) if state is not None and state.standing() else None
+    as_was = lifecycle.as_it_is(directory, state) if state is not None and is_standing(state) else None
     if as_was is not None:
         spec = with_only_fixes(spec, tuple(dict.fromkeys((*as_was.fixes, *spec.fixes))))
     outcome = lifecycle.up(directory, spec, rootless=rootless)

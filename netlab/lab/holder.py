@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError, UnsupportedError
+from netlab.lab.state import Holder
 from netlab.linux import children
 from netlab.linux.syscalls import (
     CLONE_NEWIPC,
@@ -52,39 +53,31 @@ HOST_NAMES = Path("/run/netns")
 _MARKER = "made-run-netns"
 
 
-class Holder(NamedTuple):
-    """A lab's holder, named so that no other process can be taken for it.
+def alive(holder: Holder) -> bool:
+    """Whether the process is there, is not a zombie, and is the same one."""
+    return start_ticks(holder.pid) == holder.start_ticks
 
-    pid is the host's number; start_ticks is field 22 of /proc/PID/stat, in clock ticks since boot.
+
+def kill(holder: Holder) -> bool:
+    """End the holder, and with it every process of the lab's PID namespace; whether they are gone when it returns.
+
+    They are not where the parent of one of them, outside, doesn't wait for it: until it does, the holder can't end.
     """
-
-    pid: int
-    start_ticks: int
-
-    def alive(self) -> bool:
-        """Whether the process is there, is not a zombie, and is the same one."""
-        return start_ticks(self.pid) == self.start_ticks
-
-    def kill(self) -> bool:
-        """End the holder, and with it every process of the lab's PID namespace; whether they are gone when it returns.
-
-        They are not where the parent of one of them, outside, doesn't wait for it: until it does, the holder can't end.
-        """
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
+    try:
+        pidfd = os.pidfd_open(holder.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not alive(holder):
             return True
-        try:
-            if not self.alive():
-                return True
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            ended = _wait_readable(pidfd, timeout_s=10)
-        finally:
-            os.close(pidfd)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, os.WNOHANG)
-        return ended
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        ended = _wait_readable(pidfd, timeout_s=10)
+    finally:
+        os.close(pidfd)
+    with suppress(ChildProcessError):
+        os.waitpid(holder.pid, os.WNOHANG)
+    return ended
 
 
 def start_ticks(pid: int) -> int | None:

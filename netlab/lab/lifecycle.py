@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
 from netlab.lab import plan
 from netlab.lab.apply import Kernel
+from netlab.lab.directory import LabDirectory
 from netlab.lab.holder import HOST_NAMES, become_rootless, hold, share_host_names
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, load
-from netlab.lab.standing import open_lab, remove
-from netlab.lab.state import Asked, LabDirectory, LabState, boot_id
+from netlab.lab.standing import boot_id, is_standing, open_lab, remove
+from netlab.lab.state import Asked, LabState
 from netlab.lab.steps import Step
 from netlab.lab.work import Done, Waiting, Work, unseen
 from netlab.linux import interrupts
@@ -46,7 +46,7 @@ def up(
     _check_tables(spec)
     with directory.locked(create=True):
         state = directory.read()
-        if state is not None and state.standing():
+        if state is not None and is_standing(state):
             _check_same_lab(state, spec, rootless)
             return Outcome(built=False, steps=tuple(_converge(directory, state, spec, done, waiting)))
         leftovers = state is not None
@@ -67,7 +67,7 @@ def _check_tables(spec: Spec) -> None:
 def pending(directory: LabDirectory, spec: Spec) -> list[Step]:
     """The steps that `up` would carry out now: all of the plan where the lab doesn't stand."""
     state = directory.read()
-    if state is None or not state.standing():
+    if state is None or not is_standing(state):
         return plan.up(spec.topology)
     return changes(directory, open_lab(state), owned(directory, state), spec.topology, state)
 
@@ -104,24 +104,23 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
         lab=topology.name,
         boot_id=boot_id(),
         rootless=rootless,
-        names=str(directory.names if rootless else HOST_NAMES),
-        prefix="" if rootless else f"{topology.name}-",
         file=spec.file,
         settings=spec.settings,
         fixes=spec.fixes,
     )
     steps = plan.up(topology)
+    names = directory.names if rootless else HOST_NAMES
     try:
         directory.create(state, spec.text, plan.hosts(topology))
         if rootless:
             become_rootless()
         else:
             share_host_names(directory.root)
-        newborn = hold(Path(state.names), directory.hosts, f"lab {topology.name}", own_names=rootless)
+        newborn = hold(names, directory.hosts, f"lab {topology.name}", own_names=rootless)
         state = state._replace(holder=newborn.holder)
         directory.write(state)
         newborn.release()
-        namespaces = Namespaces(newborn.holder, Path(state.names), state.prefix, rootless=rootless)
+        namespaces = Namespaces(newborn.holder, names, state.prefix, rootless=rootless)
         work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
         work.carry_out(steps, done)
         directory.write(work.state._replace(complete=True))

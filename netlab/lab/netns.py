@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netlab.errors import LabError
-from netlab.lab.holder import HOST_NAMES, Holder, parse_start_ticks
+from netlab.lab.holder import HOST_NAMES, alive, parse_start_ticks
+from netlab.lab.state import Holder
 from netlab.linux import children, interrupts
 from netlab.linux.seccomp import change_users_in_name_only
 from netlab.linux.syscalls import (
@@ -88,7 +89,7 @@ class Namespaces:
         """A descriptor that is readable once the lab is gone: its holder has ended. LabError where it is gone now."""
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(self._holder.pid)
-            if self._holder.alive():
+            if alive(self._holder):
                 return pidfd
             os.close(pidfd)
         raise LabError("the lab is gone: its holder has ended", "`netlab up` builds it again")
@@ -348,7 +349,7 @@ def enter(holder: Holder, names: Path, prefix: str, *, rootless: bool) -> Namesp
 
     LabError if the holder is gone.
     """
-    if not holder.alive():
+    if not alive(holder):
         raise LabError("the lab's holder is gone", "`netlab down` removes what is left, `netlab up` builds it again")
     if rootless:
         root = Path(f"/proc/{holder.pid}/root") / HOST_NAMES.relative_to("/")

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 from netlab.lab import lifecycle, programs
+from netlab.lab.directory import LabDirectory
 from netlab.lab.netns import Namespaces
-from netlab.lab.standing import open_lab
-from netlab.lab.state import LabDirectory, LabState, labs, run_directory
+from netlab.lab.rundir import labs, run_directory
+from netlab.lab.standing import is_standing, open_lab
+from netlab.lab.state import LabState
 from netlab.model import Netns, ServicePort, Topology
 
 
@@ -38,7 +40,7 @@ def _row(directory: LabDirectory) -> dict[str, Any]:
 
 
 def _condition(state: LabState) -> str:
-    return "up" if state.standing() else "incomplete" if not state.complete else "dead"
+    return "up" if is_standing(state) else "incomplete" if not state.complete else "dead"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

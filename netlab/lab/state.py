@@ -1,31 +1,24 @@
-"""What belongs to a lab, written down: LabState, its directory, and the lock that keeps two commands off one lab.
+"""What belongs to a lab, as a value, and as the text that `state.json` holds. Pure.
 
-A lab's directory holds `state.json` (this value), `topology.yaml` (the text it was built from), `hosts` and `logs/`.
-It is made before anything else of a lab and removed after everything else, and what will be made is written here
-before it is: whoever finds the directory can take the lab down without its YAML. While a lab is changed, the text of
-what it is to become stands in `next-0.yaml`; where such a change was cut short, it stays, and the next one's is
-`next-1.yaml`: what may be in the lab is what all of them ask for. Nothing here makes or removes anything in the kernel.
+Whoever finds the text takes the lab down with it, so it is read strictly: what is no state of ours is a ValueError that
+says where. What it names is still only a claim: `standing.py` holds it against the kernel before anything is touched.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import stat
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
-from netlab.errors import LabError, UsageError
-from netlab.lab.holder import Holder
-from netlab.linux import interrupts
-from netlab.linux.files import naming
 
-RUNDIR_VARIABLE = "NETLAB_LAB_RUNDIR"
-"""Environment variable that puts the labs' directory elsewhere; a test suite keeps its labs apart with it."""
+class Holder(NamedTuple):
+    """A lab's holder, named so that no other process can be taken for it: see `holder.py`.
+
+    pid is the host's number; start_ticks is field 22 of /proc/PID/stat, in clock ticks since boot.
+    """
+
+    pid: int
+    start_ticks: int
 
 
 class StartedProgram(NamedTuple):
@@ -48,18 +41,16 @@ class Asked(NamedTuple):
 class LabState(NamedTuple):
     """What a lab owns, and what it was made from.
 
-    namespaces are (name, inode of the network namespace); names is the directory in which their names stand, each with
-    prefix before it. file is the topology's path or None for standard input, settings the `--set` pairs. former are
-    sysctls (netns, key, value) as they were before a change of the lab that stands first set them. following are the
-    changes of the lab that stands that are under way or were cut short, oldest first. complete is false from before the
-    first step of its building until after the last. boot_id tells a state from before a reboot.
+    namespaces are (name, inode of the network namespace). file is the topology's path or None for standard input,
+    settings the `--set` pairs. former are sysctls (netns, key, value) as they were before a change of the lab that
+    stands first set them. following are the changes of the lab that stands that are under way or were cut short, oldest
+    first. complete is false from before the first step of its building until after the last. boot_id tells a state from
+    before a reboot.
     """
 
     lab: str
     boot_id: str
     rootless: bool
-    names: str
-    prefix: str
     file: str | None
     settings: tuple[tuple[str, str], ...] = ()
     fixes: tuple[str, ...] = ()
@@ -70,276 +61,165 @@ class LabState(NamedTuple):
     following: tuple[Asked, ...] = ()
     complete: bool = False
 
-    def standing(self) -> bool:
-        """Whether the lab is whole: built to its end, in this boot, its holder alive."""
-        return self.complete and self.holder is not None and self.boot_id == boot_id() and self.holder.alive()
+    @property
+    def prefix(self) -> str:
+        """What stands before a namespace's name where the names are kept, which root's labs share with the host."""
+        return "" if self.rootless else f"{self.lab}-"
 
 
-def boot_id() -> str:
-    """The kernel's random name of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def encode(state: LabState) -> bytes:
+    """The text of `state.json`."""
+    fields = {
+        **state._asdict(),
+        "holder": state.holder and state.holder._asdict(),
+        "programs": [program._asdict() for program in state.programs],
+        "following": [asked._asdict() for asked in state.following],
+    }
+    return json.dumps(fields).encode()
 
 
-def run_directory() -> Path:
-    """Where this user's labs are written down: a directory that a reboot empties.
-
-    NETLAB_LAB_RUNDIR, or /run/netns-lab for root, $XDG_RUNTIME_DIR/netns-lab, or one in /tmp.
-    """
-    if given := os.environ.get(RUNDIR_VARIABLE):
-        return Path(given)
-    if os.geteuid() == 0:
-        return Path("/run/netns-lab")
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.access(runtime, os.W_OK | os.X_OK):  # su keeps the variable of another user's session
-        return Path(runtime) / "netns-lab"
-    return Path("/tmp") / f"netns-lab-{os.geteuid()}"  # noqa: S108 (mode 0700, refused if not ours)
-
-
-class LabDirectory:
-    """The files of one lab."""
-
-    def __init__(self, root: Path, lab: str) -> None:
-        self.lab = lab
-        self.root = root
-        self.path = root / lab
-        self.hosts = self.path / "hosts"
-        self.names = self.path / "netns"
-        self._state = self.path / "state.json"
-        self._topology = self.path / "topology.yaml"
-        self._logs = self.path / "logs"
-
-    def log(self, netns: str, program: str) -> Path:
-        """The file of a program's output."""
-        return self._logs / f"{netns}.{program}.log"
-
-    def create(self, state: LabState, topology_text: str, hosts: str) -> None:
-        """Write a new lab down, before anything of it is made; the directory is locked and empty."""
-        self._logs.mkdir()
-        write_text(self._topology, topology_text)
-        write_text(self.hosts, hosts)
-        self.write(state)
-
-    def write(self, state: LabState) -> None:
-        """Replace state.json in one step, so that a killed writer leaves the old one or the new one."""
-        fields = {
-            **state._asdict(),
-            "holder": state.holder and state.holder._asdict(),
-            "programs": [program._asdict() for program in state.programs],
-            "following": [asked._asdict() for asked in state.following],
-        }
-        draft = self._state.with_suffix(".new")
-        write_text(draft, json.dumps(fields))
-        draft.replace(self._state)
-
-    def begin(self, state: LabState, asked: Asked, text: str) -> LabState:
-        """Write down what a lab that stands is to become, before anything of it is made."""
-        write_text(self._next(len(state.following)), text)
-        state = state._replace(following=(*state.following, asked))
-        self.write(state)
-        return state
-
-    def settle(self, state: LabState) -> LabState:
-        """Write down that the lab has become what it was last to become. The move of its text decides that: whoever is
-        killed after it is taken at that by `read`."""
-        self._next(len(state.following) - 1).replace(self._topology)
-        state = _settled(state)
-        with suppress(
-            OSError
-        ):  # what was to be said here, `read` finds out: on a full disk, too, nothing is taken back
-            self.write(state)
-            self._forget_next()
-        return state
-
-    def abandon(self, state: LabState) -> LabState:
-        """Write down that the lab is what it was, and that nothing is left of what it was to become."""
-        state = state._replace(following=())
-        self.write(state)
-        self._forget_next()
-        return state
-
-    def _next(self, number: int) -> Path:
-        return self.path / f"next-{number}.yaml"
-
-    def _forget_next(self) -> None:
-        for path in self.path.glob("next-*.yaml"):
-            path.unlink(missing_ok=True)
-
-    def topology_text(self) -> str:
-        """The text the lab was built from."""
-        return self._topology.read_text(encoding="utf-8")
-
-    def next_text(self, number: int) -> str:
-        """The text of a change that is under way or was cut short, by its place in `LabState.following`."""
-        return self._next(number).read_text(encoding="utf-8")
-
-    def read(self) -> LabState | None:
-        """The state; None where there is none (yet, or no longer). LabError where it can't be understood."""
-        try:
-            raw = json.loads(self._state.read_text())
-            state = LabState(
-                **{
-                    **raw,
-                    "settings": tuple((path, value) for path, value in raw["settings"]),
-                    "fixes": tuple(raw["fixes"]),
-                    "holder": raw["holder"] and Holder(**raw["holder"]),
-                    "namespaces": tuple((name, inode) for name, inode in raw["namespaces"]),
-                    "programs": tuple(StartedProgram(**program) for program in raw["programs"]),
-                    "former": tuple((netns, key, value) for netns, key, value in raw.get("former", ())),
-                    "following": tuple(
-                        Asked(one["file"], tuple((path, value) for path, value in one["settings"]), tuple(one["fixes"]))
-                        for one in raw.get("following", ())
-                    ),
-                }
-            )
-            moved = state.following and not self._next(len(state.following) - 1).exists()
-            return _settled(state) if moved else state
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, TypeError, KeyError) as error:
-            raise LabError(
-                f"{self._state} can't be understood: {error}", "was it written by another version of netlab?"
-            ) from error
-
-    def clear(self) -> None:
-        """Remove what this class has written, the state last; the directory itself goes with its lock."""
-        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts"):
-            for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
-        for directory in (self._logs, self.names):
-            with suppress(FileNotFoundError, OSError):
-                directory.rmdir()
-        self._state.unlink(missing_ok=True)
-
-    @contextmanager
-    def locked(self, *, create: bool = False, timeout_s: float = 10.0) -> Iterator[bool]:
-        """Hold the lab for one command; yields whether its directory is there (with create: it always is).
-
-        Raises LabError where another command keeps it longer than timeout_s.
-        """
-        deadline = time.monotonic() + timeout_s
-        fd = None
-        try:
-            while create or self.path.exists():
-                with interrupts.held_back():  # whoever makes the directory locks it, or nobody would remove it
-                    fd = self._take(create=create)
-                if fd is not None:
-                    break
-                wait_for_lock(deadline, f"another netlab command is at work on the lab {self.lab}")
-            yield fd is not None
-        finally:
-            if fd is not None:
-                # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
-                with suppress(OSError):
-                    self.path.rmdir()
-                remove_if_empty(self.root)
-                os.close(fd)
-
-    def _take(self, *, create: bool) -> int | None:
-        """Open the directory, which create makes, and lock it; None where it is gone, or another command has it."""
-        if create:
-            make_root(self.root)
-            with suppress(FileNotFoundError, FileExistsError):
-                self.path.mkdir(mode=0o755)
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            if lock(fd) and same(fd, self.path):
-                return fd
-        except OSError:  # a file system that has no locks
-            with suppress(OSError):
-                self.path.rmdir()
-            remove_if_empty(self.root)
-            os.close(fd)
-            raise
-        os.close(fd)
-        return None
-
-
-def _settled(state: LabState) -> LabState:
-    """The state of a lab that has become what it was last to become."""
-    file, settings, fixes = state.following[-1]
-    return state._replace(file=file, settings=settings, fixes=fixes, following=())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of a lab's directory; OSError naming it, where the disk is full too."""
-    with naming(path):
-        path.write_text(text, encoding="utf-8")
-
-
-def lock(fd: int) -> bool:
-    """Take the lock on an open file (flock(2)); False where another has it."""
+def decode(data: bytes) -> LabState:
+    """The state that `encode` was given; ValueError, saying where and what, for anything else."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        raw = json.loads(data.decode(), parse_constant=_no_number, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return _state(raw, "")
 
 
-def wait_for_lock(deadline: float, complaint: str) -> None:
-    """Wait a little before another try; LabError with the complaint after the deadline."""
-    if time.monotonic() > deadline:
-        raise LabError(complaint, "wait for it, or end it")
-    time.sleep(0.02)
+# --- one kind of value each: what JSON has there, and its place for the complaint ------------------------------------
+
+_Read: TypeAlias = Callable[[Any, str], Any]
+_Value = TypeVar("_Value")
 
 
-def same(fd: int, path: Path) -> bool:
-    """Whether the open file still stands there."""
+def _refuse(raw: Any, at: str, wanted: str) -> NoReturn:
+    raise ValueError(f"{at or 'it'} is {_kind(raw)}, not {wanted}")
+
+
+def _kind(raw: Any) -> str:
+    match raw:
+        case None | bool() | int() | float() | str():
+            return f"{raw!a:.40}"
+        case list():
+            return "a list"
+    return "an object"
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _number(low: int, high: int) -> _Read:
+    def read(raw: Any, at: str) -> int:
+        if type(raw) is not int or not low <= raw <= high:
+            _refuse(raw, at, f"a number from {low} to {high}")
+        return raw
+
+    return read
+
+
+def _truth(raw: Any, at: str) -> bool:
+    if not isinstance(raw, bool):
+        _refuse(raw, at, "true or false")
+    return raw
+
+
+def _text(raw: Any, at: str) -> str:
+    """A text that the system can be given: no NUL, and no surrogates but those that stand for a path's odd bytes."""
+    if not isinstance(raw, str) or "\0" in raw:
+        _refuse(raw, at, "a text")
     try:
-        return path.stat().st_ino == os.fstat(fd).st_ino
-    except FileNotFoundError:
-        return False
+        raw.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        _refuse(raw, at, "a text")
+    return raw
 
 
-def make_root(root: Path) -> None:
-    """Make the labs' directory; LabError where another user may have made it."""
-    _check_root(root)
-    root.mkdir(mode=0o700 if os.geteuid() else 0o755, parents=True, exist_ok=True)
-    _check_root(root)
+def _name(raw: Any, at: str) -> str:
+    """The name of a file in a directory, of which it can't lead out."""
+    text = _text(raw, at)
+    if "/" in text or text in ("", ".", ".."):
+        _refuse(raw, at, "a name")
+    return text
 
 
-def _check_root(root: Path) -> None:
-    """Refuse a directory in which someone else could have written down labs for this user to enter or to end."""
-    try:
-        found = root.lstat()
-    except FileNotFoundError:
-        return
-    elsewhere = f"set {RUNDIR_VARIABLE} to a directory of yours"
-    if stat.S_ISLNK(found.st_mode):
-        raise LabError(f"{root} is a symbolic link", f"remove it, or {elsewhere}")
-    if not stat.S_ISDIR(found.st_mode):
-        raise LabError(f"{root} is no directory", f"remove it, or {elsewhere}")
-    if found.st_uid != os.geteuid():
-        raise LabError(f"{root} belongs to another user", elsewhere)
+def _sysctl(raw: Any, at: str) -> str:
+    """The name of a sysctl of a network namespace; a slash in it stands for a dot in an interface's name."""
+    text = _text(raw, at)
+    parts = [part.replace("/", ".") for part in text.split(".")]
+    if parts[0] != "net" or any(part in ("", ".", "..") for part in parts):
+        _refuse(raw, at, "a sysctl of a network namespace")
+    return text
 
 
-def remove_if_empty(root: Path) -> None:
-    """Remove the labs' directory with the last lab in it, or after a command that was killed before the first."""
-    with suppress(OSError):
-        root.rmdir()
+def _maybe(one: _Read) -> _Read:
+    return lambda raw, at: None if raw is None else one(raw, at)
 
 
-def labs(root: Path) -> list[str]:
-    """The names of the labs that are written down here, sorted. LabError where the directory isn't this user's."""
-    _check_root(root)
-    try:
-        return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    except FileNotFoundError:
-        return []
+def _list(one: _Read) -> _Read:
+    def read(raw: Any, at: str) -> tuple[Any, ...]:
+        if not isinstance(raw, list):
+            _refuse(raw, at, "a list")
+        return tuple(one(item, f"{at}[{index}]") for index, item in enumerate(raw))
+
+    return read
 
 
-def choose(root: Path, lab: str | None) -> str:
-    """The lab that a command means: the one named, or the only one there is. UsageError says what there is."""
-    there = labs(root)
-    if lab is not None:
-        if lab not in there:
-            known = f"the labs here are: {', '.join(there)}" if there else "no lab is up: `netlab up` builds one"
-            raise UsageError(f"no lab is called {lab}", known)
-        return lab
-    if not there:
-        raise UsageError("no lab is up", "`netlab up topology.yaml` builds one")
-    if len(there) > 1:
-        raise UsageError(f"several labs are up: {', '.join(there)}", "name the one you mean")
-    return there[0]
+def _row(*columns: _Read) -> _Read:
+    def read(raw: Any, at: str) -> tuple[Any, ...]:
+        if not isinstance(raw, list) or len(raw) != len(columns):
+            _refuse(raw, at, f"a list of {len(columns)}")
+        return tuple(one(item, f"{at}[{index}]") for index, (one, item) in enumerate(zip(columns, raw, strict=True)))
+
+    return read
+
+
+def _members(kind: Callable[..., _Value], readers: Mapping[str, _Read]) -> Callable[[Any, str], _Value]:
+    """An object with these members, no fewer and no more, as the value that kind makes of them."""
+
+    def read(raw: Any, at: str) -> _Value:
+        if not isinstance(raw, dict):
+            _refuse(raw, at, "an object")
+        place = f"{at}." if at else ""
+        for name in sorted(readers.keys() ^ raw.keys()):
+            raise ValueError(f"{place}{name!a:.40} is {'missing' if name in readers else 'unknown'}")
+        return kind(**{name: one(raw[name], f"{place}{name}") for name, one in readers.items()})
+
+    return read
+
+
+_PID = _number(2, 1 << 22)  # PID_MAX_LIMIT (include/linux/threads.h); 1 is the lab's own init, or the machine's
+_TICKS = _number(0, (1 << 63) - 1)
+_INODE = _number(1, (1 << 64) - 1)
+
+_ASKED: dict[str, _Read] = {
+    "file": _maybe(_text),
+    "settings": _list(_row(_text, _text)),
+    "fixes": _list(_text),
+}
+
+_state = _members(
+    LabState,
+    {
+        "lab": _name,
+        "boot_id": _text,
+        "rootless": _truth,
+        **_ASKED,
+        "holder": _maybe(_members(Holder, {"pid": _PID, "start_ticks": _TICKS})),
+        "namespaces": _list(_row(_name, _INODE)),
+        "programs": _list(
+            _members(StartedProgram, {"netns": _name, "name": _name, "pid": _PID, "start_ticks": _TICKS})
+        ),
+        "former": _list(_row(_name, _sysctl, _text)),
+        "following": _list(_members(Asked, _ASKED)),
+        "complete": _truth,
+    },
+)

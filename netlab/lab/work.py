@@ -13,8 +13,9 @@ from typing import assert_never
 from netlab.errors import LabError
 from netlab.lab import programs
 from netlab.lab.apply import Kernel
+from netlab.lab.directory import LabDirectory, write_text
 from netlab.lab.netns import Namespaces, end_strays, strays
-from netlab.lab.state import LabDirectory, LabState, StartedProgram, write_text
+from netlab.lab.state import LabState, StartedProgram
 from netlab.lab.steps import (
     CreateNetns,
     DeleteNetns,

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from netlab.errors import UsageError
-from netlab.lab.state import lock, make_root, remove_if_empty, same, wait_for_lock
+from netlab.lab.locks import lock, same, wait_for_lock
+from netlab.lab.rundir import make_root, remove_if_empty
 from netlab.linux.files import naming
 from netlab.matrix import Cell
 from netlab.record import codec

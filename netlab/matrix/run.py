@@ -21,9 +21,10 @@ from netlab.capabilities.probes import probe
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
 from netlab.experiments import run as runner
 from netlab.experiments.catalogue import Run, Settings
+from netlab.lab.directory import LabDirectory
+from netlab.lab.rundir import run_directory
 from netlab.lab.spec import Spec
 from netlab.lab.standing import down
-from netlab.lab.state import LabDirectory, run_directory
 from netlab.matrix import Cell, Column, Matrix
 from netlab.matrix.grid import Grid, Task, fingerprint, grid
 from netlab.matrix.journal import Journal

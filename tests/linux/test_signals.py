@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from netlab.lab import netns
-from netlab.lab import state as states
+from netlab.lab import locks, netns
+from netlab.lab.directory import LabDirectory
 from netlab.lab.exec import launch
-from netlab.lab.state import LabDirectory
 from netlab.linux import interrupts
 
 
@@ -29,7 +28,7 @@ def stopping() -> Iterator[None]:
 def test_a_signal_leaves_no_directory_without_a_lock(
     stopping: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = states.lock
+    real = locks.lock
     directory = LabDirectory(tmp_path / "run", "lab")
 
     def signalled(fd: int) -> bool:
@@ -37,7 +36,7 @@ def test_a_signal_leaves_no_directory_without_a_lock(
         signal.raise_signal(signal.SIGTERM)
         return real(fd)
 
-    monkeypatch.setattr(states, "lock", signalled)
+    monkeypatch.setattr(locks, "lock", signalled)
     with pytest.raises(interrupts.Interrupted), directory.locked(create=True):
         pass
     assert not directory.root.exists()

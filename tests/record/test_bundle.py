@@ -432,8 +432,8 @@ def test_a_place_that_can_not_be_written_is_said_before_the_run(netlab: Netlab, 
 
 @pytest.mark.kernel
 def test_the_environment_of_a_lab_that_is_up(netlab: Netlab, lab_name: str, as_root: None, tmp_path: Path) -> None:
+    from netlab.lab.directory import LabDirectory
     from netlab.lab.standing import open_lab
-    from netlab.lab.state import LabDirectory
 
     lab = labs.make(netlab, lab_name, tmp_path, "--root")
     lab.up()

@@ -1,0 +1,34 @@
+"""Files and directories that one command at a time works on (flock(2))."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from netlab.errors import LabError
+
+
+def lock(fd: int) -> bool:
+    """Take the lock on an open file (flock(2)); False where another has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for_lock(deadline: float, complaint: str) -> None:
+    """Wait a little before another try; LabError with the complaint after the deadline."""
+    if time.monotonic() > deadline:
+        raise LabError(complaint, "wait for it, or end it")
+    time.sleep(0.02)
+
+
+def same(fd: int, path: Path) -> bool:
+    """Whether the open file still stands there."""
+    try:
+        return path.stat().st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False

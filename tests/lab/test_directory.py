@@ -1,0 +1,204 @@
+"""What belongs to a lab is written down whole or not at all, in a directory of this user, by one command at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from states import BARE, FULL
+
+from netlab.errors import LabError
+from netlab.lab import locks
+from netlab.lab.directory import LabDirectory
+from netlab.lab.state import Asked, LabState
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> LabDirectory:
+    """A lab's directory, made and empty."""
+    found = LabDirectory(tmp_path / "run", "lab")
+    found.path.mkdir(parents=True)
+    return found
+
+
+@pytest.mark.parametrize("state", [FULL, BARE], ids=["full", "bare"])
+def test_what_is_written_is_what_is_read(directory: LabDirectory, state: LabState) -> None:
+    directory.write(state)
+    assert directory.read() == state
+
+
+def test_a_new_lab_is_written_down_with_its_topology_and_hosts(directory: LabDirectory) -> None:
+    directory.create(FULL, "name: lab\n", "127.0.0.1 localhost\n")
+    assert directory.read() == FULL
+    assert directory.topology_text() == "name: lab\n"
+    assert directory.hosts.read_text() == "127.0.0.1 localhost\n"
+    assert directory.log("server", "web") == directory.path / "logs" / "server.web.log"
+    assert sorted(path.name for path in directory.path.iterdir()) == ["hosts", "logs", "state.json", "topology.yaml"]
+
+
+def test_a_change_is_written_down_before_it_is_made_and_struck_out_after(directory: LabDirectory) -> None:
+    directory.create(FULL, "name: lab\n", "")
+    begun = directory.begin(FULL, Asked("/tmp/other.yaml", fixes=("liberal",)), "name: other\n")
+    assert directory.read() == begun
+    again = directory.begin(begun, Asked(None), "name: third\n")
+    assert directory.read() == again
+    assert [directory.topology_text(), directory.next_text(0), directory.next_text(1)] == [
+        "name: lab\n",
+        "name: other\n",
+        "name: third\n",
+    ]
+    settled = directory.settle(again)
+    assert settled == directory.read() == FULL._replace(file=None, settings=(), fixes=())
+    assert directory.topology_text() == "name: third\n"
+    assert not list(directory.path.glob("next-*"))
+    assert directory.abandon(directory.begin(settled, Asked(None), "name: fourth\n")) == settled == directory.read()
+    assert directory.topology_text() == "name: third\n"
+    assert not list(directory.path.glob("next-*"))
+
+
+def test_a_change_whose_text_has_taken_its_place_is_made(directory: LabDirectory) -> None:
+    directory.create(FULL, "name: lab\n", "")
+    directory.begin(FULL, Asked("/tmp/other.yaml", fixes=("liberal",)), "name: other\n")
+    (directory.path / "next-0.yaml").replace(directory.path / "topology.yaml")  # killed before state.json follows
+    assert directory.read() == FULL._replace(file="/tmp/other.yaml", settings=(), fixes=("liberal",))
+
+
+def test_a_writer_that_is_killed_leaves_what_was_there(
+    directory: LabDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.write(FULL)
+
+    def killed(path: Path, text: str, **_options: str) -> None:
+        with path.open("w") as file:
+            file.write(text[:10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        directory.write(BARE)
+    assert directory.read() == FULL
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(directory: LabDirectory) -> None:
+    draft = directory.path / "state.new"
+    draft.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        directory.write(FULL)
+    assert caught.value.filename == str(draft)
+
+
+def test_no_state_is_none(directory: LabDirectory, tmp_path: Path) -> None:
+    assert directory.read() is None
+    assert LabDirectory(tmp_path / "nowhere", "lab").read() is None
+
+
+def test_a_state_that_cannot_be_understood_is_an_error_that_names_the_file(directory: LabDirectory) -> None:
+    file = directory.path / "state.json"
+    file.write_text("[]")
+    with pytest.raises(LabError) as raised:
+        directory.read()
+    assert str(raised.value) == (
+        f"{file} can't be understood: it is a list, not an object\n  hint: was it written by another version of netlab?"
+    )
+
+
+def test_clearing_removes_what_was_written_and_nothing_else(directory: LabDirectory) -> None:
+    directory.create(FULL, "name: lab\n", "")
+    directory.log("server", "web").write_text("hello\n")
+    (directory.path / "state.new").write_text("torn")
+    directory.names.mkdir()
+    mine = directory.path / "mine.txt"
+    mine.write_text("a user's own")
+    directory.clear()
+    assert list(directory.path.iterdir()) == [mine]
+    directory.clear()
+
+
+# --- the lock --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_makes_the_directory_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    directory = LabDirectory(tmp_path / "run", "lab")
+    with directory.locked() as there:
+        assert not there
+    with directory.locked(create=True) as there:
+        assert there
+        assert directory.path.is_dir()
+    assert not directory.root.exists()
+
+
+def test_a_lock_keeps_what_was_written(tmp_path: Path) -> None:
+    directory = LabDirectory(tmp_path / "run", "lab")
+    with directory.locked(create=True):
+        directory.write(FULL)
+    with directory.locked() as there:
+        assert there
+        assert directory.read() == FULL
+
+
+def test_the_second_command_waits_and_then_gives_up(directory: LabDirectory) -> None:
+    fd = os.open(directory.path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(LabError) as raised, directory.locked(timeout_s=0.1):
+            pass
+    finally:
+        os.close(fd)
+    assert str(raised.value) == "another netlab command is at work on the lab lab\n  hint: wait for it, or end it"
+    with directory.locked(timeout_s=0.1) as there:
+        assert there
+
+
+def test_the_second_command_goes_on_when_the_first_is_done(directory: LabDirectory) -> None:
+    directory.write(FULL)
+    waiting, entered = threading.Event(), threading.Event()
+
+    def second() -> None:
+        waiting.set()
+        with directory.locked(timeout_s=30):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with directory.locked():
+        thread.start()
+        assert waiting.wait(30)
+        assert not entered.is_set()
+    thread.join(30)
+    assert entered.is_set()
+
+
+def test_a_lock_on_a_directory_that_was_removed_meanwhile_counts_for_nothing(
+    directory: LabDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = locks.lock
+    calls: list[int] = []
+
+    def slow(fd: int) -> bool:
+        if not calls:  # as if another command had taken the lab down between the opening and the lock
+            directory.path.rmdir()
+        calls.append(fd)
+        return real(fd)
+
+    monkeypatch.setattr(locks, "lock", slow)
+    with directory.locked(create=True) as there:
+        assert there
+        assert directory.path.is_dir()
+    assert len(calls) == 2
+
+
+def test_a_killed_command_keeps_no_lock(directory: LabDirectory) -> None:
+    script = (
+        "import os, pathlib, sys\n"
+        "from netlab.lab.directory import LabDirectory\n"
+        "with LabDirectory(pathlib.Path(sys.argv[1]), 'lab').locked():\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(directory.root)])
+    assert killed.returncode == -9
+    with directory.locked(timeout_s=0.1) as there:
+        assert there
