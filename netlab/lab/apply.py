@@ -19,6 +19,7 @@ from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
 from netlab.lab import iptables, qdiscs
 from netlab.lab.netns import Namespaces
+from netlab.lab.plan import follows_the_link
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
@@ -175,14 +176,16 @@ class Kernel:
             match step:
                 case SetSysctl(netns, key, value, if_there):
                     with self._namespaces.inside(netns):
+                        if follows_the_link(key):
+                            _settle_carrier(key)
                         if not if_there or sysctl.path(key).exists():
                             _write_sysctl(key, value)
                 case ResetSysctl(netns, key, value):
-                    if value is None:
+                    if value is None and not follows_the_link(key):
                         with self._namespaces.scratch():
                             value = sysctl.read(step.default_key)
                     with self._namespaces.inside(netns):
-                        _write_sysctl(key, value)
+                        _write_sysctl(key, _mtu_of_the_link(key) if value is None else value)
                 case LoadRules(netns, ruleset, replace, gone):
                     with self._namespaces.inside(netns):
                         keep = (
@@ -291,6 +294,21 @@ def _rtnl_socket(namespaces: Namespaces, netns: str) -> socket.socket:
         with suppress(OSError):  # since Linux 4.3 and 4.12; without them an error has no words of its own
             rtnl_socket.setsockopt(_SOL_NETLINK, option, 1)
     return rtnl_socket
+
+
+def _settle_carrier(key: str) -> None:
+    """Let the kernel do first what it does at an interface's carrier, or it would undo what is set now."""
+    from netlab.linux import ethtool
+
+    with suppress(OSError):
+        ethtool.has_link(sysctl.path(key).parent.name)
+
+
+def _mtu_of_the_link(key: str) -> str:
+    """The MTU of the interface whose IPv6 MTU a sysctl is."""
+    from netlab.linux import netdevice
+
+    return str(netdevice.mtu(sysctl.path(key).parent.name))
 
 
 def _write_sysctl(key: str, value: str) -> None:

@@ -112,10 +112,11 @@ class Namespaces:
                 raise LabError(f"the network namespace {name} is gone", "`netlab up` makes it again") from None
         return self._fds[name]
 
-    def exists(self, name: str) -> bool:
-        """Whether a network namespace (not just an empty file) stands under the name."""
+    def exists(self, name: str, inode: int) -> bool:
+        """Whether the namespace with that inode stands under the name, and no other one or just an empty file."""
         with suppress(LabError):
-            return os.fstat(self.fd(name)).st_dev == os.fstat(self._home).st_dev
+            found = os.fstat(self.fd(name))
+            return (found.st_dev, found.st_ino) == (os.fstat(self._home).st_dev, inode)
         return False
 
     def _out_of_the_way(self, fd: int) -> int:

@@ -34,7 +34,7 @@ def up(topology: Topology) -> list[Step]:
     """Every step from nothing to the running lab.
 
     Links come before the sysctls that are theirs (net.ipv4.conf.eth0…), rules before conntrack's sysctls (loading a
-    rule that tracks makes a modular kernel load conntrack), programs last.
+    rule that tracks makes a modular kernel load conntrack), programs last. An IPv6 MTU comes once all links are up.
     """
     by_netns: dict[str, list[Interface]] = {netns.name: [] for netns in topology.namespaces}
     for interface in topology.interfaces():
@@ -43,7 +43,7 @@ def up(topology: Topology) -> list[Step]:
     steps += [CreateLink(link) for link in topology.links]
     steps += [SetLink(interface) for link in topology.links for interface in _late(link)]
     for netns in topology.namespaces:
-        early = [(key, value) for key, value in netns.sysctls if not is_netfilter(key)]
+        early = [(key, value) for key, value in netns.sysctls if not is_netfilter(key) and not follows_the_link(key)]
         steps += [SetSysctl(netns.name, key, value) for key, value in sorted(early, key=_overwrites)]
         steps += [SetSysctl(netns.name, key, value, if_there=True) for key, value in netns.sysctls_if_there]
     for netns in topology.namespaces:
@@ -54,7 +54,8 @@ def up(topology: Topology) -> list[Step]:
         if (rules := loaded_by(Loader.IPTABLES_RESTORE, topology, netns.name)) is not None:
             steps += [RestoreRules(netns.name, f, rules.iptables_restore(f)) for f in rules.families]
         steps += [LoadTable(netns.name, table) for table in netns.tables]
-        steps += [SetSysctl(netns.name, key, value) for key, value in netns.sysctls if is_netfilter(key)]
+        late = [(key, value) for key, value in netns.sysctls if is_netfilter(key) or follows_the_link(key)]
+        steps += [SetSysctl(netns.name, key, value) for key, value in late]
     for interface in topology.interfaces():
         if interface.qdisc is not None:
             steps.append(AddQdisc(interface.netns, interface.ifname, interface.qdisc))
@@ -92,6 +93,12 @@ def _overwrites(sysctl: tuple[str, str]) -> int:
 def is_netfilter(key: str) -> bool:
     """Whether a sysctl is conntrack's or the packet filter's, and so comes after the rules."""
     return key.startswith("net.netfilter.")
+
+
+def follows_the_link(key: str) -> bool:
+    """Whether a sysctl is an interface's IPv6 MTU: the kernel sets it to the link's whenever that comes up, or gets
+    carrier or another MTU (addrconf_notify, net/ipv6/addrconf.c)."""
+    return key.startswith("net.ipv6.conf.") and key.endswith(".mtu")
 
 
 def _configure(netns: Netns, interfaces: list[Interface]) -> Iterator[Step]:

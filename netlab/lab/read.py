@@ -76,6 +76,7 @@ def read(namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: 
         for (netns, ifname), link in status.links.items():
             if netns == name and (root := roots.get(link.index)):
                 status.qdiscs[netns, ifname] = Compared(" ".join(root), None)
+    _fold_spellings(namespaces, new, status)
     _compare_rules(namespaces, had, new, status)
     _compare_iptables(namespaces, had, new, status)
     _compare_tables(namespaces, had, new, status)
@@ -83,8 +84,23 @@ def read(namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: 
     return status
 
 
+def _fold_spellings(namespaces: Namespaces, new: Topology, status: Status) -> None:
+    """Tell a value that the kernel has in other words than the topology ("80,81" is "80-81") in the topology's."""
+    wanted = {(netns.name, key): value for netns in new.namespaces for key, value in netns.sysctls}
+    odd = [
+        place
+        for place, value in wanted.items()
+        if place in status.sysctls and "," in value and status.sysctls[place] != value
+    ]
+    for place in odd:
+        with suppress(OSError), namespaces.scratch():
+            sysctl.write(place[1], wanted[place])
+            if sysctl.read(place[1]) == status.sysctls[place]:
+                status.sysctls[place] = wanted[place]
+
+
 def _there(namespaces: Namespaces, state: LabState) -> list[str]:
-    return [name for name, _ in state.namespaces if namespaces.exists(name)]
+    return [name for name, inode in state.namespaces if namespaces.exists(name, inode)]
 
 
 def _sysctl_keys(name: str, *topologies: Topology) -> set[str]:

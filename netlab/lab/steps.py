@@ -348,8 +348,12 @@ class ResetSysctl(NamedTuple):
 
     @property
     def default_key(self) -> str:
-        """Where a new namespace has the value: for an interface's own sysctl, as a new interface gets it."""
-        return re.sub(r"^(net\.ipv[46]\.(?:conf|neigh))\.(?!all\.)[^.]+\.", r"\1.default.", self.key)
+        """Where a new namespace has the value: for an interface's own sysctl, as a new interface gets it.
+
+        Only the initial namespace has net.ipv4.neigh.default; `lo` has what it says.
+        """
+        key = re.sub(r"^(net\.ipv[46]\.conf)\.(?!all\.)[^.]+\.", r"\1.default.", self.key)
+        return re.sub(r"^(net\.ipv[46]\.neigh)\.[^.]+\.", r"\1.lo.", key)
 
     def describe(self) -> str:
         return f"{self.netns}: sysctl {self.key} back to {'its default' if self.value is None else self.value}"

@@ -15,6 +15,7 @@ from netlab.lab import programs
 from netlab.lab.apply import Kernel
 from netlab.lab.directory import LabDirectory, write_text
 from netlab.lab.netns import Namespaces, end_strays, strays
+from netlab.lab.plan import follows_the_link
 from netlab.lab.state import LabState, StartedProgram
 from netlab.lab.steps import (
     CreateNetns,
@@ -78,7 +79,7 @@ class Work:
 
     def clear_names(self) -> None:
         """Take away, and strike out, names that a killed command had begun to take away: without their namespace."""
-        stand = [(name, inode) for name, inode in self.state.namespaces if self.namespaces.exists(name)]
+        stand = [(name, inode) for name, inode in self.state.namespaces if self.namespaces.exists(name, inode)]
         if len(stand) < len(self.state.namespaces):
             for name, inode in {*self.state.namespaces} - {*stand}:
                 self.namespaces.release(name, inode)
@@ -125,7 +126,7 @@ class Work:
         }
         found = []
         for step in steps:
-            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known:
+            if isinstance(step, SetSysctl) and (step.netns, step.key) not in known and not follows_the_link(step.key):
                 # A namespace, or an interface, that is still to come has nothing to remember.
                 with suppress(LabError, OSError), self.namespaces.inside(step.netns):
                     found.append((step.netns, step.key, sysctl.read(step.key)))

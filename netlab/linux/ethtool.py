@@ -9,7 +9,7 @@ import struct
 
 # include/uapi/linux/sockios.h, ethtool.h; struct ethtool_value: cmd, data.
 _SIOCETHTOOL = 0x8946
-_ETHTOOL_GTXCSUM, _ETHTOOL_STXCSUM = 0x16, 0x17
+_ETHTOOL_GLINK, _ETHTOOL_GTXCSUM, _ETHTOOL_STXCSUM = 0x0A, 0x16, 0x17
 _VALUE = struct.Struct("=II")
 
 
@@ -24,6 +24,14 @@ def computes_checksums(ifname: str) -> bool:
 def set_computes_checksums(ifname: str, on: bool) -> None:
     """Equivalent to `ethtool -K IFNAME tx on|off`; OSError."""
     _ioctl(ifname, _ETHTOOL_STXCSUM, int(on))
+
+
+def has_link(ifname: str) -> bool:
+    """Whether the interface has carrier: `ethtool IFNAME`, Link detected. OSError.
+
+    The kernel tells what is to be told of a change of carrier first (linkwatch_sync_dev in ethtool_op_get_link).
+    """
+    return bool(_ioctl(ifname, _ETHTOOL_GLINK, 0))
 
 
 def _ioctl(ifname: str, command: int, data: int) -> int:

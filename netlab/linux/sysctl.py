@@ -20,4 +20,4 @@ def read(key: str) -> str:
 
 def write(key: str, value: str) -> None:
     """Equivalent to `sysctl -w KEY=VALUE`; OSError as `read`."""
-    path(key).write_text(value)
+    path(key).write_text(f"{value}\n")  # no value is a line, too: nothing at all would be no write

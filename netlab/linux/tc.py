@@ -104,6 +104,7 @@ def roots(ipr: Any) -> dict[int, tuple[str, str]]:
 
     A qdisc that the kernel gave by itself has handle 0 and is left out. Options are text to compare, not to parse.
     """
+    _mend_pyroute2()  # or the options of some kinds would be told otherwise before the first is made
     found: dict[int, tuple[str, str]] = {}
     classes: dict[int, list[str]] = {}
     for message in ipr.get_qdiscs():

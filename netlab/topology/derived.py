@@ -108,6 +108,23 @@ def without_redirects(netns: Netns, to_services: dict[str, list[Route]], detours
     return netns._replace(sysctls=(*netns.sysctls, *((key, "0") for key in keys if key not in given)))
 
 
+def with_defaults(netns: Netns, ifnames: Sequence[str]) -> Netns:
+    """What is said of an interface to come, `net.ipv4.conf.default.…`, said of each of the topology's.
+
+    The kernel hands it to those that have no IPv4 address yet (devinet_copy_dflt_conf, net/ipv4/devinet.c), and in IPv6
+    to those that come later: what an interface gets would hang on when a lab was changed.
+    """
+    said = {key for key, _ in netns.sysctls}
+    more = []
+    for key, value in netns.sysctls:
+        before, default, parameter = key.partition(".conf.default.")
+        if default and parameter != "mtu":
+            loopback = ["lo"] if before == "net.ipv4" else []
+            keys = [f"{before}.conf.{_in_key(ifname)}.{parameter}" for ifname in (*loopback, *ifnames)]
+            more += [(one, value) for one in keys if one not in said]
+    return netns._replace(sysctls=(*netns.sysctls, *more)) if more else netns
+
+
 def _in_key(ifname: str) -> str:
     """An interface's name as part of a sysctl's key, in which a dot separates (sysctl(8))."""
     return ifname.replace(".", "/")

@@ -36,6 +36,7 @@ from netlab.topology.derived import (
     hairpins_of,
     open_at_localhost,
     own_routes_first,
+    with_defaults,
     with_routes,
     without_prefix_routes,
     without_redirects,
@@ -83,6 +84,10 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
             given = {key for key, _ in netns.sysctls}
             sysctls = (*netns.sysctls, *((key, value) for key, value in localhost if key not in given))
             namespaces[index] = netns._replace(sysctls=sysctls, tables=(*netns.tables, *extra))
+    ifnames: dict[str, list[str]] = {netns.name: [] for netns in namespaces}
+    for interface in wiring.interfaces():
+        ifnames[interface.netns].append(interface.ifname)
+    namespaces = [with_defaults(netns, ifnames[netns.name]) for netns in namespaces]
     _warn_of_lonely(reader, wiring, namespaces)
     return Topology(
         name=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import labs
 import pytest
 import skips
 from command import Netlab, new_lab_name
+from kernel_says import as_the_kernel_says, diff
 
 pytestmark = pytest.mark.kernel
 
@@ -204,59 +204,6 @@ def edited(edit: str) -> str:
     return text
 
 
-LOOK = (
-    "ip -j -d addr; echo --; ip -j route; echo --; ip -j -6 route; echo --; tc -j qdisc; echo --; nft -s list ruleset; "
-    "sysctl net.ipv4.tcp_rmem net.ipv4.tcp_sack net.ipv4.ip_forward; cat /etc/hosts; echo ====="
-)
-
-
-def as_the_kernel_says(lab: labs.Lab) -> list[str]:
-    """What iproute2, tc, nft and sysctl say of each namespace, but for numbers that no topology gives."""
-    names = [name for name, _ in json.loads((lab.directory() / "state.json").read_text())["namespaces"]]
-    prefix = f"{lab.name}-" if lab.privilege == "--root" else ""
-    loop = f"for n in {' '.join(names)}; do ip netns exec {prefix}$n sh -c '{LOOK}'; done"
-    told: list[str] = []
-    for name, text in zip(names, lab.exec(names[0], "sh", "-c", loop).split("=====\n"), strict=False):
-        links, routes, routes6, qdiscs, rest = text.split("--\n")
-        for kind, output in (("link", links), ("route", routes), ("route6", routes6), ("qdisc", qdiscs)):
-            told += plain(output, f"{name}: {kind}")
-        told += [f"{name}: {line}" for line in rest.splitlines()]
-    return told
-
-
-VOLATILE = re.compile(
-    r"\.(ifindex|link_index|link_netnsid|address|\w*timer|bridge_id|root_id|root|designated_\w+|id|no|handle)( |$)"
-    r"|\.topology_change|\.operstate|= (LOWER_UP|NO-CARRIER|linkdown)$|fe80:"
-)
-"""What differs between two equal labs: numbers and addresses that no topology gives, timers, carrier that is to come.
-
-And link-local addresses: an interface that came without IPv6 gets none when it is given another.
-"""
-
-
-def flat(value: object, path: str) -> Iterator[str]:
-    """A value out of JSON as lines: each number, text or truth with the keys that lead to it."""
-    if isinstance(value, dict):
-        name = " ".join(str(value[key]) for key in ("ifname", "local", "dst", "dev", "kind") if key in value)
-        for key, item in value.items():
-            yield from flat(item, f"{path} {name}.{key}" if name else f"{path}.{key}")
-    elif isinstance(value, list):
-        for item in value:
-            yield from flat(item, path)
-    else:
-        yield f"{path} = {value}"
-
-
-def plain(output: str, path: str) -> list[str]:
-    """JSON of iproute2 as sorted lines, without what differs between two equal labs."""
-    items = json.loads(output or "[]")
-    items = [item for item in items if item.get("kind") not in ("noqueue", "noop")]
-    for item in items:
-        if "qdisc" in item:
-            item["qdisc"] = item["qdisc"].replace("noop", "noqueue")  # noop until it is first up
-    return sorted(line for line in flat(items, path) if not VOLATILE.search(line))
-
-
 @pytest.fixture(scope="module")
 def standing(session_rundir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[labs.Lab]:
     """The cluster, up once for all edits; root's where this is root."""
@@ -271,11 +218,6 @@ def standing(session_rundir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     lab.up()
     yield lab
     assert netlab("down", "--all").returncode == 0
-
-
-def diff(a: list[str], b: list[str]) -> str:
-    """How the two differ."""
-    return "\n".join(difflib.unified_diff(a, b, n=0, lineterm=""))
 
 
 @pytest.mark.inside
