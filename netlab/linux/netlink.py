@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -93,13 +94,13 @@ def dumped(sock: socket.socket, message_type: int, body: bytes) -> list[bytes]:
     while True:
         for kind, flags, content in messages(sock.recv(1 << 17)):
             interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
-            if kind == _NLMSG_DONE and interrupted:
-                raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
-            if kind == _NLMSG_DONE:
+            if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+                code = int.from_bytes(content[:4], sys.byteorder, signed=True)  # a dump that fails midway ends in DONE
+                if code or kind == _NLMSG_ERROR:
+                    raise OSError(-code, os.strerror(-code))
+                if interrupted:
+                    raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
                 return found
-            if kind == _NLMSG_ERROR:
-                (code,) = struct.unpack_from("=i", content)
-                raise OSError(-code, os.strerror(-code))
             found.append(content)
 
 
