@@ -1,4 +1,4 @@
-"""Reads what the kernel has of a lab, through pyroute2, libnftables and /proc/sys.
+"""What the kernel has of a lab, as a Status: made of a Reading, and of what libnftables and iptables say.
 
 For rules and qdiscs, whose texts have many spellings, the kernel is asked twice: what is there, and what an empty
 namespace says after being given what the topology wants.
@@ -6,23 +6,23 @@ namespace says after being given what the topology wants.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 
 from netlab.errors import LabError, told
 from netlab.kubeproxy import Family, Ruleset, loaded_by
 from netlab.lab import iptables, programs, qdiscs
+from netlab.lab.diff.there import IP6_RT_PRIO_USER
 from netlab.lab.netns import Namespaces
+from netlab.lab.reading import Scope, take
 from netlab.lab.state import LabState
 from netlab.lab.status import Compared, LinkKey, LinkStatus, Status
 from netlab.lab.steps import LoadTable
 from netlab.lab.tables import interfaces_named, pretend
-from netlab.linux import nft, rtnl, sysctl, tc
+from netlab.links import KINDS
+from netlab.linux import nft, rtdump, rtnl, sysctl, tcdump
 from netlab.model import (
-    Address,
-    Interface,
     InterfaceAddress,
     LinkAttributes,
     Loader,
@@ -32,50 +32,33 @@ from netlab.model import (
     Topology,
 )
 
-_RT_TABLE_MAIN = 254
-_IFA_F_NOPREFIXROUTE = 0x200  # include/uapi/linux/if_addr.h
-_RTPROT_KERNEL, _RTPROT_RA = 2, 9
 _KINDS = {number: kind for kind, number in rtnl.ROUTE_KINDS.items()}
-
-
-@contextmanager
-def _iproute() -> Iterator[Any]:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ipr:
-        yield ipr
+_DATA_NUMBERS = {kind.name: frozenset(attribute.number for attribute in kind.compared) for kind in KINDS}
+_DATA_NAMES = {(kind.name, attribute.number): attribute.name for kind in KINDS for attribute in kind.compared}
 
 
 def indexes(namespaces: Namespaces, state: LabState) -> dict[LinkKey, int]:
     """The ifindex of every interface in the lab."""
-    found = {}
-    for name in _there(namespaces, state):
-        with namespaces.inside(name), _iproute() as ipr:
-            for link in ipr.get_links():
-                found[name, link.get_attr("IFLA_IFNAME")] = link["index"]
-    return found
+    reading = take(namespaces, _there(namespaces, state), Scope({}, frozenset()), _DATA_NUMBERS)
+    return {(name, link.ifname): link.ifindex for name, has in reading.told.items() for link in has.links}
 
 
 def read(namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: LabState, hosts: str) -> Status:
     """All that any of the topologies speaks of, as the kernel has it now; hosts is the text of the lab's hosts file."""
     there = _there(namespaces, state)
+    reading = take(namespaces, there, _scope(*had, new), _DATA_NUMBERS)
     status = Status(
         namespaces=frozenset(there),
+        sysctls=reading.sysctls,
         former={(netns, key): value for netns, key, value in state.former},
         hosts=hosts,
         programs=frozenset((p.netns, p.name) for p in state.programs if programs.running(namespaces, p)),
     )
-    keys = {name: _sysctl_keys(name, *had, new) for name in there}
-    for name in there:
-        with namespaces.inside(name), _iproute() as ipr:
-            _read_links(name, ipr, status)
-            roots = tc.roots(ipr)
-            for key in keys[name]:
-                with suppress(OSError):  # an interface's sysctl, and the interface is gone
-                    status.sysctls[name, key] = sysctl.read(key)
-        for (netns, ifname), link in status.links.items():
-            if netns == name and (root := roots.get(link.index)):
-                status.qdiscs[netns, ifname] = Compared(" ".join(root), None)
+    for name, has in reading.told.items():
+        _tell(name, has, status)
+    for (netns, ifname), link in status.links.items():
+        if root := reading.qdiscs.get(netns, {}).get(link.index):
+            status.qdiscs[netns, ifname] = Compared(root, None)
     _fold_spellings(namespaces, new, status)
     _compare_rules(namespaces, had, new, status)
     _compare_iptables(namespaces, had, new, status)
@@ -103,87 +86,71 @@ def _there(namespaces: Namespaces, state: LabState) -> list[str]:
     return [name for name, inode in state.namespaces if namespaces.exists(name, inode)]
 
 
-def _sysctl_keys(name: str, *topologies: Topology) -> set[str]:
-    keys: set[str] = set()
+def _scope(*topologies: Topology) -> Scope:
+    """What is to be read for these topologies."""
+    keys: dict[str, dict[str, None]] = {}
     for topology in topologies:
-        keys |= {
-            key
-            for netns in topology.namespaces
-            if netns.name == name
-            for key, _ in (*netns.sysctls, *netns.sysctls_if_there)
-        }
-    return keys
+        for netns in topology.namespaces:
+            if netns.sysctls or netns.sysctls_if_there:
+                told = (*netns.sysctls, *netns.sysctls_if_there)
+                keys.setdefault(netns.name, {}).update(dict.fromkeys(key for key, _ in told))
+    shaped = frozenset(i.netns for topology in topologies for i in topology.interfaces() if i.qdisc is not None)
+    return Scope({name: tuple(found) for name, found in keys.items()}, shaped)
 
 
-def _read_links(netns: str, ipr: Any, status: Status) -> None:
-    links = list(ipr.get_links())
-    names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
-    for link in links:
-        status.links[netns, names[link["index"]]] = _link(link, names)
+def _tell(netns: str, has: rtdump.Told, status: Status) -> None:
+    """Put what a namespace has into the status."""
+    names = {link.ifindex: link.ifname for link in has.links}
+    for link in has.links:
+        status.links[netns, link.ifname] = _link(link, names)
     addresses: dict[LinkKey, set[InterfaceAddress]] = {}
-    for message in ipr.get_addr():
-        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        address = ipaddress.ip_interface(f"{text}/{message['prefixlen']}")
+    for each in has.addresses:
+        make = IPv4Interface if len(each.address) == 4 else IPv6Interface
+        address = make((each.address, each.prefixlen))
         if not address.ip.is_loopback:
-            ifname = names[message["index"]]
+            ifname = names[each.ifindex]
             addresses.setdefault((netns, ifname), set()).add(address)
-            if (message.get_attr("IFA_FLAGS") or 0) & _IFA_F_NOPREFIXROUTE:
+            if not each.prefix_route:
                 status.unrouted.add((netns, ifname, address))
     status.addresses.update({key: frozenset(found) for key, found in addresses.items()})
-    routes = (_route(message, names) for family in (2, 10) for message in ipr.get_routes(family=family))
-    status.routes[netns] = frozenset(route for route in routes if route is not None)
+    status.routes[netns] = frozenset(_route(route, names) for route in has.routes if route.kind in _KINDS)
 
 
-def _link(link: Any, names: dict[int, str]) -> LinkStatus:
-    info = link.get_attr("IFLA_LINKINFO")
-    kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
-    data = info and info.get_attr("IFLA_INFO_DATA")
-    numbers = {name: value for name, value in (data["attrs"] if data else ()) if isinstance(value, int)}
+def _link(link: rtdump.Link, names: dict[int, str]) -> LinkStatus:
     return LinkStatus(
-        index=link["index"],
-        kind=kind,
-        up=bool(link["flags"] & 1),
-        master=names.get(link.get_attr("IFLA_MASTER") or 0),
-        peer_index=link.get_attr("IFLA_LINK"),
-        data=numbers,
+        index=link.ifindex,
+        kind=link.kind,
+        up=link.up,
+        master=names.get(link.master or 0),
+        peer_index=link.link,
+        data={_DATA_NAMES[link.kind, number]: value for number, value in link.data},
         attributes=LinkAttributes(
-            mtu=link.get_attr("IFLA_MTU"),
-            mac=link.get_attr("IFLA_ADDRESS"),
-            txqlen=link.get_attr("IFLA_TXQLEN"),
-            gso_max_segs=link.get_attr("IFLA_GSO_MAX_SEGS"),
-            gso_max_size=link.get_attr("IFLA_GSO_MAX_SIZE"),
-            gro_max_size=link.get_attr("IFLA_GRO_MAX_SIZE"),
-            alias=link.get_attr("IFLA_IFALIAS"),
-            group=link.get_attr("IFLA_GROUP"),
-            num_tx_queues=link.get_attr("IFLA_NUM_TX_QUEUES"),
-            num_rx_queues=link.get_attr("IFLA_NUM_RX_QUEUES"),
+            mtu=link.mtu,
+            mac=link.mac,
+            txqlen=link.txqlen,
+            gso_max_segs=link.gso_max_segs,
+            gso_max_size=link.gso_max_size,
+            gro_max_size=link.gro_max_size,
+            num_tx_queues=link.num_tx_queues or 0,
+            num_rx_queues=link.num_rx_queues or 0,
+            alias=link.alias,
+            group=link.group,
         ),
     )
 
 
-def _route(message: Any, names: dict[int, str]) -> Route | None:
-    """A route that someone added to the main table; None for the kernel's own."""
-    own = message["proto"] in (_RTPROT_KERNEL, _RTPROT_RA) or message["type"] not in _KINDS
-    if message.get_attr("RTA_TABLE", message["table"]) != _RT_TABLE_MAIN or own:
-        return None
-    default = "0.0.0.0/0" if message["family"] == 2 else "::/0"
-    given = message.get_attr("RTA_DST")
-    dst = ipaddress.ip_network(f"{given}/{message['dst_len']}" if given else default)
-    metric = message.get_attr("RTA_PRIORITY")
-    if dst.version == 6 and metric == 1024:  # IP6_RT_PRIO_USER, what the kernel puts where none is given
+def _route(route: rtdump.Route, names: dict[int, str]) -> Route:
+    make, metric = IPv4Network if len(route.dst) == 4 else IPv6Network, route.metric
+    if make is IPv6Network and metric == IP6_RT_PRIO_USER:  # what the kernel puts where none is given
         metric = None
     return Route(
-        dst=dst,
-        via=_address(message.get_attr("RTA_GATEWAY")),
-        dev=names.get(message.get_attr("RTA_OIF") or 0),
-        src=_address(message.get_attr("RTA_PREFSRC")),
+        dst=make((route.dst, route.prefixlen)),
+        via=None if route.via is None else ip_address(route.via),
+        dev=names.get(route.ifindex or 0),
+        src=None if route.src is None else ip_address(route.src),
         metric=metric,
-        kind=_KINDS[message["type"]],
+        kind=_KINDS[route.kind],
     )
-
-
-def _address(text: str | None) -> Address | None:
-    return None if text is None else ipaddress.ip_address(text)
 
 
 def _compare_rules(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:
@@ -254,19 +221,24 @@ def _compare_tables(namespaces: Namespaces, had: Sequence[Topology], new: Topolo
 
 
 def _compare_qdiscs(namespaces: Namespaces, new: Topology, status: Status) -> None:
+    told: dict[tuple[Qdisc, int | None], str] = {}
     for interface in new.interfaces():
         if interface.qdisc is not None:
             has = status.qdiscs.get((interface.netns, interface.ifname), Compared(None, None)).has
-            wants = _told(namespaces, interface, interface.qdisc)
-            status.qdiscs[interface.netns, interface.ifname] = Compared(has, wants)
+            asked = interface.qdisc, interface.attributes.mtu
+            if asked not in told:
+                told[asked] = _told(namespaces, *asked)
+            status.qdiscs[interface.netns, interface.ifname] = Compared(has, told[asked])
 
 
-def _told(namespaces: Namespaces, interface: Interface, qdisc: Qdisc) -> str:
+def _told(namespaces: Namespaces, qdisc: Qdisc, mtu: int | None) -> str:
     """What the kernel says of a qdisc, asked with a veth in an empty namespace."""
-    with namespaces.scratch(), _iproute() as ipr:
+    from pyroute2 import IPRoute
+
+    with namespaces.scratch(), IPRoute() as ipr:
         ipr.link("add", ifname="probe", kind="veth", peer={"ifname": "peer"})
         index = ipr.link_lookup(ifname="probe")[0]
-        if interface.attributes.mtu is not None:
-            ipr.link("set", index=index, mtu=interface.attributes.mtu)
+        if mtu is not None:
+            ipr.link("set", index=index, mtu=mtu)
         qdiscs.replace_root(index, qdisc)
-        return " ".join(tc.roots(ipr)[index])
+        return " ".join(tcdump.roots()[index])

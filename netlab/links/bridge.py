@@ -172,6 +172,7 @@ KIND = Kind(
     "bridges",
     prefixlen,
     carries_ports=True,
+    compared=(_STP_STATE, _VLAN_FILTERING, _MCAST_SNOOPING),
     tables=(
         Table("Bridge", BRIDGE),
         Table(

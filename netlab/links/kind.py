@@ -11,7 +11,7 @@ from typing import NamedTuple
 from netlab.links.keys import LINK_ATTRIBUTES
 from netlab.links.qdisc import qdisc
 from netlab.links.words import GivenAddress
-from netlab.model import Interface, InterfaceAddress, Link, LinkAttributes, Qdisc
+from netlab.model import Attribute, Interface, InterfaceAddress, Link, LinkAttributes, Qdisc
 from netlab.yamlspec.document import Item, Reader, suggest
 from netlab.yamlspec.shapes import Fields, Key
 
@@ -85,7 +85,8 @@ class Kind(NamedTuple):
     name is the kernel's word for it. section is the key of a topology that lists such links, and key what stands there;
     draft makes links of an item: its own kind's, and what hangs on it. pool is the one that
     subnets left open come from, prefixlen how long their prefix is, of an IP version and a number of members. paired
-    links have two ends; one that carries ports is the master of other interfaces. tables are its keys in the page.
+    links have two ends; one that carries ports is the master of other interfaces. compared are the attributes of its
+    own, numbers all, that `Link.fits` asks the kernel's link for. tables are its keys in the page.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Kind(NamedTuple):
     prefixlen: Callable[[int, int], int]
     paired: bool = False
     carries_ports: bool = False
+    compared: tuple[Attribute, ...] = ()
     tables: tuple[Table, ...] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -15,7 +16,12 @@ def read(key: str) -> str:
 
     Equivalent to `sysctl -n KEY`.
     """
-    return " ".join(path(key).read_text().split())
+    file = os.open(path(key), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b"".join(iter(lambda: os.read(file, 1 << 16), b""))
+    finally:
+        os.close(file)
+    return b" ".join(text.split()).decode()
 
 
 def write(key: str, value: str) -> None:

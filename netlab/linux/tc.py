@@ -97,22 +97,3 @@ def delete_root(index: int) -> None:
             ipr.tc("del", index=index, parent=0xFFFFFFFF)
         except NetlinkError as error:
             raise OSError(error.code, os.strerror(error.code)) from error
-
-
-def roots(ipr: Any) -> dict[int, tuple[str, str]]:
-    """The root qdiscs that someone set, by ifindex: (kind, its options as the kernel tells them).
-
-    A qdisc that the kernel gave by itself has handle 0 and is left out. Options are text to compare, not to parse.
-    """
-    _mend_pyroute2()  # or the options of some kinds would be told otherwise before the first is made
-    found: dict[int, tuple[str, str]] = {}
-    classes: dict[int, list[str]] = {}
-    for message in ipr.get_qdiscs():
-        if message["parent"] == 0xFFFFFFFF and message["handle"]:
-            found[message["index"]] = (message.get_attr("TCA_KIND"), str(message.get_attr("TCA_OPTIONS")))
-    for index, (kind, options) in found.items():
-        if kind == "htb":
-            for message in ipr.get_classes(index=index):
-                classes.setdefault(index, []).append(str(message.get_attr("TCA_OPTIONS")))
-            found[index] = (kind, options + "".join(classes.get(index, [])))
-    return found

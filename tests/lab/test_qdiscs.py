@@ -13,7 +13,7 @@ import skips
 from netlab.errors import UnsupportedError
 from netlab.lab import qdiscs
 from netlab.lab.steps import AddQdisc
-from netlab.linux import tc
+from netlab.linux import tc, tcdump
 from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
 from netlab.model import Qdisc
 
@@ -133,16 +133,13 @@ def test_one_replaces_another_of_its_kind_and_deleting_leaves_the_kernels_own(ve
 
 @pytest.mark.kernel
 def test_roots_are_those_that_someone_set_with_htbs_class(veth: int) -> None:
-    from pyroute2 import IPRoute
-
     skips.skip_unless_capability("htb")
-    with IPRoute() as ipr:
-        assert tc.roots(ipr) == {}
-        qdiscs.replace_root(veth, qdisc_of("htb;rate 1mbit"))
-        slow = tc.roots(ipr)
-        tc.delete_root(veth)
-        qdiscs.replace_root(veth, qdisc_of("htb;rate 2mbit"))
-        fast = tc.roots(ipr)
+    assert tcdump.roots() == {}
+    qdiscs.replace_root(veth, qdisc_of("htb;rate 1mbit"))
+    slow = tcdump.roots()
+    tc.delete_root(veth)
+    qdiscs.replace_root(veth, qdisc_of("htb;rate 2mbit"))
+    fast = tcdump.roots()
     assert list(slow) == list(fast) == [veth]
     assert slow[veth][0] == fast[veth][0] == "htb"
     assert slow != fast
