@@ -1,6 +1,8 @@
 """Programs in a lab's network namespaces: run with the caller's streams or others, started to live on, signalled.
 
-Which programs a topology has is `programs.py`'s.
+A command that the caller names (`run`) is the caller's own, and gets what the caller has. A program that a file names
+(all others) gets neither descriptors nor the environment: the file may be somebody else's. Which programs a topology
+has is `programs.py`'s.
 """
 
 from __future__ import annotations
@@ -17,6 +19,21 @@ from netlab.errors import LabError
 from netlab.lab.netns import Namespaces
 from netlab.linux import children, interrupts
 from netlab.linux.syscalls import close_on_exec
+
+_OF_THE_CALLER = frozenset(
+    ("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
+)
+"""The variables that a program which a file names gets from the caller, beside LC_* and NETLAB_LAB_*."""
+
+
+def _environment(netns: str, added: Mapping[str, str]) -> dict[str, str]:
+    # That of a program that a file names, which adds variables of its own: no secret of the caller's.
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _OF_THE_CALLER or name.startswith(("LC_", "NETLAB_LAB_"))
+    }
+    return {**passed, "NETLAB_LAB_NETNS": netns, **added}
 
 
 def run(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
@@ -41,13 +58,13 @@ def run(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str
     return status
 
 
-def run_quietly(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run a program to its end, its streams going nowhere; returns its wait status."""
+def run_quietly(namespaces: Namespaces, name: str, argv: Sequence[str]) -> int:
+    """Run a program that a file names to its end, its streams going nowhere; returns its wait status."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     pid = None
     try:
         with interrupts.held_back():
-            pid = spawn(namespaces, name, argv, env, null)
+            pid = spawn(namespaces, name, argv, null)
         return os.waitpid(pid, 0)[1]
     except BaseException:
         if pid is not None:  # nobody else waits for it, and a lab can't end before somebody has
@@ -58,24 +75,24 @@ def run_quietly(namespaces: Namespaces, name: str, argv: Sequence[str], env: Map
         os.close(null)
 
 
-def spawn(
-    namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str], output: int, *, leads: bool = False
-) -> int:
-    """Begin a program that reads nothing and writes into the descriptor; returns its pid, to be waited for.
+def spawn(namespaces: Namespaces, name: str, argv: Sequence[str], output: int, *, leads: bool = False) -> int:
+    """Begin a program that a file names; it reads nothing and writes into the descriptor. Its pid, to be waited for.
 
     leads: it leads a process group of its own.
     """
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _fork(namespaces, name, argv, env, streams=(null, output, output), leads=leads)
+        streams = (null, output, output)
+        return _fork(namespaces, name, argv, _environment(name, {}), streams, leads=leads)
     finally:
         os.close(null)
 
 
-def launch(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
-    """Start a program that lives on in the lab, its output in a file; returns its pid in the lab's PID namespace.
+def launch(namespaces: Namespaces, name: str, argv: Sequence[str], added: Mapping[str, str], log: Path) -> int:
+    """Start a program that a file names, to live on in the lab; returns its pid in the lab's PID namespace.
 
-    Raises LabError where the program can't be found or executed.
+    added are variables of its environment; log is the file for its output. Raises LabError where the program can't be
+    found or executed.
     """
     told_r, told_w = os.pipe()
     failed_r, failed_w = os.pipe()
@@ -86,7 +103,7 @@ def launch(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[
     def begin() -> int:
         try:
             os.setsid()
-            _become(namespaces, name, argv, env, (null, output, output))
+            _become(namespaces, name, argv, _environment(name, added), (null, output, output))
         except OSError as error:
             os.write(failed_w, (error.strerror or str(error)).encode())
         except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold

@@ -301,4 +301,6 @@ def _sleep_for_ever(title: str) -> NoReturn:
     close_on_exec(3)
     os.chdir("/")
     sleep = "import signal\nopen('/proc/self/comm','w').write('netlab-holder')\nwhile 1: signal.pause()"
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", sleep, title])
+    # The lab's programs may read its environment: of the caller's it has what netlab needs.
+    own = {name: value for name, value in os.environ.items() if name.startswith(("NETLAB_LAB_", "LD_LIBRARY_PATH"))}
+    os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", sleep, title], own)

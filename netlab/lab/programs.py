@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import time
@@ -22,7 +21,7 @@ _POLL_S = 0.02
 
 def start(namespaces: Namespaces, netns: str, program: Program, log: Path) -> StartedProgram:
     """Start a program, its output going to log; LabError where it can't be executed."""
-    pid = launch(namespaces, netns, program.argv, {**os.environ, **dict(program.env)}, log)
+    pid = launch(namespaces, netns, program.argv, dict(program.env), log)
     return StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0)
 
 
@@ -83,7 +82,7 @@ def _ready(namespaces: Namespaces, netns: str, ready: Readiness, log: Path) -> b
     if ready.output is not None:
         return re.search(ready.output, log.read_text(errors="replace")) is not None
     if ready.command is not None:
-        return run_quietly(namespaces, netns, ready.command, os.environ) == 0
+        return run_quietly(namespaces, netns, ready.command) == 0
     return True
 
 

@@ -29,7 +29,7 @@ ARGUMENTS = Fields(
 
 
 def apply(context: Context, arguments: Mapping[str, Any]) -> None:
-    """Run it, as `netlab exec` does; NotApplied where it can't be run, fails, or takes too long."""
+    """Run it, as a topology's program; NotApplied where it can't be run, fails, or takes too long."""
     netns, argv, timeout_s = arguments["in"], arguments["command"], arguments.get("timeout_s", TIMEOUT_S)
     what = f"`{' '.join(argv)}` in {netns}"
     with tempfile.TemporaryFile() as output:
@@ -51,7 +51,7 @@ def _start(context: Context, netns: str, argv: tuple[str, ...], output: int) -> 
 
     def begin() -> None:
         nonlocal pid
-        pid = spawn(context.namespaces, netns, argv, os.environ, output, leads=True)
+        pid = spawn(context.namespaces, netns, argv, output, leads=True)
 
     def end() -> None:
         os.kill(pid, signal.SIGKILL)  # it may not lead its group yet
