@@ -10,6 +10,7 @@ listings what packets have left in the rules' sets. Loading a rule set into a ke
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from netlab.errors import UsageError
@@ -83,8 +84,24 @@ def ruleset(topology: Topology, node: str) -> Ruleset | None:
 
     None where the node runs no kube-proxy (it isn't in `kube_proxy.nodes`), or where there is no Service.
     """
-    if node not in topology.kube_proxy.nodes:
-        return None
-    layout = nftables_layout if topology.kube_proxy.mode is Mode.NFTABLES else iptables_layout
-    tables = layout.tables(topology, node)
+    return _ruleset(_This(topology), node) if node in topology.kube_proxy.nodes else None
+
+
+class _This:
+    """A topology that is known by being this very one: to compare two takes as long as to make rules of them."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _This) and self.topology is other.topology
+
+    def __hash__(self) -> int:
+        return id(self.topology)
+
+
+@lru_cache(maxsize=8)
+def _ruleset(this: _This, node: str) -> Ruleset | None:
+    layout = nftables_layout if this.topology.kube_proxy.mode is Mode.NFTABLES else iptables_layout
+    tables = layout.tables(this.topology, node)
     return Ruleset(tables) if tables else None

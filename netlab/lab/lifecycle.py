@@ -69,7 +69,7 @@ def pending(directory: LabDirectory, spec: Spec) -> list[Step]:
     state = directory.read()
     if state is None or not is_standing(state):
         return plan.up(spec.topology)
-    return changes(directory, open_lab(state), owned(directory, state), spec.topology, state)
+    return changes(directory, open_lab(state), owned(directory, state, spec), spec.topology, state)
 
 
 def _check_same_lab(state: LabState, spec: Spec, rootless: bool | None) -> None:
@@ -83,9 +83,12 @@ def _check_same_lab(state: LabState, spec: Spec, rootless: bool | None) -> None:
         raise UsageError(f"the lab {state.lab} is up and {is_now}", f"take it down first: `netlab down {state.lab}`")
 
 
-def as_it_is(directory: LabDirectory, state: LabState) -> Spec:
-    """What the lab was asked to be last."""
-    return load(directory.topology_text(), state.file, state.settings, state.fixes, state.lab)
+def as_it_is(directory: LabDirectory, state: LabState, asked: Spec | None = None) -> Spec:
+    """What the lab was asked to be last: that which is asked for now, where it is the same."""
+    text = directory.topology_text()
+    if asked is not None and asked == (asked.topology, text, state.file, state.settings, state.fixes):
+        return asked
+    return load(text, state.file, state.settings, state.fixes, state.lab)
 
 
 # --- building --------------------------------------------------------------------------------------------------------
@@ -135,13 +138,15 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
 # --- a lab that stands -----------------------------------------------------------------------------------------------
 
 
-def owned(directory: LabDirectory, state: LabState) -> list[Topology]:
-    """All that may be in a lab that stands: what it was asked to be last, and what changes cut short have begun."""
+def owned(directory: LabDirectory, state: LabState, asked: Spec | None = None) -> list[Topology]:
+    """All that may be in a lab that stands: what it was asked to be last, and what changes cut short have begun.
+
+    asked is what is asked for now, which needs no second reading where it is the same."""
     begun = [
         load(directory.next_text(number), asked.file, asked.settings, asked.fixes, state.lab).topology
         for number, asked in enumerate(state.following)
     ]
-    return [as_it_is(directory, state).topology, *begun]
+    return [as_it_is(directory, state, asked).topology, *begun]
 
 
 def changes(
@@ -155,7 +160,7 @@ def changes(
 
 
 def _converge(directory: LabDirectory, state: LabState, spec: Spec, done: Done, waiting: Waiting) -> list[Step]:
-    had = owned(directory, state)
+    had = owned(directory, state, spec)
     namespaces = open_lab(state)
     work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
     asked = Asked(spec.file, spec.settings, spec.fixes)

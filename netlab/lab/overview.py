@@ -11,7 +11,7 @@ from netlab.lab.netns import Namespaces
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing, open_lab
 from netlab.lab.state import LabState
-from netlab.model import Netns, ServicePort, Topology
+from netlab.model import Netns, ServicePort
 
 
 def overview(output: str) -> str:
@@ -58,12 +58,15 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
     """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
     namespaces = open_lab(state)
     spec = lifecycle.as_it_is(directory, state)
-    drift = lifecycle.changes(directory, namespaces, lifecycle.owned(directory, state), spec.topology, state)
+    addresses: dict[str, list[str]] = {netns.name: [] for netns in spec.topology.namespaces}
+    for interface in spec.topology.interfaces():
+        addresses[interface.netns] += [f"{address} {interface.ifname}" for address in interface.addresses]
+    drift = lifecycle.changes(directory, namespaces, lifecycle.owned(directory, state, spec), spec.topology, state)
     assert state.holder is not None
     told = {
         **_row(directory),
         "holder": state.holder.pid,
-        "namespaces": [_netns(netns, spec.topology, namespaces, state) for netns in spec.topology.namespaces],
+        "namespaces": [_netns(netns, addresses[netns.name], namespaces, state) for netns in spec.topology.namespaces],
         "services": [
             {
                 "service": service.name,
@@ -80,16 +83,12 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
     return json.dumps(told, indent=2) + "\n" if output == "json" else _text(told)
 
 
-def _netns(netns: Netns, topology: Topology, namespaces: Namespaces, state: LabState) -> dict[str, Any]:
-    addresses = [str(address) for address in netns.loopback]
-    for interface in topology.interfaces():
-        if interface.netns == netns.name:
-            addresses += [f"{address} {interface.ifname}" for address in interface.addresses]
+def _netns(netns: Netns, addresses: list[str], namespaces: Namespaces, state: LabState) -> dict[str, Any]:
     started = [program for program in state.programs if program.netns == netns.name]
     return {
         "netns": netns.name,
         "role": netns.role.value,
-        "addresses": addresses,
+        "addresses": [*map(str, netns.loopback), *addresses],
         "programs": {program.name: programs.running(namespaces, program) for program in started},
     }
 

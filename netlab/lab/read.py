@@ -157,7 +157,7 @@ def _compare_rules(namespaces: Namespaces, had: Sequence[Topology], new: Topolog
     """Compare the tables that are the lab's own; a user's other tables are nobody's business."""
     told: dict[Ruleset, str] = {}
     for name in status.namespaces:
-        *before, wanted = (_ruleset(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
+        *before, wanted = (loaded_by(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
         tables = {name for rules in (*before, wanted) if rules for name in rules.names}
         if not tables:
             continue
@@ -166,7 +166,7 @@ def _compare_rules(namespaces: Namespaces, had: Sequence[Topology], new: Topolog
                 told[wanted] = _listed(name, tables, wanted.nft(replace=False))
         has = ""
         # What iptables-restore has made goes before anything else is loaded, and libnftables can't say all of it.
-        if not any(_ruleset(Loader.IPTABLES_RESTORE, old, name) for old in had):
+        if not any(loaded_by(Loader.IPTABLES_RESTORE, old, name) for old in had):
             with namespaces.inside(name):
                 has = _listed(name, tables)
         status.rules[name] = Compared(has, told[wanted] if wanted else None)
@@ -183,7 +183,7 @@ def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topo
     """Compare what iptables-restore loads, in iptables' own words."""
     told: dict[tuple[Family, str], str] = {}
     for name in status.namespaces:
-        *before, wanted = (_ruleset(Loader.IPTABLES_RESTORE, topology, name) for topology in (*had, new))
+        *before, wanted = (loaded_by(Loader.IPTABLES_RESTORE, topology, name) for topology in (*had, new))
         for family in dict.fromkeys(family for rules in (*before, wanted) if rules for family in rules.families):
             with namespaces.inside(name):
                 has = iptables.saved(family, _IPTABLES)
@@ -196,10 +196,6 @@ def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topo
 
 
 _IPTABLES = ("filter", "nat")
-
-
-def _ruleset(loader: Loader, topology: Topology, name: str) -> Ruleset | None:
-    return loaded_by(loader, topology, name) if any(netns.name == name for netns in topology.namespaces) else None
 
 
 def _compare_tables(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:

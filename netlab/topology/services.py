@@ -149,13 +149,13 @@ class Services:
         return result
 
     def _endpoints(self, item: Item) -> list[Item]:
-        result: list[Item] = []
+        result: dict[str, Item] = {}
         for endpoint in item.get("endpoints", []):
-            if any(endpoint.value == other.value for other in result):
+            if endpoint.value in result:
                 self.reader.at(endpoint, f"{endpoint.value!r} is an endpoint already")
             elif self.sections.known(endpoint):
-                result.append(endpoint)
-        return result
+                result[endpoint.value] = endpoint
+        return list(result.values())
 
     def _endpoint_addresses(
         self, endpoint: Item, cluster_ips: Iterable[Address], own: Sequence[Address], broken: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 from simulated import Simulated
 
 from netlab.errors import TopologyError
-from netlab.kubeproxy import fixes
+from netlab.kubeproxy import fixes, iptables_layout
 from netlab.lab import plan
-from netlab.lab.diff import difference
+from netlab.lab.diff import difference, there
 from netlab.lab.status import LinkStatus
 from netlab.lab.steps import CreateLink, DeleteEntries, LoadTable
 from netlab.links.veth import Veth
@@ -811,3 +812,28 @@ def test_an_address_that_goes_to_another_interface_is_forgotten_and_a_new_one_is
     assert "neighbour entries of 10.244.0.1, 10.244.0.2 removed" in steps or (
         "neighbour entries of 10.244.0.2, 10.244.0.1 removed" in steps
     )
+
+
+def test_to_compare_a_lab_with_itself_makes_its_rules_once_and_looks_at_each_route_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(module: Any, name: str) -> None:
+        called = getattr(module, name)
+
+        def count(*arguments: Any) -> Any:
+            calls[name] += 1
+            return called(*arguments)
+
+        monkeypatch.setattr(module, name, count)
+
+    many = [{"to": f"198.51.{number}.0/24", "via": "10.244.1.7"} for number in range(50)]
+    lab = topology(edited(namespaces__far__routes=many))
+    kernel = Simulated()
+    counted(iptables_layout, "tables")
+    kernel.apply(plan.up(lab))
+    status = kernel.look(lab, lab)
+    counted(there, "_metric")
+    assert difference([lab], lab, status) == []
+    assert calls == {"tables": 1, "_metric": 2 * sum(len(netns.routes) for netns in lab.namespaces)}

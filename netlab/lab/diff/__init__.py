@@ -58,10 +58,11 @@ def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[S
     steps += [DeleteLink(netns, ifname) for netns, ifname in stale]
     steps += [DeleteNetns(name) for name in gone if name in status.namespaces]
     left = without(status, [*stale, *foreign_links(had, new, status)], gone, peers, had, new)
-    removed = list(_removed(had, new, left))
+    wanted = plan.up(new)
+    removed = list(_removed([old for old in had if old is not new], wanted, left))
     steps += removed
     left = after(removed, new, left)
-    for step in plan.up(new):
+    for step in wanted:
         if not satisfied(step, left):
             steps += [*in_the_way(step, left), _over(step, left, had), *_stale_entries(step, new, left)]
     steps = with_set_links(steps, had, new, left)
@@ -73,9 +74,11 @@ def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[S
     return steps
 
 
-def _removed(had: Sequence[Topology], new: Topology, left: Status) -> Iterator[Step]:
-    """What an earlier topology asked for and this one doesn't, of all that isn't a link."""
-    seen = {_identity(step) for step in plan.up(new)}
+def _removed(had: Sequence[Topology], wanted: Sequence[Step], left: Status) -> Iterator[Step]:
+    """What an earlier topology asked for and these steps don't, of all that isn't a link."""
+    if not had:
+        return
+    seen = {_identity(step) for step in wanted}
     for step in (step for old in had for step in reversed(plan.up(old))):
         if _identity(step) in seen or step_netns(step) not in left.namespaces:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import assert_never
 
 from netlab.lab.diff.links import makes
@@ -29,6 +30,7 @@ from netlab.lab.steps import (
     WriteHosts,
 )
 from netlab.model import (
+    Network,
     Route,
 )
 
@@ -85,8 +87,8 @@ def in_the_way(step: Step, left: Status) -> Iterator[Step]:
         case AddAddress(netns, ifname, address, _) if address in left.addresses.get((netns, ifname), ()):
             yield DeleteAddress(netns, ifname, address)  # it has a prefix route and should have none, or the reverse
         case AddRoute(netns, route):
-            for there in left.routes.get(netns, ()):
-                if (there.dst, _metric(there)) == (route.dst, _metric(route)):
+            for there in _by_destination(left.routes.get(netns, frozenset())).get(route.dst, ()):
+                if _metric(there) == _metric(route):
                     yield DeleteRoute(netns, there)
         case AddQdisc(netns, ifname, _):
             if (netns, ifname) in left.qdiscs and left.qdiscs[netns, ifname].has is not None:
@@ -95,12 +97,21 @@ def in_the_way(step: Step, left: Status) -> Iterator[Step]:
 
 def installed(route: Route, routes: frozenset[Route]) -> Route | None:
     """The route as the kernel has it: it fills in what was left open (the interface, for one)."""
-    for found in routes:
-        same = (found.dst, found.via, found.kind) == (route.dst, route.via, route.kind)
+    for found in _by_destination(routes).get(route.dst, ()):
+        same = (found.via, found.kind) == (route.via, route.kind)
         asked = ((route.dev, found.dev), (route.src, found.src))
         if same and _metric(route) == _metric(found) and all(want is None or want == has for want, has in asked):
             return found
     return None
+
+
+@lru_cache(maxsize=16)
+def _by_destination(routes: frozenset[Route]) -> dict[Network, list[Route]]:
+    """One namespace's routes, whose steps come one after the other."""
+    found: dict[Network, list[Route]] = {}
+    for route in routes:
+        found.setdefault(route.dst, []).append(route)
+    return found
 
 
 def _metric(route: Route) -> int:
