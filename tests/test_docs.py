@@ -36,7 +36,8 @@ from netlab.topology.language import (
     SESSION_AFFINITY,
     TOPOLOGY,
 )
-from netlab.yamlspec.document import Reader, compose
+from netlab.yamlspec.compose import compose
+from netlab.yamlspec.document import Reader
 from netlab.yamlspec.shapes import Fields
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -94,7 +95,7 @@ def test_each_example_of_a_table_is_read_without_a_problem(heading: str) -> None
         name, example = row[0].strip("`"), row[4].strip("`")
         assert example.startswith(f"{name}: ")
         reader = Reader()
-        ((_, value),) = reader.pairs(compose(example, "example"), "")  # type: ignore[arg-type]
+        ((_, value),) = reader.pairs(compose(example, "example").root, "")  # type: ignore[arg-type]
         assert TABLES[heading].keys[name].shape.read(reader, value, name) is not None, example
         assert reader.problems == []
 

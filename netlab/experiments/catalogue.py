@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
+
+from yaml.nodes import MappingNode
 
 from netlab import topology as topologies
 from netlab.errors import Problem, TopologyError, UsageError
@@ -17,7 +18,9 @@ from netlab.experiments import resolve
 from netlab.experiments.experiment import Experiment
 from netlab.experiments.language import EXPERIMENT, TOPOLOGY
 from netlab.model import Topology
-from netlab.yamlspec.document import Item, Reader, TooLargeError, compose, is_experiment, too_large
+from netlab.topology.files import Named
+from netlab.yamlspec.compose import compose, is_experiment
+from netlab.yamlspec.document import Item, Reader
 from netlab.yamlspec.settings import apply
 
 _RELATIVE = "a path is relative to the file that names it"
@@ -46,10 +49,17 @@ class Run(NamedTuple):
 
 Choice = Callable[[Sequence[Run]], Sequence[Run]]
 
+Outside = Callable[[str], object]
+"""Is told the path of each file outside the directory of the one that names it, before it is read."""
+
+
+def _silent(_path: str) -> None:
+    pass
+
 
 def is_document(text: str, file: str) -> bool:
     """Whether a file's text is an experiment's document, and not a topology; TopologyError where it isn't YAML."""
-    return is_experiment(compose(text, file))
+    return is_experiment(compose(text, file).root)
 
 
 def parted(settings: Settings) -> tuple[Settings, Settings]:
@@ -58,7 +68,14 @@ def parted(settings: Settings) -> tuple[Settings, Settings]:
     return tuple(pair for pair in settings if pair not in own), own
 
 
-def runs(text: str, file: str, settings: Settings = (), name: str | None = None, choice: Choice = list) -> list[Run]:
+def runs(
+    text: str,
+    file: str,
+    settings: Settings = (),
+    name: str | None = None,
+    choice: Choice = list,
+    outside: Outside = _silent,
+) -> list[Run]:
     """The experiments of a file's text, a topology's or a document's, in order: those of them that are the choice.
 
     settings may lead into the topology, or with `experiment.` into each document that is chosen. TopologyError, for the
@@ -66,8 +83,8 @@ def runs(text: str, file: str, settings: Settings = (), name: str | None = None,
     """
     rest, own = parted(settings)
     if is_document(text, file):
-        return list(choice([_from_document(text, file, own, rest, name, None)]))
-    lister = _Lister(text, file, rest, name, *_with_experiments(text, file, rest, name))
+        return list(choice([_from_document(text, file, own, rest, name, None, outside)]))
+    lister = _Lister(text, file, rest, name, outside, *_with_experiments(text, file, rest, name))
     found = [_listed(lister, index, ()) for index in range(len(lister.listed))]
     _check_once(found, file)
     chosen = choice(found)
@@ -125,25 +142,25 @@ class _Lister(NamedTuple):
     file: str
     settings: Settings
     name: str | None
+    outside: Outside
     topology: Topology
     listed: tuple[Experiment | str, ...]
 
 
 def _listed(lister: _Lister, index: int, own: Settings) -> Run:
     """One of the experiments that a topology lists: a file's name, or the document itself."""
-    text, file, settings, name, topology, listed = lister
+    text, file, settings, name, outside, topology, listed = lister
     each = listed[index]
 
     def place(message: str, *inner: str) -> Problem:
         return topologies.problem(text, file, settings, (), ("experiments", index, *inner), 0, 0, message)
 
     if isinstance(each, str):
-        path = _beside(file, each)
         try:
-            document = topologies.read_text(path)
+            document, path = _read(Named(file, each), outside, is_document, "no experiment's document")
         except UsageError as error:
-            raise TopologyError(file, [place(error.message)._replace(hint=_RELATIVE)]) from None
-        return _from_document(document, path, own, settings, name, lister)
+            raise TopologyError(file, [place(error.message)._replace(hint=error.hint or "")]) from None
+        return _from_document(document, path, own, settings, name, lister, outside)
     changes = tuple((f"experiments[{index}].{path.removeprefix(_OWN)}", value) for path, value in own)
     needed = (*each.settings, *settings, *changes)
     try:
@@ -155,10 +172,31 @@ def _listed(lister: _Lister, index: int, own: Settings) -> Run:
     return Run(experiment, inline, text, file, (*each.settings, *settings), own=own)
 
 
-def _beside(file: str, named: str) -> str:
-    """The path of a file that another one names; it is never standard input."""
-    path = str(Path(file).parent / named)
-    return path if path != "-" else "./-"
+def _read(named: Named, outside: Outside, is_one: Callable[[str, str], bool], otherwise: str) -> tuple[str, str]:
+    """The text and the path of a document that another one names; UsageError where it can't be read.
+
+    Of a file that lies elsewhere nothing is quoted, as messages do, before it is seen to be one: it may be anything.
+    """
+    path = named.path
+    if named.outside:
+        outside(path)
+    try:
+        text = named.read_text()
+    except UsageError as error:
+        raise UsageError(error.message, _RELATIVE) from None
+    if named.outside:
+        try:
+            known = is_one(text, path)
+        except TopologyError:
+            known = False
+        if not known:
+            raise UsageError(f"{path} is {otherwise}", f"`netlab lint {path}` says what it finds there")
+    return text, path
+
+
+def _is_topology(text: str, file: str) -> bool:
+    root = compose(text, file).root
+    return isinstance(root, MappingNode) and any(key.value == "namespaces" for key, _ in root.value)
 
 
 def _of_set(error: TopologyError, file: str, places: Mapping[str, Problem]) -> TopologyError:
@@ -174,22 +212,25 @@ def _of_set(error: TopologyError, file: str, places: Mapping[str, Problem]) -> T
 
 
 def _from_document(
-    text: str, file: str, own: Settings, settings: Settings, name: str | None, lister: _Lister | None
+    text: str,
+    file: str,
+    own: Settings,
+    settings: Settings,
+    name: str | None,
+    lister: _Lister | None,
+    outside: Outside,
 ) -> Run:
-    reader = Reader()
-    root = compose(text, file)
-    try:
-        for path, value in own:
-            root = apply(reader, root, EXPERIMENT, path.removeprefix(_OWN), value)
-        reader.read_variables(root)
-        item = EXPERIMENT.read(reader, root, "")
-    except TooLargeError:
-        raise too_large(file) from None
+    reader = Reader(file)
+    root = compose(text, file).root
+    for path, value in own:
+        root = apply(reader, root, EXPERIMENT, path.removeprefix(_OWN), value)
+    reader.read_variables(root)
+    item = EXPERIMENT.read(reader, root, "")
     if item is None:
         raise _error(reader, file)
     needed: Settings = tuple((path, value.value) for path, value in item.get("set", {}).items())
     try:
-        lab_text, lab_file, topology = _lab(reader, item, file, (*needed, *settings), name, lister)
+        lab_text, lab_file, topology = _lab(reader, item, file, (*needed, *settings), name, lister, outside)
     except TopologyError as error:
         places = {
             key: Problem(value.line, value.node.start_mark.column + 1, value.path, "")
@@ -210,17 +251,23 @@ def _error(reader: Reader, file: str) -> TopologyError:
 
 
 def _lab(
-    reader: Reader, item: Item, file: str, settings: Settings, name: str | None, lister: _Lister | None
+    reader: Reader,
+    item: Item,
+    file: str,
+    settings: Settings,
+    name: str | None,
+    lister: _Lister | None,
+    outside: Outside,
 ) -> tuple[str, str, Topology]:
     """The text, file and meaning of the topology that a document is run in."""
     if "topology" in item:
-        path = _beside(file, item.get("topology"))
-        try:
-            text = topologies.read_text(path)
-        except UsageError as error:
-            reader.at(item["topology"], error.message, _RELATIVE)
-            raise _error(reader, file) from None
-        if lister is None or os.path.realpath(path) != os.path.realpath(lister.file):
+        named = Named(file, item.get("topology"))
+        if lister is None or os.path.realpath(named.path) != os.path.realpath(lister.file):
+            try:
+                text, path = _read(named, outside, lambda *one: _is_topology(*one) or is_document(*one), "no topology")
+            except UsageError as error:
+                reader.at(item["topology"], error.message, error.hint or "")
+                raise _error(reader, file) from None
             if is_document(text, path):
                 reader.at(item["topology"], f"{path} is an experiment, and no topology", "name the lab's file")
                 raise _error(reader, file)

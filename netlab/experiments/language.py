@@ -20,7 +20,9 @@ from netlab.experiments.stimuli import stimuli
 from netlab.experiments.words import BYTES, NETNS, PORT
 from netlab.topology import words
 from netlab.topology.language import with_experiments
-from netlab.yamlspec.document import UNTAGGED, Item, Reader, join, kind_of, suggest
+from netlab.yamlspec.compose import UNTAGGED
+from netlab.yamlspec.document import Item, Reader, join, kind_of, suggest
+from netlab.yamlspec.limits import MAX_SET
 from netlab.yamlspec.shapes import (
     USES_VARIABLE,
     Boolean,
@@ -213,7 +215,8 @@ EXPERIMENT = Fields(
         "explanation": Key(Text("text", words.prose), "why the kernel does so, for who reads the report"),
         "topology": Key(Text("a file's name"), "the lab it is run in; left out: the topology that lists it"),
         "set": Key(
-            MapOf(Text("a value", numbers=True)), "values of that topology that must be others, as `--set` has them"
+            MapOf(Text("a value", numbers=True), maximum=MAX_SET),
+            "values of that topology that must be others, as `--set` has them",
         ),
         "vars": Key(
             MapOf(Text("a number, true, false or text", numbers=True), words.variable_name, words.VARIABLE_NAME),

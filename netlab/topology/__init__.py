@@ -2,15 +2,13 @@
 
 The way through: `yamlspec/` composes nodes and puts in what `--set` says, `language.py` lists the keys and their
 shapes, `wiring.py` wires and addresses, `services.py` makes the Services, `resolve.py` joins it all. Nothing here
-touches a kernel; `read_text` is the only function that opens a file.
+touches a kernel; `files.py` alone opens files.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +18,11 @@ from netlab.errors import Problem, TopologyError, UsageError
 from netlab.kubeproxy import fixes as builtin
 from netlab.model import Topology
 from netlab.topology import resolve, words
+from netlab.topology.files import read_text
 from netlab.topology.language import TOPOLOGY
-from netlab.yamlspec.document import Item, Reader, TooLargeError, compose, is_experiment, join, too_large
+from netlab.yamlspec.compose import compose, is_experiment
+from netlab.yamlspec.document import Item, Reader, join
+from netlab.yamlspec.limits import MAX_PROBLEMS, MAX_READ_AGAIN
 from netlab.yamlspec.settings import apply, apply_fixes
 from netlab.yamlspec.shapes import Fields, InvalidError
 
@@ -37,37 +38,11 @@ __all__ = [
     "with_each_fix",
 ]
 
-MAX_BYTES = 1 << 24
-"""The largest file read as a topology, about a hundred thousand pods; /dev/zero has no end."""
-
 
 def read(path: str, settings: Sequence[tuple[str, str]] = (), name: str | None = None) -> tuple[str, Topology]:
     """The text of a topology file (`-` is stdin) and the lab it describes. UsageError where it can't be read."""
     text = read_text(path)
     return text, load(text, path, settings, name)
-
-
-def read_text(path: str) -> str:
-    """The text of a topology file; `-` is stdin. UsageError where it can't be read."""
-    if not path:
-        raise UsageError("the topology file's name is empty", "name a topology file, or - for stdin")
-    try:
-        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as source:
-            data = source.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file", "name a topology file, or - for stdin") from None
-    except IsADirectoryError:
-        hint = f"name a file in it, such as {Path(path) / 'topology.yaml'}"
-        raise UsageError(f"{path} is a directory", hint) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{path} is larger than {MAX_BYTES:,} bytes", "is it a topology?")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path} is not UTF-8 text (line {line})", "save it as UTF-8") from None
 
 
 def load(
@@ -130,18 +105,30 @@ def parse(
             words.lab_name(name)
         except InvalidError as invalid:
             raise UsageError(invalid.message, invalid.hint) from None
-    reader = Reader()
-    try:
-        root = _document(reader, text, file, settings, fixes, language)
-        reader.read_variables(root)
-        reader.names = _names(reader, root)
-        item = language.read(reader, root, "")
-        if item is None:
-            raise TopologyError(file, reader.problems)
-        lab_name = name or item.get("name") or default_name(file)
-        return Parsed(file, reader, item, resolve.topology(reader, item, lab_name))
-    except TooLargeError:
-        raise too_large(file) from None
+    reader = Reader(file)
+    document, nodes = compose(text, file)
+    if is_experiment(document):
+        hint = f"`netlab run {file}` runs it"
+        raise TopologyError(file, [Problem(1, 1, "", "this is an experiment, and no topology", hint)])
+    root = _changed(reader, document, settings, fixes, language)
+    reader.read_variables(root)
+    reader.names = _names(reader, root)
+    item = language.read(reader, root, "")
+    if item is None:
+        raise TopologyError(file, reader.problems)
+    _check_readings(reader, item, nodes)
+    lab_name = name or item.get("name") or default_name(file)
+    return Parsed(file, reader, item, resolve.topology(reader, item, lab_name))
+
+
+def _check_readings(reader: Reader, root: Item, nodes: int) -> None:
+    """Each fix and each experiment is tried in a lab of its own: what the file says is read so many times."""
+    for section in ("fixes", "experiments"):
+        count = len(root.get(section, ()))
+        if count > 1 and count * nodes > MAX_READ_AGAIN:
+            hint = f"at most {max(MAX_READ_AGAIN // nodes, 1)} in a topology with so many values ({nodes:,})"
+            reader.at(root[section], f"these are {count:,} {section}", hint)
+            raise TopologyError(reader.file, reader.problems)
 
 
 def _names(reader: Reader, root: Node) -> frozenset[str]:
@@ -152,18 +139,10 @@ def _names(reader: Reader, root: Node) -> frozenset[str]:
     return frozenset(key.value for key, _ in pairs)
 
 
-def _document(
-    reader: Reader,
-    text: str,
-    file: str,
-    settings: Sequence[tuple[str, str]],
-    fixes: Sequence[str],
-    language: Fields = TOPOLOGY,
+def _changed(
+    reader: Reader, root: Node, settings: Sequence[tuple[str, str]], fixes: Sequence[str], language: Fields = TOPOLOGY
 ) -> Node:
-    root = compose(text, file)
-    if is_experiment(root):
-        hint = f"`netlab run {file}` runs it"
-        raise TopologyError(file, [Problem(1, 1, "", "this is an experiment, and no topology", hint)])
+    """The document with what `--set` and the named fixes of its own put there."""
     for path, value in settings:
         root = apply(reader, root, language, path, value)
     return apply_fixes(reader, root, language, fixes)
@@ -189,6 +168,8 @@ def with_each_fix(
             found[fix.name] = load(text, file, settings, name, [fix.name])
         except TopologyError as error:
             problems += [one._replace(message=f"with the fix {fix.name}: {one.message}") for one in error.problems]
+        if len(problems) >= MAX_PROBLEMS:
+            break
     if problems:
         raise TopologyError(file, problems)
     return found
@@ -210,8 +191,8 @@ def problem(
     place in the file where the text is a block (`|`), of which YAML takes the indentation away; otherwise, and with
     line 0, the place is where the text begins.
     """
-    reader = Reader()
-    node, words_of_path = _document(reader, text, file, settings, fixes), ""
+    reader = Reader(file)
+    node, words_of_path = _changed(reader, compose(text, file).root, settings, fixes), ""
     for name in path:
         if isinstance(node, MappingNode):
             node = next(value for key, value in reader.pairs(node, "") if key.value == name)

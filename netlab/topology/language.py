@@ -15,6 +15,7 @@ from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import sysctls, words
 from netlab.yamlspec.command import Command
+from netlab.yamlspec.limits import MAX_SET
 from netlab.yamlspec.shapes import (
     Anything,
     Boolean,
@@ -185,7 +186,9 @@ FIX = Fields(
     {
         "summary": Key(Text("a line of text", words.one_line), "what it does, for `netlab fix list`", required=True),
         "set": Key(
-            MapOf(Anything(), minimum=1), "values of this file that the fix changes, by their paths as in --set", True
+            MapOf(Anything(), minimum=1, maximum=MAX_SET),
+            "values of this file that the fix changes, by their paths as in --set",
+            True,
         ),
     }
 )

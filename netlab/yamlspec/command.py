@@ -9,6 +9,7 @@ from typing import NamedTuple
 from yaml.nodes import Node, SequenceNode
 
 from netlab.yamlspec.document import Item, Reader
+from netlab.yamlspec.limits import MAX_COMMAND
 from netlab.yamlspec.shapes import JsonSchema, ListOf, Text, scalar_of
 
 _QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\."""
@@ -31,6 +32,9 @@ class Command(NamedTuple):
             scalar = scalar_of(reader, node, path, "a command (text or a list)")
             if scalar is None:
                 return None
+            if len(scalar[0]) > MAX_COMMAND:
+                reader.problem(node, path, f"the command has {len(scalar[0]):,} characters", f"at most {MAX_COMMAND:,}")
+                return None
             try:
                 argv = tuple(shlex.split(scalar[0]))
             except ValueError as error:
@@ -42,6 +46,9 @@ class Command(NamedTuple):
                 reader.warn(node, path, message, f"write [sh, -c, {json.dumps(scalar[0], ensure_ascii=False)}]")
         if not argv or not argv[0]:
             reader.problem(node, path, "the command is empty")
+            return None
+        if any(len(word) > MAX_COMMAND for word in argv):
+            reader.problem(node, path, f"a word of the command has more than {MAX_COMMAND:,} characters")
             return None
         if any("\0" in word for word in argv):
             reader.problem(node, path, "a command can't hold a NUL character")

@@ -1,7 +1,6 @@
-"""YAML text to nodes, and reading nodes: syntax, duplicate keys, merge keys, variables, and the list of problems.
+"""Reading a document's nodes: duplicate keys, merge keys, variables, and the list of problems.
 
-Scalars stay text here: what `80` or `yes` means is decided by the key it stands under (`shapes.py`), so that no
-address, MAC or port mapping is ever mistaken for a number. What the keys are is `language.py`'s.
+How text becomes nodes is `compose.py`'s, what a value may be `shapes.py`'s.
 """
 
 from __future__ import annotations
@@ -11,49 +10,13 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import yaml
-from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from yaml.reader import ReaderError
-from yaml.scanner import ScannerError
 
 from netlab.errors import Problem, TopologyError
+from netlab.yamlspec.compose import UNTAGGED
+from netlab.yamlspec.limits import MAX_KEY, MAX_PROBLEMS, MAX_SUGGESTED, MAX_VARIABLES, shortened
 
-MAX_DEPTH = 64
-"""Deepest nesting read. The language needs 8; libyaml's composer recurses, and some 10,000 levels end the process."""
-
-MAX_ITEMS = 250_000
-"""Most keys and list items read, aliases counted each time they are used: a few nested aliases can mean billions."""
-
-UNTAGGED = "tag:yaml.org,2002:str"
 VARIABLE = re.compile(r"\$(\$?)\{([^{}]*)\}")
-
-_Base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-
-
-class _TooDeepError(ComposerError):
-    """Nesting deeper than MAX_DEPTH."""
-
-
-class _Shallow:
-    """What makes of one of PyYAML's loaders one that resolves no scalar's type and refuses deep nesting."""
-
-    depth = 0
-
-    def descend_resolver(self, current_node: Node, current_index: object) -> None:  # noqa: ARG002
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _TooDeepError(None, None, f"nested more than {MAX_DEPTH} levels deep", current_node.start_mark)
-
-    def ascend_resolver(self) -> None:
-        self.depth -= 1
-
-    def resolve(self, kind: type[Node], value: object, implicit: object) -> str:  # noqa: ARG002
-        return UNTAGGED
-
-
-class _Loader(_Shallow, _Base):  # type: ignore[misc]  # the C loader where PyYAML has it, at three times the speed
-    """The loader in use."""
 
 
 class Item:
@@ -83,30 +46,27 @@ class Item:
         return int(self.node.start_mark.line) + 1
 
 
-class TooLargeError(Exception):
-    """The document has more than MAX_ITEMS items once its aliases are followed."""
-
-
-def too_large(file: str) -> TopologyError:
-    """What is told of a document that raised TooLargeError."""
-    hint = f"its aliases repeat more than {MAX_ITEMS:,} values"
-    return TopologyError(file, [Problem(1, 1, "", "the file stands for too much", hint)])
+class RefusedError(Exception):
+    """A trial has found a problem."""
 
 
 class Reader:
-    """Reads nodes of one document and keeps its problems. variables are what `${name}` stands for; names are those that
-    the document gives to what others refer to."""
+    """Reads nodes of one document and keeps its problems. file names the document in the error that its problems become
+    where there are more than are told. variables are what `${name}` stands for; names are those that the document gives
+    to what others refer to."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: str = "", *, trial: bool = False) -> None:
+        self.file = file
         self.names: Collection[str] = ()
         self.variables: dict[str, ScalarNode] = {}
+        self._trial = trial
         self._problems: dict[tuple[int, int, str], Problem] = {}
         self._warnings: dict[tuple[int, int, str], Problem] = {}
         self._pairs: dict[
             int, tuple[Node, list[tuple[ScalarNode, Node]]]
         ] = {}  # the node too: its id must stay its own
         self._merging: set[int] = set()
-        self._items = 0
+        self._expanded = 0
 
     @property
     def problems(self) -> list[Problem]:
@@ -119,30 +79,36 @@ class Reader:
         return sorted(self._warnings.values())
 
     def problem(self, node: Node, path: str, message: str, hint: str = "") -> None:
-        """Note one problem at a node's place."""
-        line, column = node.start_mark.line + 1, node.start_mark.column + 1
-        self._problems.setdefault((line, column, message), Problem(line, column, path, message, hint))
+        """Note one problem at a node's place; TopologyError once there are more than MAX_PROBLEMS."""
+        if self._trial:
+            raise RefusedError
+        self._note(self._problems, node, path, message, hint)
+        if len(self._problems) > MAX_PROBLEMS:
+            told = self.problems[:-1]
+            last = max(told)
+            more = Problem(last.line, last.column, "", f"these {MAX_PROBLEMS} problems are not all", "mend them first")
+            raise TopologyError(self.file, [*told, more])
 
     def warn(self, node: Node, path: str, message: str, hint: str) -> None:
-        """Note at a node's place what is allowed and hardly meant."""
+        """Note at a node's place what is allowed and hardly meant; MAX_PROBLEMS of it at most."""
+        if len(self._warnings) < MAX_PROBLEMS:
+            self._note(self._warnings, node, path, message, hint)
+
+    @staticmethod
+    def _note(noted: dict[tuple[int, int, str], Problem], node: Node, path: str, message: str, hint: str) -> None:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
-        self._warnings.setdefault((line, column, message), Problem(line, column, path, message, hint))
+        made = Problem(line, column, shortened(path), shortened(message), shortened(hint))
+        noted.setdefault((line, column, made.message), made)
 
     def trial(self) -> Reader:
-        """A reader of the same document whose problems are nobody's: to see whether something would be read."""
-        reader = Reader()
-        reader.variables, reader.names = self.variables, self.names
+        """A reader of the same document that raises RefusedError at the first problem: to see whether there is one."""
+        reader = Reader(trial=True)
+        reader.variables, reader.names, reader._expanded = self.variables, self.names, self._expanded
         return reader
 
     def at(self, item: Item, message: str, hint: str = "") -> None:
         """Note one problem at an item's place."""
         self.problem(item.node, item.path, message, hint)
-
-    def count(self, items: int) -> None:
-        """Count items read; TooLargeError beyond MAX_ITEMS."""
-        self._items += items
-        if self._items > MAX_ITEMS:
-            raise TooLargeError
 
     def read_variables(self, root: Node, path: str = "") -> None:
         """Take the values under `vars` of the mapping at path, in order: each may use those before it."""
@@ -161,7 +127,6 @@ class Reader:
         """A mapping's keys and values, merge keys (`<<`) followed, each key once."""
         known = self._pairs.get(id(node))
         if known is not None:
-            self.count(len(known[1]))
             return known[1]
         self.check_tag(node, path)
         pairs: dict[str, tuple[ScalarNode, Node]] = {}
@@ -169,6 +134,8 @@ class Reader:
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
                 self.problem(key, path, "a key must be text", 'put braces or brackets in quotes: "{...}"')
+            elif len(key.value) > MAX_KEY:
+                self.problem(key, path, f"the key has {len(key.value):,} characters", f"at most {MAX_KEY}")
             elif key.value == "<<" and not key.style:
                 merges.append(value)
             elif key.value in pairs:
@@ -186,7 +153,6 @@ class Reader:
             self._merging.discard(id(node))
         found = list(pairs.values())
         self._pairs[id(node)] = node, found
-        self.count(len(found))
         return found
 
     def _merged(self, node: Node, path: str) -> Iterable[tuple[ScalarNode, Node]]:
@@ -214,86 +180,37 @@ class Reader:
             variable = self._variable(whole[2], node, path)
             return None if variable is None else (variable.value, not variable.style)
         parts: list[str] = []
-        end, complete = 0, True
+        end, missing = 0, set[str]()
         for match in VARIABLE.finditer(node.value):
             parts.append(node.value[end : match.start()])
             end = match.end()
             if match[1]:  # $${name} is a literal ${name}
                 parts.append(match[0][1:])
+            elif match[2] in missing:
+                continue
             elif (variable := self._variable(match[2], node, path)) is not None:
                 parts.append(variable.value)
             else:
-                complete = False
+                missing.add(match[2])
         parts.append(node.value[end:])
-        return ("".join(parts), False) if complete else None
+        return None if missing else ("".join(parts), False)
 
     def _variable(self, name: str, node: Node, path: str) -> ScalarNode | None:
         variable = self.variables.get(name)
+        if self._expanded > MAX_VARIABLES:  # which is told already
+            return None
         if variable is None:
             near = nearest(name, self.variables)
             hint = f"did you mean {near!r}?" if near else "name it under vars, above its first use there"
             hint += "; $${" + name + "} is the text itself"
             self.problem(node, path, f"no variable is called {name!r}", hint)
+            return None
+        self._expanded += len(variable.value)
+        if self._expanded > MAX_VARIABLES:
+            message = f"the variables stand for more than {MAX_VARIABLES:,} characters"
+            self.problem(node, path, message, "a variable of variables doubles with each step")
+            return None
         return variable
-
-
-def compose(text: str, file: str) -> Node:
-    """The root node of a document; TopologyError where it isn't YAML, is empty, or holds several documents."""
-    try:
-        node: Node | None = yaml.compose(text, Loader=_Loader)
-    except ReaderError as error:
-        found = text[: error.position].count("\n") + 1
-        raise TopologyError(file, [Problem(found, 1, "", f"not YAML: {error.reason}")]) from None
-    except yaml.MarkedYAMLError as error:
-        raise TopologyError(file, [_syntax_problem(_too_deep_before(error, text) or error, text)]) from None
-    except UnicodeEncodeError as error:
-        line = text[: error.start].count("\n") + 1
-        raise TopologyError(file, [Problem(line, 1, "", "not YAML: a character that UTF-8 can't hold")]) from None
-    if node is None:
-        hint = "a lab needs at least namespaces: {name: {}}"
-        raise TopologyError(file, [Problem(1, 1, "", "the file is empty", hint)])
-    return node
-
-
-def is_experiment(root: Node) -> bool:
-    """Whether a document's root is that of an experiment, and not of a topology."""
-    keys = {key.value for key, _ in root.value} if isinstance(root, MappingNode) else set()
-    return "namespaces" not in keys and ("steps" in keys or "claim" in keys)
-
-
-def _too_deep_before(error: yaml.MarkedYAMLError, text: str) -> _TooDeepError | None:
-    """The nesting that is too deep in what comes before a scanner's error, if there is any.
-
-    PyYAML's scanner runs up to 1,024 characters ahead of the composer, and some versions have a limit of their own.
-    """
-    if not isinstance(error, ScannerError) or error.problem_mark is None:
-        return None
-    try:
-        yaml.compose(text[: error.problem_mark.index], Loader=_Loader)
-    except _TooDeepError as deeper:
-        return deeper
-    except yaml.YAMLError:
-        pass
-    return None
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    lines = text.splitlines()
-    here = lines[line] if line < len(lines) else ""
-    message, hint = f"not YAML: {error.problem}", ""
-    if error.context == "expected a single document in the stream":
-        message, hint = "a second document begins here", "keep one lab in one file, and no --- after the first line"
-    elif here[column : column + 1] == "\t":
-        message, hint = "not YAML: a tab", "indent with spaces"
-    elif error.problem and error.problem.startswith("mapping values are not allowed"):
-        hint = "text with ': ' in it goes in quotes; a key with others below it ends in ':'"
-    elif error.context:
-        started = error.context_mark
-        place = f" that began in line {started.line + 1}" if started and started.line != line else ""
-        hint = f"{error.context}{place}"
-    return Problem(line + 1, column + 1, "", message, hint)
 
 
 def join(path: str, key: str) -> str:
@@ -301,12 +218,31 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
+_COMPARED = 50
+"""Words that are compared letter by letter, at about 0.1 ms each."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is most like this one, if any is."""
+    """The known word that is most like this one, if any is and there are no more than MAX_SUGGESTED of them."""
     import difflib  # only problems need it
 
-    near = difflib.get_close_matches(word, known, n=1)
+    words = list(known)
+    if len(words) > MAX_SUGGESTED or len(word) > MAX_KEY:
+        return None
+
+    if len(words) > _COMPARED:  # those that have most letters in common at their beginnings and ends
+        words.sort(key=lambda other: _together(word, other) + _together(word[::-1], other[::-1]), reverse=True)
+        del words[_COMPARED:]
+    near = difflib.get_close_matches(word, words, n=1)
     return near[0] if near else None
+
+
+def _together(one: str, other: str) -> int:
+    """How many letters two words have in common at their beginnings."""
+    for number, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return number
+    return min(len(one), len(other))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -339,13 +275,13 @@ def kind_of(node: Node, text: str | None = None, plain: bool = False) -> str:
     value = text or ""
     if plain and value in NULLS:
         return "nothing"
+    shown = value if len(value) <= 40 else value[:37] + "..."
     if plain and INTEGER.fullmatch(value):
-        return f"the whole number {value}"
+        return f"the whole number {shown}"
     if plain and FLOAT.fullmatch(value):
-        return f"the number {value}"
+        return f"the number {shown}"
     if plain and value in BOOLEANS:
         return value.lower()
-    shown = value if len(value) <= 40 else value[:37] + "..."
     return f"the text {shown!r}"
 
 

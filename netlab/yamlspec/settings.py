@@ -9,14 +9,16 @@ since the longest known key wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from netlab.errors import TopologyError
-from netlab.yamlspec.document import NULLS, UNTAGGED, Reader, compose, suggest
+from netlab.yamlspec.compose import UNTAGGED, composed
+from netlab.yamlspec.document import NULLS, Reader, suggest
+from netlab.yamlspec.limits import MAX_DEPTH, MAX_MESSAGE, MAX_SET
 from netlab.yamlspec.shapes import Anything, Fields, InvalidError, Kinds, ListOf, MapOf
 
 # The place of what isn't in the file: line and column come out as 0.
@@ -38,7 +40,8 @@ def apply_fixes(reader: Reader, root: Node, shape: object, names: Sequence[str])
     defined = _entries(reader, _entries(reader, root).get("fixes"))
     for name in names:
         section = _entries(reader, defined.get(name)).get("set")
-        for key, value in reader.pairs(section, "") if isinstance(section, MappingNode) else ():
+        pairs = reader.pairs(section, "") if isinstance(section, MappingNode) else []
+        for key, value in pairs[:MAX_SET]:  # that there are more is told where it is read
             try:
                 root = _put(reader, root, shape, _path(key.value), value)
             except InvalidError as invalid:
@@ -53,6 +56,9 @@ def _entries(reader: Reader, node: Node | None) -> dict[str, Node]:
 def _path(text: str) -> str:
     if not text.strip():
         raise InvalidError("no path for the value", "for instance vars.client_window")
+    if len(text) > MAX_MESSAGE or len(re.findall(r"[.\[]", text)) > MAX_DEPTH:
+        hint = f"at most {MAX_DEPTH} keys and indexes, and {MAX_MESSAGE} characters"
+        raise InvalidError("the path leads too deep", hint)
     return text.strip()
 
 
@@ -64,7 +70,7 @@ def _value(text: str) -> Node:
     if not text.strip():
         return _scalar("")
     try:
-        node = compose(text, "--set")
+        node = composed(text, "--set").root
     except TopologyError as error:
         raise InvalidError(f"the value {text!r} is {error.problems[0].message}", "put it in quotes") from None
     _move(node, set())
@@ -116,11 +122,11 @@ def _put_key(reader: Reader, node: MappingNode, shape: object, rest: str, value:
         shapes = {name: key.shape for fields in shape.kinds.values() for name, key in fields.keys.items()}
     elif isinstance(shape, MapOf):
         shapes = dict.fromkeys(there, shape.item)
-    elif isinstance(shape, Anything):  # whoever reads it knows its keys
+    elif isinstance(shape, Anything) and not rest.startswith("["):  # whoever reads it knows its keys
         shapes = dict.fromkeys([*there, re.split(r"[.\[]", rest, maxsplit=1)[0]], shape)
     elif (parts := getattr(shape, "parts", None)) is not None:  # a shape whose keys are known elsewhere
         shapes = parts()
-    found = _first(rest, [*there, *shapes])
+    found = _first(rest, {**there, **shapes})
     if found is None and isinstance(shape, MapOf) and (shape.may_add or _whole(shape, rest, value)):
         found = rest, ""
         shapes[rest] = shape.item
@@ -185,10 +191,8 @@ def _names(reader: Reader, items: list[Node]) -> dict[str, int]:
     }
 
 
-def _first(rest: str, names: Iterable[str]) -> tuple[str, str] | None:
+def _first(rest: str, names: Collection[str]) -> tuple[str, str] | None:
     """The longest of names that rest begins with, and what follows it."""
-    fitting = [name for name in names if rest == name or rest.startswith((f"{name}.", f"{name}["))]
-    if not fitting:
-        return None
-    name = max(fitting, key=len)
-    return name, rest[len(name) :].removeprefix(".")
+    ends = [len(rest), *(match.start() for match in re.finditer(r"[.\[]", rest))]
+    end = max((end for end in ends if rest[:end] in names), default=None)
+    return None if end is None else (rest[:end], rest[end:].removeprefix("."))

@@ -13,20 +13,22 @@ from typing import Any, NamedTuple, Protocol
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from netlab.yamlspec.compose import UNTAGGED
 from netlab.yamlspec.document import (
     BOOLEANS,
     FLOAT,
     INTEGER,
     NULLS,
-    UNTAGGED,
     Item,
     Reader,
+    RefusedError,
     flow,
     join,
     kind_of,
     nearest,
     suggest,
 )
+from netlab.yamlspec.limits import MAX_MESSAGE, MAX_NUMBER
 
 JsonSchema = dict[str, Any]
 USES_VARIABLE: JsonSchema = {"$ref": "#/definitions/uses_variable"}
@@ -54,9 +56,11 @@ class Shape(Protocol):
 
 def accepts(reader: Reader, shape: Shape, node: Node, path: str) -> bool:
     """Whether a shape would read a node without a problem: only then may a hint advise it."""
-    trial = reader.trial()
-    item = shape.read(trial, node, path)
-    return item is not None and not item.broken and not trial.problems
+    try:
+        item = shape.read(reader.trial(), node, path)
+    except RefusedError:
+        return False
+    return item is not None and not item.broken
 
 
 def _is_null(node: Node) -> bool:
@@ -148,7 +152,8 @@ class Seconds(NamedTuple):
             return None
         text, plain = scalar
         # YAML's .inf and .nan end in a letter; neither is a time.
-        seconds = float(text) if plain and FLOAT.fullmatch(text) and not text[-1].isalpha() else 0.0
+        number = plain and len(text) <= MAX_NUMBER and FLOAT.fullmatch(text) and not text[-1].isalpha()
+        seconds = float(text) if number else 0.0
         if not 0 < seconds <= self.maximum:
             reader.problem(node, path, f"expected {expected}, found {kind_of(node, text, plain)}")
             return None
@@ -238,7 +243,6 @@ class ListOf(NamedTuple):
             reader.problem(node, path, f"expected a list, found {kind_of(node)}", hint)
             return None
         reader.check_tag(node, path)
-        reader.count(len(node.value))
         items = [self.item.read(reader, child, f"{path}[{index}]") for index, child in enumerate(node.value)]
         read = [item for item in items if item is not None]
         if len(items) < self.minimum or (self.maximum is not None and len(items) > self.maximum):
@@ -249,7 +253,7 @@ class ListOf(NamedTuple):
     def meant(self, reader: Reader, node: Node, path: str) -> Node | None:
         """The list that something else was to be: of it alone, or of the names in it; None where it is neither."""
         made = [SequenceNode(UNTAGGED, [node], node.start_mark, node.end_mark)]
-        if isinstance(node, ScalarNode):
+        if isinstance(node, ScalarNode) and len(node.value) <= MAX_MESSAGE:
             split = (re.split(separator, node.value) for separator in _SEPARATORS)
             for names in (each for each in split if all(name.partition(":")[0] in reader.names for name in each)):
                 words = [ScalarNode(node.tag, name, node.start_mark, node.end_mark) for name in names]
@@ -403,7 +407,7 @@ class Fields:
 class MapOf(NamedTuple):
     """A mapping with keys of the user's own, checked by `name`; the value is dict[str, Item].
 
-    may_add: `--set` may name a key that isn't there yet.
+    may_add: `--set` may name a key that isn't there yet. minimum and maximum are how many there may be.
     """
 
     item: Shape
@@ -411,12 +415,16 @@ class MapOf(NamedTuple):
     pattern: str | None = None
     may_add: bool = False
     minimum: int = 0
+    maximum: int | None = None
 
     def read(self, reader: Reader, node: Node, path: str) -> Item | None:
         if not isinstance(node, MappingNode):
             if _is_null(node) and not self.minimum:
                 return Item({}, node, path)
             reader.problem(node, path, f"expected a mapping, found {kind_of(node)}")
+            return None
+        if self.maximum is not None and len(node.value) > self.maximum:
+            reader.problem(node, path, f"expected at most {self.maximum:,}, found {len(node.value):,}")
             return None
         items: dict[str, Item] = {}
         broken = False
@@ -450,6 +458,8 @@ class MapOf(NamedTuple):
             result["propertyNames"] = {"pattern": self.pattern}
         if self.minimum:
             result["minProperties"] = self.minimum
+        if self.maximum is not None:
+            result["maxProperties"] = self.maximum
         return result
 
 
