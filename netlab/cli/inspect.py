@@ -47,8 +47,11 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     from netlab.experiments.lint import lint as check
     from netlab.topology import read_text
 
+    def reads(path: str) -> None:
+        say(f"note: this reads {path}, which is outside the directory of the file that names it")
+
     file = topology_file(topology)
-    sound = check(read_text(file), file, parse_settings(settings), name)
+    sound = check(read_text(file), file, parse_settings(settings), name, reads)
     for warning in sound.warnings:
         say(warning.told(file, "warning: "))
     if sound.lab is None:

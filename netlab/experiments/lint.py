@@ -24,9 +24,14 @@ class Sound(NamedTuple):
     warnings: tuple[Problem, ...] = ()
 
 
-def lint(text: str, file: str, pairs: tuple[tuple[str, str], ...], name: str | None) -> Sound:
-    """Check a file with these `--set` pairs; TopologyError with each problem and its place, UsageError."""
-    runs = catalogue.runs(text, file, pairs, name)
+def lint(
+    text: str, file: str, pairs: tuple[tuple[str, str], ...], name: str | None, outside: catalogue.Outside
+) -> Sound:
+    """Check a file with these `--set` pairs; TopologyError with each problem and its place, UsageError.
+
+    outside is told the path of each file that lies elsewhere than the one that names it, before it is read.
+    """
+    runs = catalogue.runs(text, file, pairs, name, outside=outside)
     for run in runs:
         try:
             assign(run.topology, run.experiment)
@@ -39,7 +44,12 @@ def lint(text: str, file: str, pairs: tuple[tuple[str, str], ...], name: str | N
     sound = with_each_fix(text, file, settings, name, catalogue.load)
     unchecked = ""
     try:
+        asked = set[tuple[object, ...]]()
         for fix, topology in sound.items():
+            named = tuple(tables.interfaces_named(topology))
+            if named in asked:
+                continue
+            asked.add(named)
             tables.check(Spec(topology, text, file, settings, (fix,)))
     except UnsupportedError as error:
         unchecked = error.message

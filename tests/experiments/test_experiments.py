@@ -395,6 +395,8 @@ def test_lint_says_who_cannot_be_the_client(netlab: Netlab, tmp_path: Path) -> N
     done = netlab("lint", file)
     assert done.returncode == 2
     assert done.stderr == (
+        f"note: this reads {TOPOLOGIES / 'kube-proxy-reset.yaml'},"
+        " which is outside the directory of the file that names it\n"
         f"{file}:3:9: client: the client 'client' is the server too, and its packets pass no interface\n"
         "  hint: let another namespace connect\n"
     )
