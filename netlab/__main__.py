@@ -7,7 +7,6 @@ interpreter taking itself apart at the end. The kernel frees what a process had,
 import gc
 import os
 import signal
-import sys
 from typing import NoReturn
 
 
@@ -16,17 +15,15 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to take back, Ctrl-C just ends it
     gc.set_threshold(100_000)
-    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, stream) is None:  # closed: the next file or socket would get its number
-            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
-    from netlab import cli
+    from netlab import cli, terminal
+
+    terminal.open_streams()
 
     code = 0
     try:
         cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
-    sys.stderr.flush()
     os._exit(code)
 
 

@@ -14,9 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from netlab.escapes import Lines, line, shown
+
 
 class NetlabError(Exception):
-    """An error with a message for the user and, where there is one, a hint that says what to do."""
+    """An error with a message for the user and, where there is one, a hint that says what to do.
+
+    Each is shown as one line, whatever is quoted in it, unless it is Lines.
+    """
 
     exit_code = 1
 
@@ -26,7 +31,8 @@ class NetlabError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+        hint = f"\n  hint: {shown(self.hint)}" if self.hint else ""
+        return f"{shown(self.message)}{hint}"
 
 
 class Problem(NamedTuple):
@@ -41,12 +47,12 @@ class Problem(NamedTuple):
     message: str
     hint: str = ""
 
-    def told(self, file: str, kind: str = "") -> str:
+    def told(self, file: str, kind: str = "") -> Lines:
         """The problem as it is shown: its place in the file, what it is (`warning: `), and the hint in a line below."""
-        at = f"{file}:{self.line}:{self.column}" if self.line else "--set"
-        path = f"{_printable(self.path)}: " if self.path else ""
-        hint = f"\n  hint: {_printable(self.hint)}" if self.hint else ""
-        return f"{at}: {kind}{path}{_printable(self.message)}{hint}"
+        at = f"{line(file)}:{self.line}:{self.column}" if self.line else "--set"
+        path = f"{line(self.path)}: " if self.path else ""
+        hint = f"\n  hint: {line(self.hint)}" if self.hint else ""
+        return Lines(f"{at}: {kind}{path}{line(self.message)}{hint}")
 
 
 class TopologyError(NetlabError):
@@ -57,12 +63,7 @@ class TopologyError(NetlabError):
     def __init__(self, file: str, problems: list[Problem]) -> None:
         self.file = file
         self.problems = sorted(problems)
-        super().__init__("\n".join(problem.told(file) for problem in self.problems))
-
-
-def _printable(text: str) -> str:
-    """Text from a file for a terminal, which would obey its control characters: these as Python writes them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        super().__init__(Lines("\n".join(problem.told(file) for problem in self.problems)))
 
 
 class UsageError(NetlabError):

@@ -7,7 +7,6 @@ Nothing here builds or repairs a lab.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -17,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from netlab import escapes
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.probes import probe
 from netlab.capabilities.scratch import attempt
@@ -106,7 +106,7 @@ def render(found: Sequence[Check]) -> str:
 
 def render_json(found: Sequence[Check]) -> str:
     """{"usable": bool, "checks": [{"name", "ok", "detail", "advice"}, …]} as text."""
-    return json.dumps({"usable": exit_code(found) == 0, "checks": [asdict(check) for check in found]}, indent=2) + "\n"
+    return escapes.as_json({"usable": exit_code(found) == 0, "checks": [asdict(check) for check in found]})
 
 
 # --- who and what ---------------------------------------------------------------------------------------------------

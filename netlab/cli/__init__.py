@@ -5,14 +5,14 @@ Start-up time counts: a command imports what it needs when it needs it. That is 
 in the files of this package: typer would compile each of them again.
 """
 
-import os
-import signal
 import sys
 
+from netlab import terminal
 from netlab.cli import up
-from netlab.cli.messages import say
 from netlab.errors import NetlabError, TopologyError, told
+from netlab.escapes import Lines
 from netlab.linux import interrupts
+from netlab.terminal import say
 
 
 def main() -> None:
@@ -21,16 +21,13 @@ def main() -> None:
         try:
             _run(sys.argv[1:])
         finally:
-            sys.stdout.flush()
+            terminal.flush()
     except NetlabError as error:
-        say(str(error) if isinstance(error, TopologyError) else f"netlab: {error}")
+        say(Lines(error if isinstance(error, TopologyError) else f"netlab: {error}"))
         sys.exit(error.exit_code)
     except interrupts.Interrupted:
         say("netlab: interrupted")
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         say(f"netlab: {told(error)}")
         sys.exit(1)
@@ -41,6 +38,6 @@ def _run(words: list[str]) -> None:
     if words[:1] == ["up"] and (options := up.plain(words[1:])) is not None:
         up.build(options)
         return
-    from netlab.cli.app import app
+    from netlab.cli import app
 
-    app(next(iter(words), None))(prog_name="netlab")
+    app.run(words)

@@ -1,8 +1,14 @@
 """The command line as typer has it: which file has which command, and the commands of those files together."""
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn, cast
 
 import typer
+
+from netlab.escapes import Lines, line
+from netlab.terminal import say
 
 COMMANDS = {
     "up": "lifecycle",
@@ -43,3 +49,28 @@ def app(command: str | None = None) -> typer.Typer:
     for file in dict.fromkeys(files):
         program.add_typer(import_module(f"{__package__}.{file}").app)
     return program
+
+
+_USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.mro()[1])
+"""What typer raises where the words don't fit a command: it exports one kind of it only."""
+
+
+def run(words: Sequence[str]) -> NoReturn:
+    """Run the command that the words call, and exit; SystemExit(2) with a message where they call none."""
+    try:
+        code = app(next(iter(words), None))(words, prog_name="netlab", standalone_mode=False)
+    except _USAGE_ERROR as error:
+        say(_complaint(error))
+        code = 2
+    sys.exit(code)
+
+
+def _complaint(error: typer.BadParameter) -> Lines:
+    """What is wrong with the words, of which each may hold anything, in a line; above it how to call the command."""
+    context, message = error.ctx, error.format_message()
+    if context is None:
+        return Lines(f"Error: {line(message)}")
+    if message == context.get_help():  # a group without a command
+        return Lines(message)
+    hint = f"Try '{context.command_path} {context.help_option_names[0]}' for help."
+    return Lines(f"{context.get_usage()}\n{hint}\n\nError: {line(message)}")

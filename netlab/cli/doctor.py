@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from netlab.cli.options import DataFormat
+from netlab.terminal import write
 
 app = typer.Typer()
 
@@ -18,5 +19,5 @@ def doctor(
     from netlab.capabilities import doctor as checkup
 
     found = checkup.checks()
-    sys.stdout.write(checkup.render_json(found) if output is DataFormat.json else checkup.render(found))
+    write(checkup.render_json(found) if output is DataFormat.json else checkup.render(found))
     sys.exit(checkup.exit_code(found))

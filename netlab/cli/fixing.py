@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netlab.cli.arguments import find_lab, is_lab, read_spec
-from netlab.cli.messages import say
 from netlab.cli.options import LabOption, complete_fix
 from netlab.cli.up import outcome_text
 from netlab.linux import interrupts
+from netlab.terminal import say, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def fix_list(
         if topology is not None and name in FIXES and (why := FIXES[name].lacks(known[0].topology)) is not None:
             notes.append(f"not here: {why[0]}")
         noted = f"  [{'; '.join(notes)}]" if notes else ""
-        print(f"{name:{width}} {summary}{noted}")
+        write(f"{name:{width}} {summary}{noted}\n")
 
 
 @app.command("apply")

@@ -1,15 +1,15 @@
 """Looks at a topology, which need no lab and no privilege: `plan`, `lint`, `schema`, `rules`."""
 
-import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from netlab.cli.arguments import parse_settings, read_spec, topology_file
-from netlab.cli.messages import counted, say
+from netlab.cli.messages import counted
 from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
 from netlab.errors import UsageError
+from netlab.terminal import say, write
 
 app = typer.Typer()
 
@@ -38,7 +38,7 @@ def plan(
         PlanFormat.json: lambda: as_json(steps, asked),
         PlanFormat.shell: lambda: as_shell(steps, asked),
     }
-    sys.stdout.write(texts[output]())
+    write(texts[output]())
 
 
 @app.command()
@@ -76,7 +76,7 @@ def schema(
     """The JSON Schema of a topology, or of an experiment's file, for editors."""
     from netlab.experiments.schema import text
 
-    sys.stdout.write(text(of.value))
+    write(text(of.value))
 
 
 class RulesFormat(StrEnum):
@@ -100,4 +100,4 @@ def rules(
     if found is None:
         nodes = ", ".join(asked.kube_proxy.nodes)
         raise UsageError(f"{node} gets no rules", f"these do: {nodes}" if nodes else "no node of this topology does")
-    sys.stdout.write(found.nft() if output is RulesFormat.nft else found.iptables_save())
+    write(found.nft() if output is RulesFormat.nft else found.iptables_save())

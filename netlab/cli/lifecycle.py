@@ -1,12 +1,10 @@
 """The life of a lab: `up`, `down`, `status`."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from netlab.cli.arguments import find_lab, lab_directory
-from netlab.cli.messages import say
 from netlab.cli.options import (
     DataFormat,
     FixOption,
@@ -19,6 +17,7 @@ from netlab.cli.options import (
 )
 from netlab.cli.up import Options, build
 from netlab.errors import UsageError
+from netlab.terminal import say, write
 
 app = typer.Typer()
 
@@ -83,4 +82,4 @@ def status(
     from netlab.lab.overview import detail, overview
 
     text = overview(output.value) if lab is None else detail(*find_lab(lab), output.value)
-    sys.stdout.write(text)
+    write(text)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netlab.cli.arguments import find_lab, is_lab, parse_settings, topology_file
-from netlab.cli.messages import Progress, bar, counted, say
+from netlab.cli.messages import Progress, bar, counted
 from netlab.cli.options import DataFormat, HtmlOption, NameOption, RootOption, SetOption, complete_fix
 from netlab.cli.output import check_places, write_file
 from netlab.errors import UsageError
 from netlab.linux import interrupts
+from netlab.terminal import say, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ def matrix(
         kept += ": with --resume the others are run"
         say(f"netlab: interrupted; {kept if made.kept else 'no cell was done'}")
         sys.exit(130)
-    sys.stdout.write(as_json.render(made) if output is DataFormat.json else as_text.render(made))
+    write(as_json.render(made) if output is DataFormat.json else as_text.render(made))
     if html is not None:
         from netlab.report import matrix_html as as_html
 

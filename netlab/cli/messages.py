@@ -1,13 +1,8 @@
-"""What a command says beside its data: messages, and how far it has got. All of it on stderr."""
+"""What several commands say of numbers, and how far one has got."""
 
-import os
-import sys
 import time
 
-
-def say(message: str) -> None:
-    """Print a message on stderr."""
-    print(message, file=sys.stderr)
+from netlab import terminal
 
 
 def counted(number: int, noun: str) -> str:
@@ -30,7 +25,7 @@ class Progress:
     def __init__(self, what: str, total: int, *, quiet: bool = False) -> None:
         self._what = what
         self._total = total
-        self._shown = 0.0 if not quiet and sys.stderr.isatty() else float("inf")
+        self._shown = 0.0 if not quiet and terminal.messages_are_shown() else float("inf")
         self._next = time.monotonic() + 1.0
         self._count = 0
 
@@ -52,10 +47,9 @@ class Progress:
         if self._shown != float("inf") and time.monotonic() > self._next:
             self._next = time.monotonic() + 0.1
             self._shown = 1.0
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-            print(f"\r\033[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
+            terminal.show_line(line)
 
     def end(self) -> None:
         """Clear the line."""
         if self._shown == 1.0:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            terminal.show_line()

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from netlab import terminal
 from netlab.cli.arguments import check_netns, find_lab
-from netlab.cli.messages import counted, say
+from netlab.cli.messages import counted
 from netlab.cli.options import DataFormat, LabArgument, LabOption, complete_netns
 from netlab.errors import LabError, UsageError
 from netlab.linux import interrupts
+from netlab.terminal import say
 
 if TYPE_CHECKING:
     import socket
@@ -60,7 +62,7 @@ def capture(
     from netlab.lab.standing import open_lab
     from netlab.observe import capture as captures
 
-    if file == "-" and sys.stdout.isatty():
+    if file == "-" and terminal.data_is_shown():
         raise UsageError("pcapng on a terminal helps nobody", "-w FILE, or a pipe: netlab capture | tshark -r -")
     directory, state = find_lab(lab)
     roles = {netns.name: netns.role.value for netns in as_it_is(directory, state).topology.namespaces}
@@ -125,7 +127,8 @@ def watch(
         if not events:
             say(f"watching {', '.join(netns or [each.name for each in topology.namespaces])}")
         for event in events:
-            print(line(event, started_ns), flush=True)
+            terminal.write(f"{line(event, started_ns)}\n")
+        terminal.flush()
 
     with interrupts.as_news() as news:
         ends = _Ends(news, namespaces.lifeline)
@@ -181,7 +184,7 @@ def explain(
     else:
         recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
     told = tell(analyse(recording), flow)
-    sys.stdout.write(explanation.as_json(told) if output is DataFormat.json else explanation.render(told))
+    terminal.write(explanation.as_json(told) if output is DataFormat.json else explanation.render(told))
 
 
 _EXPLAIN_S = 30.0

@@ -1,13 +1,12 @@
 """What commands write: reports on stdout, pictures into files."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netlab.cli.arguments import check_place
-from netlab.cli.messages import say
 from netlab.cli.options import DataFormat
 from netlab.errors import UsageError
+from netlab.terminal import say, write
 
 if TYPE_CHECKING:
     from netlab.analysis.findings import Findings
@@ -40,13 +39,13 @@ def write_report(result: "Result", findings: "Findings", output: DataFormat, *, 
     from netlab.report import json as as_json
     from netlab.report import text as as_text
 
-    sys.stdout.write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
+    write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
     if ladder and result.trials:
         from netlab.report import ladder as as_ladder
         from netlab.report.sequence import build as build_ladder
 
         _, trial = result.shown()
-        sys.stdout.write("\n" + as_ladder.render(build_ladder(findings, trial.flow, trial)))
+        write("\n" + as_ladder.render(build_ladder(findings, trial.flow, trial)))
 
 
 def page(result: "Result", findings: "Findings") -> str:

@@ -16,10 +16,11 @@ from netlab.cli.arguments import (
     topology_file,
     topology_here,
 )
-from netlab.cli.messages import Progress, say
+from netlab.cli.messages import Progress
 from netlab.cli.options import DataFormat, FixOption, HtmlOption, LadderOption, NameOption, RootOption, SetOption
 from netlab.cli.output import check_places, check_report_options, page, write_file, write_report
 from netlab.errors import UsageError
+from netlab.terminal import say
 
 if TYPE_CHECKING:
     from netlab.analysis.findings import Findings

@@ -5,13 +5,14 @@ write them, are read here. All others (help, mistakes, `--dry-run`, `--name=x`, 
 `lifecycle.py`; and that it reads these in the same way is what a test holds.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from netlab.cli.arguments import lab_directory, parse_settings, read_spec
-from netlab.cli.messages import Progress, counted, say
+from netlab.cli.messages import Progress, counted
+from netlab.escapes import Lines, line
 from netlab.linux import interrupts
+from netlab.terminal import say, write
 
 if TYPE_CHECKING:
     from netlab.lab.lifecycle import Outcome
@@ -71,7 +72,7 @@ def build(options: Options) -> None:
         from netlab.lab import plan
 
         steps = lifecycle.pending(directory, spec)
-        sys.stdout.write(plan.as_text(steps, f"{spec.topology.name}-") if steps else "")
+        write(plan.as_text(steps, f"{spec.topology.name}-") if steps else "")
         return
     interrupts.stop_on_signals()
     topology = spec.topology
@@ -91,7 +92,7 @@ def build(options: Options) -> None:
         say(outcome_text(spec, outcome, verbose=options.verbose))
 
 
-def outcome_text(spec: "Spec", outcome: "Outcome", *, verbose: bool) -> str:
+def outcome_text(spec: "Spec", outcome: "Outcome", *, verbose: bool) -> Lines:
     """What `up` did, in a line, and a line for each change to a lab that was up."""
     topology = spec.topology
     before = "removed what an interrupted command had left; " if outcome.leftovers else ""
@@ -102,10 +103,10 @@ def outcome_text(spec: "Spec", outcome: "Outcome", *, verbose: bool) -> str:
             counted(len(topology.services), "service"),
         ]
         fixes = f", with {' and '.join(spec.fixes)}" if spec.fixes else ""
-        return f"{before}lab {topology.name} is up: {', '.join(counts)}{fixes}"
+        return Lines(f"{before}lab {topology.name} is up: {', '.join(counts)}{fixes}")
     if not outcome.steps:
-        return f"lab {topology.name} is up: nothing to do"
+        return Lines(f"lab {topology.name} is up: nothing to do")
     lines = [f"lab {topology.name} is up: {counted(len(outcome.steps), 'change')}"]
     if not verbose:
-        lines += [f"  {step.describe()}" for step in outcome.steps]
-    return "\n".join(lines)
+        lines += [f"  {line(step.describe())}" for step in outcome.steps]
+    return Lines("\n".join(lines))

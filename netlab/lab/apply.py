@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, assert_never
 
 from netlab.errors import NetlabError, StepError, UnsupportedError, told
+from netlab.escapes import Lines
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
 from netlab.lab import iptables, qdiscs
@@ -159,7 +160,7 @@ class Kernel:
             raise self._refused(*refusal)
 
     def _refused(self, step: KernelStep, code: int | None, words: str) -> NetlabError:
-        message = f"{step.describe()}: {words}"
+        message = Lines(f"{step.describe()}: {words}")
         if isinstance(step, CreateLink) and code == errno.EOPNOTSUPP:
             kind = step.link.kind
             return UnsupportedError(message, f"this kernel makes no {kind}: is its module loaded? sudo modprobe {kind}")
@@ -167,7 +168,7 @@ class Kernel:
             return StepError(
                 message, "somebody else has made one of that name there: remove it, or rename one of the two"
             )
-        return StepError(message, f"the same by hand: {step.twin(self._namespaces.prefix)}")
+        return StepError(message, Lines(f"the same by hand: {step.twin(self._namespaces.prefix)}"))
 
     # --- everything else ---------------------------------------------------------------------------------------------
 

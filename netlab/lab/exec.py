@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from netlab import terminal
 from netlab.errors import LabError
 from netlab.lab.netns import Namespaces
 from netlab.linux import children, interrupts
@@ -138,7 +138,7 @@ def _fork(
     leads: bool = False,
 ) -> int:
     namespaces.fd(name)  # a wrong name fails here, not in the child
-    sys.stdout.flush()
+    terminal.flush()
     namespaces.enter_pid_namespace()
 
     def begin() -> int:
@@ -147,12 +147,12 @@ def _fork(
         try:
             _become(namespaces, name, argv, env, streams)
         except FileNotFoundError:
-            os.write(2, f"netlab: {argv[0]}: command not found\n".encode())
+            terminal.complain(f"netlab: {argv[0]}: command not found")
             return 127
         except OSError as error:
-            os.write(2, f"netlab: {argv[0]}: {error.strerror}\n".encode())
+            terminal.complain(f"netlab: {argv[0]}: {error.strerror}")
         except ValueError as error:
-            os.write(2, f"netlab: {argv[0]}: {error}\n".encode())
+            terminal.complain(f"netlab: {argv[0]}: {error}")
         return 126
 
     return children.fork(begin)

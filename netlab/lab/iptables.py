@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from netlab.errors import LabError, UnsupportedError
+from netlab.escapes import Lines
 from netlab.kubeproxy import Family
 from netlab.kubeproxy.iptables_save import PROGRAMS, without_counters
 from netlab.lab.exec import search_path
@@ -42,10 +43,16 @@ def _run(argv: Sequence[str], text: str = "") -> str:
     try:
         environment = {**os.environ, "XTABLES_LOCKFILE": f"/proc/self/fd/{lock}"}
         done = subprocess.run(
-            [program, *argv[1:]], input=text, capture_output=True, text=True, env=environment, pass_fds=(lock,)
+            [program, *argv[1:]],
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            env=environment,
+            pass_fds=(lock,),
         )
     finally:
         os.close(lock)
     if done.returncode:
-        raise LabError(f"{argv[0]} refused: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        raise LabError(Lines(f"{argv[0]} refused: {done.stderr.strip() or f'exit code {done.returncode}'}"))
     return done.stdout

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from netlab import escapes
 from netlab.lab import lifecycle, programs
 from netlab.lab.directory import LabDirectory
 from netlab.lab.netns import Namespaces
@@ -19,7 +19,7 @@ def overview(output: str) -> str:
     root = run_directory()
     found = [_row(LabDirectory(root, name)) for name in labs(root)]
     if output == "json":
-        return json.dumps({"labs": found}, indent=2) + "\n"
+        return escapes.as_json({"labs": found})
     if not found:
         return "no lab is up\n"
     return _table([("LAB", "IS", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY"), *(_cells(row) for row in found)])
@@ -49,6 +49,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
+    rows = [tuple(map(escapes.line, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines) + "\n"
@@ -80,7 +81,7 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
         "changing": bool(state.following),
         "drift": [step.describe() for step in drift],
     }
-    return json.dumps(told, indent=2) + "\n" if output == "json" else _text(told)
+    return escapes.as_json(told) if output == "json" else _text(told)
 
 
 def _netns(netns: Netns, addresses: list[str], namespaces: Namespaces, state: LabState) -> dict[str, Any]:

@@ -6,9 +6,9 @@ exactly the steps that `netlab up` carries out: as text, as JSON, and as a shell
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
+from netlab import escapes
 from netlab.kubeproxy import loaded_by
 from netlab.lab.steps import (
     AddAddress,
@@ -168,7 +168,7 @@ def as_json(steps: list[Step], topology: Topology) -> str:
         {"step": step_name(step), "describes": step.describe(), "twin": step.twin(topology.name + "-")}
         for step in steps
     ]
-    return json.dumps({"lab": topology.name, "steps": items}, indent=2) + "\n"
+    return escapes.as_json({"lab": topology.name, "steps": items})
 
 
 def as_shell(steps: list[Step], topology: Topology) -> str:

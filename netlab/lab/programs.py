@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from netlab.errors import LabError
+from netlab.escapes import Lines, line
 from netlab.lab.exec import kill_group, launch, run_quietly
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import StartedProgram
@@ -61,9 +62,11 @@ def wait_ready(
             return
         if gone or time.monotonic() > deadline:
             why = "ended before it was ready" if gone else f"wasn't ready after {program.ready.timeout_s:g} s"
-            tail = "".join(f"\n    {line}" for line in log.read_text(errors="replace").splitlines()[-5:])
+            output = log.read_text(errors="surrogateescape").rstrip().split("\n")
+            tail = "".join(f"\n    {line(each)}" for each in output[-5:] if any(output))
             said = f"; its last output:{tail}" if tail else "; it printed nothing"
-            raise LabError(f"{started.netns}: program {program.name} ({shlex.join(program.argv)}) {why}{said}")
+            command = line(shlex.join(program.argv))
+            raise LabError(Lines(f"{started.netns}: program {program.name} ({command}) {why}{said}"))
         waiting(awaited)
         time.sleep(_POLL_S)
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 
 from netlab.errors import LabError, told
+from netlab.escapes import Lines
 from netlab.kubeproxy import Family, Ruleset, loaded_by
 from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.diff.there import IP6_RT_PRIO_USER
@@ -176,7 +177,7 @@ def _listed(netns: str, tables: Iterable[tuple[str, str]], after: str = "") -> s
     try:
         return nft.list_tables(tables, after)
     except OSError as error:
-        raise LabError(f"{netns}: its rules can't be read: {told(error)}") from error
+        raise LabError(Lines(f"{netns}: its rules can't be read: {told(error)}")) from error
 
 
 def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from netlab.errors import NetlabError, TopologyError, UnsupportedError, told
+from netlab.escapes import Lines
 from netlab.lab.holder import become_rootless
 from netlab.lab.spec import Spec
 from netlab.linux import children, nft, rtnl
@@ -95,7 +96,7 @@ def refusals(topology: Topology) -> list[Refusal]:
     os.waitpid(child, 0)
     found = json.loads(text or '{"unable": "what was to ask nft has ended"}')
     if "unable" in found:
-        raise UnsupportedError(found["unable"])
+        raise UnsupportedError(Lines(found["unable"]))
     said = zip(asked, found["said"], strict=True)
     return [Refusal(netns, table, *one) for (netns, table, _), complaints in said for one in complaints]
 

@@ -12,8 +12,8 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 
+from netlab import terminal
 from netlab.linux import interrupts
 from netlab.linux.syscalls import end_with_parent
 
@@ -61,8 +61,7 @@ def _live(body: Callable[[], int | None], ends_by: signal.Signals | None, parent
     except BrokenPipeError:  # who was to be told is gone
         pass
     except BaseException as error:
-        with suppress(OSError):
-            os.write(2, f"netlab: a process of its own failed: {error!r}\n".encode(errors="replace"))
+        terminal.complain(f"netlab: a process of its own failed: {error!r}")
     finally:
         os._exit(code)
 

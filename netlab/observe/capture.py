@@ -13,7 +13,6 @@ import os
 import select
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -268,7 +267,7 @@ class Capture:
 def sink(file: str) -> Iterator[int]:
     """A descriptor to write to: the file, emptied, or for "-" what this process has as its standard output."""
     if file == "-":
-        yield sys.stdout.fileno()
+        yield 1
         return
     out = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from netlab import escapes
 from netlab.record.events import DatagramPacket, Direction, Packet
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Recording, Tap
@@ -35,7 +36,7 @@ _ISB_STARTTIME, _ISB_ENDTIME, _ISB_IFRECV, _ISB_IFDROP = 2, 3, 4, 5
 _NANOSECONDS = 9
 """if_tsresol: times count in 10 ** -9 seconds."""
 
-_FILTER_IS_TEXT = "\0"
+_FILTER_IS_TEXT = b"\0"
 _FLAGS = {Direction.IN: 1, Direction.OUT: 2}
 _LONGEST_OPTION_BYTES = 0xFFFF
 
@@ -59,7 +60,7 @@ def interface_description(tap: Tap, *, snaplen_bytes: int = 0, expression: str =
         options.append((_IF_DESCRIPTION, tap.role))
     options.append((_IF_TSRESOL, bytes([_NANOSECONDS])))
     if expression:
-        options.append((_IF_FILTER, _FILTER_IS_TEXT + expression))
+        options.append((_IF_FILTER, _FILTER_IS_TEXT + escapes.lines(expression).encode()))
     return _block(_INTERFACE_DESCRIPTION, struct.pack("<HHI", LINKTYPE_ETHERNET, 0, snaplen_bytes), options)
 
 
@@ -136,7 +137,7 @@ def _block(kind: int, fixed: bytes, options: Sequence[_Option], data: bytes = b"
     """A block; data comes between what all of the kind have and the options. It is copied once: it may be big."""
     parts = [fixed, data, b"\0" * (-len(data) % 4)]
     for code, value in (*options, (_END_OF_OPTIONS, b"")):
-        octets = _cut(value.encode()) if isinstance(value, str) else value
+        octets = _cut(escapes.lines(value).encode()) if isinstance(value, str) else value
         parts += [struct.pack("<HH", code, len(octets)), octets, b"\0" * (-len(octets) % 4)]
     length = struct.pack("<I", 12 + sum(map(len, parts)))
     return b"".join((struct.pack("<I", kind), length, *parts, length))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from netlab.analysis.result import Result
+from netlab.escapes import lines
 from netlab.kubeproxy import ruleset
 from netlab.lab import plan
 from netlab.model import Mode, Topology
@@ -52,7 +53,7 @@ def contents(
     }
     steps = plan.up(topology)
     texts: dict[str, str] = {
-        Member.REPORT: text.render(result),
+        Member.REPORT: lines(text.render(result)),
         Member.PAGE: page,
         Member.RESULT: report_json.render(result),
         Member.TOPOLOGY: recording.topology,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from textwrap import wrap
-
+from netlab import escapes
 from netlab.analysis.explanation import Explanation, Step, name
 from netlab.analysis.timeline import ACCURACY
+from netlab.report.wrapping import wrap
 
 _TIME_COLUMNS = 16
 
@@ -63,7 +62,7 @@ def as_json(explanation: Explanation) -> str:
         "unseen": list(explanation.unseen),
         "accuracy": list(ACCURACY),
     }
-    return json.dumps(value, indent=2) + "\n"
+    return escapes.as_json(value)
 
 
 def _after(step: Step, started_ns: int) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 from datetime import UTC, datetime
 from typing import Any
 
+from netlab import escapes
 from netlab.analysis.result import Evidence, Load, Outcome, Result, TrialResult
 from netlab.record.events import (
     ConntrackEvent,
@@ -50,7 +50,7 @@ def render(result: Result) -> str:
             "low": round(found.low, 3),
             "high": round(found.high, 3),
         }
-    return json.dumps(members, indent=2) + "\n"
+    return escapes.as_json(members)
 
 
 def _reset_rate(result: Result) -> dict[str, Any] | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from textwrap import wrap
 
 from netlab.record.words import endpoint
 from netlab.report.sequence.diagram import Arrow, Column, Fold, Ladder
+from netlab.report.wrapping import wrap
 
 _TIME, _NUMBER = 10, 5
 _WORDS = 20

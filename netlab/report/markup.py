@@ -1,4 +1,4 @@
-"""HTML and SVG as values: every text is escaped unless it is Markup already. Pure.
+"""HTML and SVG as values: every text is escaped unless it is Markup already, and shows its control characters. Pure.
 
 `tag("p", "1 < 2", class_="note")` is `<p class="note">1 &lt; 2</p>`. Nothing here knows what is being drawn.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
+
+from netlab.escapes import lines
 
 Attribute: TypeAlias = str | int | float | bool | None
 
@@ -37,13 +39,18 @@ def tag(name: str, /, *children: str, **attributes: Attribute) -> Markup:
 
 def join(parts: Iterable[str], between: str = "") -> Markup:
     """The parts one after the other, each escaped unless it is Markup."""
-    return Markup(between.join(part if isinstance(part, Markup) else escape(part) for part in parts))
+    return Markup(between.join(part if isinstance(part, Markup) else _text(part) for part in parts))
 
 
 def _value(value: str | int | float) -> str:
     if isinstance(value, float):
         return f"{value:.1f}".removesuffix(".0")
-    return escape(str(value))
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    """Most control characters are allowed in no HTML and no XML (XML 1.0, 2.2); bidi ones turn the text around them."""
+    return escape(lines(text))
 
 
 def path(points: Iterable[tuple[float, float]], *, closed: bool = False) -> str:

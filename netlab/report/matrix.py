@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
-from textwrap import wrap
 
 from netlab.analysis.result import Outcome
 from netlab.matrix import Cell, Column, Matrix, Standing
+from netlab.report.wrapping import wrap
 
 _GAP = "  "
 

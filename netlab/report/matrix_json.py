@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from netlab import escapes
 from netlab.analysis.result import Outcome
 from netlab.matrix import Cell, Matrix, Standing
 from netlab.report.json import trial_members
@@ -30,7 +30,7 @@ def render(matrix: Matrix) -> str:
         "standings": {standing: matrix.count(standing) for standing in Standing},
         "cells": [_cell(cell) for cell in matrix.cells],
     }
-    return json.dumps(members, indent=2) + "\n"
+    return escapes.as_json(members)
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

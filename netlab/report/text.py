@@ -10,12 +10,12 @@ import errno
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
-from textwrap import wrap
 
 from netlab.analysis.result import Claim, Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
 from netlab.record.events import ACK, ConntrackEvent, Direction, InvalidReason, Packet, SocketEvent, flag_names
 from netlab.record.flow import ends, inverse
+from netlab.report.wrapping import wrap
 
 _MARGIN = "  "
 

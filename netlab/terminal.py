@@ -1,0 +1,117 @@
+"""What reaches the terminal: no other file writes to stdout or stderr, and nothing that is written here is obeyed.
+
+Data goes to stdout, messages to stderr. Both are Streams: whatever is written, by netlab, by typer, or by Python about
+an error in netlab, goes through their `write`, which escapes it. What a terminal is to obey are the constants in
+Control.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from contextlib import suppress
+from enum import Enum
+from typing import NoReturn
+
+from netlab import escapes
+
+
+class Control(Enum):
+    """Control sequences of our own (ECMA-48)."""
+
+    CLEAR_LINE = "\r\033[K"
+
+
+class Stream(io.TextIOWrapper):
+    """A text stream that escapes what it is given. What its encoding lacks becomes an escape too."""
+
+    def write(self, text: str, /) -> int:
+        """Write text; newlines and tabs are obeyed, nothing else."""
+        super().write(escapes.lines(text))
+        return len(text)
+
+    def control(self, sequence: Control) -> None:
+        """Write a control sequence."""
+        super().write(sequence.value)
+
+    @property
+    def buffer(self) -> NoReturn:
+        """None, so that nothing is written past `write`: typer would, where the encoding is ASCII."""
+        raise AttributeError("buffer")
+
+
+def open_streams() -> None:
+    """Put a Stream in the place of stdout and stderr.
+
+    A standard stream that is closed leads to /dev/null: the next file or socket would get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    sys.stdout, sys.stderr = _stream(sys.stdout), _stream(sys.stderr)
+
+
+def _stream(stream: object) -> Stream:
+    assert isinstance(stream, io.TextIOWrapper)
+    encoding, line_buffering = stream.encoding, stream.line_buffering
+    return Stream(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
+
+
+def write(text: str) -> None:
+    """Write data to stdout. Where nobody reads it any more, the command ends as by SIGPIPE; OSError."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        _end_unread()
+
+
+def flush() -> None:
+    """Have stdout written as far as it goes; as `write`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_unread()
+
+
+def _end_unread() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(128 + signal.SIGPIPE)
+
+
+def say(message: str) -> None:
+    """Write a message to stderr, in one line unless it is Lines.
+
+    A lab is built, and taken down, whether or not somebody can be told.
+    """
+    with suppress(OSError):
+        sys.stderr.write(f"{escapes.shown(message)}\n")
+        sys.stderr.flush()
+
+
+def show_line(line: str = "") -> None:
+    """Show this line alone, cut to the terminal's width, where `show_line` has shown another; on stderr."""
+    assert isinstance(sys.stderr, Stream)
+    with suppress(OSError):
+        columns = os.get_terminal_size(2).columns or 80
+        sys.stderr.control(Control.CLEAR_LINE)
+        sys.stderr.write(escapes.line(line)[: columns - 1])
+        sys.stderr.flush()
+
+
+def complain(message: str) -> None:
+    """Write a line to stderr at once, past what Python has buffered: for a forked child."""
+    encoding = getattr(sys.stderr, "encoding", "ascii")
+    with suppress(OSError):
+        os.write(2, f"{escapes.line(message)}\n".encode(encoding, errors="backslashreplace"))
+
+
+def data_is_shown() -> bool:
+    """Whether stdout is a terminal."""
+    return os.isatty(1)
+
+
+def messages_are_shown() -> bool:
+    """Whether stderr is a terminal."""
+    return os.isatty(2)

@@ -1,0 +1,165 @@
+"""stdout and stderr: one file writes to them, and what it writes is escaped, on any stream and in any locale."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hostile import HOSTILE, forbidden
+from places import ROOT
+
+PACKAGE = ROOT / "netlab"
+
+ALLOWED = {
+    "terminal.py": "it is the one",
+    "linux/nft.py": "in a child whose stdout is a pipe to netlab, since libnftables writes there",
+}
+"""Files that may write to a standard stream, and why."""
+
+WRITERS = {"print", "echo", "secho", "print_exc", "print_exception", "print_stack", "breakpoint", "input"}
+STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
+
+
+def writes(source: str) -> Iterator[str]:
+    """What in a source writes to a standard stream, or gets hold of one to do so."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in WRITERS:
+                yield f"{node.lineno}: {name}()"
+            case ast.Attribute(value=ast.Name(id="sys"), attr=name) if name in STREAMS:
+                yield f"{node.lineno}: sys.{name}"
+            case ast.ImportFrom(module="sys", names=names) if {alias.name for alias in names} & STREAMS:
+                yield f"{node.lineno}: from sys import"
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="os"), attr="write" | "writev" | "sendfile" | "fdopen" as name),
+                args=[ast.Constant(value=1 | 2), *_],
+            ):
+                yield f"{node.lineno}: os.{name}()"
+            case ast.Call(func=ast.Name(id="open"), args=[ast.Constant(value=1 | 2 | "/dev/tty" | "/dev/stdout"), *_]):
+                yield f"{node.lineno}: open()"
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="logging" | "warnings" | "traceback"))):
+                yield f"{node.lineno}: {ast.unparse(node.func)}()"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print(1)",
+        "typer.echo(1)",
+        "import sys\nsys.stdout.write('')",
+        "sys.stderr.flush()",
+        "from sys import stdout",
+        "os.write(2, b'')",
+        "os.fdopen(1, 'w')",
+        "open('/dev/tty', 'w')",
+        "traceback.print_exc()",
+        "logging.warning('')",
+        "warnings.warn('')",
+    ],
+)
+def test_each_way_to_write_is_seen(source: str) -> None:
+    assert len([*writes(source)]) == 1
+
+
+def test_one_file_writes_to_the_terminal() -> None:
+    found = {path.relative_to(PACKAGE).as_posix(): [*writes(path.read_text())] for path in PACKAGE.rglob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines and name not in ALLOWED} == {}
+    assert [name for name in ALLOWED if not found[name]] == []
+
+
+SAYING = f"""
+import sys, warnings
+from netlab import terminal
+terminal.open_streams()
+TEXT = {HOSTILE!r}
+terminal.write(f"{{TEXT}}\\n")
+terminal.flush()
+terminal.say(f"{{TEXT}}\\nlab forged is up")
+terminal.complain(f"{{TEXT}}\\nlab forged is up")
+print(TEXT)
+print(TEXT, file=sys.stderr)
+sys.stderr.writelines([TEXT, "\\n"])
+warnings.warn(TEXT)
+import typer
+typer.echo(TEXT)
+typer.secho(TEXT, fg="red")
+raise ValueError(TEXT)
+"""
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {},
+        {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"},
+        {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"PYTHONIOENCODING": "ascii:strict"},
+        {"PYTHONUNBUFFERED": "1"},
+    ],
+    ids=str,
+)
+def test_whoever_writes_is_escaped_in_any_locale(env: dict[str, str]) -> None:
+    argv = [sys.executable, "-c", SAYING]
+    done = subprocess.run(argv, capture_output=True, env={**os.environ, **env}, cwd=ROOT, timeout=60)
+    encoding = "latin-1" if "latin-1" in env.values() else "utf-8"
+    stdout, stderr = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    assert forbidden(stdout) == forbidden(stderr) == []
+    assert stdout.count("]52;c;") == 4
+    assert stderr.count("]52;c;") == 6
+    assert stderr.count("\\nlab forged is up\n") == 2 and "\nlab forged" not in stderr
+
+
+def test_on_a_terminal_too() -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", SAYING], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT)
+    os.close(theirs)
+    told = b""
+    with suppress(OSError):  # EIO: the last one has closed the terminal
+        while data := os.read(ours, 4096):
+            told += data
+    process.wait(60)
+    os.close(ours)
+    text = told.decode().replace("\r\n", "\n")
+    assert text.count("]52;c;") == 10
+    assert forbidden(text) == []
+
+
+@pytest.mark.parametrize("line", ["", "a" * 200, HOSTILE, "x\ny\tz"])
+def test_a_line_that_is_shown_alone_stays_one(line: str) -> None:
+    ours, theirs = pty.openpty()
+    source = f"from netlab import terminal; terminal.open_streams(); terminal.show_line({line!r})"
+    subprocess.run([sys.executable, "-c", source], stderr=theirs, cwd=ROOT, timeout=60, check=True)
+    os.close(theirs)
+    told = b""
+    with suppress(OSError):
+        while data := os.read(ours, 4096):
+            told += data
+    os.close(ours)
+    text = told.decode()
+    assert text.startswith("\r\033[K")
+    assert len(text) < 4 + 80
+    assert forbidden(text.removeprefix("\r\033[K")) == [] and "\n" not in text
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_a_stream_that_is_closed_takes_no_file(closed: str, tmp_path: Path) -> None:
+    source = (
+        "from netlab import terminal; terminal.open_streams()\n"
+        f"file = open({str(tmp_path / 'f')!r}, 'w')\n"
+        "terminal.write('data'); terminal.flush(); terminal.say('message'); terminal.complain('more')\n"
+        "assert file.fileno() > 2\n"
+    )
+    argv = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", source]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout == ("" if "1>&-" in closed else "data")
+    assert done.stderr == ("" if "2>&-" in closed else "message\nmore\n")
+    assert (tmp_path / "f").read_text() == ""
