@@ -200,13 +200,27 @@ class Readiness(NamedTuple):
     timeout_s: float = 10.0
 
 
+_CAPABILITIES = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
+SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+CAPABILITIES = tuple(_CAPABILITIES.split())
+"""The kernel's capabilities in the order of their numbers (include/uapi/linux/capability.h)."""
+
+
 class Program(NamedTuple):
-    """A program started in a namespace once the lab is up. name is unique in its namespace; it names the log file."""
+    """A program started in a namespace once the lab is up. name is unique in its namespace; it names the log file.
+
+    capabilities are those beside the ones that every program has.
+    """
 
     name: str
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     ready: Readiness = Readiness()
+    capabilities: tuple[str, ...] = ()
 
 
 class NftTable(NamedTuple):

@@ -1,29 +1,45 @@
 """Programs in a lab's network namespaces: run with the caller's streams or others, started to live on, signalled.
 
 A command that the caller names (`run`) is the caller's own, and gets what the caller has. A program that a file names
-(all others) gets neither descriptors nor the environment: the file may be somebody else's. Which programs a topology
-has is `programs.py`'s.
+(all others) gets neither descriptors nor the environment, and few capabilities: the file may be somebody else's. Which
+programs a topology has is `programs.py`'s.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from netlab import terminal
 from netlab.errors import LabError
 from netlab.lab.netns import Namespaces
 from netlab.linux import children, interrupts
-from netlab.linux.syscalls import close_on_exec
+from netlab.linux.syscalls import close_on_exec, keep_capabilities, no_new_privileges
+from netlab.model import CAPABILITIES
 
 _OF_THE_CALLER = frozenset(
     ("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR")
 )
 """The variables that a program which a file names gets from the caller, beside LC_* and NETLAB_LAB_*."""
+
+
+_ANY_DAEMONS = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP SETFCAP SYS_CHROOT AUDIT_WRITE"
+_A_NETWORKS = "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW BPF"  # BPF: for tc and XDP
+_A_FAST_DAEMONS = "IPC_LOCK SYS_NICE SYS_RESOURCE"  # its own memory, priority and limits
+_CAPABILITIES = frozenset(f"{_ANY_DAEMONS} {_A_NETWORKS} {_A_FAST_DAEMONS}".split())
+"""What root may do in a program that a file names: neither the machine's (modules, devices, clock, boot, log) nor other
+processes'; nor SYS_ADMIN, with which it could undo every restriction."""
+
+
+class _Confined(NamedTuple):
+    """How a program begins that a file names: its standard streams, and what it may do."""
+
+    streams: tuple[int, int, int]
+    capabilities: Set[str] = _CAPABILITIES
 
 
 def _environment(netns: str, added: Mapping[str, str]) -> dict[str, str]:
@@ -82,28 +98,36 @@ def spawn(namespaces: Namespaces, name: str, argv: Sequence[str], output: int, *
     """
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        streams = (null, output, output)
-        return _fork(namespaces, name, argv, _environment(name, {}), streams, leads=leads)
+        confined = _Confined((null, output, output))
+        return _fork(namespaces, name, argv, _environment(name, {}), confined, leads=leads)
     finally:
         os.close(null)
 
 
-def launch(namespaces: Namespaces, name: str, argv: Sequence[str], added: Mapping[str, str], log: Path) -> int:
+def launch(
+    namespaces: Namespaces,
+    name: str,
+    argv: Sequence[str],
+    added: Mapping[str, str],
+    log: Path,
+    capabilities: Sequence[str] = (),
+) -> int:
     """Start a program that a file names, to live on in the lab; returns its pid in the lab's PID namespace.
 
-    added are variables of its environment; log is the file for its output. Raises LabError where the program can't be
-    found or executed.
+    added are variables of its environment, log is the file for its output, capabilities are those beside every
+    program's. Raises LabError where the program can't be found or executed.
     """
     told_r, told_w = os.pipe()
     failed_r, failed_w = os.pipe()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    confined = _Confined((null, output, output), _CAPABILITIES.union(capabilities))
     namespaces.enter_pid_namespace()
 
     def begin() -> int:
         try:
             os.setsid()
-            _become(namespaces, name, argv, _environment(name, added), (null, output, output))
+            _become(namespaces, name, argv, _environment(name, added), confined)
         except OSError as error:
             os.write(failed_w, (error.strerror or str(error)).encode())
         except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
@@ -133,7 +157,7 @@ def _fork(
     name: str,
     argv: Sequence[str],
     env: Mapping[str, str],
-    streams: tuple[int, int, int] = (0, 1, 2),
+    confined: _Confined | None = None,
     *,
     leads: bool = False,
 ) -> int:
@@ -145,7 +169,7 @@ def _fork(
         if leads:
             os.setpgid(0, 0)
         try:
-            _become(namespaces, name, argv, env, streams)
+            _become(namespaces, name, argv, env, confined)
         except FileNotFoundError:
             terminal.complain(f"netlab: {argv[0]}: command not found")
             return 127
@@ -159,18 +183,22 @@ def _fork(
 
 
 def _become(
-    namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str], streams: tuple[int, int, int]
+    namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str, str], confined: _Confined | None
 ) -> NoReturn:
-    """In a forked child: go into the namespace and execute the program with these as its standard streams.
+    """In a forked child: go into the namespace and execute the program; one that isn't confined is the caller's own.
 
-    Where they are the caller's own, the program gets the caller's other descriptors too, as from `ip netns exec`:
-    `<(…)` of a shell is one. A program with other streams gets none: what it holds, a lock, would outlive the caller.
+    That one gets the caller's streams and other descriptors, as from `ip netns exec`: `<(…)` of a shell is one. A
+    confined program gets none: what it holds, a lock, would outlive the caller.
     """
-    for fd, stream in enumerate(streams):
-        os.dup2(stream, fd)
-    if streams != (0, 1, 2):
+    if confined is not None:
+        for fd, stream in enumerate(confined.streams):
+            os.dup2(stream, fd)
         close_on_exec(3)
     namespaces.move_in(name)
+    if confined is not None:
+        keep_capabilities({CAPABILITIES.index(one) for one in confined.capabilities})
+        if namespaces.rootless:  # root's daemons change users, and may call a setuid program then
+            no_new_privileges()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
         signal.signal(number, signal.SIG_DFL)
     os.execvpe(argv[0], list(argv), {**env, "PATH": search_path(env.get("PATH"))})

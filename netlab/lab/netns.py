@@ -58,7 +58,7 @@ class Namespaces:
         self._holder = holder
         self._names = names
         self._prefix = prefix
-        self._rootless = rootless
+        self.rootless = rootless
         self._foreign_mounts = foreign_mounts
         self._fds: dict[str, int] = {}
         self._soft_open_files: int | None = None
@@ -253,7 +253,7 @@ class Namespaces:
 
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_open_files, hard))
-        if self._rootless:
+        if self.rootless:
             with suppress(OSError):
                 change_users_in_name_only()
 

@@ -22,7 +22,7 @@ _POLL_S = 0.02
 
 def start(namespaces: Namespaces, netns: str, program: Program, log: Path) -> StartedProgram:
     """Start a program, its output going to log; LabError where it can't be executed."""
-    pid = launch(namespaces, netns, program.argv, dict(program.env), log)
+    pid = launch(namespaces, netns, program.argv, dict(program.env), log, program.capabilities)
     return StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0)
 
 

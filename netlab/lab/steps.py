@@ -262,7 +262,8 @@ class StartProgram(NamedTuple):
 
     def describe(self) -> str:
         command, newline, _ = shlex.join(self.program.argv).partition("\n")
-        return f"{self.netns}: program {self.program.name}: {command}{' …' if newline else ''}"
+        more = f" (may {', '.join(self.program.capabilities)})" if self.program.capabilities else ""
+        return f"{self.netns}: program {self.program.name}: {command}{' …' if newline else ''}{more}"
 
     def twin(self, prefix: str) -> str:
         run = f"ip netns exec {prefix}{self.netns}"

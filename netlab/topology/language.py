@@ -69,6 +69,10 @@ PROGRAM = Fields(
             MapOf(Text("text", words.env_value, numbers=True), words.env_name, words.ENV_NAME, may_add=True),
             "variables added to its environment",
         ),
+        "capabilities": Key(
+            ListOf(Text("a capability", words.capability, words.CAPABILITY), single=True),
+            "capabilities that it has beside every program's",
+        ),
         "ready": Key(READY, "when it counts as started; one of listening, output, command"),
     }
 )

@@ -300,7 +300,8 @@ class _Lab(Sections):
             ready = Readiness()
             if "ready" in program:
                 ready = self._ready(program["ready"])
-            result.append(Program(name, program["command"].value, env, ready))
+            capabilities = tuple(item.value for item in program.get("capabilities", []))
+            result.append(Program(name, program["command"].value, env, ready, capabilities))
         return result
 
     def _tables(self, item: Item) -> Iterator[NftTable]:

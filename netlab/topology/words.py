@@ -20,7 +20,7 @@ from ipaddress import (
 
 from netlab.kubeproxy.fixes import FIXES, PLAIN
 from netlab.links.words import network
-from netlab.model import Address, Network
+from netlab.model import CAPABILITIES, Address, Network
 from netlab.yamlspec.shapes import InvalidError
 
 LAB_NAME_MAX = 32
@@ -38,6 +38,7 @@ LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 LABEL = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+CAPABILITY = f"^({'|'.join(CAPABILITIES)})$"
 VARIABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 NFT_TABLE = rf"^({'|'.join(FAMILIES)}) [A-Za-z_.][A-Za-z0-9_./-]*$"
@@ -172,6 +173,15 @@ def env_name(text: str) -> str:
     """The name of an environment variable."""
     if not re.fullmatch(ENV_NAME, text):
         raise InvalidError(f"{text!r} can't name an environment variable", "letters, digits and _, no digit first")
+    return text
+
+
+def capability(text: str) -> str:
+    """One of the kernel's capabilities, as Kubernetes writes it."""
+    if text not in CAPABILITIES:
+        meant = text.upper().removeprefix("CAP_")
+        hint = f"write {meant}" if meant in CAPABILITIES else "one of capabilities(7) without CAP_, as SYS_ADMIN"
+        raise InvalidError(f"{text!r} is not a capability", hint)
     return text
 
 

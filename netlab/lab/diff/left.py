@@ -104,7 +104,7 @@ def stopped(had: Sequence[Topology], new: Topology, status: Status) -> list[Stop
     found: dict[StopProgram, None] = {}
     for key, program in (pair for old in had for pair in _programs(old)):
         other = wanted.get(key)
-        same = other is not None and (other.argv, other.env) == (program.argv, program.env)
+        same = other is not None and other._replace(ready=program.ready) == program
         if key in status.programs and not same:
             found[StopProgram(*key)] = None
     return list(found)
