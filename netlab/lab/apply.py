@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 FIRST_IFINDEX = 100
 """Where a lab's ifindexes begin in each namespace: above the tunnel devices that some kernels put into every one."""
 
+_FORWARDS = "net.ipv4.ip_forward"
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11  # include/uapi/linux/netlink.h
 _SEND_BYTES = 1 << 16
 """How much is sent at once: well under the default send buffer (net.core.wmem_default, 212,992 bytes)."""
@@ -183,8 +184,7 @@ class Kernel:
                             _write_sysctl(key, value)
                 case ResetSysctl(netns, key, value):
                     if value is None and not follows_the_link(key):
-                        with self._namespaces.scratch():
-                            value = sysctl.read(step.default_key)
+                        value = self._default(netns, step.default_key)
                     with self._namespaces.inside(netns):
                         _write_sysctl(key, _mtu_of_the_link(key) if value is None else value)
                 case LoadRules(netns, ruleset, replace, gone):
@@ -229,6 +229,16 @@ class Kernel:
             if error.errno == errno.ENOPKG:
                 raise UnsupportedError(told(error)) from error
             raise self._refused(step, error.errno, error.strerror or str(error)) from error
+
+    def _default(self, netns: str, key: str) -> str:
+        """What a sysctl is in a new namespace; of conf.all, in one that forwards as this one does, which decides what
+        the others there begin with (inet_forward_change, net/ipv4/devinet.c)."""
+        with self._namespaces.inside(netns):
+            forwards = sysctl.read(_FORWARDS)
+        with self._namespaces.scratch():
+            if key.startswith("net.ipv4.conf.all.") and not key.endswith(".forwarding"):
+                sysctl.write(_FORWARDS, forwards)
+            return sysctl.read(key)
 
     def _forget_neighbours(self, addresses: Sequence[Address], namespaces: Sequence[str]) -> None:
         from netlab.linux import neighbours
