@@ -86,4 +86,4 @@ def _change_fixes(
     spec = with_only_fixes(as_was, change(state.fixes))
     interrupts.stop_on_signals()
     outcome = lifecycle.up(directory, spec, rootless=None)
-    say(outcome_text(spec, outcome, verbose=False))
+    say(outcome_text(outcome, verbose=False))

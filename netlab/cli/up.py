@@ -16,7 +16,6 @@ from netlab.terminal import say, write
 
 if TYPE_CHECKING:
     from netlab.lab.lifecycle import Outcome
-    from netlab.lab.spec import Spec
     from netlab.lab.steps import Step
     from netlab.lab.work import Done
 
@@ -89,12 +88,12 @@ def build(options: Options) -> None:
     finally:
         progress.end()
     if not options.quiet:
-        say(outcome_text(spec, outcome, verbose=options.verbose))
+        say(outcome_text(outcome, verbose=options.verbose))
 
 
-def outcome_text(spec: "Spec", outcome: "Outcome", *, verbose: bool) -> Lines:
+def outcome_text(outcome: "Outcome", *, verbose: bool) -> Lines:
     """What `up` did, in a line, and a line for each change to a lab that was up."""
-    topology = spec.topology
+    topology, fixes = outcome.spec.topology, outcome.spec.fixes
     before = "removed what an interrupted command had left; " if outcome.leftovers else ""
     if outcome.built:
         counts = [
@@ -102,8 +101,8 @@ def outcome_text(spec: "Spec", outcome: "Outcome", *, verbose: bool) -> Lines:
             counted(len(topology.pairs()), "link"),
             counted(len(topology.services), "service"),
         ]
-        fixes = f", with {' and '.join(spec.fixes)}" if spec.fixes else ""
-        return Lines(f"{before}lab {topology.name} is up: {', '.join(counts)}{fixes}")
+        more = f", with {' and '.join(fixes)}" if fixes else ""
+        return Lines(f"{before}lab {topology.name} is up: {', '.join(counts)}{more}")
     if not outcome.steps:
         return Lines(f"lab {topology.name} is up: nothing to do")
     lines = [f"lab {topology.name} is up: {counted(len(outcome.steps), 'change')}"]

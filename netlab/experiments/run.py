@@ -49,7 +49,7 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
     outcome = lifecycle.up(directory, spec, rootless=rootless)
     try:
         interrupts.stop_on_signals()
-        yield spec
+        yield outcome.spec
     finally:
         with interrupts.undisturbed():
             if as_was is None:

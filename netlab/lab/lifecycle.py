@@ -7,12 +7,13 @@ lab's directory what there may be.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from netlab.errors import LabError, NetlabError, UnsupportedError, UsageError
+from netlab.errors import LabError, NetlabError, TopologyError, UnsupportedError, UsageError
 from netlab.lab import plan
 from netlab.lab.apply import Kernel
 from netlab.lab.directory import LabDirectory
@@ -25,11 +26,16 @@ from netlab.lab.steps import Step
 from netlab.lab.work import Done, Waiting, Work, unseen
 from netlab.linux import interrupts
 from netlab.model import Topology
+from netlab.topology.kept import KEEP, held
 
 
 class Outcome(NamedTuple):
-    """What `up` did: built from nothing, or the steps that changed a lab that stood (none: nothing to do)."""
+    """What `up` did: built from nothing, or the steps that changed a lab that stood (none: nothing to do); and of what.
 
+    spec is what the lab then is: see `continued`.
+    """
+
+    spec: Spec
     built: bool
     steps: tuple[Step, ...]
     leftovers: bool = False
@@ -48,11 +54,13 @@ def up(
         state = directory.read()
         if state is not None and is_standing(state):
             _check_same_lab(state, spec, rootless)
-            return Outcome(built=False, steps=tuple(_converge(directory, state, spec, done, waiting)))
+            was = as_it_is(directory, state, spec)
+            spec = continued(was, spec)
+            return Outcome(spec, built=False, steps=tuple(_converge(directory, state, was, spec, done, waiting)))
         leftovers = state is not None
         remove(directory, state)
         steps = _build(directory, spec, os.geteuid() != 0 if rootless is None else rootless, done, waiting)
-        return Outcome(built=True, steps=tuple(steps), leftovers=leftovers)
+        return Outcome(spec, built=True, steps=tuple(steps), leftovers=leftovers)
 
 
 def _check_tables(spec: Spec) -> None:
@@ -69,7 +77,8 @@ def pending(directory: LabDirectory, spec: Spec) -> list[Step]:
     state = directory.read()
     if state is None or not is_standing(state):
         return plan.up(spec.topology)
-    return changes(directory, open_lab(state), owned(directory, state, spec), spec.topology, state)
+    was = as_it_is(directory, state, spec)
+    return changes(directory, open_lab(state), owned(directory, state, was), continued(was, spec).topology, state)
 
 
 def _check_same_lab(state: LabState, spec: Spec, rootless: bool | None) -> None:
@@ -89,6 +98,24 @@ def as_it_is(directory: LabDirectory, state: LabState, asked: Spec | None = None
     if asked is not None and asked == (asked.topology, text, state.file, state.settings, state.fixes):
         return asked
     return load(text, state.file, state.settings, state.fixes, state.lab)
+
+
+def continued(was: Spec, spec: Spec) -> Spec:
+    """The spec for a lab that stands: addresses that it leaves open stay with the namespaces and Services that have
+    them. was is what the lab is."""
+    if any(path == KEEP for path, _ in spec.settings):
+        return spec
+    settings = tuple(pair for pair in was.settings if pair[0] != KEEP)
+    if (spec.text, spec.settings, spec.fixes) == (was.text, settings, was.fixes):
+        return was._replace(file=spec.file)
+    had, has = held(was.topology), held(spec.topology)
+    kept = {name: had[name] for name in has if name in had}
+    if all(has[name] == addresses for name, addresses in kept.items()):
+        return spec
+    with suppress(TopologyError):  # a pool that has room for all of them anew, and not around these
+        keeping = (KEEP, json.dumps(kept))
+        return load(spec.text, spec.file, (keeping, *spec.settings), spec.fixes, spec.topology.name)
+    return spec
 
 
 # --- building --------------------------------------------------------------------------------------------------------
@@ -138,15 +165,13 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
 # --- a lab that stands -----------------------------------------------------------------------------------------------
 
 
-def owned(directory: LabDirectory, state: LabState, asked: Spec | None = None) -> list[Topology]:
-    """All that may be in a lab that stands: what it was asked to be last, and what changes cut short have begun.
-
-    asked is what is asked for now, which needs no second reading where it is the same."""
+def owned(directory: LabDirectory, state: LabState, was: Spec) -> list[Topology]:
+    """All that may be in a lab that stands: what it was asked to be last, and what changes cut short have begun."""
     begun = [
         load(directory.next_text(number), asked.file, asked.settings, asked.fixes, state.lab).topology
         for number, asked in enumerate(state.following)
     ]
-    return [as_it_is(directory, state, asked).topology, *begun]
+    return [was.topology, *begun]
 
 
 def changes(
@@ -159,8 +184,10 @@ def changes(
     return difference(had, new, read(namespaces, had, new, state, directory.hosts.read_text()))
 
 
-def _converge(directory: LabDirectory, state: LabState, spec: Spec, done: Done, waiting: Waiting) -> list[Step]:
-    had = owned(directory, state, spec)
+def _converge(
+    directory: LabDirectory, state: LabState, was: Spec, spec: Spec, done: Done, waiting: Waiting
+) -> list[Step]:
+    had = owned(directory, state, was)
     namespaces = open_lab(state)
     work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
     asked = Asked(spec.file, spec.settings, spec.fixes)

@@ -6,7 +6,7 @@ The same requests in the same order give the same answers, on every machine.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import IPv4Network
 from itertools import count
@@ -32,6 +32,18 @@ class Pool:
             self._starts.append(start)
             self._ends.append(max(end, self._ends[-1]) if self._ends else end)
         self._next, self._last = first, last
+
+    def claim(self, network: Network) -> bool:
+        """Take this subnet; False where it isn't one of the pool's, or some of it is taken."""
+        if network.version != self.network.version or not network.subnet_of(self.network):  # type: ignore[arg-type]
+            return False
+        start, end = int(network.network_address), int(network.broadcast_address)
+        index = bisect_right(self._starts, end)
+        if index and self._ends[index - 1] >= start:
+            return False
+        insort(self._starts, start)
+        insort(self._ends, end)
+        return True
 
     def take(self, prefixlen: int) -> Network | None:
         """The next free subnet with that prefix length; None where the pool is used up."""

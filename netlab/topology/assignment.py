@@ -11,6 +11,7 @@ from netlab.links.kind import Draft, where
 from netlab.links.words import GivenAddress
 from netlab.model import InterfaceAddress, Network, is_per_link
 from netlab.topology import addresses as addressing
+from netlab.topology.kept import Former
 from netlab.yamlspec.document import Item, Reader
 
 IPV6_MIN_MTU = 1280
@@ -39,10 +40,12 @@ class Addresses:
         pools: Mapping[str, Network],
         reserved: Iterable[Network],
         ipv6: bool,
+        former: Former,
     ) -> None:
         self.reader = reader
         self.segments = segments
         self.ipv6 = ipv6
+        self.former = former
         given = list(reserved)
         for segment in segments:
             given += segment.subnets
@@ -53,14 +56,34 @@ class Addresses:
 
     def assign(self) -> None:
         """Fill in `addresses` of every member of every segment."""
-        for segment in self.segments:
+        kept = {version: self._former_subnets(version) for version in (4, 6)}
+        for index, segment in enumerate(self.segments):
             taken: dict[object, tuple[Draft, Item]] = {}
             for member in segment.members:
                 self._take_given(segment, member, taken)
             for version in (4, 6):
-                self._fill(segment, version, {int(ip) for ip in taken if ip.version == version})  # type: ignore[attr-defined, call-overload]
+                numbers = {int(ip) for ip in taken if ip.version == version}  # type: ignore[attr-defined, call-overload]
+                self._fill(segment, version, numbers, kept[version].get(index))
             for member in segment.members:
                 self._check_mtu(member)
+
+    def _former_subnets(self, version: int) -> dict[int, Network]:
+        """The subnets that segments had, by their places, where they may have them again."""
+        members = {
+            index: [member.netns for member in segment.members if member.wants_addresses]
+            for index, segment in enumerate(self.segments)
+            if not self._expected(segment, version)
+        }
+
+        def claim(index: int, network: Network) -> bool:
+            segment = self.segments[index]
+            large_enough = network.prefixlen <= segment.kind.prefixlen(version, len(segment.members))
+            return large_enough and self._pool(segment, version).claim(network)
+
+        return self.former.subnets(version, members, claim)
+
+    def _pool(self, segment: Segment, version: int) -> addressing.Pool:
+        return self.pools[_pool_name(segment, version)]
 
     def _take_given(self, segment: Segment, member: Draft, taken: dict[object, tuple[Draft, Item]]) -> None:
         for written, item in member.given:
@@ -131,7 +154,7 @@ class Addresses:
         subnets = " or ".join(str(network) for network in self._expected(segment, version))
         self.reader.at(item, f"{address} is outside its subnet", f"{segment.label} has {subnets}")
 
-    def _fill(self, segment: Segment, version: int, taken: set[int]) -> None:
+    def _fill(self, segment: Segment, version: int, taken: set[int], kept: Network | None) -> None:
         known = self._expected(segment, version)
         others = bool(self._expected(segment, 10 - version))
         wanting = [member for member in segment.members if self._wants(member, version, bool(known), others)]
@@ -139,20 +162,26 @@ class Addresses:
             return
         if known:
             subnet = known[0]
+        elif kept is not None:
+            subnet = kept
         else:
-            name = segment.kind.pool if version == 4 else f"{segment.kind.pool}6"
             prefixlen = segment.kind.prefixlen(version, len(segment.members))
-            pool = self.pools[name]
+            pool = self._pool(segment, version)
             found = pool.take(max(prefixlen, pool.network.prefixlen))
             if found is None:
                 message = f"no /{prefixlen} is left for {segment.label} in {pool.network}"
-                self.reader.at(wanting[0].item, message, f"a larger pool: addressing.{name}")
+                hint = f"a larger pool: addressing.{_pool_name(segment, version)}"
+                self.reader.at(wanting[0].item, message, hint)
                 return
             subnet = found
         make = IPv4Interface if version == 4 else IPv6Interface
-        free = addressing.hosts(subnet, taken)
+        again: list[int | None] = []
         for member in wanting:
-            number = next(free, None)
+            again.append(self.former.interface(member.netns, subnet, taken))
+            taken.update(number for number in again[-1:] if number is not None)
+        free = addressing.hosts(subnet, taken)
+        for member, had in zip(wanting, again, strict=True):
+            number = next(free, None) if had is None else had
             if number is None:
                 message = f"no address is left in {subnet} for {member.netns}"
                 self.reader.at(member.item, message, f"a larger subnet for {segment.label}")
@@ -177,6 +206,10 @@ class Addresses:
         if mtu is not None and mtu < IPV6_MIN_MTU and any(address.version == 6 for address in member.addresses):
             hint = f"IPv6 needs {IPV6_MIN_MTU}"
             self.reader.at(member.item["mtu"], f"an MTU of {mtu} is too small for its IPv6 address", hint)
+
+
+def _pool_name(segment: Segment, version: int) -> str:
+    return segment.kind.pool if version == 4 else f"{segment.kind.pool}6"
 
 
 def _is_subnet(address: InterfaceAddress) -> bool:

@@ -158,8 +158,14 @@ POOL_DEFAULTS = {
 """Where addresses left open come from: Kubernetes' customary pod and service networks, and unique local ones."""
 ADDRESSING = Fields(
     {
-        pool: Key(_POOL6 if pool.endswith("6") else _POOL4, f"pool for {pool.rstrip('6')} (default {default})")
-        for pool, default in POOL_DEFAULTS.items()
+        **{
+            pool: Key(_POOL6 if pool.endswith("6") else _POOL4, f"pool for {pool.rstrip('6')} (default {default})")
+            for pool, default in POOL_DEFAULTS.items()
+        },
+        "keep": Key(
+            MapOf(ADDRESSES, words.netns_name, words.LABEL, may_add=True),
+            "addresses by namespace or service, to be assigned to it again; `up` keeps what a lab that stands has",
+        ),
     }
 )
 

@@ -130,7 +130,7 @@ class _Lab(Sections):
             reserved += [ip_network(_ip(address.value)) for address in item.get("loopback", [])]
         for item in self.service_items.values():
             reserved += [ip_network(address.value) for address in item.get("cluster_ip", [])]
-        wiring = wire(self.reader, self.root, self.roles, self.pools, reserved, self.ipv6)
+        wiring = wire(self.reader, self.root, self.roles, self.pools, reserved, self.ipv6, self.former)
         if _lost_wiring(self.reader, self.root):
             return wiring._replace(broken=frozenset(self.roles))
         return wiring

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from netlab.model import Network, Role
+from netlab.topology.kept import Former
 from netlab.topology.language import POOL_DEFAULTS
 from netlab.yamlspec.document import Item, Reader, suggest
 
@@ -23,6 +24,8 @@ class Sections:
         self.pools: dict[str, Network] = {
             pool: given[pool].value if pool in given else ip_network(default) for pool, default in POOL_DEFAULTS.items()
         }
+        kept: dict[str, Item] = given["keep"].value if "keep" in given else {}
+        self.former = Former({name: [address.value for address in item.value] for name, item in kept.items()})
 
     def known(self, item: Item) -> bool:
         """Whether an item names a namespace; a problem where it doesn't."""

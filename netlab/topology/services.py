@@ -72,10 +72,17 @@ class Services:
             for key in ("external_ips", "load_balancer_ips")
             for given in item.get(key, [])
         }
-        pools = self.sections.pools
+        pools = {4: self.sections.pools["services"], 6: self.sections.pools["services6"]}
+        taken = {*self.taken, *virtual}
+        self.kept: dict[tuple[str, int], Address] = {}
+        for name in (name for name, item in self.items.items() if "cluster_ip" not in item):
+            for version, pool in pools.items():
+                if (again := self.sections.former.service(name, pool, taken)) is not None:
+                    self.kept[name, version] = again
+                    taken.add(again)
         self.free = {
-            version: addressing.hosts(pool, {int(ip) for ip in {*self.taken, *virtual} if ip.version == version})
-            for version, pool in ((4, pools["services"]), (6, pools["services6"]))
+            version: addressing.hosts(pool, {int(ip) for ip in taken if ip.version == version})
+            for version, pool in pools.items()
         }
         made = [self._service(name, item) for name, item in self.items.items()]
         self.cluster_ips = {ip: service.name for service in made for ip in service.cluster_ips}
@@ -93,7 +100,9 @@ class Services:
             hint = "names of both resolve inside the lab; call one of them differently"
             self.reader.at(item, f"a namespace is called {name!r} too", hint)
         backends = self._endpoints(item)
-        cluster_ips = self._families(item["cluster_ip"]) if "cluster_ip" in item else self._assigned(item, backends)
+        cluster_ips = (
+            self._families(item["cluster_ip"]) if "cluster_ip" in item else self._assigned(name, item, backends)
+        )
         endpoints = []
         for backend in backends:
             broken = backend.value in self.wiring.broken
@@ -110,13 +119,16 @@ class Services:
             external_traffic_policy=TrafficPolicy(item.get("external_traffic_policy", "Cluster")),
         )
 
-    def _assigned(self, item: Item, backends: Iterable[Item]) -> list[Address]:
+    def _assigned(self, name: str, item: Item, backends: Iterable[Item]) -> list[Address]:
         found = {ip.version for backend in backends for ip in self.addresses[backend.value]}
         versions = [4] if 4 in found or not found else [6]
         if self.sections.ipv6 and versions == [4]:
             versions.append(6)
         cluster_ips: list[Address] = []
         for version in versions:
+            if (name, version) in self.kept:
+                cluster_ips.append(self.kept[name, version])
+                continue
             number = next(self.free[version], None)
             if number is None:
                 pool = "services" if version == 4 else "services6"

@@ -14,6 +14,7 @@ from netlab.links.kind import Draft, Drafter, LinkDraft, where
 from netlab.model import Interface, Link, Network, Role, is_per_link
 from netlab.topology import addresses as addressing
 from netlab.topology.assignment import IPV6_MIN_MTU, Addresses, Segment
+from netlab.topology.kept import Former
 from netlab.yamlspec.document import Item, Reader, suggest
 
 ETH_DATA_LEN = 1500
@@ -45,8 +46,10 @@ def wire(
     pools: Mapping[str, Network],
     reserved: Iterable[Network],
     ipv6: bool,
+    former: Former,
 ) -> Wiring:
-    """Interfaces, names and addresses of all links of a topology. reserved: networks that no subnet may be taken from.
+    """Interfaces, names and addresses of all links of a topology. reserved: networks that no subnet may be taken from;
+    former: addresses that are given again where they are open.
 
     Links come kind by kind, as the registry has them.
     """
@@ -58,7 +61,7 @@ def wire(
     wiring.check_masters()
     wiring.name_interfaces()
     segments = wiring.segments()
-    Addresses(reader, segments, pools, reserved, ipv6).assign()
+    Addresses(reader, segments, pools, reserved, ipv6, former).assign()
     wiring.check_mtus()
     finished = {draft: draft.interface() for segment in segments for draft in segment.members}
 

@@ -231,7 +231,7 @@ def test_an_edit_gives_what_a_fresh_build_gives(standing: labs.Lab, tmp_path: Pa
     try:
         assert (standing.up() != f"lab {standing.name} is up: nothing to do\n") == changes
         assert standing.drift() == []
-        fresh.up()
+        fresh.up(*standing.kept())
         assert diff(as_the_kernel_says(standing), as_the_kernel_says(fresh)) == ""
     except BaseException:  # the next edit begins with a lab that is as it should be
         standing.down()

@@ -64,7 +64,7 @@ def test_any_change_of_any_lab_gives_what_a_fresh_build_gives(
         assert lab.drift() == [], story
         assert not lab.status()["changing"], story
         assert lab.up() == f"lab {lab_name} is up: nothing to do\n"
-        fresh.up()
+        fresh.up(*lab.kept())
         assert fresh.drift() == [], story
         difference = diff(as_the_kernel_says(lab), as_the_kernel_says(fresh))
         assert difference == "", f"{difference}\n{story}"

@@ -42,15 +42,44 @@ bridges: [{{name: cni0, netns: node, ports: [{ports}]}}]
 FOUR, SIX = [f"10.244.0.{last}" for last in (3, 4)], [f"fd00:10:244::{last}" for last in (3, 4)]
 
 
-def test_pods_whose_addresses_shift_answer_at_once(
+def test_pods_that_swap_their_addresses_answer_at_once(
     netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
 ) -> None:
-    lab = make(netlab, lab_name, tmp_path, privilege, PODS.format(more="", ports="client, a, b"))
+    def given(*last: int) -> str:
+        ends = (
+            f'{{netns: {n}, addresses: [10.244.0.{i}/24, "fd00:10:244::{i}/64"]}}'
+            for n, i in zip("ab", last, strict=True)
+        )
+        return PODS.format(more="", ports=f"client, {', '.join(ends)}")
+
+    lab = make(netlab, lab_name, tmp_path, privilege, given(3, 4))
     assert answers(lab, "client", *FOUR, *SIX)
-    lab.write(PODS.format(more=", extra: {role: pod}", ports="client, extra, a, b"))
+    lab.write(given(4, 3))
     assert "neighbour entries of 10.244.0.4, fd00:10:244::4, 10.244.0.3 and 1 more removed" in lab.up()
-    assert answers(lab, "client", *FOUR, "10.244.0.5", *SIX, "fd00:10:244::5")
+    assert answers(lab, "client", *FOUR, *SIX)
     assert lab.drift() == []
+
+
+def test_addresses_left_open_stay_over_edits_and_up_again_has_nothing_to_do(
+    netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
+) -> None:
+    services = "services: {{{}web: {{port: 80, endpoints: [b]}}}}\n".format
+    lab = make(netlab, lab_name, tmp_path, privilege, PODS.format(more="", ports="client, a, b") + services(""))
+    before = lab.exec("b", "cat", "/etc/hosts").splitlines()
+    more = PODS.format(more=", extra: {role: pod}", ports="client, extra, a, b") + services("aa: {port: 1}, ")
+    lab.write(more)
+    assert "removed" not in lab.up()
+    assert set(before) < set(lab.exec("b", "cat", "/etc/hosts").splitlines())
+    assert answers(lab, "client", *FOUR, "10.244.0.5", *SIX, "fd00:10:244::5")
+    for command in (("fix", "apply", "drop-invalid"), ("fix", "revert")):
+        assert "neighbour" not in netlab(*command, "-l", lab.name).stderr
+    assert (lab.drift(), lab.up()) == ([], f"lab {lab.name} is up: nothing to do\n")
+    lab.write(PODS.format(more=", extra: {role: pod}", ports="extra, b") + services(""))
+    lab.up()
+    assert answers(lab, "extra", "10.244.0.4", "fd00:10:244::4")
+    lab.down()
+    lab.up()
+    assert answers(lab, "extra", "10.244.0.3", "fd00:10:244::3")
 
 
 def test_a_pod_whose_mac_address_changes_answers_at_once(

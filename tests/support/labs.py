@@ -14,6 +14,8 @@ from typing import Any
 
 from command import Netlab
 
+from netlab.topology.kept import KEEP
+
 TWO = """
 namespaces:
   client: {}
@@ -81,6 +83,11 @@ class Lab:
         assert done.returncode == 0, done.stderr
         told: dict[str, Any] = json.loads(done.stdout)
         return told
+
+    def kept(self) -> list[str]:
+        """The options with which a fresh lab gets the addresses that this one has kept over its edits."""
+        settings = json.loads((self.directory() / "state.json").read_text())["settings"]
+        return [word for path, value in settings if path == KEEP for word in ("--set", f"{path}={value}")]
 
     def directory(self) -> Path:
         """Where the lab's files are while it is up."""
