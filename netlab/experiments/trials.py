@@ -19,8 +19,8 @@ from netlab.analysis.findings import Findings, analyse
 from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
 from netlab.analysis.result import Evidence, Outcome, Proof, Result, TrialResult
-from netlab.errors import StepError
-from netlab.experiments.conditions import conditions, is_live
+from netlab.errors import LabError, StepError
+from netlab.experiments.conditions import Condition, conditions, is_live
 from netlab.experiments.connection import Connection
 from netlab.experiments.context import Context
 from netlab.experiments.experiment import FIRST, Action, Experiment, Step
@@ -31,6 +31,7 @@ from netlab.experiments.roles import Roles, assign
 from netlab.experiments.stimuli import stimuli
 from netlab.kubeproxy.notrack import untracks
 from netlab.lab.netns import Namespaces
+from netlab.linux.deadlines import within
 from netlab.model import Address, Topology
 from netlab.observe.canary import send_canary
 from netlab.observe.packets import Outline
@@ -330,7 +331,7 @@ class _Trial:
                 if flow_events is None and context.connections:
                     flow_events = FlowEvents(self._flow(context, events), events)
                 moment = Moment(events, flow_events, each.since_ns, context)
-                each.found = condition.look(moment, each.action.arguments)
+                each.found = _found(condition, moment, each.action)
             return not any(each.found.missing for each in awaited)
 
         if context.wait(all_hold, within_s):
@@ -357,7 +358,7 @@ class _Trial:
             live = is_live(condition)
             if not live:
                 moment = Moment(events, flow_events, each.since_ns, None, load, whole)
-                each.found = condition.look(moment, each.action.arguments)
+                each.found = _found(condition, moment, each.action)
             evidence += each.found.evidence
             missing = missing or each.found.missing
             only_states = only_states and (live or not each.found.missing)
@@ -403,6 +404,20 @@ class _Trial:
             endpoint=roles.endpoint,
             target_port=roles.target_port,
         )
+
+
+_LOOK_S = 20.0
+"""How long it may take to look for what is to be observed in what was seen, however much that is."""
+
+
+def _found(condition: Condition, moment: Moment, action: Action) -> Proof:
+    """What a condition says that asks no kernel; LabError where its regular expression comes to no end."""
+    try:
+        with within(_LOOK_S):
+            return condition.look(moment, action.arguments)
+    except TimeoutError:
+        hint = "is it a regular expression that repeats what repeats itself, as in (a+)+?"
+        raise LabError(f"{action.describe()}: looking for it takes longer than {_LOOK_S:g} s", hint) from None
 
 
 def _with_own_address(roles: Roles, namespaces: Namespaces) -> Roles:

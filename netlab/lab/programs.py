@@ -14,10 +14,17 @@ from netlab.escapes import Lines, line
 from netlab.lab.exec import kill_group, launch, run_quietly
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import StartedProgram
+from netlab.linux.deadlines import within
 from netlab.model import Program, Readiness
 
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)
 _POLL_S = 0.02
+_SEARCHED = 1 << 22
+"""Bytes of a program's output in which the regular expression is looked for: what comes later is not looked at."""
+_SEARCH_S = 5.0
+"""How long that may take."""
+_TOLD = 1 << 16
+"""Bytes of the output's end of which the last lines are told."""
 
 
 def start(namespaces: Namespaces, netns: str, program: Program, log: Path) -> StartedProgram:
@@ -55,20 +62,54 @@ def wait_ready(
     Meanwhile waiting is called again and again with what is waited for, in words.
     """
     deadline = time.monotonic() + program.ready.timeout_s
+    output = _Output(f"{started.netns}: program {program.name}", log, program.ready.output)
     awaited = f"{started.netns}: program {program.name} ({_condition(program.ready)})"
-    while not _ready(namespaces, started.netns, program.ready, log):
+    while not _ready(namespaces, started.netns, program.ready, output):
         gone = not running(namespaces, started)
-        if gone and _ready(namespaces, started.netns, program.ready, log):
+        if gone and _ready(namespaces, started.netns, program.ready, output):
             return
         if gone or time.monotonic() > deadline:
             why = "ended before it was ready" if gone else f"wasn't ready after {program.ready.timeout_s:g} s"
-            output = log.read_text(errors="surrogateescape").rstrip().split("\n")
-            tail = "".join(f"\n    {line(each)}" for each in output[-5:] if any(output))
+            last = output.end().rstrip().split("\n")
+            tail = "".join(f"\n    {line(each)}" for each in last[-5:] if any(last))
             said = f"; its last output:{tail}" if tail else "; it printed nothing"
             command = line(shlex.join(program.argv))
             raise LabError(Lines(f"{started.netns}: program {program.name} ({command}) {why}{said}"))
         waiting(awaited)
         time.sleep(_POLL_S)
+
+
+class _Output:
+    """What a program prints, and whether it is what is waited for: looked at again only where there is more of it."""
+
+    def __init__(self, whose: str, log: Path, pattern: str | None) -> None:
+        self._whose = whose
+        self._log = log
+        self._pattern = re.compile(pattern or "")
+        self._seen = -1
+
+    def matches(self) -> bool:
+        """LabError where the regular expression doesn't come to an end."""
+        size = self._log.stat().st_size
+        if size == self._seen or self._seen >= _SEARCHED:
+            return False
+        self._seen = size
+        with self._log.open("rb") as log:
+            text = log.read(_SEARCHED).decode(errors="replace")
+        try:
+            with within(_SEARCH_S):
+                return self._pattern.search(text) is not None
+        except TimeoutError:
+            said = f"looking for {self._pattern.pattern!r} in its output comes to no end within {_SEARCH_S:g} s"
+            message = f"{self._whose}: {said}"
+            hint = f"in {len(text):,} characters: repeat nothing that repeats itself, as in (a+)+"
+            raise LabError(message, hint) from None
+
+    def end(self) -> str:
+        """The last of it."""
+        with self._log.open("rb") as log:
+            log.seek(max(self._log.stat().st_size - _TOLD, 0))
+            return log.read(_TOLD).decode(errors="surrogateescape")
 
 
 def _condition(ready: Readiness) -> str:
@@ -79,11 +120,11 @@ def _condition(ready: Readiness) -> str:
     return f"command {shlex.join(ready.command or ())!r}"
 
 
-def _ready(namespaces: Namespaces, netns: str, ready: Readiness, log: Path) -> bool:
+def _ready(namespaces: Namespaces, netns: str, ready: Readiness, output: _Output) -> bool:
     if ready.listening is not None:
         return ready.listening in _listening(namespaces, netns)
     if ready.output is not None:
-        return re.search(ready.output, log.read_text(errors="replace")) is not None
+        return output.matches()
     if ready.command is not None:
         return run_quietly(namespaces, netns, ready.command) == 0
     return True

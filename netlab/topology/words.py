@@ -8,6 +8,8 @@ sysctl) its value is remembered.
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import (
     IPv4Address,
@@ -21,6 +23,7 @@ from ipaddress import (
 from netlab.kubeproxy.fixes import FIXES, PLAIN
 from netlab.links.words import network
 from netlab.model import CAPABILITIES, Address, Network
+from netlab.yamlspec.limits import MAX_REGEX, MAX_TABLE
 from netlab.yamlspec.shapes import InvalidError
 
 LAB_NAME_MAX = 32
@@ -46,7 +49,9 @@ OWN_TABLES = "netlab_"
 """How the names of the tables begin that netlab itself makes in a lab."""
 
 _NAME_HINT = "a-z, 0-9 and -, not first or last"
-_NFT_TOKENS = r'"[^"]*"|#.*|[{}]'
+_NFT_LEXERS = tuple(rf'{string}|#.*|[{{}}]|include(?:[ \t\r\f\v]|\\\r?\n)*"' for string in ('"[^"]*"', r'"[^"\n]*"'))
+"""Strings, comments, braces and `include "`, as nft tells them apart. Whether a string may go on in the next line
+depends on its version: what isn't refused is harmless either way."""
 
 
 def lab_name(text: str) -> str:
@@ -149,17 +154,26 @@ def nft_table(text: str) -> tuple[str, str]:
 
 def nft_body(text: str) -> str:
     """What stands between a table's braces: its own braces are in pairs, or it would end the table early."""
-    depth = 0
-    for token in re.findall(_NFT_TOKENS, text):
-        depth += {"{": 1, "}": -1}.get(token, 0)
-        if depth < 0:
-            break
-    if depth:
-        said = "a brace that closes nothing" if depth < 0 else "a brace that nothing closes"
-        raise InvalidError(f"the table's text has {said}", "write what stands between the table's own braces")
+    if len(text) > MAX_TABLE:
+        raise InvalidError(f"the table's text has {len(text):,} characters", f"at most {MAX_TABLE:,}")
+    for lexer in _NFT_LEXERS:
+        _check_tokens(re.findall(lexer, text))
     if "\0" in text:
         raise InvalidError("nft reads no NUL character", "leave it out")
     return text
+
+
+def _check_tokens(tokens: Iterable[str]) -> None:
+    depth = 0
+    for token in tokens:
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        if depth < 0:
+            break
+        if token.startswith("include"):
+            raise InvalidError("the table includes a file: a topology reads no others", "write out what is in it")
+    if depth:
+        said = "a brace that closes nothing" if depth < 0 else "a brace that nothing closes"
+        raise InvalidError(f"the table's text has {said}", "write what stands between the table's own braces")
 
 
 def env_value(text: str) -> str:
@@ -278,9 +292,15 @@ def route(text: str) -> dict[str, str]:
 
 
 def regex(text: str) -> str:
-    """A regular expression of Python's."""
+    """A regular expression of Python's. How long it may take on a text is for whoever uses it to bound."""
+    if len(text) > MAX_REGEX:
+        raise InvalidError(f"the regular expression has {len(text):,} characters", f"at most {MAX_REGEX:,}")
     try:
-        re.compile(text)
+        with warnings.catch_warnings():  # of what another version of Python would read differently
+            warnings.simplefilter("ignore")
+            re.compile(text)
     except re.error as error:
         raise InvalidError(f"not a regular expression: {error}") from None
+    except (RecursionError, OverflowError) as error:
+        raise InvalidError(f"not a regular expression that Python can use: {error}") from None
     return text

@@ -172,13 +172,19 @@ def test_environment_of_a_program(netlab: Netlab, lab_name: str, privilege: str,
             "netlab: server: program it (sleep 1000) wasn't ready after 0.3 s; it printed nothing\n",
         ),
         (
+            ["python3", "-uc", "print('a' * 5000 + '!'); import time; time.sleep(1000)"],
+            'ready: {output: "(a+)+$", timeout_s: 1}',
+            "netlab: server: program it: looking for '(a+)+$' in its output comes to no end within 5 s\n"
+            "  hint: in 5,002 characters: repeat nothing that repeats itself, as in (a+)+\n",
+        ),
+        (
             ["/no/such/program"],
             "env: {}",
             "netlab: server: can't start /no/such/program: No such file or directory\n"
             "  hint: is it installed, and on PATH?\n",
         ),
     ],
-    ids=["ended", "never ready", "not there"],
+    ids=["ended", "never ready", "never matched", "not there"],
 )
 def test_a_program_that_does_not_come_up(
     netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path, command: list[str], ready: str, complaint: str
