@@ -50,7 +50,7 @@ def _netlab(session_rundir: Path) -> Iterator[Netlab]:
     # Not made here: netlab makes its directory with the first lab, and removes it with the last.
     run = Netlab(session_rundir / uuid.uuid4().hex[:8])
     yield run
-    if run.rundir.exists():
+    if run.rundir.exists() or any(session_rundir.glob(".netlab-*")):  # killed as it made or removed the directory
         done = run("down", "--all")
         assert done.returncode == 0, done.stderr
 

@@ -84,6 +84,22 @@ def find_lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
     return directory, state
 
 
+def find_labs() -> "list[tuple[LabDirectory, LabState]]":
+    """The directories and states of all labs of this user, without those whose state can't be understood."""
+    from netlab.lab.directory import DamagedError
+    from netlab.lab.rundir import labs, run_directory
+
+    found = []
+    for directory in map(lab_directory, labs(run_directory())):
+        try:
+            state = directory.read()
+        except DamagedError:  # `netlab status` tells
+            continue
+        if state is not None:
+            found.append((directory, state))
+    return found
+
+
 def check_netns(state: "LabState", name: str) -> None:
     """UsageError where the lab has no namespace of this name."""
     names = [netns for netns, _ in state.namespaces]

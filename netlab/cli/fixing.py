@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab.cli.arguments import find_lab, is_lab, read_spec
+from netlab.cli.arguments import find_lab, find_labs, is_lab, read_spec
 from netlab.cli.options import LabOption, complete_fix
 from netlab.cli.up import outcome_text
 from netlab.linux import interrupts
@@ -26,10 +26,9 @@ def fix_list(
     """The mitigations by name, the built-in ones and a topology's own, and whether a lab that is up has them."""
     from netlab.kubeproxy.fixes import FIXES
     from netlab.lab.lifecycle import as_it_is
-    from netlab.lab.rundir import labs, run_directory
 
     if topology is None or is_lab(topology):
-        found = [find_lab(name) for name in labs(run_directory()) if topology in (None, name)]
+        found = find_labs() if topology is None else [find_lab(topology)]
         specs = [as_it_is(directory, state) for directory, state in found]
     else:
         specs = [read_spec(topology, (), None, None)]
@@ -85,5 +84,5 @@ def _change_fixes(
         check_name(as_was.topology, name)
     spec = with_only_fixes(as_was, change(state.fixes))
     interrupts.stop_on_signals()
-    outcome = lifecycle.up(directory, spec, rootless=None)
+    outcome = lifecycle.change(directory, spec)
     say(outcome_text(outcome, verbose=False))

@@ -16,7 +16,7 @@ from netlab.cli.options import (
     complete_lab,
 )
 from netlab.cli.up import Options, build
-from netlab.errors import UsageError
+from netlab.errors import LabError, NetlabError, UsageError, told
 from netlab.terminal import say, write
 
 app = typer.Typer()
@@ -44,7 +44,7 @@ def down(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Take a lab down, from its state alone; a lab that isn't there is success."""
-    from netlab.lab.rundir import choose, labs, remove_if_empty, run_directory
+    from netlab.lab.rundir import choose, labs, run_directory, sweep
     from netlab.lab.standing import down as take_down
 
     root = run_directory()
@@ -55,12 +55,22 @@ def down(
         doomed = [choose(root, None)]
     else:  # an empty name is a lab's that isn't there, not one left out
         doomed = [name for name in there if all_labs or name == lab]
+    failed: list[str] = []
     for name in doomed:
-        for left in take_down(lab_directory(name)):
-            say(f"netlab: {left}")
+        try:
+            left = take_down(lab_directory(name))
+        except (NetlabError, OSError) as error:
+            if len(doomed) == 1:
+                raise
+            failed.append(f"  {name}: {told(error) if isinstance(error, OSError) else error}")
+            continue
+        for what in left:
+            say(f"netlab: {what}")
         if not quiet:
             say(f"lab {name} is down")
-    remove_if_empty(root)
+    sweep(root)
+    if failed:
+        raise LabError("\n".join(("these labs could not be taken down:", *failed)))
     if not doomed and not quiet:
         is_file = lab is not None and lab.endswith((".yaml", ".yml"))
         hint = "; that is a file: `netlab down` takes a lab's name" if is_file else ""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from netlab.cli.arguments import lab_directory, topology_file
+from netlab.cli.arguments import find_labs, topology_file
 from netlab.errors import NetlabError
 
 
@@ -24,12 +24,7 @@ def complete_lab(incomplete: str) -> list[str]:
 
 def complete_netns(incomplete: str) -> list[str]:
     """The namespaces of all labs that are up."""
-    from netlab.lab.directory import LabDirectory
-    from netlab.lab.rundir import labs, run_directory
-
-    root = run_directory()
-    states = [LabDirectory(root, lab).read() for lab in labs(root)]
-    names = {name for state in states if state for name, _ in state.namespaces}
+    names = {name for _, state in find_labs() for name, _ in state.namespaces}
     return sorted(name for name in names if name.startswith(incomplete))
 
 
@@ -40,7 +35,6 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
     from netlab import topology
     from netlab.kubeproxy.fixes import FIXES
     from netlab.lab import lifecycle
-    from netlab.lab.rundir import labs, run_directory
 
     found = dict.fromkeys(FIXES)
     with suppress(NetlabError):
@@ -49,11 +43,8 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
             file = topology_file(context.params["topology"] or next(iter(context.args), None))
             found |= dict.fromkeys(fix.name for fix in topology.read(file)[1].fixes)
         else:
-            for name in labs(run_directory()):
-                state = lab_directory(name).read()
-                if state is not None:
-                    spec = lifecycle.as_it_is(lab_directory(name), state)
-                    found |= dict.fromkeys(fix.name for fix in spec.topology.fixes)
+            for directory, state in find_labs():
+                found |= dict.fromkeys(fix.name for fix in lifecycle.as_it_is(directory, state).topology.fixes)
     return [name for name in found if name.startswith(incomplete)]
 
 

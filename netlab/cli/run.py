@@ -116,11 +116,13 @@ def _chosen(
     """The experiment to run: of a file, or of a lab that is up."""
     from netlab.experiments import catalogue
     from netlab.lab.rundir import choose, labs, run_directory
+    from netlab.lab.standing import check_standing
     from netlab.topology import read_text
 
     nothing_here = topology is None and topology_here() is None
     if is_lab(topology) or (nothing_here and labs(run_directory())):
         directory, state = find_lab(choose(run_directory(), topology))
+        check_standing(state)
         text, file = directory.topology_text(), state.file or "-"
         (chosen,) = catalogue.runs(
             text,

@@ -55,7 +55,7 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
             if as_was is None:
                 _take_down(directory)
             elif outcome.steps:
-                lifecycle.up(directory, as_was, rootless=None)
+                lifecycle.change(directory, as_was)
 
 
 def _take_down(directory: LabDirectory) -> None:

@@ -1,10 +1,11 @@
 """A lab's directory: what belongs to the lab is written down there, and one command at a time works on it.
 
-It holds `state.json` (see `state.py`), `topology.yaml` (the text the lab was built from), `hosts` and `logs/`. It is
-made before anything else of a lab and removed after everything else, and what will be made is written here before it
-is: whoever finds the directory can take the lab down without its YAML. While a lab is changed, the text of what it is
-to become stands in `next-0.yaml`; where such a change was cut short, it stays, and the next one's is `next-1.yaml`:
-what may be in the lab is what all of them ask for. Nothing here makes or removes anything in the kernel.
+It holds its mark (see `mark.py`), `state.json` (see `state.py`), `topology.yaml` (the text the lab was built from),
+`hosts` and `logs/`. It is this user's alone, whatever the umask, and what others could have written in it isn't read.
+It is made before anything else of a lab and removed after everything else, and what will be made is written here
+before it is: whoever finds the directory can take the lab down without its YAML. While a lab is changed, the text of
+what it is to become stands in `next-0.yaml`; where such a change was cut short, it stays, and the next one's is
+`next-1.yaml`: what may be in the lab is what all of them ask for. Nothing here makes or removes anything in the kernel.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from netlab.errors import LabError
-from netlab.lab import locks
-from netlab.lab.rundir import make_root, remove_if_empty
+from netlab.lab import locks, mark
+from netlab.lab.rundir import check, made, remove_if_empty
 from netlab.lab.state import Asked, LabState, decode, encode
 from netlab.linux import interrupts
-from netlab.linux.files import naming
+from netlab.linux.files import read_own, write_own
+
+
+class DamagedError(LabError):
+    """What is written down of a lab can't be understood."""
 
 
 class LabDirectory:
@@ -41,21 +46,26 @@ class LabDirectory:
         return self._logs / f"{netns}.{program}.log"
 
     def create(self, state: LabState, topology_text: str, hosts: str) -> None:
-        """Write a new lab down, before anything of it is made; the directory is locked and empty."""
+        """Write a new lab down, before anything of it is made; the directory is locked and holds but its mark."""
         self._logs.mkdir()
-        write_text(self._topology, topology_text)
-        write_text(self.hosts, hosts)
+        self._logs.chmod(0o700)
+        write_own(self._topology, topology_text.encode())
+        self.write_hosts(hosts)
         self.write(state)
+
+    def write_hosts(self, text: str) -> None:
+        """Write the file that is mounted over the lab's /etc/hosts, in place; any user in the lab may read it there."""
+        write_own(self.hosts, text.encode(), 0o644)
 
     def write(self, state: LabState) -> None:
         """Replace state.json in one step, so that a killed writer leaves the old one or the new one."""
         draft = self._state.with_suffix(".new")
-        write_text(draft, encode(state).decode())
+        write_own(draft, encode(state))
         draft.replace(self._state)
 
     def begin(self, state: LabState, asked: Asked, text: str) -> LabState:
         """Write down what a lab that stands is to become, before anything of it is made."""
-        write_text(self._next(len(state.following)), text)
+        write_own(self._next(len(state.following)), text.encode())
         state = state._replace(following=(*state.following, asked))
         self.write(state)
         return state
@@ -85,35 +95,62 @@ class LabDirectory:
             path.unlink(missing_ok=True)
 
     def topology_text(self) -> str:
-        """The text the lab was built from."""
-        return self._topology.read_text(encoding="utf-8")
+        """The text the lab was built from. LabError where it can't be read."""
+        return self._text(self._topology)
 
     def next_text(self, number: int) -> str:
-        """The text of a change that is under way or was cut short, by its place in `LabState.following`."""
-        return self._next(number).read_text(encoding="utf-8")
+        """The text of a change that is under way or was cut short, by its place in `LabState.following`. LabError."""
+        return self._text(self._next(number))
+
+    def _text(self, path: Path) -> str:
+        try:
+            return read_own(path).decode()
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+
+    def _damaged(self, path: Path, error: Exception) -> DamagedError:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return DamagedError(
+            f"{path} can't be understood: {why}",
+            f"was it changed, or written by another version of netlab? `netlab down {self.lab}` removes the lab",
+        )
 
     def read(self) -> LabState | None:
-        """The state; None where there is none (yet, or no longer). LabError where it can't be understood."""
+        """The state; None where there is none (yet, or no longer). DamagedError where it can't be understood."""
+        if not mark.is_marked(self.path):
+            return None
         try:
-            state = decode(self._state.read_bytes())
+            if self.path.stat().st_mode & 0o022:
+                raise DamagedError(f"others can write to {self.path}", f"chmod go-w {self.path}")
+            state = decode(read_own(self._state))
+            if state.lab != self.lab:
+                raise ValueError(f"it is of the lab {state.lab!a}")
             moved = state.following and not self._next(len(state.following) - 1).exists()
             return _settled(state) if moved else state
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise LabError(
-                f"{self._state} can't be understood: {error}", "was it written by another version of netlab?"
-            ) from error
+        except (OSError, ValueError) as error:
+            raise self._damaged(self._state, error) from error
 
     def clear(self) -> None:
-        """Remove what this class has written, the state last; the directory itself goes with its lock."""
-        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts"):
+        """Remove what this class has written, the state last; the directory itself, and its mark, go with its lock."""
+        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts", "state.json"):
+            if pattern.startswith("logs/") and self._logs.is_symlink():
+                continue
             for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError, IsADirectoryError):
+                    path.unlink()
         for directory in (self._logs, self.names):
-            with suppress(FileNotFoundError, OSError):
+            with suppress(OSError):
                 directory.rmdir()
-        self._state.unlink(missing_ok=True)
+
+    def is_clear(self) -> bool:
+        """Whether nothing but the mark is left in it."""
+        return os.listdir(self.path) == [mark.NAME]  # noqa: PTH208 (names)
+
+    def give_up(self) -> None:
+        """Take the mark alone: what else is in the directory isn't netlab's, and so the directory no longer is."""
+        mark.give_up(self.path)
 
     @contextmanager
     def locked(self, *, create: bool = False, timeout_s: float = 10.0) -> Iterator[bool]:
@@ -124,7 +161,7 @@ class LabDirectory:
         deadline = time.monotonic() + timeout_s
         fd = None
         try:
-            while create or self.path.exists():
+            while create or mark.is_marked(self.path):
                 with interrupts.held_back():  # whoever makes the directory locks it, or nobody would remove it
                     fd = self._take(create=create)
                 if fd is not None:
@@ -135,26 +172,27 @@ class LabDirectory:
             if fd is not None:
                 # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
                 with suppress(OSError):
-                    self.path.rmdir()
+                    mark.unmake(self.path)
                 remove_if_empty(self.root)
                 os.close(fd)
 
     def _take(self, *, create: bool) -> int | None:
         """Open the directory, which create makes, and lock it; None where it is gone, or another command has it."""
-        if create:
-            make_root(self.root)
-            with suppress(FileNotFoundError, FileExistsError):
-                self.path.mkdir(mode=0o755)
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        check(self.root)
+        if create and not os.path.lexists(self.path):
+            with suppress(FileNotFoundError, FileExistsError), made(self.root):
+                return mark.make(self.path)
+        if not mark.is_marked(self.path):
+            if create and os.path.lexists(self.path):
+                raise LabError(f"{self.path} isn't a lab's", "move it away, or give the lab another --name")
             return None
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if locks.lock(fd) and locks.same(fd, self.path):
                 return fd
         except OSError:  # a file system that has no locks
             with suppress(OSError):
-                self.path.rmdir()
+                mark.unmake(self.path)
             remove_if_empty(self.root)
             os.close(fd)
             raise
@@ -166,9 +204,3 @@ def _settled(state: LabState) -> LabState:
     """The state of a lab that has become what it was last to become."""
     file, settings, fixes = state.following[-1]
     return state._replace(file=file, settings=settings, fixes=fixes, following=())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of a lab's directory; OSError naming it, where the disk is full too."""
-    with naming(path):
-        path.write_text(text, encoding="utf-8")

@@ -119,7 +119,7 @@ def launch(
     """
     told_r, told_w = os.pipe()
     failed_r, failed_w = os.pipe()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     confined = _Confined((null, output, output), _CAPABILITIES.union(capabilities))
     namespaces.enter_pid_namespace()

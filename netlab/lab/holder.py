@@ -13,19 +13,20 @@ Entering what is held is `netns.py`'s.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError, UnsupportedError
+from netlab.lab import locks
 from netlab.lab.state import Holder
 from netlab.linux import children
+from netlab.linux.files import write_own
 from netlab.linux.syscalls import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -50,12 +51,53 @@ HOST_NAMES = Path("/run/netns")
 """Where iproute2 keeps the names of network namespaces (NETNS_RUN_DIR in its include/namespace.h)."""
 
 
-_MARKER = "made-run-netns"
+_MARKER = ".made-run-netns"
+_COMM = "netlab-holder"
+
+
+def _title(lab: str) -> str:
+    """What `ps` shows of a holder's command."""
+    return f"lab {lab}"
 
 
 def alive(holder: Holder) -> bool:
-    """Whether the process is there, is not a zombie, and is the same one."""
-    return start_ticks(holder.pid) == holder.start_ticks
+    """Whether the process is there, is not a zombie, is the same one, and is the first of a PID namespace."""
+    return start_ticks(holder.pid) == holder.start_ticks and _is_init(holder.pid)
+
+
+def _is_init(pid: int) -> bool:
+    """Whether a process is PID 1 of a PID namespace below this one: NSpid tells its number in each (proc(5))."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return len(line.split()) > 2 and line.split()[-1] == "1"
+    return False
+
+
+def holds(pid: int, lab: str, hosts: Path) -> bool:
+    """Whether a process is the holder of this lab: it has the lab's own file mounted over /etc/hosts, or its title."""
+    if not _is_init(pid):
+        return False
+    with suppress(OSError):
+        if os.path.samestat(Path(f"/proc/{pid}/root/etc/hosts").stat(), hosts.stat()):
+            return True
+    with suppress(OSError):
+        *_, title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1] or [b""]
+        return title == _title(lab).encode() and Path(f"/proc/{pid}/comm").read_text() == f"{_COMM}\n"
+    return False
+
+
+def find(lab: str, hosts: Path) -> Holder | None:
+    """The holder of a lab of this user, found among all processes: for a lab whose state can't be understood."""
+    for entry in os.scandir("/proc"):
+        with suppress(OSError):
+            if not entry.name.isdigit() or entry.stat().st_uid != os.geteuid():
+                continue
+            pid = int(entry.name)
+            ticks = start_ticks(pid)
+            if ticks is not None and holds(pid, lab, hosts):
+                return Holder(pid, ticks)
+    return None
 
 
 def kill(holder: Holder) -> bool:
@@ -145,11 +187,11 @@ def userns_hint() -> str | None:
     return None
 
 
-def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
+def hold(names: Path, hosts: Path, lab: str, *, own_names: bool) -> Newborn:
     """Fork a lab's holder. After this, children of the calling process are born into the lab's PID namespace.
 
     names is the directory for the network namespaces' names; with own_names a tmpfs is put there first, for the lab
-    alone. hosts is the file that the lab sees as /etc/hosts, title what `ps` shows. Raises LabError or OSError, and
+    alone. hosts is the file that the lab sees as /etc/hosts. Raises LabError or OSError, and
     leaves no process behind then.
     """
     if own_names:
@@ -163,7 +205,7 @@ def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
     def be_holder() -> None:
         os.close(ready_r)
         os.close(go_w)
-        _run_holder(names, hosts, title, ready_w, go_r)
+        _run_holder(names, hosts, _title(lab), ready_w, go_r)
 
     pid = children.fork(be_holder, ends_by=None)
     os.close(ready_w)
@@ -184,17 +226,18 @@ def hold(names: Path, hosts: Path, title: str, *, own_names: bool) -> Newborn:
 def share_host_names(run_directory: Path) -> None:
     """Make /run/netns the shared mount that `ip netns add` makes of it, and remember if it wasn't one."""
     marker = run_directory / _MARKER
-    with _one_at_a_time(run_directory):
+    # One lab's first name must not come while another lab, the last one so far, takes the mount away.
+    with locks.held(run_directory):
         try:
             mount("none", str(HOST_NAMES), flags=MS_SHARED | MS_REC)
         except FileNotFoundError:
-            marker.write_text("directory")
+            write_own(marker, b"directory")
             HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
             _mount_shared(HOST_NAMES)
         except OSError as error:
             if error.errno != errno.EINVAL:  # EINVAL: a directory, but no mount point
                 raise
-            marker.write_text("mount")
+            write_own(marker, b"mount")
             _mount_shared(HOST_NAMES)
 
 
@@ -211,7 +254,7 @@ def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> No
     marker = run_directory / _MARKER
     if not marker.exists():
         return
-    with _one_at_a_time(run_directory):
+    with locks.held(run_directory):
         if in_use() or not marker.exists():
             return
         if HOST_NAMES.is_dir() and not any(HOST_NAMES.iterdir()):
@@ -221,17 +264,6 @@ def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> No
                 with suppress(OSError):
                     HOST_NAMES.rmdir()
         marker.unlink()
-
-
-@contextmanager
-def _one_at_a_time(run_directory: Path) -> Iterator[None]:
-    """One lab's first name must not come while another lab, the last one so far, takes the mount away."""
-    fd = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> None:
@@ -300,7 +332,7 @@ def _sleep_for_ever(title: str) -> NoReturn:
         os.dup2(null, fd)
     close_on_exec(3)
     os.chdir("/")
-    sleep = "import signal\nopen('/proc/self/comm','w').write('netlab-holder')\nwhile 1: signal.pause()"
+    sleep = f"import signal\nopen('/proc/self/comm','w').write('{_COMM}')\nwhile 1: signal.pause()"
     # The lab's programs may read its environment: of the caller's it has what netlab needs.
     own = {name: value for name, value in os.environ.items() if name.startswith(("NETLAB_LAB_", "LD_LIBRARY_PATH"))}
     os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", sleep, title], own)

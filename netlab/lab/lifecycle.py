@@ -20,7 +20,7 @@ from netlab.lab.directory import LabDirectory
 from netlab.lab.holder import HOST_NAMES, become_rootless, hold, share_host_names
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, load
-from netlab.lab.standing import boot_id, is_standing, open_lab, remove
+from netlab.lab.standing import boot_id, check_standing, is_standing, open_lab, remove
 from netlab.lab.state import Asked, LabState
 from netlab.lab.steps import Step
 from netlab.lab.work import Done, Waiting, Work, unseen
@@ -54,13 +54,29 @@ def up(
         state = directory.read()
         if state is not None and is_standing(state):
             _check_same_lab(state, spec, rootless)
-            was = as_it_is(directory, state, spec)
-            spec = continued(was, spec)
-            return Outcome(spec, built=False, steps=tuple(_converge(directory, state, was, spec, done, waiting)))
-        leftovers = state is not None
+            return _changed(directory, state, spec, done, waiting)
+        if rootless is None:
+            rootless = os.geteuid() != 0 if state is None else state.rootless
         remove(directory, state)
-        steps = _build(directory, spec, os.geteuid() != 0 if rootless is None else rootless, done, waiting)
-        return Outcome(spec, built=True, steps=tuple(steps), leftovers=leftovers)
+        steps = _build(directory, spec, rootless, done, waiting)
+        return Outcome(spec, built=True, steps=tuple(steps), leftovers=state is not None)
+
+
+def change(directory: LabDirectory, spec: Spec) -> Outcome:
+    """Make the lab that stands follow the topology, as `up` does; LabError where none stands: it isn't built."""
+    _check_tables(spec)
+    with directory.locked():
+        state = directory.read()
+        if state is None:
+            raise LabError(f"the lab {directory.lab} is gone", "`netlab up` builds it again")
+        check_standing(state)
+        return _changed(directory, state, spec, unseen, unseen)
+
+
+def _changed(directory: LabDirectory, state: LabState, spec: Spec, done: Done, waiting: Waiting) -> Outcome:
+    was = as_it_is(directory, state, spec)
+    spec = continued(was, spec)
+    return Outcome(spec, built=False, steps=tuple(_converge(directory, state, was, spec, done, waiting)))
 
 
 def _check_tables(spec: Spec) -> None:
@@ -93,11 +109,24 @@ def _check_same_lab(state: LabState, spec: Spec, rootless: bool | None) -> None:
 
 
 def as_it_is(directory: LabDirectory, state: LabState, asked: Spec | None = None) -> Spec:
-    """What the lab was asked to be last: that which is asked for now, where it is the same."""
+    """What the lab was asked to be last: that which is asked for now, where it is the same.
+
+    LabError where what was written down of it is no topology (any more).
+    """
     text = directory.topology_text()
     if asked is not None and asked == (asked.topology, text, state.file, state.settings, state.fixes):
         return asked
-    return load(text, state.file, state.settings, state.fixes, state.lab)
+    return _written(text, Asked(state.file, state.settings, state.fixes), state)
+
+
+def _written(text: str, asked: Asked, state: LabState) -> Spec:
+    try:
+        return load(text, asked.file, asked.settings, asked.fixes, state.lab)
+    except (TopologyError, UsageError) as error:
+        raise LabError(
+            f"what is written down of the lab {state.lab} is no topology to this netlab: {error.message}",
+            f"was it changed, or written by another version? `netlab down {state.lab}` removes the lab",
+        ) from error
 
 
 def continued(was: Spec, spec: Spec) -> Spec:
@@ -146,7 +175,7 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
             become_rootless()
         else:
             share_host_names(directory.root)
-        newborn = hold(names, directory.hosts, f"lab {topology.name}", own_names=rootless)
+        newborn = hold(names, directory.hosts, topology.name, own_names=rootless)
         state = state._replace(holder=newborn.holder)
         directory.write(state)
         newborn.release()
@@ -168,8 +197,7 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
 def owned(directory: LabDirectory, state: LabState, was: Spec) -> list[Topology]:
     """All that may be in a lab that stands: what it was asked to be last, and what changes cut short have begun."""
     begun = [
-        load(directory.next_text(number), asked.file, asked.settings, asked.fixes, state.lab).topology
-        for number, asked in enumerate(state.following)
+        _written(directory.next_text(number), begun, state).topology for number, begun in enumerate(state.following)
     ]
     return [was.topology, *begun]
 

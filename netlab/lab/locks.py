@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from netlab.errors import LabError
@@ -17,6 +19,21 @@ def lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[bool]:
+    """Hold the lock on a directory, for which this waits; yields whether the directory is there."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield same(fd, directory)
+    finally:
+        os.close(fd)
 
 
 def wait_for_lock(deadline: float, complaint: str) -> None:

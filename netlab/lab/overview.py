@@ -6,7 +6,7 @@ from typing import Any
 
 from netlab import escapes
 from netlab.lab import lifecycle, programs
-from netlab.lab.directory import LabDirectory
+from netlab.lab.directory import DamagedError, LabDirectory
 from netlab.lab.netns import Namespaces
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing, open_lab
@@ -22,13 +22,19 @@ def overview(output: str) -> str:
         return escapes.as_json({"labs": found})
     if not found:
         return "no lab is up\n"
-    return _table([("LAB", "IS", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY"), *(_cells(row) for row in found)])
+    table = _table([("LAB", "IS", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY"), *(_cells(row) for row in found)])
+    notes = [f"{row['why']}; `netlab down {row['lab']}` removes what is left\n" for row in found if row["why"]]
+    return "".join((table, "\n" if notes else "", *notes))
 
 
 def _row(directory: LabDirectory) -> dict[str, Any]:
-    state = directory.read()
+    none = {"mode": "", "namespaces": 0, "fixes": [], "topology": None, "why": ""}
+    try:
+        state = directory.read()
+    except DamagedError as error:
+        return {"lab": directory.lab, "is": "damaged", **none, "why": error.message}
     if state is None:
-        return {"lab": directory.lab, "is": "never begun", "mode": "", "namespaces": 0, "fixes": [], "topology": None}
+        return {"lab": directory.lab, "is": "never begun", **none}
     return {
         "lab": state.lab,
         "is": _condition(state),
@@ -36,6 +42,7 @@ def _row(directory: LabDirectory) -> dict[str, Any]:
         "namespaces": len(state.namespaces),
         "fixes": list(state.fixes),
         "topology": state.file,
+        "why": "",
     }
 
 

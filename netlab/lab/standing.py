@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 from netlab.errors import LabError
-from netlab.lab.directory import LabDirectory
-from netlab.lab.holder import HOST_NAMES, alive, kill, unshare_host_names
+from netlab.lab.directory import DamagedError, LabDirectory
+from netlab.lab.holder import HOST_NAMES, alive, find, holds, kill, unshare_host_names
 from netlab.lab.netns import Namespaces, end_strays, enter, release_name, strays
 from netlab.lab.rundir import labs
-from netlab.lab.state import LabState
+from netlab.lab.state import Holder, LabState
 from netlab.linux.syscalls import umount
 
 
@@ -27,25 +28,40 @@ def is_standing(state: LabState) -> bool:
     return state.complete and state.holder is not None and state.boot_id == boot_id() and alive(state.holder)
 
 
-def open_lab(state: LabState) -> Namespaces:
-    """Enter a lab that stands; LabError where it doesn't."""
+def check_standing(state: LabState) -> None:
+    """LabError where the lab doesn't stand."""
     if not is_standing(state):
         raise LabError(
             f"the lab {state.lab} isn't whole: it was killed, or its building was",
             f"`netlab down {state.lab}` removes what is left, `netlab up` builds it again",
         )
+
+
+def open_lab(state: LabState) -> Namespaces:
+    """Enter a lab that stands; LabError where it doesn't."""
+    check_standing(state)
     assert state.holder is not None
     return enter(state.holder, HOST_NAMES, state.prefix, rootless=state.rootless)
 
 
 def down(directory: LabDirectory) -> list[str]:
-    """Remove a lab, from its state alone; an absent lab is success. Returns what was left alone, in sentences."""
+    """Remove a lab, from its state alone; an absent lab is success. Returns what was left alone, in sentences.
+
+    Where the state can't be understood, the holder ends, whom its mounts give away, and the lab's processes with it.
+    """
+    left: list[str] = []
     with directory.locked() as there:
-        left = remove(directory, directory.read()) if there else []
-        if there and any(directory.path.iterdir()):
+        if not there:
+            return left
+        try:
+            left += remove(directory, directory.read())
+        except DamagedError as error:
+            left += [error.message, *_remove_damaged(directory)]
+        if not directory.is_clear():
             left.append(f"{directory.path} isn't empty, and stays")
-            there = False
-    if there and directory.path.is_dir() and not any(directory.path.iterdir()):
+            directory.give_up()
+            return left
+    if directory.path.is_dir():
         left.append(f"{directory.path} can't be removed, and stays")
     return left
 
@@ -60,17 +76,38 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
         # Only a namespace that something of ours still keeps is surely the one with that inode: numbers are reused.
         pinned = {inode for path, inode in names if held or _stands(path, inode)}
         doomed = strays(pinned)
-        if state.holder is not None and not kill(state.holder):
-            left.append(f"the lab's holder, process {state.holder.pid}, has not ended yet")
+        left += _end(directory, state.holder)
         end_strays(doomed)
         if not state.rootless:
             left += [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
         else:
             with suppress(OSError):  # mounted only where this very process has begun to build the lab
                 umount(str(directory.names))
+    _clear(directory)
+    return left
+
+
+def _remove_damaged(directory: LabDirectory) -> list[str]:
+    left = _end(directory, find(directory.lab, directory.hosts))
+    if os.geteuid() == 0 and (names := sorted(HOST_NAMES.glob(f"{directory.lab}-*"))):
+        listed = ", ".join(path.name for path in names)
+        left.append(f"what may be its names stays: {listed}; `ip netns del NAME` removes one")
+    _clear(directory)
+    return left
+
+
+def _end(directory: LabDirectory, holder: Holder | None) -> list[str]:
+    """End the holder, if the process is that; what to say where it didn't end."""
+    if holder is None or not alive(holder):
+        return []
+    if not holds(holder.pid, directory.lab, directory.hosts):
+        return [f"process {holder.pid} isn't this lab's holder, and stays"]
+    return [] if kill(holder) else [f"the lab's holder, process {holder.pid}, has not ended yet"]
+
+
+def _clear(directory: LabDirectory) -> None:
     unshare_host_names(directory.root, in_use=lambda: any(lab != directory.lab for lab in labs(directory.root)))
     directory.clear()
-    return left
 
 
 def _stands(path: Path, inode: int) -> bool:

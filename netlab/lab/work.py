@@ -13,7 +13,7 @@ from typing import assert_never
 from netlab.errors import LabError
 from netlab.lab import programs
 from netlab.lab.apply import Kernel
-from netlab.lab.directory import LabDirectory, write_text
+from netlab.lab.directory import LabDirectory
 from netlab.lab.netns import Namespaces, end_strays, strays
 from netlab.lab.plan import follows_the_link
 from netlab.lab.state import LabState, StartedProgram
@@ -87,8 +87,7 @@ class Work:
 
     def _write_hosts(self, steps: Sequence[WriteHosts], done: Done) -> None:
         for step in steps:
-            # In place: this file is mounted over the lab's /etc/hosts.
-            write_text(self.directory.hosts, step.text)
+            self.directory.write_hosts(step.text)
             done(step)
 
     def _start(self, steps: Sequence[StartProgram], done: Done) -> None:

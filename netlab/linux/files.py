@@ -1,8 +1,10 @@
-"""Files that are written whole or not at all, and errors that name them."""
+"""Files: written whole or not at all, kept from others, and errors that name them."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +32,40 @@ def write_whole(path: Path, data: bytes) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+_MOST_BYTES = 1 << 28
+
+
+def write_own(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file of netlab's own, of this mode whatever the umask. OSError names it, also where the disk is full, or
+    where a link stands there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with naming(path), os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        os.ftruncate(file.fileno(), 0)
+        file.write(data)
+
+
+def read_own(path: Path) -> bytes:
+    """Read a file that `write_own` wrote. ValueError where it is none that this user alone could have written."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise ValueError("it is no regular file") from None
+        raise
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no regular file")
+        if found.st_uid != os.geteuid():
+            raise ValueError("it belongs to another user")
+        if found.st_mode & 0o022:
+            raise ValueError("others can write to it")
+        if found.st_size > _MOST_BYTES:
+            raise ValueError(f"it has {found.st_size:,} bytes")
+        return file.read(_MOST_BYTES)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Self
 
 from netlab.errors import UsageError
 from netlab.lab.locks import lock, same, wait_for_lock
-from netlab.lab.rundir import make_root, remove_if_empty
+from netlab.lab.rundir import made, remove_if_empty
 from netlab.linux.files import naming
 from netlab.matrix import Cell
 from netlab.record import codec
@@ -44,6 +44,7 @@ class Journal:
     def __enter__(self) -> Self:
         self._fd = self._open()
         try:
+            self._check_own()
             if self._resume:
                 self.cells = self._read()
             else:
@@ -74,15 +75,23 @@ class Journal:
         deadline = time.monotonic() + _LOCK_S
         complaint = f"another `netlab matrix` is at work on the lab {self._lab}"
         while True:
-            make_root(self._root)
-            try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:
-                continue  # the directory was removed in between, with the last lab in it
+            with made(self._root):
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                fd = os.open(self._path, flags, 0o600)
             if lock(fd) and same(fd, self._path):
                 return fd
             os.close(fd)
             wait_for_lock(deadline, complaint)
+
+    def _check_own(self) -> None:
+        """UsageError where what stands there isn't netlab's: nothing of it is to be lost."""
+        first = self._path.read_bytes().partition(b"\n")[0]
+        try:
+            own = not first or json.loads(first).keys() == self._inputs.keys()
+        except (ValueError, AttributeError, RecursionError):
+            own = False
+        if not own:
+            raise UsageError(f"{self._path} isn't an interrupted matrix's", "move it away")
 
     def _close(self) -> None:
         os.close(self._fd)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import skips
+from states import lab_directory
 
 from netlab.capabilities import doctor
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.doctor import Check
+from netlab.linux.files import write_own
 
 FINE = [
     Check("kernel", True, "Linux 6.12.0"),
@@ -119,10 +121,8 @@ def test_program_that_is_not_there() -> None:
 def test_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETLAB_LAB_RUNDIR", str(tmp_path))
     assert doctor.leftovers() == Check("leftovers", True, "none; labs that are up: 0")
-    (tmp_path / "killed-early").mkdir()
-    garbled = tmp_path / "garbled"
-    garbled.mkdir()
-    (garbled / "state.json").write_text("{")
+    lab_directory(tmp_path, "killed-early")
+    write_own(lab_directory(tmp_path, "garbled").path / "state.json", b"{")
     assert doctor.leftovers() == Check(
         "leftovers",
         None,

@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 from command import Netlab
 from places import TOPOLOGIES
+from states import lab_directory
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
@@ -162,7 +163,7 @@ def test_completion_is_a_script_that_asks_netlab(netlab: Netlab, shell: str) -> 
 )
 def test_completion_offers_what_there_is(netlab: Netlab, words: str, offered: str, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / "labs" / name).mkdir(parents=True)
+        lab_directory(tmp_path / "labs", name)
     (tmp_path / "own.yaml").write_text(OWN_FIX)
     env = {"_NETLAB_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
     code, stdout, _ = said(netlab(env={**env, "NETLAB_LAB_RUNDIR": str(tmp_path / "labs")}, cwd=tmp_path))

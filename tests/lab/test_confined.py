@@ -166,7 +166,7 @@ iptables -t nat -A POSTROUTING -j MASQUERADE
 sysctl -q -w net.ipv4.ip_forward=1
 ip link set lo up
 tcpdump -nn -i lo -c 1 --immediate-mode udp 2>listening >seen &
-until grep -q listening listening; do sleep 0.01; done
+until grep -qs listening listening; do sleep 0.01; done
 echo >/dev/udp/127.0.0.1/9
 wait $!
 grep -q "127.0.0.1.9: UDP" seen

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from states import BARE, FULL
+from states import BARE, FULL, lab_directory
 
 from netlab.errors import LabError
-from netlab.lab import locks
+from netlab.lab import locks, mark
 from netlab.lab.directory import LabDirectory
 from netlab.lab.state import Asked, LabState
+from netlab.linux.files import write_own
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> LabDirectory:
     """A lab's directory, made and empty."""
-    found = LabDirectory(tmp_path / "run", "lab")
-    found.path.mkdir(parents=True)
-    return found
+    return lab_directory(tmp_path / "run", "lab")
 
 
 @pytest.mark.parametrize("state", [FULL, BARE], ids=["full", "bare"])
@@ -38,7 +38,26 @@ def test_a_new_lab_is_written_down_with_its_topology_and_hosts(directory: LabDir
     assert directory.topology_text() == "name: lab\n"
     assert directory.hosts.read_text() == "127.0.0.1 localhost\n"
     assert directory.log("server", "web") == directory.path / "logs" / "server.web.log"
-    assert sorted(path.name for path in directory.path.iterdir()) == ["hosts", "logs", "state.json", "topology.yaml"]
+    there = sorted(path.name for path in directory.path.iterdir())
+    assert there == [".netlab", "hosts", "logs", "state.json", "topology.yaml"]
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o777])
+def test_what_is_written_is_this_users_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        directory = LabDirectory(tmp_path / "run", "lab")
+        with directory.locked(create=True):
+            directory.create(FULL, "name: lab\n", "127.0.0.1 localhost\n")
+            directory.begin(FULL, Asked(None), "name: lab\n")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory.root, *directory.root.rglob("*"))}
+    assert modes == {
+        **dict.fromkeys(("run", "lab", "logs"), 0o700),
+        **dict.fromkeys((".netlab", "state.json", "topology.yaml", "next-0.yaml"), 0o600),
+        "hosts": 0o644,  # any user in the lab reads it as /etc/hosts
+    }
 
 
 def test_a_change_is_written_down_before_it_is_made_and_struck_out_after(directory: LabDirectory) -> None:
@@ -73,23 +92,26 @@ def test_a_writer_that_is_killed_leaves_what_was_there(
 ) -> None:
     directory.write(FULL)
 
-    def killed(path: Path, text: str, **_options: str) -> None:
-        with path.open("w") as file:
-            file.write(text[:10])
+    def killed(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:10])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_text", killed)
+    monkeypatch.setattr("netlab.lab.directory.write_own", killed)
     with pytest.raises(KeyboardInterrupt):
         directory.write(BARE)
     assert directory.read() == FULL
 
 
-def test_a_full_disk_is_an_error_that_names_the_file(directory: LabDirectory) -> None:
+def test_a_link_in_the_place_of_a_file_is_not_followed(directory: LabDirectory, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("a user's own")
     draft = directory.path / "state.new"
-    draft.symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left on device") as caught:
+    draft.symlink_to(mine)
+    with pytest.raises(OSError, match="symbolic link") as caught:
         directory.write(FULL)
     assert caught.value.filename == str(draft)
+    directory.clear()
+    assert mine.read_text() == "a user's own"
 
 
 def test_no_state_is_none(directory: LabDirectory, tmp_path: Path) -> None:
@@ -99,11 +121,12 @@ def test_no_state_is_none(directory: LabDirectory, tmp_path: Path) -> None:
 
 def test_a_state_that_cannot_be_understood_is_an_error_that_names_the_file(directory: LabDirectory) -> None:
     file = directory.path / "state.json"
-    file.write_text("[]")
+    write_own(file, b"[]")
     with pytest.raises(LabError) as raised:
         directory.read()
     assert str(raised.value) == (
-        f"{file} can't be understood: it is a list, not an object\n  hint: was it written by another version of netlab?"
+        f"{file} can't be understood: it is a list, not an object\n"
+        "  hint: was it changed, or written by another version of netlab? `netlab down lab` removes the lab"
     )
 
 
@@ -115,7 +138,7 @@ def test_clearing_removes_what_was_written_and_nothing_else(directory: LabDirect
     mine = directory.path / "mine.txt"
     mine.write_text("a user's own")
     directory.clear()
-    assert list(directory.path.iterdir()) == [mine]
+    assert sorted(directory.path.iterdir()) == [directory.path / ".netlab", mine]
     directory.clear()
 
 
@@ -129,7 +152,7 @@ def test_a_lock_makes_the_directory_and_leaves_nothing_behind(tmp_path: Path) ->
     with directory.locked(create=True) as there:
         assert there
         assert directory.path.is_dir()
-    assert not directory.root.exists()
+    assert not directory.path.exists()
 
 
 def test_a_lock_keeps_what_was_written(tmp_path: Path) -> None:
@@ -179,16 +202,16 @@ def test_a_lock_on_a_directory_that_was_removed_meanwhile_counts_for_nothing(
     calls: list[int] = []
 
     def slow(fd: int) -> bool:
-        if not calls:  # as if another command had taken the lab down between the opening and the lock
-            directory.path.rmdir()
         calls.append(fd)
+        if len(calls) == 1:  # as if another command had taken the lab down between the opening and the lock
+            mark.unmake(directory.path)
         return real(fd)
 
     monkeypatch.setattr(locks, "lock", slow)
     with directory.locked(create=True) as there:
         assert there
         assert directory.path.is_dir()
-    assert len(calls) == 2
+    assert len(calls) == 2  # the second is that of the directory it made
 
 
 def test_a_killed_command_keeps_no_lock(directory: LabDirectory) -> None:

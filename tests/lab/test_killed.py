@@ -12,6 +12,7 @@ import labs
 import pytest
 from command import Netlab
 from killing import kill_at, nothing_left, sample, skip_unless_strace_kills, steps
+from states import lab_directory
 
 pytestmark = pytest.mark.kernel
 
@@ -120,7 +121,7 @@ def test_a_killed_labs_files_are_read_as_far_as_they_go(
 
 
 def test_a_directory_alone_is_removed(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
-    (netlab.rundir / lab_name).mkdir(parents=True)
+    lab_directory(netlab.rundir, lab_name)
     listed = netlab("status")
     assert listed.stdout == (
         "LAB        IS           MODE  NAMESPACES  FIXES  TOPOLOGY\n"

@@ -32,7 +32,7 @@ def test_a_signal_leaves_no_directory_without_a_lock(
     directory = LabDirectory(tmp_path / "run", "lab")
 
     def signalled(fd: int) -> bool:
-        assert directory.path.is_dir()
+        assert list(tmp_path.iterdir())
         signal.raise_signal(signal.SIGTERM)
         return real(fd)
 

@@ -136,7 +136,7 @@ def test_interrupted_and_resumed(netlab: Netlab, lab_name: str, privilege: str, 
     stopped = interrupted(netlab, lab_name, file, privilege, signal.SIGINT)
     assert stopped == (130, "netlab: interrupted; 1 cell of 2 is kept: with --resume the others are run\n")
     left = [line for line in host.snapshot(netlab.rundir) if line not in before]
-    assert left == [f"file {netlab.rundir}/{lab_name}.matrix"]
+    assert left == [f"file {netlab.rundir}/.netlab", f"file {netlab.rundir}/{lab_name}.matrix"]
     options = ["--name", lab_name, "--fix", "plain", privilege, "--resume"]
     refused = netlab("matrix", file, *options, "--trials", "2")
     assert refused.returncode == 2

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from netlab.lab import mark
+from netlab.lab.directory import LabDirectory
+from netlab.lab.rundir import made
 from netlab.lab.state import Holder, LabState, StartedProgram
 
 FULL = LabState(
@@ -18,3 +24,11 @@ FULL = LabState(
     complete=True,
 )
 BARE = LabState(lab="lab", boot_id="", rootless=False, file=None)
+
+
+def lab_directory(root: Path, lab: str) -> LabDirectory:
+    """The directory of a lab, made, and holding no more than its mark."""
+    directory = LabDirectory(root, lab)
+    with made(root):
+        os.close(mark.make(directory.path))
+    return directory

@@ -1,0 +1,169 @@
+"""What else stands where labs are written down is never entered, listed, changed or removed; and what is written down
+of one lab, however damaged, is no trouble for another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Netlab
+from labs import TWO, Lab
+from states import lab_directory
+
+from netlab.lab.holder import start_ticks
+
+pytestmark = pytest.mark.kernel
+
+
+def tree(root: Path) -> dict[str, str | None]:
+    """All below a directory: a file's text, a link's target, None for a directory."""
+    return {
+        str(path.relative_to(root)): (
+            str(path.readlink()) if path.is_symlink() else None if path.is_dir() else path.read_text()
+        )
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.fixture
+def lab(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> Iterator[Lab]:
+    """A lab to build; what a test leaves in the run directory goes with it."""
+    file = tmp_path / "topology.yaml"
+    file.write_text(TWO)
+    yield Lab(netlab, lab_name, file, privilege)
+    netlab("down", "--all")
+    shutil.rmtree(netlab.rundir, ignore_errors=True)
+
+
+@pytest.fixture
+def project(lab: Lab, tmp_path: Path) -> Path:
+    """The run directory, in which a user has a directory `project` that looks like a lab's, and a link to one."""
+    rundir = lab.netlab.rundir
+    project = rundir / "project"
+    (project / "logs").mkdir(parents=True)
+    for name in ("topology.yaml", "hosts", "state.json", "state.new", "next-0.yaml", "logs/a.b.log"):
+        (project / name).write_text(f"a user's {name}\n")
+    shutil.copytree(project, tmp_path / "elsewhere")
+    (rundir / "link").symlink_to(tmp_path / "elsewhere")
+    (rundir / "empty").mkdir()
+    return rundir
+
+
+def test_a_users_directory_there_is_never_touched(lab: Lab, project: Path, tmp_path: Path) -> None:
+    rundir = project
+    before, linked = tree(rundir), tree(tmp_path / "elsewhere")
+    lab.up()
+    shown = json.loads(lab.netlab("status", "--format", "json").stdout)
+    assert [row["lab"] for row in shown["labs"]] == [lab.name]
+    for name in ("project", "link", "empty"):
+        done = lab.netlab("up", lab.file, "--name", name, lab.privilege)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            f"netlab: {rundir / name} isn't a lab's\n  hint: move it away, or give the lab another --name\n"
+        )
+        assert lab.netlab("down", name).stderr == f"no lab is called {name}: nothing to do\n"
+    done = lab.netlab("down", "--all")
+    assert (done.returncode, done.stderr) == (0, f"lab {lab.name} is down\n")
+    assert (tree(rundir), tree(tmp_path / "elsewhere")) == (before, linked)
+
+
+def test_a_users_file_in_a_labs_directory_stays_and_the_directory_is_then_his(lab: Lab) -> None:
+    lab.up()
+    directory = lab.netlab.rundir / lab.name
+    (directory / "notes.txt").write_text("mine\n")
+    done = lab.netlab("down", lab.name)
+    assert done.stderr == f"netlab: {directory} isn't empty, and stays\nlab {lab.name} is down\n"
+    assert tree(directory) == {"notes.txt": "mine\n"}
+    assert lab.try_up().stderr.startswith(f"netlab: {directory} isn't a lab's\n")
+
+
+DAMAGE = {
+    "empty": "",
+    "no JSON": "{",
+    "a list": "[]",
+    "nested": "[" * 100_000,
+    "a huge number": '{"lab": ' + "9" * 5000 + "}",
+    "no number": '{"lab": NaN}',
+    "a surrogate": '{"lab": "\\ud800"}',
+    "another's": None,
+    "wrong types": '{"lab": 3}',
+    "unknown": '{"colour": "red"}',
+    "no UTF-8": "\udcff",
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "a fifo", "a directory", "a link", "others can write"])
+def test_a_damaged_state_hides_no_other_lab_and_its_own_can_be_removed(lab: Lab, damage: str, tmp_path: Path) -> None:
+    rundir = lab.netlab.rundir
+    broken = lab_directory(rundir, "broken")
+    state = broken.path / "state.json"
+    lab.up()
+    theirs = (rundir / lab.name / "state.json").read_text()
+    if damage == "a fifo":
+        os.mkfifo(state)
+    elif damage == "a directory":
+        state.mkdir()
+    elif damage == "a link":
+        state.symlink_to(rundir / lab.name / "state.json")
+    else:
+        text = DAMAGE.get(damage)
+        state.write_bytes((theirs if text is None else text).encode(errors="surrogateescape"))
+        state.chmod(0o666 if damage == "others can write" else 0o600)
+    shown = lab.netlab("status")
+    assert (shown.returncode, [line.split()[:2] for line in shown.stdout.splitlines()[1:3]]) == (
+        0,
+        sorted([["broken", "damaged"], [lab.name, "up"]]),
+    )
+    assert f"{state} can't be understood: " in shown.stdout
+    for command in (["status", "broken"], ["exec", "-l", "broken", "client", "--", "true"], ["fix", "apply", "x"]):
+        done = lab.netlab(*command)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+    assert lab.netlab("fix", "list").returncode == 0
+    assert lab.netlab("exec", "-l", lab.name, "client", "--", "true").returncode == 0
+    done = lab.netlab("down", "--all")
+    assert done.returncode == 0
+    assert f"lab {lab.name} is down\n" in done.stderr
+    if damage == "a directory":  # which isn't netlab's
+        assert f"netlab: {broken.path} isn't empty, and stays\n" in done.stderr
+    else:
+        assert not broken.path.exists()
+
+
+def test_the_holder_of_a_lab_whose_state_is_damaged_is_found_and_ends(lab: Lab) -> None:
+    lab.up()
+    holder = json.loads(lab.netlab("status", lab.name, "--format", "json").stdout)["holder"]
+    names = [f"{lab.name}-{name}" for name in ("client", "server")]
+    state = lab.netlab.rundir / lab.name / "state.json"
+    state.write_bytes(b"{")
+    done = lab.netlab("down", lab.name)
+    assert done.returncode == 0
+    assert start_ticks(holder) is None
+    if lab.privilege == "--root":
+        assert (
+            f"netlab: what may be its names stays: {', '.join(names)}; `ip netns del NAME` removes one" in done.stderr
+        )
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=True)
+    assert not state.parent.exists()
+
+
+def test_a_command_for_a_lab_that_is_up_never_builds_one(lab: Lab) -> None:
+    """The holder dead, `fix apply` as root once built root's lab where a rootless one had stood."""
+    lab.write(TWO + "fixes: {both: {summary: no SACK, set: {namespaces.client: {sysctls: {net.ipv4.tcp_sack: 0}}}}}\n")
+    lab.up()
+    holder = json.loads(lab.netlab("status", lab.name, "--format", "json").stdout)["holder"]
+    os.kill(holder, 9)
+    whole = (
+        f"netlab: the lab {lab.name} isn't whole: it was killed, or its building was\n"
+        f"  hint: `netlab down {lab.name}` removes what is left, `netlab up` builds it again\n"
+    )
+    for command in (["fix", "apply", "both"], ["fix", "revert"], ["exec", "client", "--", "true"]):
+        done = lab.netlab(*command)
+        assert (done.returncode, done.stderr) == (1, whole), command
+    assert "dead" in lab.netlab("status").stdout
