@@ -1,8 +1,8 @@
 """The holder: the one process that keeps a lab's namespaces together.
 
 It is PID 1 of the lab's PID namespace, and has the lab's mount namespace: its own /proc and /etc/hosts, and an empty
-/etc/resolv.conf. The lab's host name and System V IPC are its own, too. When it dies, the kernel ends every process of
-the lab with it.
+/etc/resolv.conf. The lab's host name, System V IPC and view of cgroups are its own, too. When it dies, the kernel ends
+every process of the lab with it.
 
 Without root the lab lives in a user namespace of its own, and the names of its network namespaces stand on a tmpfs in
 the holder's mount namespace. With root they stand in the host's /run/netns, where `ip netns` finds them. In both cases
@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError, UnsupportedError
-from netlab.lab import locks
+from netlab.lab import locks, masks
 from netlab.lab.state import Holder
 from netlab.linux import children
 from netlab.linux.files import write_own
 from netlab.linux.syscalls import (
+    CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -36,7 +37,6 @@ from netlab.linux.syscalls import (
     CLONE_NEWUTS,
     MS_BIND,
     MS_NODEV,
-    MS_NOEXEC,
     MS_NOSUID,
     MS_REC,
     MS_SHARED,
@@ -273,12 +273,11 @@ def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> No
     """
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)
+        unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP)
         if names == HOST_NAMES:  # else it stands in one of the lab's already: no lab leads back to the host's by it
             unshare(CLONE_NEWNET)
         mount("none", "/", flags=MS_REC | MS_SLAVE)
-        with suppress(PermissionError):  # a container with a masked /proc forbids it: the host's stays
-            mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        masks.mount_proc()
         if names != HOST_NAMES:
             _mount_on_run_netns(names)
         mount(str(hosts), "/etc/hosts", flags=MS_BIND)

@@ -19,19 +19,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netlab.errors import LabError
+from netlab.lab import masks
 from netlab.lab.holder import HOST_NAMES, alive, parse_start_ticks
 from netlab.lab.state import Holder
 from netlab.linux import children, interrupts
 from netlab.linux.seccomp import change_users_in_name_only
 from netlab.linux.syscalls import (
+    CLONE_NEWCGROUP,
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUSER,
     MS_BIND,
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
     MS_REC,
     MS_SLAVE,
     mount,
@@ -238,13 +237,13 @@ class Namespaces:
             directory = Path.cwd()
         for fd in self._apart:
             setns(fd)
+        unshare(CLONE_NEWCGROUP)  # not the holder's: this process may be in another cgroup than whoever built the lab
         setns(self._mnt, CLONE_NEWNS)
         setns(namespace, CLONE_NEWNET)
         with suppress(OSError):
-            # /sys/class/net is that of the network namespace the mount was made in, as with `ip netns exec`.
             unshare(CLONE_NEWNS)
             mount("none", "/", flags=MS_REC | MS_SLAVE)
-            mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+            masks.mount_sys()
         if directory is not None:
             with suppress(OSError):
                 os.chdir(directory)
