@@ -7,6 +7,9 @@ the text around it. Each such character is shown as Python writes it in a string
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 from unicodedata import category
 
@@ -26,7 +29,7 @@ def lines(text: str) -> str:
 
 def line(text: str) -> str:
     """Text that is to be one line: a newline is shown as `\\n`, a tab as `\\t`."""
-    return text if text.isprintable() else "".join(map(_character, text))
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 class Lines(str):
@@ -48,12 +51,34 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2).replace("\x7f", "\\u007f") + "\n"
 
 
-def _character(char: str) -> str:
+def is_hidden(char: str) -> bool:
+    """Whether a character is shown as an escape in a text of several lines."""
+    if char.isprintable() or char in "\n\t":
+        return False
+    return (category(char) in _HIDDEN and char not in _SPELLING) or _is_noncharacter(ord(char))
+
+
+def shell_word(text: str) -> str:
+    """The text as one word for sh, in which printf writes what would be hidden."""
+    if text.isprintable():
+        return shlex.quote(text)
+    parts = []
+    for hidden, chars in groupby(text, is_hidden):
+        run = "".join(chars)
+        octal = "".join(f"\\{byte:03o}" for byte in run.encode()) if hidden else ""
+        parts.append(f"\"$(printf '{octal}')\"" if hidden else shlex.quote(run))
+    return "".join(parts)
+
+
+def shell_words(words: Iterable[str]) -> str:
+    """The words of a command for sh."""
+    return " ".join(map(shell_word, words))
+
+
+def _shown(char: str) -> str:
     if "\udc80" <= char <= "\udcff":
         return f"\\x{ord(char) - 0xDC00:02x}"  # a byte that is no UTF-8, as surrogateescape (PEP 383) keeps it
-    if (category(char) in _HIDDEN and char not in _SPELLING) or _is_noncharacter(ord(char)):
-        return char.encode("unicode_escape").decode()
-    return char
+    return char.encode("unicode_escape").decode() if is_hidden(char) or char in "\n\t" else char
 
 
 def _is_noncharacter(code: int) -> bool:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from xml.etree import ElementTree
 
 import pytest
 from hostile import FORBIDDEN, forbidden
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from netlab import escapes
 from netlab.report.markup import tag
 from netlab.report.wrapping import wrap
 
+HIDDEN = st.sampled_from(sorted(char for char in FORBIDDEN if char != "\0" and not "\ud800" <= char <= "\udfff"))
 ANYTHING = st.text(
-    st.one_of(st.characters(exclude_categories=()), st.sampled_from(sorted(FORBIDDEN)), st.sampled_from("\t\n a")),
-    max_size=200,
+    st.one_of(st.characters(exclude_categories=()), HIDDEN, st.sampled_from("\t\n a\0\udcff\ud800")), max_size=200
 )
 
 
@@ -73,6 +74,15 @@ def test_json_stays_json(value: object) -> None:
     text = escapes.as_json({"value": value})
     assert text.isascii() and escapes.lines(text) == text
     assert json.loads(text) == json.loads(json.dumps({"value": value}))  # which joins two halves of a pair
+
+
+@settings(max_examples=20)
+@given(st.lists(st.text(st.one_of(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), HIDDEN))))
+def test_a_shell_reads_the_same_words(words: list[str]) -> None:
+    script = f"printf '%s\\0' {escapes.shell_words(['', *words])}"
+    assert not forbidden(script)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode().split("\0")[1:-1] == words
 
 
 @given(ANYTHING, ANYTHING)

@@ -44,7 +44,10 @@ def writes(source: str) -> Iterator[str]:
                 yield f"{node.lineno}: os.{name}()"
             case ast.Call(func=ast.Name(id="open"), args=[ast.Constant(value=1 | 2 | "/dev/tty" | "/dev/stdout"), *_]):
                 yield f"{node.lineno}: open()"
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="logging" | "warnings" | "traceback"))):
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="logging"))
+                | ast.Attribute(value=ast.Name(id="warnings"), attr="warn" | "warn_explicit")
+            ):
                 yield f"{node.lineno}: {ast.unparse(node.func)}()"
 
 

@@ -2,12 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from netlab.cli.arguments import find_labs, topology_file
 from netlab.errors import NetlabError
+from netlab.escapes import line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class DataFormat(StrEnum):
@@ -19,13 +23,13 @@ def complete_lab(incomplete: str) -> list[str]:
     """The labs that are up."""
     from netlab.lab.rundir import labs, run_directory
 
-    return [lab for lab in labs(run_directory()) if lab.startswith(incomplete)]
+    return _offered(labs(run_directory()), incomplete)
 
 
 def complete_netns(incomplete: str) -> list[str]:
     """The namespaces of all labs that are up."""
     names = {name for _, state in find_labs() for name, _ in state.namespaces}
-    return sorted(name for name in names if name.startswith(incomplete))
+    return _offered(sorted(names), incomplete)
 
 
 def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
@@ -45,7 +49,12 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
         else:
             for directory, state in find_labs():
                 found |= dict.fromkeys(fix.name for fix in lifecycle.as_it_is(directory, state).topology.fixes)
-    return [name for name in found if name.startswith(incomplete)]
+    return _offered(found, incomplete)
+
+
+def _offered(names: "Iterable[str]", incomplete: str) -> list[str]:
+    """Those that begin so; none that a shell could not show, or would take for several."""
+    return [name for name in names if name.startswith(incomplete) and line(name) == name]
 
 
 TopologyArgument = Annotated[

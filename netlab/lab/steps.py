@@ -12,6 +12,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from netlab.escapes import shell_word, shell_words
 from netlab.kubeproxy.iptables_save import NO_RULES, PROGRAMS
 from netlab.links.attributes import words_of_change
 from netlab.model import (
@@ -153,7 +154,7 @@ class SetSysctl(NamedTuple):
 
     def twin(self, prefix: str) -> str:
         options = "-eqw" if self.if_there else "-qw"
-        return f"ip netns exec {prefix}{self.netns} sysctl {options} {shlex.quote(f'{self.key}={self.value}')}"
+        return f"ip netns exec {prefix}{self.netns} sysctl {options} {shell_word(f'{self.key}={self.value}')}"
 
 
 class AddQdisc(NamedTuple):
@@ -267,17 +268,17 @@ class StartProgram(NamedTuple):
 
     def twin(self, prefix: str) -> str:
         run = f"ip netns exec {prefix}{self.netns}"
-        env = "".join(f" {shlex.quote(f'{key}={value}')}" for key, value in self.program.env)
+        env = "".join(f" {shell_word(f'{key}={value}')}" for key, value in self.program.env)
         environment = f" env{env}" if env else ""
         log = f"/tmp/{prefix}{self.netns}.{self.program.name}.log"  # noqa: S108 (the script is the reader's own)
-        start = f"setsid {run}{environment} {shlex.join(self.program.argv)} >{log} 2>&1 </dev/null &"
+        start = f"setsid {run}{environment} {shell_words(self.program.argv)} >{log} 2>&1 </dev/null &"
         ready = self.program.ready
         if ready.listening is not None:
             condition = f"{run} ss -Hltn 'sport = :{ready.listening}' | grep -q ."
         elif ready.output is not None:
-            condition = f"grep -sqE {shlex.quote(ready.output)} {log}"
+            condition = f"grep -sqE {shell_word(ready.output)} {log}"
         elif ready.command is not None:
-            condition = f"{run} {shlex.join(ready.command)} >/dev/null 2>&1"
+            condition = f"{run} {shell_words(ready.command)} >/dev/null 2>&1"
         else:
             return start
         wait = shlex.quote(f"until {condition}; do sleep 0.1; done")

@@ -19,7 +19,7 @@ SUBNETS = ListOf(Text("a subnet", words.network), single=True)
 def _alias(text: str) -> str:
     if not 0 < len(text.encode()) < 256:  # IFALIASZ
         raise InvalidError("an alias has 1 to 255 bytes", "shorten it")
-    return text
+    return words.visible(text)
 
 
 def _attribute(shape: Shape, doc: str, kind: str, example: str, default: str = "the kernel's") -> Key:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import TypeAlias
 
+from netlab.escapes import is_hidden
 from netlab.model import IFNAMSIZ, Address, InterfaceAddress, Network
 from netlab.yamlspec.shapes import InvalidError
 
@@ -22,6 +23,14 @@ GivenAddress: TypeAlias = Address | InterfaceAddress
 """An address as written: without a prefix length it takes that of the subnet it lies in."""
 
 
+def visible(text: str) -> str:
+    """Text in which nothing is hidden: other programs than netlab show it, and a terminal would obey it."""
+    strange = next(filter(is_hidden, text), None)
+    if strange is not None:
+        raise InvalidError(f"it has the control character {strange!r}", "leave it out")
+    return text
+
+
 def ifname(text: str) -> str:
     """An interface's name as the kernel takes it (dev_valid_name, net/core/dev.c); `eth%d` it would number."""
     if len(text.encode()) > IFNAMSIZ:
@@ -29,6 +38,7 @@ def ifname(text: str) -> str:
         raise InvalidError(f"the interface name {text!r} has {len(text.encode())} characters", hint)
     if not text or text in (".", "..") or _NO_IFNAME.search(text):
         raise InvalidError(f"{text!r} can't be an interface's name", "no '/', ':', '%' or white space")
+    visible(text)
     if text in ("lo", "all", "default"):
         raise InvalidError(
             f"{text!r} can't be an interface's name", "each namespace has a lo and sysctls for all and default"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from netlab import escapes
 from netlab.record import words as datagrams
 from netlab.record.events import (
     ConntrackEvent,
@@ -34,7 +35,7 @@ from netlab.record.words import endpoint
 def line(event: Event, started_ns: int) -> str:
     """Seconds since the start, where it was seen, and what: without a line's end."""
     where, what = _where_and_what(event)
-    return f"{(event.time_ns - started_ns) / 1e9:12.6f}  {where}  {what}"
+    return escapes.line(f"{(event.time_ns - started_ns) / 1e9:12.6f}  {where}  {what}")
 
 
 def _where_and_what(event: Event) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from netlab.links.words import visible
 from netlab.yamlspec.shapes import InvalidError
 
 SYSCTL = r"^net\.\S+$"
@@ -58,9 +59,9 @@ CONF = re.compile(r"^net\.ipv[46]\.(?:conf|neigh)\.([^.]+)\.")
 
 def sysctl_value(text: str) -> str:
     """A sysctl's value: one line, since the kernel reads the first one only."""
-    if "\n" in text or "\0" in text:
+    if "\n" in text:
         raise InvalidError(f"{text!r} can't be a sysctl's value", "one line, with spaces between several numbers")
-    return text
+    return visible(text)
 
 
 @lru_cache

@@ -21,7 +21,7 @@ from ipaddress import (
 )
 
 from netlab.kubeproxy.fixes import FIXES, PLAIN
-from netlab.links.words import network
+from netlab.links.words import network, visible
 from netlab.model import CAPABILITIES, Address, Network
 from netlab.yamlspec.limits import MAX_REGEX, MAX_TABLE
 from netlab.yamlspec.shapes import InvalidError
@@ -88,10 +88,7 @@ def prose(text: str) -> str:
     """Text to be read by people, on terminals too: something to read, and nothing that a terminal would obey."""
     if not text.strip():
         raise InvalidError("there is nothing to read in it", "say it in words")
-    strange = next((letter for letter in text if not letter.isprintable() and letter not in "\n\t"), None)
-    if strange is not None:
-        raise InvalidError(f"it has the control character {strange!r}", "leave it out")
-    return text
+    return visible(text)
 
 
 def _host_name(text: str, what: str) -> str:
@@ -158,9 +155,7 @@ def nft_body(text: str) -> str:
         raise InvalidError(f"the table's text has {len(text):,} characters", f"at most {MAX_TABLE:,}")
     for lexer in _NFT_LEXERS:
         _check_tokens(re.findall(lexer, text))
-    if "\0" in text:
-        raise InvalidError("nft reads no NUL character", "leave it out")
-    return text
+    return visible(text)
 
 
 def _check_tokens(tokens: Iterable[str]) -> None:
