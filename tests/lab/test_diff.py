@@ -18,7 +18,7 @@ from netlab.kubeproxy import fixes, iptables_layout
 from netlab.lab import plan
 from netlab.lab.diff import difference, there
 from netlab.lab.status import LinkStatus
-from netlab.lab.steps import CreateLink, DeleteEntries, LoadTable
+from netlab.lab.steps import CreateLink, DeleteEntries, ForgetNeighbours, LoadTable
 from netlab.links.veth import Veth
 from netlab.model import Interface, Route, Topology
 from netlab.topology import load
@@ -279,6 +279,7 @@ def test_an_address_changed_in_the_topology() -> None:
         "server: address 10.244.1.77/24 on eth0",
         "server: route default via 10.244.1.1",
         "node: kube-proxy's rules",
+        "neighbour entries of 10.244.1.2 removed",
         "/etc/hosts of the lab",
     ]
 
@@ -396,6 +397,7 @@ def test_a_pod_removed() -> None:
         "node: veth-client removed",
         "client: network namespace removed",
         "node: kube-proxy's rules",
+        "neighbour entries of 10.244.0.2 removed",
         "/etc/hosts of the lab",
     ]
 
@@ -422,6 +424,7 @@ def test_a_pod_moved_to_another_node() -> None:
         "client: address 10.244.1.3/24 on eth0",
         "client: route default via 10.244.1.1",
         "node: kube-proxy's rules",
+        "neighbour entries of 10.244.0.2 removed",
         "/etc/hosts of the lab",
     ]
 
@@ -801,9 +804,20 @@ def test_a_pair_between_two_wanted_names_is_removed_once() -> None:
     ]
 
 
-def test_an_address_that_goes_to_another_interface_is_forgotten_and_a_new_one_is_not_known() -> None:
-    ports = [{"netns": "client", "mtu": 1400, "addresses": "10.244.0.9/24"}]
-    assert not any("neighbour" in step for step in edit(bridges__0__ports=ports))
+def test_an_address_that_goes_is_forgotten_and_a_new_one_is_not_known() -> None:
+    more = [{"netns": "client", "mtu": 1400, "addresses": ["10.244.0.2/24", "10.244.0.9/24"]}]
+    assert not any("neighbour" in step for step in edit(bridges__0__ports=more))
+    less = described(built(edited(bridges__0__ports=more)), edited(bridges__0__ports=more), LAB)
+    assert "neighbour entries of 10.244.0.9 removed" in less
+
+
+def test_only_who_is_on_the_link_of_an_address_forgets_it() -> None:
+    old, new = topology(LAB), topology(edited(bridges__1__ports__0={"netns": "server", "addresses": "10.244.1.77/24"}))
+    steps = difference([old], new, built().look(old, new))
+    assert [step.namespaces for step in steps if isinstance(step, ForgetNeighbours)] == [("far", "server")]
+
+
+def test_an_address_that_goes_to_another_interface_is_forgotten() -> None:
     moved = edited(
         bridges__0__ports=[{"netns": "client", "mtu": 1400, "addresses": "10.244.0.1/24"}],
         bridges__0__addresses="10.244.0.2/24",

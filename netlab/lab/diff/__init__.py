@@ -15,7 +15,7 @@ from netlab.kubeproxy.stale import frontends
 from netlab.lab import plan
 from netlab.lab.diff.left import after, stopped, without
 from netlab.lab.diff.links import foreign_links, other_ends, stale_links, with_set_links
-from netlab.lab.diff.moved import moved_addresses
+from netlab.lab.diff.moved import forget_moved
 from netlab.lab.diff.there import has_table, in_the_way, installed, satisfied
 from netlab.lab.status import Status
 from netlab.lab.steps import (
@@ -66,11 +66,10 @@ def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[S
         if not satisfied(step, left):
             steps += [*in_the_way(step, left), _over(step, left, had), *_stale_entries(step, new, left)]
     steps = with_set_links(steps, had, new, left)
-    moved = moved_addresses(steps, had, new, status, left)
-    standing = tuple(netns.name for netns in new.namespaces if netns.name in left.namespaces)
-    if moved and standing:
+    forget = forget_moved(steps, had, new, status, left) if steps else None
+    if forget is not None:
         early = sum(not isinstance(step, WriteHosts | StartProgram) for step in steps)
-        steps.insert(early, ForgetNeighbours(moved, standing))
+        steps.insert(early, forget)
     return steps
 
 
