@@ -84,22 +84,23 @@ def run_quietly(namespaces: Namespaces, name: str, argv: Sequence[str]) -> int:
         return os.waitpid(pid, 0)[1]
     except BaseException:
         if pid is not None:  # nobody else waits for it, and a lab can't end before somebody has
-            _kill(pid, signal.SIGKILL)
+            _kill(pid, signal.SIGKILL)  # it may not lead its group yet
+            _kill_group(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise
     finally:
         os.close(null)
 
 
-def spawn(namespaces: Namespaces, name: str, argv: Sequence[str], output: int, *, leads: bool = False) -> int:
+def spawn(namespaces: Namespaces, name: str, argv: Sequence[str], output: int) -> int:
     """Begin a program that a file names; it reads nothing and writes into the descriptor. Its pid, to be waited for.
 
-    leads: it leads a process group of its own.
+    It leads a process group of its own.
     """
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     try:
         confined = _Confined((null, output, output))
-        return _fork(namespaces, name, argv, _environment(name, {}), confined, leads=leads)
+        return _fork(namespaces, name, argv, _environment(name, {}), confined)
     finally:
         os.close(null)
 
@@ -126,7 +127,6 @@ def launch(
 
     def begin() -> int:
         try:
-            os.setsid()
             _become(namespaces, name, argv, _environment(name, added), confined)
         except OSError as error:
             os.write(failed_w, (error.strerror or str(error)).encode())
@@ -158,16 +158,12 @@ def _fork(
     argv: Sequence[str],
     env: Mapping[str, str],
     confined: _Confined | None = None,
-    *,
-    leads: bool = False,
 ) -> int:
     namespaces.fd(name)  # a wrong name fails here, not in the child
     terminal.flush()
     namespaces.enter_pid_namespace()
 
     def begin() -> int:
-        if leads:
-            os.setpgid(0, 0)
         try:
             _become(namespaces, name, argv, env, confined)
         except FileNotFoundError:
@@ -188,9 +184,11 @@ def _become(
     """In a forked child: go into the namespace and execute the program; one that isn't confined is the caller's own.
 
     That one gets the caller's streams and other descriptors, as from `ip netns exec`: `<(…)` of a shell is one. A
-    confined program gets none: what it holds, a lock, would outlive the caller.
+    confined program gets none: what it holds, a lock, would outlive the caller. Nor has it the caller's terminal, into
+    which it could type (TIOCSTI).
     """
     if confined is not None:
+        os.setsid()
         for fd, stream in enumerate(confined.streams):
             os.dup2(stream, fd)
         close_on_exec(3)

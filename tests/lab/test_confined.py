@@ -10,6 +10,7 @@ import labs
 import pytest
 import skips
 from command import Netlab
+from terminals import terminal
 
 from netlab.model import CAPABILITIES
 
@@ -215,6 +216,17 @@ def test_a_program_does_not_read_a_commands_environment(
         labs.until(lambda: seen.exists() and seen.read_text().endswith("\n"), "the program to have tried")
         held.stdin.close()
     assert "Permission denied" in seen.read_text()
+
+
+def test_a_program_has_no_terminal(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    opened = f"command: [sh, -c, '(: </dev/tty) 2>/dev/null && touch {tmp_path}/opened; true']"
+    program = f"{{name: it, command: sleep 1000, ready: {{{opened}}}}}"
+    topology = f"namespaces: {{server: {{programs: [{program}]}}}}\n"
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, topology)
+    with terminal(lab, *netlab.argv("up", lab.file, "--name", lab_name, privilege)) as screen:
+        assert screen.wait() == 0
+    assert lab.exec("server", "true") == ""
+    assert not (tmp_path / "opened").exists()
 
 
 def test_a_command_of_the_callers_own_has_the_callers_capabilities(

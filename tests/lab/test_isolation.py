@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import labs
@@ -40,6 +42,37 @@ def test_the_hosts_interfaces_are_not_there(lab: labs.Lab) -> None:
 def test_the_holder_stands_in_no_network_namespace_of_the_hosts(lab: labs.Lab) -> None:
     inside = lab.exec("client", "readlink", "/proc/1/ns/net").strip()
     assert inside != str(Path("/proc/self/ns/net").readlink())
+
+
+def test_no_process_of_the_hosts_is_there(lab: labs.Lab) -> None:
+    inside = lab.exec("client", "sh", "-c", "echo $$; exec ls /proc").split()
+    assert {int(name) for name in inside[1:] if name.isdigit()} == {1, int(inside[0])}
+    reached = lab.netlab("exec", "-l", lab.name, "client", "--", "sh", "-c", f"kill -0 {os.getpid()}")
+    assert reached.returncode == 1
+
+
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1].replace('@', chr(0)))"
+
+
+def test_no_abstract_socket_of_the_hosts_is_there(lab: labs.Lab) -> None:
+    name = f"{lab.name}-abstract"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{name}")
+        server.listen()
+        command = ("exec", "-l", lab.name, "client", "--", sys.executable, "-c", CONNECT, f"@{name}")
+        assert "ConnectionRefusedError" in lab.netlab(*command).stderr
+
+
+def test_a_socket_in_the_file_system_leads_to_the_host(lab: labs.Lab) -> None:
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{directory}/socket")
+        server.listen()
+        lab.exec("client", sys.executable, "-c", CONNECT, f"{directory}/socket")
+
+
+def test_a_lab_is_in_the_cgroup_of_who_built_it(lab: labs.Lab) -> None:
+    own = Path("/proc/self/cgroup").read_text()
+    assert Path(f"/proc/{lab.status()['holder']}/cgroup").read_text() == own
 
 
 def test_a_program_acts_on_files_as_who_made_the_lab(lab: labs.Lab, tmp_path: Path) -> None:

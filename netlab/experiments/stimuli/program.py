@@ -44,14 +44,14 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
 
 
 def _start(context: Context, netns: str, argv: tuple[str, ...], output: int) -> int:
-    """Begin it in a process group of its own, which is killed when the trial is over."""
+    """Begin it; its process group is killed when the trial is over."""
     from netlab.lab.exec import spawn
 
     pid = 0
 
     def begin() -> None:
         nonlocal pid
-        pid = spawn(context.namespaces, netns, argv, output, leads=True)
+        pid = spawn(context.namespaces, netns, argv, output)
 
     def end() -> None:
         os.kill(pid, signal.SIGKILL)  # it may not lead its group yet
