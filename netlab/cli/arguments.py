@@ -1,6 +1,7 @@
 """What the arguments stand for: a topology's file, its settings, a lab that is up, one of its namespaces."""
 
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,21 @@ def read_spec(
     file = topology_file(topology)
     text = read_text(file)
     names = tuple(dict.fromkeys(fixes or []))
-    return Spec(load_with_fixes(text, file, settings, name, names), text, absolute(file), settings, names)
+    return Spec(
+        load_with_fixes(text, file, settings, name, names), text, absolute(file), settings, names, name is not None
+    )
+
+
+def regular_text(file: str) -> str | None:
+    """The text of a regular file; None where there is none, or it doesn't read as text: `read_spec` says so."""
+    from netlab.yamlspec.limits import MAX_BYTES
+
+    try:
+        found = Path(file).stat()
+        regular = stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES
+        return Path(file).read_bytes().decode("utf-8-sig") if regular else None
+    except (OSError, ValueError):
+        return None
 
 
 def absolute(file: str) -> str | None:

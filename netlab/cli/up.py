@@ -8,7 +8,7 @@ write them, are read here. All others (help, mistakes, `--dry-run`, `--name=x`, 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from netlab.cli.arguments import lab_directory, parse_settings, read_spec
+from netlab.cli.arguments import absolute, lab_directory, parse_settings, read_spec, regular_text, topology_here
 from netlab.cli.messages import Progress, counted
 from netlab.escapes import Lines, line
 from netlab.linux import interrupts
@@ -63,6 +63,12 @@ def _is_value(word: str) -> bool:
 
 def build(options: Options) -> None:
     """Build a lab; a lab that is up is made to follow its topology."""
+    interrupts.stop_on_signals()
+    rootless = None if options.root is None else not options.root
+    if not options.dry_run and (lab := _lab_at_rest(options, rootless)) is not None:
+        if not options.quiet:
+            say(nothing_to_do(lab))
+        return
     from netlab.lab import lifecycle
 
     spec = read_spec(options.topology, parse_settings(options.settings), options.fixes, options.name)
@@ -73,7 +79,6 @@ def build(options: Options) -> None:
         steps = lifecycle.pending(directory, spec)
         write(plan.as_text(steps, f"{spec.topology.name}-") if steps else "")
         return
-    interrupts.stop_on_signals()
     topology = spec.topology
     total = sum(1 + len(n.routes) + len(n.sysctls) for n in topology.namespaces) + 6 * len(topology.pairs())
     progress = Progress(f"building {topology.name}, steps", total, quiet=options.quiet or options.verbose)
@@ -83,12 +88,34 @@ def build(options: Options) -> None:
 
     done: Done = show if options.verbose else progress.step
     try:
-        rootless = None if options.root is None else not options.root
         outcome = lifecycle.up(directory, spec, rootless=rootless, done=done, waiting=progress.waiting)
     finally:
         progress.end()
     if not options.quiet:
         say(outcome_text(outcome, verbose=options.verbose))
+
+
+def _lab_at_rest(options: Options, rootless: bool | None) -> str | None:
+    """The lab that is just what is asked for; None where that isn't known without a closer look."""
+    from netlab.lab.rundir import labs, run_directory
+
+    there = labs(run_directory())
+    file = options.topology if options.topology is not None else topology_here()
+    if file is None or not (options.name in there if options.name is not None else there):
+        return None
+    text = regular_text(file)
+    if text is None:
+        return None
+    from netlab.lab.rest import lab_at_rest
+    from netlab.lab.state import Asked
+
+    asked = Asked(absolute(file), parse_settings(options.settings), tuple(dict.fromkeys(options.fixes)))
+    return lab_at_rest(asked, text, options.name, rootless)
+
+
+def nothing_to_do(lab: str) -> Lines:
+    """What `up` says of a lab that is as its topology says."""
+    return Lines(f"lab {lab} is up: nothing to do")
 
 
 def outcome_text(outcome: "Outcome", *, verbose: bool) -> Lines:
@@ -104,7 +131,7 @@ def outcome_text(outcome: "Outcome", *, verbose: bool) -> Lines:
         more = f", with {' and '.join(fixes)}" if fixes else ""
         return Lines(f"{before}lab {topology.name} is up: {', '.join(counts)}{more}")
     if not outcome.steps:
-        return Lines(f"lab {topology.name} is up: nothing to do")
+        return nothing_to_do(topology.name)
     lines = [f"lab {topology.name} is up: {counted(len(outcome.steps), 'change')}"]
     if not verbose:
         lines += [f"  {line(step.describe())}" for step in outcome.steps]

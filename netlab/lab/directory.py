@@ -5,7 +5,8 @@ It holds its mark (see `mark.py`), `state.json` (see `state.py`), `topology.yaml
 It is made before anything else of a lab and removed after everything else, and what will be made is written here
 before it is: whoever finds the directory can take the lab down without its YAML. While a lab is changed, the text of
 what it is to become stands in `next-0.yaml`; where such a change was cut short, it stays, and the next one's is
-`next-1.yaml`: what may be in the lab is what all of them ask for. Nothing here makes or removes anything in the kernel.
+`next-1.yaml`: what may be in the lab is what all of them ask for. `rest.json` is `rest.py`'s. Nothing here makes or
+removes anything in the kernel.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class LabDirectory:
         self.path = root / lab
         self.hosts = self.path / "hosts"
         self.names = self.path / "netns"
+        self.rest = self.path / "rest.json"
         self._state = self.path / "state.json"
         self._topology = self.path / "topology.yaml"
         self._logs = self.path / "logs"
@@ -134,7 +136,7 @@ class LabDirectory:
 
     def clear(self) -> None:
         """Remove what this class has written, the state last; the directory itself, and its mark, go with its lock."""
-        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts", "state.json"):
+        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts", "rest.json", "state.json"):
             if pattern.startswith("logs/") and self._logs.is_symlink():
                 continue
             for path in self.path.glob(pattern):

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from netlab.errors import LabError, NetlabError, TopologyError, UnsupportedError, UsageError
 from netlab.lab import plan
@@ -27,6 +27,10 @@ from netlab.lab.work import Done, Waiting, Work, unseen
 from netlab.linux import interrupts
 from netlab.model import Topology
 from netlab.topology.kept import KEEP, held
+
+if TYPE_CHECKING:
+    from netlab.lab.look import Look
+    from netlab.lab.read import Known
 
 
 class Outcome(NamedTuple):
@@ -114,7 +118,7 @@ def as_it_is(directory: LabDirectory, state: LabState, asked: Spec | None = None
     LabError where what was written down of it is no topology (any more).
     """
     text = directory.topology_text()
-    if asked is not None and asked == (asked.topology, text, state.file, state.settings, state.fixes):
+    if asked is not None and asked[:-1] == (asked.topology, text, state.file, state.settings, state.fixes):
         return asked
     return _written(text, Asked(state.file, state.settings, state.fixes), state)
 
@@ -136,14 +140,15 @@ def continued(was: Spec, spec: Spec) -> Spec:
         return spec
     settings = tuple(pair for pair in was.settings if pair[0] != KEEP)
     if (spec.text, spec.settings, spec.fixes) == (was.text, settings, was.fixes):
-        return was._replace(file=spec.file)
+        return was._replace(file=spec.file, named=spec.named)
     had, has = held(was.topology), held(spec.topology)
     kept = {name: had[name] for name in has if name in had}
     if all(has[name] == addresses for name, addresses in kept.items()):
         return spec
     with suppress(TopologyError):  # a pool that has room for all of them anew, and not around these
         keeping = (KEEP, json.dumps(kept))
-        return load(spec.text, spec.file, (keeping, *spec.settings), spec.fixes, spec.topology.name)
+        made = load(spec.text, spec.file, (keeping, *spec.settings), spec.fixes, spec.topology.name)
+        return made._replace(named=spec.named)
     return spec
 
 
@@ -182,6 +187,8 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
         namespaces = Namespaces(newborn.holder, names, state.prefix, rootless=rootless)
         work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
         work.carry_out(steps, done)
+        if len(topology.namespaces) + len(topology.services) >= _LARGE:
+            _look_once(work, spec, steps)
         directory.write(work.state._replace(complete=True))
         interrupts.too_late()
     except BaseException:
@@ -189,6 +196,23 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
             remove(directory, directory.read())
         raise
     return steps
+
+
+_LARGE = 50
+"""From how many namespaces and Services on a lab is looked at once more when it has been built: the next commands then
+see at once that all is as it was. A small one is looked at as fast by whoever needs it."""
+
+
+def _look_once(work: Work, spec: Spec, steps: Sequence[Step]) -> None:
+    """Write down what the kernel says of a lab just built, if that is what its topology wants."""
+    from netlab.lab import rest
+    from netlab.lab.look import as_built, look
+
+    had, known = [spec.topology], as_built(spec.topology, steps)
+    with suppress(NetlabError, OSError):  # then it is for the next command to say so
+        found = look(work.directory, work.namespaces, had, spec.topology, work.state, known)
+        if not found.steps:
+            rest.keep(work.directory, spec, found.scope, found.reading, work.state, work.namespaces)
 
 
 # --- a lab that stands -----------------------------------------------------------------------------------------------
@@ -205,30 +229,35 @@ def owned(directory: LabDirectory, state: LabState, was: Spec) -> list[Topology]
 def changes(
     directory: LabDirectory, namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: LabState
 ) -> list[Step]:
-    """The steps from what the kernel has to what the topology wants; had name what in there is the lab's own."""
-    from netlab.lab.diff import difference
-    from netlab.lab.read import read
+    """The steps from what the kernel has to what the topology wants; had name what in there is the lab's own, first
+    what the lab was asked to be last."""
+    from netlab.lab.look import as_kept, look
 
-    return difference(had, new, read(namespaces, had, new, state, directory.hosts.read_text()))
+    return look(directory, namespaces, had, new, state, as_kept(directory, state, had[0])).steps
 
 
 def _converge(
     directory: LabDirectory, state: LabState, was: Spec, spec: Spec, done: Done, waiting: Waiting
 ) -> list[Step]:
+    from netlab.lab import rest
+    from netlab.lab.look import as_kept
+
     had = owned(directory, state, was)
+    known = as_kept(directory, state, had[0])
     namespaces = open_lab(state)
     work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
     asked = Asked(spec.file, spec.settings, spec.fixes)
     try:
         work.state = directory.begin(state, asked, spec.text)
-        steps = _follow(work, had, spec.topology, done)
+        steps, found = _follow(work, had, spec.topology, known, done)
         with interrupts.held_back():
             directory.settle(work.settled(spec.topology))
             interrupts.too_late()
+        rest.keep(directory, spec, found.scope, found.reading, work.state, namespaces)
     except BaseException:
         # Whatever stops the taking back, what stopped the change is told; `status` shows what is left of it.
         with interrupts.undisturbed(), suppress(NetlabError, OSError):
-            _follow(work, [*had, spec.topology], had[0], unseen)
+            _follow(work, [*had, spec.topology], had[0], known, unseen)
             directory.abandon(work.settled(had[0]))
         raise
     return steps
@@ -239,28 +268,29 @@ _ROUNDS = 5
 last address, or with it down): what went along comes back in the second round."""
 
 
-def _follow(work: Work, had: Sequence[Topology], new: Topology, done: Done) -> list[Step]:
-    """Carry out what differs until nothing does, by what the kernel then says. Returns all steps.
+def _follow(work: Work, had: Sequence[Topology], new: Topology, known: Known, done: Done) -> tuple[list[Step], Look]:
+    """Carry out what differs until nothing does, by what the kernel then says. Returns all steps, and the last look.
 
     had name what in the lab is its own before. LabError where something differs again and again.
     """
-    from netlab.lab.read import indexes
+    from netlab.lab.look import look, touched
 
     work.clear_names()
     steps: list[Step] = []
+    found = look(work.directory, work.namespaces, had, new, work.state, known)
     for _ in range(_ROUNDS):
-        differing = changes(work.directory, work.namespaces, had, new, work.state)
-        if not differing:
-            return steps
-        work.kernel = Kernel(work.namespaces, indexes(work.namespaces, work.state))
-        work.remember(differing, had)
-        work.carry_out(differing, done)
-        steps += differing
-        had = [new]
-    left = changes(work.directory, work.namespaces, had, new, work.state)
-    if left:
+        if not found.steps:
+            return steps, found
+        work.kernel = Kernel(work.namespaces, found.indexes)
+        work.remember(found.steps, had)
+        work.carry_out(found.steps, done)
+        steps += found.steps
+        had, again = [new], touched(found.steps)
+        found = look(work.directory, work.namespaces, had, new, work.state, known, found, again)
+    if found.steps:
         raise LabError(
-            f"the lab {new.name} doesn't stay as its topology says: " + "; ".join(step.describe() for step in left[:5]),
+            f"the lab {new.name} doesn't stay as its topology says: "
+            + "; ".join(step.describe() for step in found.steps[:5]),
             "does a program in the lab, or another value of the topology, change it back?",
         )
-    return steps
+    return steps, found

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from netlab import escapes
-from netlab.lab import lifecycle, programs
+from netlab.lab import programs
 from netlab.lab.directory import DamagedError, LabDirectory
 from netlab.lab.netns import Namespaces
+from netlab.lab.rest import at_rest
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing, open_lab
 from netlab.lab.state import LabState
-from netlab.model import Netns, ServicePort
 
 
 def overview(output: str) -> str:
@@ -65,45 +65,32 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 def detail(directory: LabDirectory, state: LabState, output: str) -> str:
     """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
     namespaces = open_lab(state)
-    spec = lifecycle.as_it_is(directory, state)
-    addresses: dict[str, list[str]] = {netns.name: [] for netns in spec.topology.namespaces}
-    for interface in spec.topology.interfaces():
-        addresses[interface.netns] += [f"{address} {interface.ifname}" for address in interface.addresses]
-    drift = lifecycle.changes(directory, namespaces, lifecycle.owned(directory, state, spec), spec.topology, state)
+    rest = at_rest(directory, state, namespaces)
+    shows, drift = (rest.shown, []) if rest is not None else _looked_at(directory, state, namespaces)
     assert state.holder is not None
+    started: dict[str, dict[str, bool]] = {}
+    for program in state.programs:
+        started.setdefault(program.netns, {})[program.name] = programs.running(namespaces, program)
     told = {
         **_row(directory),
         "holder": state.holder.pid,
-        "namespaces": [_netns(netns, addresses[netns.name], namespaces, state) for netns in spec.topology.namespaces],
-        "services": [
-            {
-                "service": service.name,
-                "cluster_ips": [str(address) for address in service.cluster_ips],
-                "external_ips": [str(ip) for ip in (*service.external_ips, *service.load_balancer_ips)],
-                "ports": [_port(port) for port in service.ports],
-                "endpoints": [endpoint.netns for endpoint in service.endpoints],
-            }
-            for service in spec.topology.services
-        ],
+        "namespaces": [{**netns, "programs": started.get(netns["netns"], {})} for netns in shows["namespaces"]],
+        "services": shows["services"],
         "changing": bool(state.following),
-        "drift": [step.describe() for step in drift],
+        "drift": drift,
     }
     return escapes.as_json(told) if output == "json" else _text(told)
 
 
-def _netns(netns: Netns, addresses: list[str], namespaces: Namespaces, state: LabState) -> dict[str, Any]:
-    started = [program for program in state.programs if program.netns == netns.name]
-    return {
-        "netns": netns.name,
-        "role": netns.role.value,
-        "addresses": [*map(str, netns.loopback), *addresses],
-        "programs": {program.name: programs.running(namespaces, program) for program in started},
-    }
+def _looked_at(directory: LabDirectory, state: LabState, namespaces: Namespaces) -> tuple[dict[str, Any], list[str]]:
+    """What is shown of the topology, and what differs from it."""
+    from netlab.lab import lifecycle
+    from netlab.lab.shown import shown
 
-
-def _port(port: ServicePort) -> str:
-    """As kubectl has it: "80/TCP", or "80:30080/TCP" with a node port."""
-    return f"{port.port}{'' if port.node_port is None else f':{port.node_port}'}/{port.protocol}"
+    spec = lifecycle.as_it_is(directory, state)
+    had = lifecycle.owned(directory, state, spec)
+    drift = lifecycle.changes(directory, namespaces, had, spec.topology, state)
+    return shown(spec.topology), [step.describe() for step in drift]
 
 
 def _text(told: dict[str, Any]) -> str:

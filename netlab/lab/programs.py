@@ -13,7 +13,7 @@ from netlab.errors import LabError
 from netlab.escapes import Lines, line
 from netlab.lab.exec import kill_group, launch, run_quietly
 from netlab.lab.netns import Namespaces
-from netlab.lab.state import StartedProgram
+from netlab.lab.state import LabState, StartedProgram
 from netlab.linux.deadlines import within
 from netlab.model import Program, Readiness
 
@@ -36,6 +36,11 @@ def start(namespaces: Namespaces, netns: str, program: Program, log: Path) -> St
 def running(namespaces: Namespaces, started: StartedProgram) -> bool:
     """Whether the program, and not another with its pid, is there."""
     return namespaces.start_ticks(started.pid) == started.start_ticks
+
+
+def all_running(namespaces: Namespaces, state: LabState) -> frozenset[tuple[str, str]]:
+    """The lab's programs that are there, as (netns, name)."""
+    return frozenset((one.netns, one.name) for one in state.programs if running(namespaces, one))
 
 
 def stop(namespaces: Namespaces, started: StartedProgram) -> None:

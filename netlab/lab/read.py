@@ -6,9 +6,10 @@ namespace says after being given what the topology wants.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
+from typing import NamedTuple
 
 from netlab.errors import LabError, told
 from netlab.escapes import Lines
@@ -16,7 +17,7 @@ from netlab.kubeproxy import Family, Ruleset, loaded_by
 from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.diff.there import IP6_RT_PRIO_USER
 from netlab.lab.netns import Namespaces
-from netlab.lab.reading import Scope, take
+from netlab.lab.reading import Reading, Scope
 from netlab.lab.state import LabState
 from netlab.lab.status import Compared, LinkKey, LinkStatus, Status
 from netlab.lab.steps import LoadTable
@@ -34,26 +35,63 @@ from netlab.model import (
 )
 
 _KINDS = {number: kind for kind, number in rtnl.ROUTE_KINDS.items()}
-_DATA_NUMBERS = {kind.name: frozenset(attribute.number for attribute in kind.compared) for kind in KINDS}
+_DATA_NUMBERS = {kind.name: tuple(attribute.number for attribute in kind.compared) for kind in KINDS}
 _DATA_NAMES = {(kind.name, attribute.number): attribute.name for kind in KINDS for attribute in kind.compared}
 
 
-def indexes(namespaces: Namespaces, state: LabState) -> dict[LinkKey, int]:
-    """The ifindex of every interface in the lab."""
-    reading = take(namespaces, _there(namespaces, state), Scope({}, frozenset()), _DATA_NUMBERS)
-    return {(name, link.ifname): link.ifindex for name, has in reading.told.items() for link in has.links}
+class Known(NamedTuple):
+    """The topology whose rules and tables stand, as they were loaded, in namespaces with this number and this count of
+    changes: (cookie, generation), where cookie is None for a namespace that this process has made."""
+
+    topology: Topology
+    counts: Mapping[str, tuple[int | None, int]]
+
+    def namespaces(self, reading: Reading) -> frozenset[str]:
+        """Those of which that is so."""
+        return frozenset(
+            name
+            for name, (cookie, count) in self.counts.items()
+            if count == reading.generations.get(name) and cookie in (None, reading.told[name].cookie)
+        )
 
 
-def read(namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: LabState, hosts: str) -> Status:
-    """All that any of the topologies speaks of, as the kernel has it now; hosts is the text of the lab's hosts file."""
-    there = _there(namespaces, state)
-    reading = take(namespaces, there, _scope(*had, new), _DATA_NUMBERS)
+def scope_of(*topologies: Topology) -> Scope:
+    """What is to be read for these topologies."""
+    keys: dict[str, dict[str, None]] = {}
+    rules: dict[str, None] = {}
+    for topology in topologies:
+        rules |= dict.fromkeys(topology.kube_proxy.nodes)
+        for netns in topology.namespaces:
+            if netns.sysctls or netns.sysctls_if_there:
+                pairs = (*netns.sysctls, *netns.sysctls_if_there)
+                keys.setdefault(netns.name, {}).update(dict.fromkeys(key for key, _ in pairs))
+            if netns.tables:
+                rules[netns.name] = None
+    shaped = dict.fromkeys(i.netns for topology in topologies for i in topology.interfaces() if i.qdisc is not None)
+    return Scope({name: tuple(found) for name, found in keys.items()}, tuple(shaped), tuple(rules), _DATA_NUMBERS)
+
+
+def there(namespaces: Namespaces, state: LabState) -> list[str]:
+    """The lab's own network namespaces that are there."""
+    return [name for name, inode in state.namespaces if namespaces.exists(name, inode)]
+
+
+def status_of(
+    namespaces: Namespaces,
+    reading: Reading,
+    had: Sequence[Topology],
+    new: Topology,
+    state: LabState,
+    hosts: str,
+    known: Known,
+) -> Status:
+    """All that any of the topologies speaks of, as the kernel has it; hosts is the text of the lab's hosts file."""
     status = Status(
-        namespaces=frozenset(there),
-        sysctls=reading.sysctls,
+        namespaces=frozenset(reading.told),
+        sysctls={(name, key): value for name, found in reading.sysctls.items() for key, value in found.items()},
         former={(netns, key): value for netns, key, value in state.former},
         hosts=hosts,
-        programs=frozenset((p.netns, p.name) for p in state.programs if programs.running(namespaces, p)),
+        programs=programs.all_running(namespaces, state),
     )
     for name, has in reading.told.items():
         _tell(name, has, status)
@@ -61,9 +99,10 @@ def read(namespaces: Namespaces, had: Sequence[Topology], new: Topology, state: 
         if root := reading.qdiscs.get(netns, {}).get(link.index):
             status.qdiscs[netns, ifname] = Compared(root, None)
     _fold_spellings(namespaces, new, status)
-    _compare_rules(namespaces, had, new, status)
+    stand = known.namespaces(reading)
+    _compare_rules(namespaces, had, new, status, known.topology, stand)
     _compare_iptables(namespaces, had, new, status)
-    _compare_tables(namespaces, had, new, status)
+    _compare_tables(namespaces, had, new, status, known.topology, stand)
     _compare_qdiscs(namespaces, new, status)
     return status
 
@@ -81,22 +120,6 @@ def _fold_spellings(namespaces: Namespaces, new: Topology, status: Status) -> No
             sysctl.write(place[1], wanted[place])
             if sysctl.read(place[1]) == status.sysctls[place]:
                 status.sysctls[place] = wanted[place]
-
-
-def _there(namespaces: Namespaces, state: LabState) -> list[str]:
-    return [name for name, inode in state.namespaces if namespaces.exists(name, inode)]
-
-
-def _scope(*topologies: Topology) -> Scope:
-    """What is to be read for these topologies."""
-    keys: dict[str, dict[str, None]] = {}
-    for topology in topologies:
-        for netns in topology.namespaces:
-            if netns.sysctls or netns.sysctls_if_there:
-                told = (*netns.sysctls, *netns.sysctls_if_there)
-                keys.setdefault(netns.name, {}).update(dict.fromkeys(key for key, _ in told))
-    shaped = frozenset(i.netns for topology in topologies for i in topology.interfaces() if i.qdisc is not None)
-    return Scope({name: tuple(found) for name, found in keys.items()}, shaped)
 
 
 def _tell(netns: str, has: rtdump.Told, status: Status) -> None:
@@ -154,13 +177,26 @@ def _route(route: rtdump.Route, names: dict[int, str]) -> Route:
     )
 
 
-def _compare_rules(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:
-    """Compare the tables that are the lab's own; a user's other tables are nobody's business."""
+def _compare_rules(
+    namespaces: Namespaces,
+    had: Sequence[Topology],
+    new: Topology,
+    status: Status,
+    last: Topology,
+    stand: frozenset[str],
+) -> None:
+    """Compare the tables that are the lab's own; a user's other tables are nobody's business.
+
+    In the namespaces of `stand`, those of `last` surely stand."""
     told: dict[Ruleset, str] = {}
     for name in status.namespaces:
         *before, wanted = (loaded_by(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
         tables = {name for rules in (*before, wanted) if rules for name in rules.names}
         if not tables:
+            continue
+        standing = loaded_by(Loader.LIBNFTABLES, last, name) if name in stand else None
+        if standing is not None and tables == set(standing.names):
+            status.rules[name] = _as_loaded(standing, wanted)
             continue
         if wanted is not None and wanted not in told:
             with namespaces.scratch():
@@ -171,6 +207,11 @@ def _compare_rules(namespaces: Namespaces, had: Sequence[Topology], new: Topolog
             with namespaces.inside(name):
                 has = _listed(name, tables)
         status.rules[name] = Compared(has, told[wanted] if wanted else None)
+
+
+def _as_loaded(has: object, wants: object) -> Compared:
+    """What was loaded and stands, beside what is wanted: no text of the kernel's is needed where they are the same."""
+    return Compared("as loaded", None if wants is None else "as loaded" if has == wants else "")
 
 
 def _listed(netns: str, tables: Iterable[tuple[str, str]], after: str = "") -> str:
@@ -199,14 +240,27 @@ def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topo
 _IPTABLES = ("filter", "nat")
 
 
-def _compare_tables(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:
-    """Compare the tables that any topology has in a namespace; those that the new one lacks, with nothing."""
+def _compare_tables(
+    namespaces: Namespaces,
+    had: Sequence[Topology],
+    new: Topology,
+    status: Status,
+    last: Topology,
+    stand: frozenset[str],
+) -> None:
+    """Compare the tables that any topology has in a namespace; those that the new one lacks, with nothing.
+
+    In the namespaces of `stand`, those of `last` surely stand."""
     told: dict[tuple[NftTable, tuple[str, ...]], str] = {}
     wanted = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(new)}
     before = [(n.name, table.family, table.name) for old in had for n in old.namespaces for table in n.tables]
+    standing = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(last)}
     for key in dict.fromkeys((*wanted, *before)):
         netns, table = key[0], key[1:]
-        if netns in status.namespaces:
+        # A rule may know an interface by its index, and is another one once that was made anew.
+        if netns in stand and key in standing and not standing[key][1]:
+            status.tables[key] = _as_loaded(standing[key], wanted.get(key))
+        elif netns in status.namespaces:
             with namespaces.inside(netns):
                 has = _listed(netns, [table]) or None
             wants = wanted.get(key)

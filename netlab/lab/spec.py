@@ -11,7 +11,7 @@ from netlab.topology import load_with_fixes
 class Spec(NamedTuple):
     """A topology as someone asked for it: the text, the `--set` pairs and the fixes it came from, and what it means.
 
-    file is the path as given, None for standard input.
+    file is the path as given, None for standard input. named says that the lab's name was given beside them.
     """
 
     topology: Topology
@@ -19,6 +19,7 @@ class Spec(NamedTuple):
     file: str | None
     settings: tuple[tuple[str, str], ...] = ()
     fixes: tuple[str, ...] = ()
+    named: bool = True
 
 
 def load(text: str, file: str | None, settings: tuple[tuple[str, str], ...], fixes: tuple[str, ...], name: str) -> Spec:

@@ -1,0 +1,93 @@
+"""A look at a lab that stands: what the kernel has beside what a topology wants, as steps, and what the kernel said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from netlab.lab import rest
+from netlab.lab.diff import difference, step_netns
+from netlab.lab.directory import LabDirectory
+from netlab.lab.netns import Namespaces
+from netlab.lab.read import Known, scope_of, status_of, there
+from netlab.lab.reading import Reading, Scope, take
+from netlab.lab.state import LabState
+from netlab.lab.status import LinkKey
+from netlab.lab.steps import (
+    CreateLink,
+    DeleteLink,
+    DeleteNetns,
+    LoadRules,
+    LoadTable,
+    StartProgram,
+    Step,
+    StopProgram,
+)
+from netlab.linux.generation import FIRST
+from netlab.model import Topology
+
+
+class Look(NamedTuple):
+    """The steps from what the kernel has to what is wanted, the ifindex of every link, and what the kernel said."""
+
+    steps: list[Step]
+    indexes: dict[LinkKey, int]
+    scope: Scope
+    reading: Reading
+
+
+def look(
+    directory: LabDirectory,
+    namespaces: Namespaces,
+    had: Sequence[Topology],
+    new: Topology,
+    state: LabState,
+    known: Known,
+    before: Look | None = None,
+    again: Collection[str] | None = None,
+) -> Look:
+    """What differs; had name what in the lab is its own.
+
+    before is a look from just before, after which something may have changed in the namespaces of `again` alone; None
+    for any.
+    """
+    scope = scope_of(*had, new)
+    names = there(namespaces, state)
+    if before is None or before.scope != scope or again is None:
+        reading = take(namespaces, names, scope)
+    else:
+        reading = take(namespaces, names, scope, before.reading, again)
+    status = status_of(namespaces, reading, had, new, state, directory.hosts.read_text(), known)
+    indexes = {key: link.index for key, link in status.links.items()}
+    return Look(difference(had, new, status), indexes, scope, reading)
+
+
+def as_kept(directory: LabDirectory, state: LabState, last: Topology) -> Known:
+    """Whose rules stood when the lab was last at rest. last is what the lab was asked to be last."""
+    kept = rest.kept(directory)
+    same = kept is not None and kept.made_of == rest.made_now(directory, state)
+    return Known(last, kept.rules if kept is not None and same else {})
+
+
+def as_built(topology: Topology, steps: Iterable[Step]) -> Known:
+    """Whose rules stand in namespaces that this process has just made, where each load was one transaction."""
+    loads = Counter(step.netns for step in steps if isinstance(step, LoadRules | LoadTable))
+    return Known(topology, {netns: (None, FIRST + count) for netns, count in loads.items()})
+
+
+def touched(steps: Iterable[Step]) -> set[str] | None:
+    """The namespaces in which these steps may have changed something; None for any."""
+    names: set[str] = set()
+    for step in steps:
+        if isinstance(step, DeleteLink | DeleteNetns | StartProgram | StopProgram):
+            return None  # the other end may be anywhere, and what a program does, too
+        names.update(_places(step))
+    return names
+
+
+def _places(step: Step) -> Iterator[str]:
+    if isinstance(step, CreateLink):
+        yield from (interface.netns for interface in step.link.interfaces())
+    elif (netns := step_netns(step)) is not None:
+        yield netns

@@ -1,0 +1,183 @@
+"""A lab at rest: nothing in it differed from its topology when it was last looked at, and what the kernel said then.
+
+While the kernel says the same, the answer is the same: neither the topology nor a rule needs to be read again. What it
+said is kept as a digest in the lab's directory, which says nothing of when: of this text, that reading is no drift.
+nftables' rules are in it by the number of the namespace (SO_NETNS_COOKIE) and nftables' count of changes there, of
+which no two are the same before the next boot. Where something may change uncounted, nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from netlab.errors import LabError
+from netlab.lab.directory import LabDirectory
+from netlab.lab.netns import Namespaces
+from netlab.lab.programs import all_running
+from netlab.lab.reading import Reading, Scope, take
+from netlab.lab.rundir import labs, run_directory
+from netlab.lab.standing import is_standing, open_lab
+from netlab.lab.state import Asked, LabState
+from netlab.linux.files import read_own, write_own
+
+if TYPE_CHECKING:
+    from netlab.lab.spec import Spec
+
+
+class Rest(NamedTuple):
+    """What is kept.
+
+    made_of is the digest of all that the topology came from; asked is what `up` was given beside the text, and named
+    says that the lab's name was, too. saw is the digest of what was read in that scope, rules are (cookie, generation)
+    by namespace. shown is what `status` shows of the topology.
+    """
+
+    made_of: str
+    asked: Asked
+    named: bool
+    scope: Scope
+    saw: str
+    rules: dict[str, tuple[int, int]]
+    shown: dict[str, Any]
+
+
+def made_of(text: str, file: str | None, settings: object, fixes: object) -> str:
+    """The digest of all that a topology is made from, as `Spec` has it."""
+    return hashlib.sha256(json.dumps([text, file, settings, fixes]).encode()).hexdigest()
+
+
+def made_now(directory: LabDirectory, state: LabState) -> str:
+    """The same of what the lab was last asked to be."""
+    return made_of(directory.topology_text(), state.file, state.settings, state.fixes)
+
+
+_UNCOUNTED = re.compile(r"\b(timeout|expires|device|devices|flowtable|include)\b")
+"""Words of tables whose content changes without a transaction, or isn't all in the file: elements that run out, chains
+and flowtables that lose an interface, other files."""
+
+
+def keep(
+    directory: LabDirectory, spec: Spec, scope: Scope, reading: Reading, state: LabState, namespaces: Namespaces
+) -> None:
+    """Write down that this reading is what the topology wants; nothing, where something may change uncounted."""
+    from netlab.lab.shown import shown
+    from netlab.model import Loader
+    from netlab.topology.kept import KEEP
+
+    with suppress(OSError):
+        directory.rest.unlink(missing_ok=True)
+    topology = spec.topology
+    restored = topology.kube_proxy.load_with is Loader.IPTABLES_RESTORE and bool(topology.kube_proxy.nodes)
+    uncounted = any(_UNCOUNTED.search(table.body) for netns in topology.namespaces for table in netns.tables)
+    rules = counted(reading)
+    if (
+        restored
+        or uncounted
+        or len(rules) < len(reading.generations)
+        or not all(h.cookie for h in reading.told.values())
+    ):
+        return
+    rest = Rest(
+        made_of=made_of(spec.text, spec.file, spec.settings, spec.fixes),
+        asked=Asked(spec.file, tuple(pair for pair in spec.settings if pair[0] != KEEP), spec.fixes),
+        named=spec.named,
+        scope=scope,
+        saw=_digest(directory, reading, all_running(namespaces, state)),
+        rules=rules,
+        shown=shown(topology),
+    )
+    text = json.dumps([*rest])
+    with suppress(OSError):  # a full disk: the next command looks at everything again
+        draft = directory.rest.with_suffix(".new")
+        try:
+            write_own(draft, f"{_sum(text)}\n{text}".encode())
+            draft.replace(directory.rest)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def counted(reading: Reading) -> dict[str, tuple[int, int]]:
+    """The number, and the count of changes, of the namespaces whose kernel tells both."""
+    cookies = {name: reading.told[name].cookie for name in reading.generations}
+    return {name: (cookies[name], count) for name, count in reading.generations.items() if count and cookies[name]}
+
+
+def kept(directory: LabDirectory) -> Rest | None:
+    """What was written down last; None where there is nothing, or nothing that this very netlab has written."""
+    try:
+        total, _, text = read_own(directory.rest).decode().partition("\n")
+        if total != _sum(text):
+            return None
+        made, (file, settings, fixes), named, scope, saw, rules, shown = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    asked = Asked(file, tuple((path, value) for path, value in settings), tuple(fixes))
+    counts = {name: (cookie, count) for name, (cookie, count) in rules.items()}
+    return Rest(made, asked, named, Scope(*scope), saw, counts, shown)
+
+
+def lab_at_rest(asked: Asked, text: str, name: str | None, rootless: bool | None) -> str | None:
+    """The lab that was made of just this and that is as it was, so that `up` has nothing to do; None where that has to
+    be found out. name is the one given beside the text, rootless what the lab is to be, None for any."""
+    root = run_directory()
+    for lab in labs(root):
+        directory = LabDirectory(root, lab)
+        if name not in (None, lab) or not directory.rest.exists() or directory.topology_text() != text:
+            continue
+        with directory.locked():
+            state = directory.read()
+            if state is None or not is_standing(state) or rootless not in (None, state.rootless):
+                continue
+            rest = kept(directory)
+            if rest is None or rest.asked != asked or (name is None and rest.named):
+                continue
+            if at_rest(directory, state, open_lab(state)) is not None:
+                return lab
+    return None
+
+
+def at_rest(directory: LabDirectory, state: LabState, namespaces: Namespaces) -> Rest | None:
+    """What was written down of a lab that stands, if all is as it was; None where that has to be found out."""
+    rest = kept(directory)
+    if rest is None or state.following or rest.made_of != made_now(directory, state):
+        return None
+    names = [name for name, inode in state.namespaces if namespaces.exists(name, inode)]
+    try:
+        reading = take(namespaces, names, rest.scope)
+    except LabError:
+        return None
+    return rest if rest.saw == _digest(directory, reading, all_running(namespaces, state)) else None
+
+
+def _digest(directory: LabDirectory, reading: Reading, running: frozenset[tuple[str, str]]) -> str:
+    hosts = directory.hosts.read_bytes()
+    said = (*(sorted(part.items()) for part in reading), hosts, sorted(running))
+    return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
+
+
+def _sum(text: str) -> str:
+    """A digest of the text and of netlab itself: another version may make another lab of the same topology."""
+    return hashlib.sha256(repr((_code(), text)).encode(errors="surrogateescape")).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _code() -> list[tuple[str, int, int]]:
+    """The files of netlab, as a change of any shows."""
+    found = []
+    directories = [str(Path(__file__).resolve().parent.parent)]
+    for directory in directories:
+        for entry in os.scandir(directory):
+            if entry.is_dir():
+                directories.append(entry.path)
+            elif entry.name.endswith(".py"):
+                told = entry.stat()
+                found.append((entry.path, told.st_mtime_ns, told.st_size))
+    return sorted(found)
