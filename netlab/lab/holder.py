@@ -83,7 +83,7 @@ def holds(pid: int, lab: str, hosts: Path) -> bool:
             return True
     with suppress(OSError):
         *_, title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1] or [b""]
-        return title == _title(lab).encode() and Path(f"/proc/{pid}/comm").read_text() == f"{_COMM}\n"
+        return title == _title(lab).encode() and Path(f"/proc/{pid}/comm").read_bytes() == f"{_COMM}\n".encode()
     return False
 
 
@@ -125,7 +125,7 @@ def kill(holder: Holder) -> bool:
 def start_ticks(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot; None if there is none, or only its zombie."""
     try:
-        return parse_start_ticks(Path(f"/proc/{pid}/stat").read_text())
+        return parse_start_ticks(Path(f"/proc/{pid}/stat").read_text(errors="replace"))
     except (FileNotFoundError, ProcessLookupError):
         return None
 

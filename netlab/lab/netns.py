@@ -73,7 +73,7 @@ class Namespaces:
 
     def read_proc(self, path: str) -> str:
         """A file of the host's /proc, by its path below it; OSError."""
-        with os.fdopen(self._open_proc(path)) as file:
+        with os.fdopen(self._open_proc(path), errors="replace") as file:
             return file.read()
 
     def start_ticks(self, pid: int) -> int | None:

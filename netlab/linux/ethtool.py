@@ -36,7 +36,7 @@ def has_link(ifname: str) -> bool:
 
 def _ioctl(ifname: str, command: int, data: int) -> int:
     value = ctypes.create_string_buffer(_VALUE.pack(command, data))
-    request = struct.pack("16sP", ifname.encode(), ctypes.addressof(value))
+    request = struct.pack("16sP", ifname.encode(errors="surrogateescape"), ctypes.addressof(value))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, _SIOCETHTOOL, request)
     return int(_VALUE.unpack(value.raw[: _VALUE.size])[1])

@@ -69,7 +69,7 @@ def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
         if after:
             _run(libnftables, after)
         libnftables.set_stateless_output(True)
-        answers = [libnftables.cmd(f"list table {family} {name}") for family, name in sorted(tables)]
+        answers = [_cmd(libnftables, f"list table {family} {name}") for family, name in sorted(tables)]
         return [str(output) for code, output, _ in answers if code == 0]
 
     return "".join(re.sub(_DYNAMIC_ELEMENTS, r"\1", text) for text in _in_child(listed))
@@ -110,7 +110,7 @@ def remove_own_table(name: str) -> None:
 def _own_table(libnftables: Nftables, name: str) -> tuple[bool, str | None]:
     """Whether there is an inet table of that name, and its handle where it is one of ours."""
     libnftables.set_handle_output(True)
-    code, listing, _ = libnftables.cmd(f"list table inet {name}")
+    code, listing, _ = _cmd(libnftables, f"list table inet {name}")
     libnftables.set_handle_output(False)
     ours = re.match(rf'table inet {name} \{{ # handle (\d+)\n\tcomment "{_OWN}"\n', str(listing))
     return code == 0, ours and ours[1]
@@ -123,8 +123,15 @@ _DYNAMIC_ELEMENTS = (
 """The elements of a set or map with `flags dynamic`, and what stands before them there."""
 
 
+def _cmd(libnftables: Nftables, commands: str) -> tuple[int, str, str]:
+    """As Nftables.cmd: exit code, output, complaint. A byte of a comment that is no UTF-8 is spelt `\\xff`."""
+    code, *told = libnftables.cmd(commands.encode())
+    output, complaint = (octets.decode(errors="backslashreplace") for octets in told)
+    return code, output, complaint
+
+
 def _run(libnftables: Nftables, commands: str) -> str:
-    code, output, complaint = libnftables.cmd(commands)
+    code, output, complaint = _cmd(libnftables, commands)
     if code:
         raise OSError(errno.EINVAL, complaint.strip(), "nft")
     return str(output)

@@ -67,7 +67,7 @@ def _u32(kind: int, value: int) -> bytes:
 
 
 def _string(kind: int, text: str) -> bytes:
-    return _attr(kind, text.encode() + b"\0")
+    return _attr(kind, text.encode(errors="surrogateescape") + b"\0")
 
 
 Attributes: TypeAlias = Iterable[tuple[int, int | bytes]]

@@ -97,7 +97,7 @@ def _interfaces(namespaces: Namespaces, netns: str) -> dict[str, bool]:
 
 
 def _is_ethernet(sock: socket.socket, ifname: str) -> bool:
-    request = struct.pack("16s24x", ifname.encode())
+    request = struct.pack("16s24x", ifname.encode(errors="surrogateescape"))
     (kind,) = struct.unpack_from("=H", fcntl.ioctl(sock, _SIOCGIFHWADDR, request), 16)
     return kind in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK)
 

@@ -7,14 +7,13 @@ meanwhile.
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
 from netlab.errors import UnsupportedError
-from netlab.linux import bpf
+from netlab.linux import bpf, netdevice
 from netlab.linux.bpf import FP, R0, R1, R6, R7, R8
 from netlab.observe import Namespaces
 from netlab.observe.tracepoints import (
@@ -68,7 +67,7 @@ class DropObserver:
         self._ifnames: dict[str, dict[int, str]] = {}
         for name in names:
             with namespaces.inside(name):
-                self._ifnames[name] = dict(socket.if_nameindex())
+                self._ifnames[name] = netdevice.ifnames()
         layout, self._reasons, _ = described()
         if not self._reasons:
             raise UnsupportedError("this kernel has none")

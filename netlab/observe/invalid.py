@@ -11,7 +11,7 @@ import socket
 import time
 
 from netlab.errors import LabError, UnsupportedError
-from netlab.linux import nflog
+from netlab.linux import netdevice, nflog
 from netlab.observe import Namespaces
 from netlab.observe.sysctl import ChangedSysctls
 from netlab.record.events import InvalidReason
@@ -42,7 +42,7 @@ class InvalidObserver:
         try:
             self._socket.setblocking(False)
             with namespaces.inside(netns):
-                self._ifnames = dict(socket.if_nameindex())
+                self._ifnames = netdevice.ifnames()
             # The logger second: it can only be named once its module is there, which the binding has loaded.
             for family in families:
                 self._sysctls.set(f"net/netfilter/nf_log/{int(family)}", "nfnetlink_log", _NO_REASONS)

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from netlab.errors import unsupported
-from netlab.linux import nft
+from netlab.linux import netdevice, nft
 from netlab.linux.netlink import (
     NETLINK_ROUTE,
     NETLINK_SOCK_DIAG,
@@ -157,7 +157,7 @@ class NetworkObserver:
         self._netns = netns
         with unsupported("this kernel can't tell of changes"), namespaces.inside(netns):
             self._subscription = Subscription(_GROUPS, receive_buffer_bytes, NETLINK_ROUTE)
-            self._ifnames = dict(socket.if_nameindex())
+            self._ifnames = netdevice.ifnames()
 
     def fileno(self) -> int:
         """The descriptor that is readable when changes wait."""

@@ -112,6 +112,9 @@ class FrameObserver:
             )
             self._ring = mmap.mmap(self._socket.fileno(), slots * self._slot_bytes)
             self._socket.bind((ifname, _ETH_P_ALL))
+        except UnicodeEncodeError as error:
+            self._socket.close()
+            raise OSError(errno.EILSEQ, "a name that isn't UTF-8, which Python's bind(2) can't take", ifname) from error
         except BaseException:
             self._socket.close()
             raise

@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 
-from netlab.linux import nft
+from netlab.linux import netdevice, nft
 from netlab.linux.netlink import Subscription, attributes
 from netlab.observe import Namespaces
 from netlab.record.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
@@ -80,7 +80,7 @@ class TraceObserver:
             opening.callback(self._remove_table)
             with namespaces.inside(netns):
                 nft.make_own_table(TRACE_TABLE, marking_chains(ports, conntrack=conntrack))
-                self._ifnames = dict(socket.if_nameindex())
+                self._ifnames = netdevice.ifnames()
                 self._rules = rules_by_handle(nft.ruleset_with_handles())
             self._closing = opening.pop_all()
 

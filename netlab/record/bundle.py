@@ -72,7 +72,7 @@ class Contents:
 
 def manifest(about: Mapping[str, Any]) -> bytes:
     """The first member, which says what this is, and what is told about the run."""
-    return as_json({"is": _KIND, "format": FORMAT, **about}).encode()
+    return as_json({"is": _KIND, "format": FORMAT, **about}).encode(errors="backslashreplace")
 
 
 def pack(members: Mapping[str, bytes], time_ns: int) -> bytes:

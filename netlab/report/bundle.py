@@ -68,7 +68,7 @@ def contents(
     }
     return {
         Member.MANIFEST: bundle.manifest(about),
-        **{name: content.encode() for name, content in texts.items()},
+        **{name: content.encode(errors="backslashreplace") for name, content in texts.items()},
         Member.PACKETS: packets.render(result, recording),
     }
 

@@ -247,7 +247,7 @@ def test_its_processes_end_with_the_one_that_made_them(lab: tuple[PrivateLab, Ro
 def _runs(pid: str) -> bool:
     """Whether there is such a process that isn't dead but unburied."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

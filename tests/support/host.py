@@ -160,7 +160,7 @@ def _parents() -> Iterator[tuple[int, int]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                stat = (entry / "stat").read_text()
+                stat = (entry / "stat").read_text(errors="replace")
                 yield int(entry.name), int(stat[stat.rindex(")") + 2 :].split()[1])
 
 
