@@ -5,6 +5,7 @@ Start-up time counts: a command imports what it needs when it needs it. That is 
 in the files of this package: typer would compile each of them again.
 """
 
+import os
 import sys
 
 from netlab import terminal
@@ -29,7 +30,8 @@ def main() -> None:
         say("netlab: interrupted")
         sys.exit(130)
     except OSError as error:
-        say(f"netlab: {told(error)}")
+        missing = next((place for place in ("/proc/self", "/dev/null") if not os.path.exists(place)), None)  # noqa: PTH110
+        say(Lines(f"netlab: {NetlabError(told(error), missing and f'there is no {missing}: mount its file system')}"))
         sys.exit(1)
 
 

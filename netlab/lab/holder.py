@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from netlab.errors import LabError, UnsupportedError
+from netlab.errors import LabError, UnsupportedError, told
 from netlab.lab import locks, masks
 from netlab.lab.state import Holder
 from netlab.linux import children
@@ -43,6 +43,7 @@ from netlab.linux.syscalls import (
     MS_SLAVE,
     close_on_exec,
     mount,
+    setns,
     umount,
     unshare,
 )
@@ -51,6 +52,7 @@ HOST_NAMES = Path("/run/netns")
 """Where iproute2 keeps the names of network namespaces (NETNS_RUN_DIR in its include/namespace.h)."""
 
 
+_HOSTS = Path("/etc/hosts")
 _MARKER = ".made-run-netns"
 _COMM = "netlab-holder"
 
@@ -131,7 +133,10 @@ def start_ticks(pid: int) -> int | None:
 
 
 def parse_start_ticks(stat: str) -> int | None:
-    """Field 22 of a /proc/PID/stat, None for a zombie (proc_pid_stat(5))."""
+    """Field 22 of a /proc/PID/stat, None for a zombie (proc_pid_stat(5)).
+
+    A program may call itself anything in its second field.
+    """
     fields = stat[stat.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
@@ -174,6 +179,9 @@ def become_rootless() -> None:
 
 def userns_hint() -> str | None:
     """What to do where user namespaces are restricted; None where nothing is known to restrict them."""
+    with suppress(OSError):
+        if not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+            return "the kernel lets nobody make one in a chroot: leave it"
     knobs = {
         "kernel.apparmor_restrict_unprivileged_userns": "1",  # Ubuntu 23.10 and newer
         "kernel.unprivileged_userns_clone": "0",  # Debian's kernels before 5.10
@@ -194,6 +202,8 @@ def hold(names: Path, hosts: Path, lab: str, *, own_names: bool) -> Newborn:
     alone. hosts is the file that the lab sees as /etc/hosts. Raises LabError or OSError, and
     leaves no process behind then.
     """
+    if not _HOSTS.exists():
+        raise LabError(f"there is no {_HOSTS} here to show the lab's names in", f"touch {_HOSTS}")
     if own_names:
         names.mkdir(mode=0o755, exist_ok=True)
         mount("netns", str(names), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
@@ -232,7 +242,12 @@ def share_host_names(run_directory: Path) -> None:
             mount("none", str(HOST_NAMES), flags=MS_SHARED | MS_REC)
         except FileNotFoundError:
             write_own(marker, b"directory")
-            HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
+            try:
+                HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
+            except OSError as error:
+                raise LabError(
+                    f"can't make {HOST_NAMES}: {error.strerror}", "a rootless lab needs none: `netlab up --rootless`"
+                ) from error
             _mount_shared(HOST_NAMES)
         except OSError as error:
             if error.errno != errno.EINVAL:  # EINVAL: a directory, but no mount point
@@ -276,22 +291,40 @@ def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> No
         unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP)
         if names == HOST_NAMES:  # else it stands in one of the lab's already: no lab leads back to the host's by it
             unshare(CLONE_NEWNET)
-        mount("none", "/", flags=MS_REC | MS_SLAVE)
+        _begin_at_the_root()
         masks.mount_proc()
         if names != HOST_NAMES:
             _mount_on_run_netns(names)
-        mount(str(hosts), "/etc/hosts", flags=MS_BIND)
+        mount(str(hosts), str(_HOSTS), flags=MS_BIND)
         # No name server is reachable from a lab: without this, looking up any other name takes ten seconds.
         with suppress(FileNotFoundError):
             mount("/dev/null", "/etc/resolv.conf", flags=MS_BIND)
+        null = os.open("/dev/null", os.O_RDWR)
         os.setsid()
         os.write(ready, b"ready")
         os.close(ready)
         if os.read(go, 1):
-            _sleep_for_ever(title)
+            _sleep_for_ever(title, null)
     except OSError as error:
         with suppress(OSError):
-            os.write(ready, str(error).encode())
+            os.write(ready, told(error).encode(errors="replace"))
+
+
+def _begin_at_the_root() -> None:
+    """Make this process's root that of its mount namespace, which alone is found by who enters that: see setns(2).
+
+    They differ in a chroot. Nothing that is mounted from now on is seen outside.
+    """
+    here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    setns(namespace, CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_SLAVE)
+    if not os.path.samestat(os.fstat(here), Path("/").stat()):
+        os.fchdir(here)
+        mount(".", "/", flags=MS_BIND | MS_REC)
+        setns(namespace, CLONE_NEWNS)
+    os.close(here)
+    os.close(namespace)
 
 
 def _mount_on_run_netns(names: Path) -> None:
@@ -323,10 +356,9 @@ def _rebuild_run() -> None:
     os.close(old)
 
 
-def _sleep_for_ever(title: str) -> NoReturn:
+def _sleep_for_ever(title: str, null: int) -> NoReturn:
     # SIGCHLD ignored survives the exec, and makes the kernel reap what is orphaned in the lab.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     close_on_exec(3)

@@ -30,7 +30,7 @@ def _processes(exact: bool) -> Iterator[str]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() and entry.name != "1":
             with suppress(OSError):
-                stat = Path(entry.path, "stat").read_text()
+                stat = Path(entry.path, "stat").read_text(errors="replace")
                 fields = stat[stat.rindex(")") + 2 :].split()
                 if fields[0] not in "ZX":
                     argv = Path(entry.path, "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
