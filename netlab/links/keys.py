@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netlab.links import words
 from netlab.links.qdisc import QDISC
+from netlab.yamlspec.limits import MAX_ADDRESSES
 from netlab.yamlspec.shapes import Boolean, Integer, InvalidError, Key, ListOf, Shape, Text
 
 UINT32_MAX = 2**32 - 1
@@ -12,7 +13,7 @@ _MTU = Integer(68, 65535)
 
 NETNS = Text("a namespace's name")
 IFNAME = Text("an interface's name", words.ifname, words.IFNAME)
-ADDRESSES = ListOf(Text("an address", words.interface_address), single=True)
+ADDRESSES = ListOf(Text("an address", words.interface_address), maximum=MAX_ADDRESSES, single=True)
 SUBNETS = ListOf(Text("a subnet", words.network), single=True)
 
 

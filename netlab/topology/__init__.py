@@ -127,8 +127,7 @@ def _check_readings(reader: Reader, root: Item, nodes: int) -> None:
         count = len(root.get(section, ()))
         if count > 1 and count * nodes > MAX_READ_AGAIN:
             hint = f"at most {max(MAX_READ_AGAIN // nodes, 1)} in a topology with so many values ({nodes:,})"
-            reader.at(root[section], f"these are {count:,} {section}", hint)
-            raise TopologyError(reader.file, reader.problems)
+            reader.refuse(root[section], f"these are {count:,} {section}", hint)
 
 
 def _names(reader: Reader, root: Node) -> frozenset[str]:

@@ -7,11 +7,11 @@ The same requests in the same order give the same answers, on every machine.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Network
 from itertools import count
 
-from netlab.model import IFNAMSIZ, Network
+from netlab.model import IFNAMSIZ, Address, Network
 
 
 class Pool:
@@ -58,6 +58,33 @@ class Pool:
         return None
 
 
+class Networks:
+    """Networks, each with its number in the order in which they came: which of many an address lies in is told at once.
+
+    They are looked up by their prefix lengths, of which there are few.
+    """
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._numbers: dict[tuple[int, int], dict[int, int]] = {}
+        for number, network in enumerate(networks):
+            host_bits = network.max_prefixlen - network.prefixlen
+            numbers = self._numbers.setdefault((network.version, host_bits), {})
+            numbers.setdefault(int(network.network_address) >> host_bits, number)
+
+    def first(self, address: Address) -> int | None:
+        """The number of the first network that the address lies in; None where it is in none."""
+        value, version = int(address), address.version
+        found = [
+            numbers[value >> host_bits]
+            for (of, host_bits), numbers in self._numbers.items()
+            if of == version and value >> host_bits in numbers
+        ]
+        return min(found, default=None)
+
+    def __contains__(self, address: Address) -> bool:
+        return self.first(address) is not None
+
+
 def hosts(network: Network, taken: Collection[int]) -> Iterator[int]:
     """The addresses of a network that an interface can have and nobody has, as numbers, lowest first.
 
@@ -72,20 +99,36 @@ def hosts(network: Network, taken: Collection[int]) -> Iterator[int]:
     return (number for number in range(first, last + 1) if number not in taken)
 
 
-def eth_name(taken: Collection[str]) -> str:
-    """The first of eth0, eth1, … that is free."""
-    return next(name for number in count() if (name := f"eth{number}") not in taken)
+class Names:
+    """Names of interfaces in one namespace that a topology left open; taken are those that are given."""
 
+    def __init__(self, taken: Collection[str]) -> None:
+        self._taken = set(taken)
+        self._next: dict[str, Iterator[int]] = {}
+        """The numbers not tried yet, by what they are put to: a name that is taken stays so."""
 
-def peer_name(kind: str, peer: str, taken: Collection[str]) -> str:
-    """`<kind>-<peer>`, with a number where that is taken, and shortened with a hash where it exceeds 15 characters."""
-    for number in count(1):
-        name = f"{kind}-{peer}" if number == 1 else f"{kind}-{peer}-{number}"
-        if len(name) > IFNAMSIZ:
+    def eth(self) -> str:
+        """The first of eth0, eth1, … that is free, which is then taken."""
+        return self._take("eth", 0, "eth{}".format)
+
+    def peer(self, kind: str, peer: str) -> str:
+        """`<kind>-<peer>`, with a number where that is taken, and shortened with a hash where it exceeds 15 characters.
+
+        It is then taken.
+        """
+
+        def name(number: int) -> str:
+            whole = f"{kind}-{peer}" if number == 1 else f"{kind}-{peer}-{number}"
+            if len(whole) <= IFNAMSIZ:
+                return whole
             import hashlib  # 3 ms, and most names fit
 
-            digest = hashlib.sha256(name.encode()).hexdigest()[:4]
-            name = f"{kind}-{peer[:5]}-{digest}"
-        if name not in taken:
-            return name
-    raise AssertionError("count() has no end")
+            return f"{kind}-{peer[:5]}-{hashlib.sha256(whole.encode()).hexdigest()[:4]}"
+
+        return self._take(f"{kind}-{peer}", 1, name)
+
+    def _take(self, key: str, first: int, name: Callable[[int], str]) -> str:
+        numbers = self._next.setdefault(key, count(first))
+        found = next(each for number in numbers if (each := name(number)) not in self._taken)
+        self._taken.add(found)
+        return found

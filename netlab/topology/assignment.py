@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeGuard
 from netlab.links import Kind
 from netlab.links.kind import Draft, where
 from netlab.links.words import GivenAddress
-from netlab.model import InterfaceAddress, Network, is_per_link
+from netlab.model import Address, InterfaceAddress, Network, is_per_link
 from netlab.topology import addresses as addressing
 from netlab.topology.kept import Former
 from netlab.yamlspec.document import Item, Reader
@@ -28,6 +28,37 @@ class Segment(NamedTuple):
     kind: Kind
     members: list[Draft]
     subnets: list[Network]
+
+
+class _Subnets:
+    """The subnets of a segment, as the topology and the addresses given there say: those of each IP version that its
+    addresses must be in, and those that an address alone may take its prefix length from."""
+
+    def __init__(self, segment: Segment) -> None:
+        said = [
+            [address.network for address, _ in member.given if _has_prefix(address) and _is_subnet(address)]
+            for member in segment.members
+        ]
+        self.expected = {version: _expected(segment, said, version) for version in (4, 6)}
+        self._known = {version: addressing.Networks(networks) for version, networks in self.expected.items()}
+        self._networks = [*segment.subnets, *(network for networks in said for network in networks)]
+        self._all = addressing.Networks(self._networks)
+
+    def hold(self, address: Address) -> bool:
+        """Whether an address is in one of those that it must be in, if there are any."""
+        return not self.expected[address.version] or address in self._known[address.version]
+
+    def around(self, address: Address) -> Network | None:
+        """The first that the address is in."""
+        number = self._all.first(address)
+        return None if number is None else self._networks[number]
+
+
+def _expected(segment: Segment, said: Iterable[list[Network]], version: int) -> list[Network]:
+    """The subnets that are given, or those that the first member's addresses say."""
+    of_version = ([network for network in networks if network.version == version] for networks in said)
+    given = [network for network in segment.subnets if network.version == version]
+    return given or next((networks for networks in of_version if networks), [])
 
 
 class Addresses:
@@ -53,6 +84,7 @@ class Addresses:
                 given += [address.network for address, _ in member.given if _has_prefix(address)]
         self.pools = {name: addressing.Pool(pool, given) for name, pool in pools.items()}
         self._in_netns: dict[tuple[str, object], Item] = {}
+        self._subnets = {id(segment): _Subnets(segment) for segment in segments}
 
     def assign(self) -> None:
         """Fill in `addresses` of every member of every segment."""
@@ -110,11 +142,10 @@ class Addresses:
             return written
         if is_per_link(written):
             return IPv6Interface((int(written), 64))
-        networks = [*segment.subnets, *self._given_networks(segment)]
-        for network in networks:
-            if network.version == written.version and written in network:
-                make = IPv4Interface if written.version == 4 else IPv6Interface
-                return make((int(written), network.prefixlen))
+        network = self._subnets[id(segment)].around(written)
+        if network is not None:
+            make = IPv4Interface if written.version == 4 else IPv6Interface
+            return make((int(written), network.prefixlen))
         if any(network.version == written.version for network in segment.subnets):
             self._outside(segment, str(written), item, written.version)
         else:
@@ -122,33 +153,15 @@ class Addresses:
             self.reader.at(item, f"{written} has no prefix length", f"write it as {written}/{length}")
         return None
 
-    def _given_networks(self, segment: Segment) -> list[Network]:
-        return [
-            address.network
-            for member in segment.members
-            for address, _ in member.given
-            if _has_prefix(address) and _is_subnet(address)
-        ]
-
     def _check_subnet(self, segment: Segment, address: InterfaceAddress, item: Item) -> None:
         """An address lies in the subnet that is given, or in one of those that the first member's addresses say."""
         if not _is_subnet(address):
             return
-        expected = self._expected(segment, address.version)
-        if expected and not any(address.ip in network for network in expected):
+        if not self._subnets[id(segment)].hold(address.ip):
             self._outside(segment, str(address), item, address.version)
 
     def _expected(self, segment: Segment, version: int) -> list[Network]:
-        expected = [network for network in segment.subnets if network.version == version]
-        for member in segment.members:
-            if expected:
-                break
-            expected = [
-                address.network
-                for address, _ in member.given
-                if address.version == version and _has_prefix(address) and _is_subnet(address)
-            ]
-        return expected
+        return self._subnets[id(segment)].expected[version]
 
     def _outside(self, segment: Segment, address: str, item: Item, version: int) -> None:
         subnets = " or ".join(str(network) for network in self._expected(segment, version))

@@ -15,7 +15,7 @@ from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import sysctls, words
 from netlab.yamlspec.command import Command
-from netlab.yamlspec.limits import MAX_SET
+from netlab.yamlspec.limits import MAX_ADDRESSES, MAX_SET
 from netlab.yamlspec.shapes import (
     Anything,
     Boolean,
@@ -112,7 +112,7 @@ SERVICE_PORT = Fields(
         "port": Key(PORT, PORT_KEYS["port"].doc, required=True),
     }
 )
-VIRTUAL_IPS = ListOf(Text("an address", words.virtual_ip), single=True)
+VIRTUAL_IPS = ListOf(Text("an address", words.virtual_ip), maximum=MAX_ADDRESSES, single=True)
 TRAFFIC_POLICY = _one_of("a traffic policy", TrafficPolicy)
 SESSION_AFFINITY = Fields(
     {"timeout_s": Key(Integer(1, 86_400), "how long a client keeps its endpoint, in seconds", required=True)},

@@ -7,6 +7,7 @@ incomplete, and `load` throws the whole away. Interfaces and addresses are `wiri
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
@@ -31,6 +32,7 @@ from netlab.model import (
     pairs,
 )
 from netlab.topology import routing, sysctls, words
+from netlab.topology.addresses import Networks
 from netlab.topology.derived import (
     detoured,
     hairpins_of,
@@ -59,14 +61,16 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     declared = Services(lab, wiring, namespaces)
     services = declared.all()
     kube_proxy = kube_proxy_of(lab, wiring, declared.ranges())
+    translating = frozenset(kube_proxy.nodes)
+    lab.size.rules(services, kube_proxy.nodes)
     if root.get("routing", "auto") == "auto":
-        namespaces = with_routes(namespaces, routing.derive(namespaces, wiring.segments))
-        nodes = [netns for netns in namespaces if netns.name in kube_proxy.nodes]
+        namespaces = with_routes(namespaces, routing.derive(namespaces, wiring.segments, lab.size.routes))
+        nodes = [netns for netns in namespaces if netns.name in translating]
         virtual_ips = dict.fromkeys(
             address for each in services for address in (*each.cluster_ips, *each.external_ips, *each.load_balancer_ips)
         )
-        to_services = routing.to_virtual_ips(nodes, wiring.segments, list(virtual_ips))
-        detours = routing.through_nodes(namespaces, wiring.segments, kube_proxy.nodes)
+        to_services = routing.to_virtual_ips(nodes, wiring.segments, list(virtual_ips), lab.size.routes)
+        detours = routing.through_nodes(namespaces, wiring.segments, translating)
         wiring = without_prefix_routes(wiring, {(detour.netns, detour.ifname) for detour in detours})
         of: dict[str, list[Detour]] = {netns.name: [] for netns in namespaces}
         for detour in detours:
@@ -80,7 +84,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
     extra = pod_masquerade(lab, kube_proxy)
     localhost = open_at_localhost(services, kube_proxy)
     for index, netns in enumerate(namespaces):
-        if netns.name in kube_proxy.nodes:
+        if netns.name in translating:
             given = {key for key, _ in netns.sysctls}
             sysctls = (*netns.sysctls, *((key, value) for key, value in localhost if key not in given))
             namespaces[index] = netns._replace(sysctls=sysctls, tables=(*netns.tables, *extra))
@@ -104,20 +108,53 @@ def _warn_of_lonely(reader: Reader, wiring: Wiring, namespaces: Iterable[Netns])
     """Warn of an address that is its whole subnet where no route leads from it to the others on its link."""
     routes = {netns.name: [route.dst for route in netns.routes] for netns in namespaces}
     for segment in wiring.segments:
+        there = _Apart(segment)
         for interface in segment:
             for address in interface.addresses:
                 if address.network.prefixlen < address.max_prefixlen:
                     continue
-                others = (a.ip for on in segment if on.netns != interface.netns for a in on.addresses)
                 networks = [*(a.network for a in interface.addresses), *routes[interface.netns]]
-                apart = (ip for ip in others if ip.version == address.version and not any(ip in n for n in networks))
-                first = next(apart, None)
+                first = there.first(interface.netns, address.version, networks)
                 if first is not None:
                     item = wiring.items[interface.netns, interface.ifname]
                     place = item.value.get("addresses", item)
                     message = f"{interface.netns} has no route from {address} to {first} at the other end"
                     hint = f"a route: {{to: {first}, dev: {interface.ifname}}}, or a subnet that both are in"
                     reader.warn(place.node, place.path, message, hint)
+
+
+class _Apart:
+    """The addresses on one segment, in order of their numbers too: to look up which of them no network has."""
+
+    def __init__(self, segment: Sequence[Interface]) -> None:
+        self._all = {
+            version: sorted(
+                (int(address.ip), place, interface.netns, address.ip)
+                for place, interface in enumerate(segment)
+                for address in interface.addresses
+                if address.version == version
+            )
+            for version in (4, 6)
+        }
+
+    def first(self, netns: str, version: int, networks: Iterable[Network]) -> Address | None:
+        """The first address of another namespace, as the segment has them, that is in none of the networks."""
+        known = self._all[version]
+        spans = sorted(
+            (int(network.network_address), int(network.broadcast_address))
+            for network in networks
+            if network.version == version
+        )
+        found: tuple[int, Address] | None = None
+        at = 0
+        for start, end in [*spans, (1 << 128, 1 << 128)]:
+            while at < len(known) and known[at][0] < start:
+                _, place, of, address = known[at]
+                if of != netns and (found is None or place < found[0]):
+                    found = place, address
+                at += 1
+            at = max(at, bisect_right(known, end, key=lambda each: each[0]))
+        return None if found is None else found[1]
 
 
 class _Lab(Sections):
@@ -130,7 +167,7 @@ class _Lab(Sections):
             reserved += [ip_network(_ip(address.value)) for address in item.get("loopback", [])]
         for item in self.service_items.values():
             reserved += [ip_network(address.value) for address in item.get("cluster_ip", [])]
-        wiring = wire(self.reader, self.root, self.roles, self.pools, reserved, self.ipv6, self.former)
+        wiring = wire(self.reader, self.root, self.roles, self.pools, reserved, self.ipv6, self.former, self.size)
         if _lost_wiring(self.reader, self.root):
             return wiring._replace(broken=frozenset(self.roles))
         return wiring
@@ -219,7 +256,7 @@ class _Lab(Sections):
         self, item: Item, role: Role, any_ipv6: bool, interfaces: Sequence[Interface], broken: bool
     ) -> tuple[tuple[str, str], ...]:
         given: dict[str, Item] = item.get("sysctls", {})
-        names = ["all", "default", "lo", *(interface.ifname for interface in interfaces)]
+        names = dict.fromkeys(("all", "default", "lo", *(interface.ifname for interface in interfaces)))
         for name, value in given.items():
             conf = sysctls.CONF.match(name)
             ifname = conf[1].replace("/", ".") if conf else "all"
@@ -239,13 +276,16 @@ class _Lab(Sections):
     ) -> list[Route]:
         items: list[Item] = item.get("routes", [])
         own = [address for interface in interfaces for address in interface.addresses] + list(loopback)
-        names = [interface.ifname for interface in interfaces]
+        own_ips = {address.ip for address in own}
+        names = dict.fromkeys(interface.ifname for interface in interfaces)
         direct: list[Network] = [address.network for address in own]
         direct += [
             route["to"].value
             for route in items
             if "dev" in route and "via" not in route and route.get("to") is not None
         ]
+        reached = Networks(direct)
+        self.size.routes(len(items))
         result = []
         seen: dict[tuple[Network, int | None], int] = {}
         for route in items:
@@ -265,16 +305,16 @@ class _Lab(Sections):
             elif kind == "unicast" and via is None and dev is None:
                 self.reader.at(route, "the route has no gateway and no interface", "give it via: or dev:")
             if not broken:
-                if dev is not None and dev not in (*names, "lo"):
+                if dev is not None and dev != "lo" and dev not in names:
                     self.reader.at(route["dev"], f"the namespace has no interface {dev!r}", suggest(dev, names))
-                if src is not None and src not in [address.ip for address in own]:
+                if src is not None and src not in own_ips:
                     self.reader.at(route["src"], f"{src} is not an address of the namespace", _list(own))
                 if via is not None and dev is None and is_per_link(via):
-                    hint = f"dev: {names[0]}" if names else "the namespace has no interface"
+                    hint = f"dev: {next(iter(names))}" if names else "the namespace has no interface"
                     self.reader.at(
                         route["via"], f"the gateway {via} is link-local: which link it is on is not said", hint
                     )
-                elif via is not None and not _on_link(via, dev, direct):
+                elif via is not None and not _on_link(via, dev, reached):
                     hint = f"connected: {_list(direct)}" if direct else "the namespace has no address"
                     self.reader.at(route["via"], f"the gateway {via} is on no connected subnet", hint)
             key = dst, route.get("metric")
@@ -334,11 +374,11 @@ def _ip(address: Address | InterfaceAddress) -> Address:
     return address.ip if isinstance(address, IPv4Interface | IPv6Interface) else address
 
 
-def _on_link(via: Address, dev: str | None, direct: Iterable[Network]) -> bool:
+def _on_link(via: Address, dev: str | None, direct: Networks) -> bool:
     """Whether a gateway can be reached without another gateway; a link-local one needs to know its interface."""
     if is_per_link(via) and dev is not None:
         return True
-    return any(via.version == network.version and via in network for network in direct)
+    return via in direct
 
 
 def _list(values: Iterable[object]) -> str:

@@ -8,11 +8,12 @@ for the same destination.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple, TypeAlias
 
 from netlab.model import Address, Interface, Netns, Network, Role, Route
+from netlab.topology.addresses import Networks
 
 Segment: TypeAlias = Sequence[Interface]
 """The interfaces on one bridge (or several joined ones) or link, those with addresses."""
@@ -20,15 +21,20 @@ Segment: TypeAlias = Sequence[Interface]
 DEFAULTS: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 
-def derive(namespaces: Sequence[Netns], segments: Sequence[Segment]) -> dict[str, list[Route]]:
+Spend = Callable[[int], None]
+"""Is told how many routes are made, or looked for; it raises where they become too many."""
+
+
+def derive(namespaces: Sequence[Netns], segments: Sequence[Segment], spend: Spend) -> dict[str, list[Route]]:
     """Derived routes by namespace, without those whose destination the namespace has a route for already."""
     lab = _Lab(namespaces, segments)
     routes: dict[str, list[Route]] = {}
     for netns in namespaces:
         given = {route.dst for route in netns.routes}
-        derived = lab.to_others(netns.name) if netns.role is Role.NODE else lab.to_node(netns)
+        derived = lab.to_others(netns.name, spend) if netns.role is Role.NODE else lab.to_node(netns)
         fresh = []
         for route in derived:
+            spend(1)
             if route.dst not in given:
                 given.add(route.dst)
                 fresh.append(route)
@@ -38,7 +44,7 @@ def derive(namespaces: Sequence[Netns], segments: Sequence[Segment]) -> dict[str
 
 
 def to_virtual_ips(
-    nodes: Sequence[Netns], segments: Sequence[Segment], virtual_ips: Sequence[Address]
+    nodes: Sequence[Netns], segments: Sequence[Segment], virtual_ips: Sequence[Address], spend: Spend
 ) -> dict[str, list[Route]]:
     """Routes by node to the Services' addresses that no other route of it covers, over its first interface.
 
@@ -46,13 +52,17 @@ def to_virtual_ips(
     routed; in a cluster the node's default route does that. Nothing is ever sent there.
     """
     routes: dict[str, list[Route]] = {}
+    first: dict[tuple[str, int], Interface] = {}
+    for interface in (interface for segment in segments for interface in segment):
+        for found in interface.addresses:
+            first.setdefault((interface.netns, found.version), interface)
     for netns in nodes:
-        own = [interface for segment in segments for interface in segment if interface.netns == netns.name]
+        spend(len(virtual_ips))
+        known = Networks(route.dst for route in netns.routes)
         for address in virtual_ips:
-            through = (i for i in own if any(found.version == address.version for found in i.addresses))
-            interface = next(through, None)
-            if interface is not None and not any(address in route.dst for route in netns.routes):
-                routes.setdefault(netns.name, []).append(Route(ip_network(address), dev=interface.ifname))
+            through = first.get((netns.name, address.version))
+            if through is not None and address not in known:
+                routes.setdefault(netns.name, []).append(Route(ip_network(address), dev=through.ifname))
     return routes
 
 
@@ -70,7 +80,7 @@ class Detour(NamedTuple):
     routes: tuple[Route, ...]
 
 
-def through_nodes(namespaces: Sequence[Netns], segments: Sequence[Segment], nodes: Sequence[str]) -> list[Detour]:
+def through_nodes(namespaces: Sequence[Netns], segments: Sequence[Segment], nodes: Collection[str]) -> list[Detour]:
     """Detours for the pods that share a bridge with others and whose node is one of `nodes`, which translate.
 
     A node that rewrote a pod's packet must see the answer. Between two pods on one bridge the answer would stay on the
@@ -114,6 +124,7 @@ class _Lab:
         self.segments = segments
         self.attached: dict[str, list[tuple[int, Interface]]] = {netns.name: [] for netns in namespaces}
         self.nodes_on: list[list[Interface]] = []
+        self._subnets: dict[tuple[str, int], dict[Network, None]] = {}
         for index, segment in enumerate(segments):
             for interface in segment:
                 self.attached[interface.netns].append((index, interface))
@@ -132,12 +143,13 @@ class _Lab:
             if via is not None:
                 yield Route(DEFAULTS[version], via)
 
-    def to_others(self, node: str) -> Iterator[Route]:
+    def to_others(self, node: str, spend: Spend) -> Iterator[Route]:
         """Routes of one node: its own neighbours' loopbacks, then what each other node reaches, nearest first."""
         for version in (4, 6):
             own = self._connected(node, version)
             yield from (route for route in self._neighbours(node, version, None) if route.dst not in own)
             for other, via in self._first_hops(node, version):
+                spend(1)
                 far = [*self._connected(other, version), *self._loopbacks(other, version)]
                 far += [route.dst for route in self._neighbours(other, version, node)]
                 yield from (Route(dst, via) for dst in far if dst not in own)
@@ -152,12 +164,17 @@ class _Lab:
 
     def _connected(self, netns: str, version: int) -> dict[Network, None]:
         """Subnets that a namespace has an address in."""
-        return {
+        known = self._subnets.get((netns, version))
+        if known is not None:
+            return known
+        found: dict[Network, None] = {
             address.network: None
             for _, interface in self.attached[netns]
             for address in interface.addresses
             if address.version == version and address.network.prefixlen < address.max_prefixlen
         }
+        self._subnets[netns, version] = found
+        return found
 
     def _loopbacks(self, netns: str, version: int) -> list[Network]:
         return [address.network for address in self.netns[netns].loopback if address.version == version]
@@ -176,12 +193,12 @@ class _Lab:
     def _first_hops(self, node: str, version: int) -> Iterator[tuple[str, Address]]:
         """Every node that can be reached over nodes, nearest first, with the address of the first one on the way."""
         seen = {node}
-        unseen = dict(enumerate(self.nodes_on))
+        unseen: dict[int, list[Interface]] = {}
         queue: deque[tuple[str, Address | None]] = deque([(node, None)])
         while queue:
             here, first = queue.popleft()
             for index, own in self.attached[here]:
-                unseen[index] = [on for on in unseen[index] if on.netns not in seen]
+                unseen[index] = [on for on in unseen.get(index, self.nodes_on[index]) if on.netns not in seen]
                 for interface in unseen[index]:
                     via = _reachable(own, interface, version)
                     if via is None or interface.netns in seen:

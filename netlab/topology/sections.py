@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from netlab.model import Network, Role
 from netlab.topology.kept import Former
 from netlab.topology.language import POOL_DEFAULTS
+from netlab.topology.size import Size
 from netlab.yamlspec.document import Item, Reader, suggest
 
 
@@ -16,7 +17,9 @@ class Sections:
     def __init__(self, reader: Reader, root: Item) -> None:
         self.reader = reader
         self.root = root
+        self.size = Size(reader, root)
         self.items: dict[str, Item] = root.get("namespaces", {})
+        self.size.namespaces(len(self.items))
         self.roles = {name: Role(item.get("role", "host")) for name, item in self.items.items()}
         self.service_items: dict[str, Item] = root.get("services", {})
         self.ipv6: bool = root.get("ipv6", False)

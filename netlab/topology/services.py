@@ -54,6 +54,7 @@ class Services:
             for address in (each for each in interface.addresses if not is_per_link(each.ip)):
                 self.addresses[interface.netns].append(address.ip)
                 self.subnets.setdefault(address.network, f"{interface.netns}:{interface.ifname}")
+        self.around = addressing.Networks(self.subnets)
         for name, item in sections.items.items():
             self.addresses[name] += [_ip(address.value) for address in item.get("loopback", [])]
         self.taken: dict[Address, str] = {ip: name for name, ips in self.addresses.items() for ip in ips}
@@ -144,11 +145,11 @@ class Services:
             message = f"{ip} is the address of {self.taken[ip]} already"
             self.reader.at(given, message, "a cluster IP belongs to one service")
             return
-        for subnet, user in self.subnets.items():
-            if ip.version == subnet.version and ip in subnet:
-                hint = "who is in that subnet looks for it there and never asks its node"
-                self.reader.at(given, f"{ip} is inside {subnet}, the subnet of {user}", hint)
-                return
+        number = self.around.first(ip)
+        if number is not None:
+            subnet, user = list(self.subnets.items())[number]
+            hint = "who is in that subnet looks for it there and never asks its node"
+            self.reader.at(given, f"{ip} is inside {subnet}, the subnet of {user}", hint)
 
     def _families(self, given: Item) -> list[Address]:
         result: list[Address] = []
@@ -191,6 +192,7 @@ class Services:
                 self.reader.at(item, "the service has no port", "port: 80, or a list: ports: [{port: 80}]")
             return ()
         result: list[ServicePort] = []
+        taken: set[object] = set()
         for port in item.get("ports", [item]):
             if "port" not in port:
                 continue
@@ -198,15 +200,16 @@ class Services:
             name = port.get("name", "") if "ports" in item else ""
             protocol = Protocol(port.get("protocol", "TCP"))
             made = ServicePort(number, port.get("target_port", number), protocol, name, port.get("node_port"))
-            if any((made.port, made.protocol) == (other.port, other.protocol) for other in result):
+            if (made.port, made.protocol) in taken:
                 self.reader.at(port["port"], f"the service has {made.protocol} port {number} already")
             if not name and len(item.get("ports", [])) > 1:
                 self.reader.at(port, "one of several ports needs a name", "name: http")
-            elif name and any(name == other.name for other in result):
+            elif name and name in taken:
                 self.reader.at(port["name"], f"the service has a port {name!r} already")
             if made.node_port is not None:
                 self._check_node_port(port["node_port"], made)
             result.append(made)
+            taken.update(((made.port, made.protocol), name))
         return tuple(result)
 
     def _check_node_port(self, given: Item, port: ServicePort) -> None:
@@ -220,12 +223,14 @@ class Services:
     def _with_other_ways(self, service: Service, item: Item) -> Service:
         """The Service with what reaches it beside its cluster IPs, once every cluster IP is known."""
         given = {key: item.get(key, []) for key in ("external_ips", "load_balancer_ips")}
+        self.sections.size.sockets(len(service.ports) * sum(map(len, given.values())))
         for addresses in given.values():
             for address in addresses:
                 self._check_virtual_ip(service, address)
         ranges = item.get("load_balancer_source_ranges", [])
+        balanced = {address.value.version for address in given["load_balancer_ips"]}
         for source in ranges:
-            if not any(source.value.version == address.value.version for address in given["load_balancer_ips"]):
+            if source.value.version not in balanced:
                 family = f"IPv{source.value.version}"
                 hint = f"load_balancer_ips: one {family} address or more, which the ranges are for"
                 self.reader.at(source, f"the service has no {family} load-balancer IP", hint)
@@ -263,16 +268,18 @@ def kube_proxy_of(sections: Sections, wiring: Wiring, service_cidrs: tuple[Netwo
     fields: dict[str, Item] = sections.root.get("kube_proxy", {})
     busy = bool(sections.service_items) or _masquerades_pods(sections)
     if "nodes" in fields:
-        nodes = []
+        nodes: list[str] = []
+        twice: set[str] = set()
         for item in fields["nodes"].value:
             if not sections.known(item):
                 continue
             if sections.roles[item.value] is not Role.NODE:
                 hint = "kube-proxy's rules translate what a node forwards"
                 sections.reader.at(item, f"{item.value!r} is a {sections.roles[item.value]}, not a node", hint)
-            elif item.value in nodes:
+            elif item.value in twice:
                 sections.reader.at(item, f"{item.value!r} is there twice")
             nodes.append(item.value)
+            twice.add(item.value)
     else:
         nodes = [name for name, role in sections.roles.items() if role is Role.NODE] if busy else []
         read = "namespaces" in sections.root and not sections.root["namespaces"].broken

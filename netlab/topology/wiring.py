@@ -15,6 +15,7 @@ from netlab.model import Interface, Link, Network, Role, is_per_link
 from netlab.topology import addresses as addressing
 from netlab.topology.assignment import IPV6_MIN_MTU, Addresses, Segment
 from netlab.topology.kept import Former
+from netlab.topology.size import Size
 from netlab.yamlspec.document import Item, Reader, suggest
 
 ETH_DATA_LEN = 1500
@@ -47,6 +48,7 @@ def wire(
     reserved: Iterable[Network],
     ipv6: bool,
     former: Former,
+    size: Size,
 ) -> Wiring:
     """Interfaces, names and addresses of all links of a topology. reserved: networks that no subnet may be taken from;
     former: addresses that are given again where they are open.
@@ -56,6 +58,7 @@ def wire(
     drafter = Drafter(reader, roles)
     drafts = [draft for kind in KINDS for item in root.get(kind.section, []) for draft in kind.draft(drafter, item)]
     place = {kind.name: number for number, kind in enumerate(KINDS)}
+    size.interfaces(sum(len(draft.ends) for draft in drafts))
     drafts.sort(key=lambda draft: place[draft.kind.name])
     wiring = _Wiring(reader, roles, drafts)
     wiring.check_masters()
@@ -124,14 +127,13 @@ class _Wiring:
                 message = f"{end.netns} has an interface {end.ifname!r} already"
                 self.reader.at(end.item[key], message, where(names[end.ifname]))
             names[end.ifname] = end.item.line
+        chosen = {name: addressing.Names(names) for name, names in taken.items()}
         for draft in self.drafts:
             for end in draft.ends:
                 if not end.ifname:
-                    names = taken[end.netns]
+                    names_there = chosen[end.netns]
                     by_peer = end.master is not None or self.roles[end.netns] is Role.NODE
-                    kind = draft.kind.name
-                    end.ifname = addressing.peer_name(kind, end.peer, names) if by_peer else addressing.eth_name(names)
-                    names[end.ifname] = end.item.line
+                    end.ifname = names_there.peer(draft.kind.name, end.peer) if by_peer else names_there.eth()
 
     def check_mtus(self) -> None:
         """What has ports takes the smallest of their MTUs, if it has none of its own; two ends have the same one."""

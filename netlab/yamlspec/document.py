@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -109,6 +109,11 @@ class Reader:
     def at(self, item: Item, message: str, hint: str = "") -> None:
         """Note one problem at an item's place."""
         self.problem(item.node, item.path, message, hint)
+
+    def refuse(self, item: Item, message: str, hint: str = "") -> NoReturn:
+        """Note one problem, which makes what follows senseless; TopologyError with those found so far."""
+        self.at(item, message, hint)
+        raise TopologyError(self.file, self.problems)
 
     def read_variables(self, root: Node, path: str = "") -> None:
         """Take the values under `vars` of the mapping at path, in order: each may use those before it."""

@@ -54,6 +54,9 @@ MAX_NAMESPACES = 20_000
 
 MAX_INTERFACES = 40_000
 
+MAX_ADDRESSES = 1000
+"""Addresses of one interface, and virtual addresses of one Service."""
+
 MAX_ROUTES = 250_000
 """Routes of a lab, most of them derived."""
 

@@ -246,7 +246,8 @@ class ListOf(NamedTuple):
         items = [self.item.read(reader, child, f"{path}[{index}]") for index, child in enumerate(node.value)]
         read = [item for item in items if item is not None]
         if len(items) < self.minimum or (self.maximum is not None and len(items) > self.maximum):
-            count = f"exactly {self.minimum}" if self.minimum == self.maximum else f"at least {self.minimum}"
+            count = f"at least {self.minimum}" if len(items) < self.minimum else f"at most {self.maximum}"
+            count = f"exactly {self.minimum}" if self.minimum == self.maximum else count
             reader.problem(node, path, f"expected {count}, found {len(items)}")
         return Item(read, node, path, len(read) < len(items) or any(item.broken for item in read))
 

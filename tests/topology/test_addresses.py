@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from itertools import islice
 from textwrap import dedent
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from netlab.links import bridge
 from netlab.model import IFNAMSIZ, Topology
@@ -82,11 +84,34 @@ def test_a_bridge_gets_a_subnet_that_its_members_fit_in(members: int, expected: 
 
 
 def test_names_of_nodes_ends_fit_the_kernel_and_stay_unique() -> None:
-    taken: set[str] = set()
-    for peer in ("client", "client", "a-very-long-name-1", "a-very-long-name-2", "a-very-long-name-1"):
-        taken.add(addressing.peer_name("veth", peer, taken))
-    assert sorted(taken) == ["veth-a-ver-5a71", "veth-a-ver-c9c6", "veth-a-ver-cc31", "veth-client", "veth-client-2"]
+    names = addressing.Names({"veth-client-3"})
+    peers = ("client", "client", "a-very-long-name-1", "a-very-long-name-2", "a-very-long-name-1", "client")
+    taken = {names.peer("veth", peer) for peer in peers}
+    assert sorted(taken) == [
+        *("veth-a-ver-5a71", "veth-a-ver-c9c6", "veth-a-ver-cc31", "veth-client", "veth-client-2", "veth-client-4")
+    ]
     assert max(map(len, taken)) <= IFNAMSIZ
+
+
+def test_names_of_others_ends_are_the_first_that_are_free() -> None:
+    names = addressing.Names({"eth1", "lo"})
+    assert [names.eth() for _ in range(3)] == ["eth0", "eth2", "eth3"]
+
+
+@given(
+    st.lists(st.ip_addresses(v=4, network="10.0.0.0/24"), max_size=20),
+    st.lists(st.tuples(st.ip_addresses(v=4, network="10.0.0.0/24"), st.integers(20, 32)), max_size=20),
+)
+def test_an_address_is_in_the_first_network_that_has_it(
+    addresses: list[IPv4Address], given: list[tuple[IPv4Address, int]]
+) -> None:
+    networks = [ip_network((int(address), length), strict=False) for address, length in given]
+    known = addressing.Networks(networks)
+    firsts = [network.network_address for network in networks]
+    for address in (*addresses, *firsts, IPv6Address(int(addresses[0]) if addresses else 1)):
+        expected = next((number for number, network in enumerate(networks) if address in network), None)
+        assert known.first(address) == expected
+        assert (address in known) == (expected is not None)
 
 
 def test_everything_left_open() -> None:
