@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from yaml.nodes import MappingNode
@@ -84,7 +85,8 @@ def runs(
     rest, own = parted(settings)
     if is_document(text, file):
         return list(choice([_from_document(text, file, own, rest, name, None, outside)]))
-    lister = _Lister(text, file, rest, name, outside, *_with_experiments(text, file, rest, name))
+    listing = _listing(text, file, rest, name)
+    lister = _Lister(text, file, rest, name, outside, listing.topology, listing.listed)
     found = [_listed(lister, index, ()) for index in range(len(lister.listed))]
     _check_once(found, file)
     chosen = choice(found)
@@ -96,13 +98,24 @@ def runs(
 
 def load(text: str, file: str, settings: Settings = (), name: str | None = None, fixes: Sequence[str] = ()) -> Topology:
     """The lab of a topology, as `topology.load` has it; TopologyError holds the problems of its experiments, too."""
-    return _with_experiments(text, file, settings, name, fixes)[0]
+    return _listing(text, file, settings, name, tuple(fixes)).topology
 
 
-def _with_experiments(
-    text: str, file: str, settings: Settings, name: str | None, fixes: Sequence[str] = ()
-) -> tuple[Topology, tuple[Experiment | str, ...]]:
+def warnings(text: str, file: str, settings: Settings = (), name: str | None = None) -> tuple[Problem, ...]:
+    """What is allowed in a sound topology, and hardly meant."""
+    return _listing(text, file, settings, name).warnings
+
+
+class _Listing(NamedTuple):
     """A topology, and in order what it lists: the files of documents, or experiments that stand there themselves."""
+
+    topology: Topology
+    listed: tuple[Experiment | str, ...]
+    warnings: tuple[Problem, ...]
+
+
+@lru_cache(maxsize=2)
+def _listing(text: str, file: str, settings: Settings, name: str | None, fixes: tuple[str, ...] = ()) -> _Listing:
     parsed = topologies.parse(text, file, settings, name, fixes, TOPOLOGY)
     listed: list[Experiment | str] = []
     for index, item in enumerate(parsed.root.get("experiments", ())):
@@ -114,7 +127,7 @@ def _with_experiments(
         made = resolve.experiment(parsed.reader, item, parsed.lab, f"experiment-{index + 1}")
         if made is not None:
             listed.append(made)
-    return parsed.sound(), tuple(listed)
+    return _Listing(parsed.sound(), tuple(listed), tuple(parsed.reader.warnings))
 
 
 def choose(found: Sequence[Run], name: str | None, source: str) -> Run:
@@ -164,7 +177,7 @@ def _listed(lister: _Lister, index: int, own: Settings) -> Run:
     changes = tuple((f"experiments[{index}].{path.removeprefix(_OWN)}", value) for path, value in own)
     needed = (*each.settings, *settings, *changes)
     try:
-        inline, changed = _with_experiments(text, file, needed, name) if needed else (topology, listed)
+        inline, changed, _ = _listing(text, file, needed, name) if needed else (topology, listed, ())
     except TopologyError as error:
         raise _of_set(error, file, {key: place("", "set", key) for key, _ in each.settings}) from None
     experiment = changed[index]

@@ -9,7 +9,7 @@ from netlab.experiments import catalogue
 from netlab.experiments.roles import assign
 from netlab.lab import tables
 from netlab.lab.spec import Spec
-from netlab.topology import parse, with_each_fix
+from netlab.topology import with_each_fix
 
 
 class Sound(NamedTuple):
@@ -53,5 +53,5 @@ def lint(
             tables.check(Spec(topology, text, file, settings, (fix,)))
     except UnsupportedError as error:
         unchecked = error.message
-    warnings = parse(text, file, settings, name).reader.warnings
-    return Sound(sound[""].name, names, len(sound) - 1, unchecked, tuple(warnings))
+    warnings = catalogue.warnings(text, file, settings, name)
+    return Sound(sound[""].name, names, len(sound) - 1, unchecked, warnings)

@@ -13,6 +13,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from netlab.links.words import GivenAddress
 from netlab.model import Address, InterfaceAddress, Network, Topology, is_per_link
+from netlab.yamlspec.limits import MAX_READ_AGAIN
 
 KEEP = "addressing.keep"
 """The path of the key, as in `--set`."""
@@ -73,8 +74,12 @@ class Former:
             for name in names:
                 had.setdefault(name, []).append(network)
         shared: list[tuple[int, int, Network]] = []
+        looked_at = 0
         for index, members in segments.items():
             if index not in found:
+                looked_at += sum(len(had.get(name, ())) for name in members)
+                if looked_at > MAX_READ_AGAIN:
+                    break
                 counts = Counter(network for name in dict.fromkeys(members) for network in had.get(name, ()))
                 shared += [(count, index, network) for network, count in counts.items()]
         for _, index, network in sorted(shared, key=lambda each: -each[0]):

@@ -121,7 +121,6 @@ class _Lab:
     def __init__(self, namespaces: Sequence[Netns], segments: Sequence[Segment]) -> None:
         self.netns = {netns.name: netns for netns in namespaces}
         self.nodes = {netns.name for netns in namespaces if netns.role is Role.NODE}
-        self.segments = segments
         self.attached: dict[str, list[tuple[int, Interface]]] = {netns.name: [] for netns in namespaces}
         self.nodes_on: list[list[Interface]] = []
         self._subnets: dict[tuple[str, int], dict[Network, None]] = {}
@@ -129,6 +128,10 @@ class _Lab:
             for interface in segment:
                 self.attached[interface.netns].append((index, interface))
             self.nodes_on.append([interface for interface in segment if interface.netns in self.nodes])
+        self.with_loopback = [
+            [on for on in segment if on.netns not in self.nodes and self.netns[on.netns].loopback]
+            for segment in segments
+        ]
 
     def to_node(self, netns: Netns) -> Iterator[Route]:
         """Default routes of a pod to its node, of a host to the only node it has as neighbour."""
@@ -182,13 +185,10 @@ class _Lab:
     def _neighbours(self, node: str, version: int, asking: str | None) -> Iterator[Route]:
         """Routes of a node to the loopback addresses of the pods and hosts beside it."""
         for index, own in self.attached[node]:
-            for interface in self.segments[index]:
-                netns = self.netns[interface.netns]
-                if netns.role is Role.NODE or not netns.loopback or netns.name == asking:
-                    continue
-                via = _reachable(own, interface, version)
+            for interface in self.with_loopback[index]:
+                via = _reachable(own, interface, version) if interface.netns != asking else None
                 if via is not None:
-                    yield from (Route(dst, via) for dst in self._loopbacks(netns.name, version))
+                    yield from (Route(dst, via) for dst in self._loopbacks(interface.netns, version))
 
     def _first_hops(self, node: str, version: int) -> Iterator[tuple[str, Address]]:
         """Every node that can be reached over nodes, nearest first, with the address of the first one on the way."""

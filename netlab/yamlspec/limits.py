@@ -57,7 +57,7 @@ MAX_INTERFACES = 40_000
 MAX_ADDRESSES = 1000
 """Addresses of one interface, and virtual addresses of one Service."""
 
-MAX_ROUTES = 250_000
+MAX_ROUTES = 150_000
 """Routes of a lab, most of them derived."""
 
 MAX_RULES = 1_000_000
