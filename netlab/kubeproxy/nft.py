@@ -5,7 +5,7 @@ Owns nft's syntax, as nftables 1.0.6 (Debian 12) and later accept it. Running th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import assert_never
 
 from netlab.kubeproxy import objects
@@ -25,34 +25,46 @@ def tables_text(tables: Iterable[Table | objects.Table], *, replace: bool, gone:
     `table` comes before `delete table`, so that the deletion finds something to delete the first time too. Without
     any deletion the kernel has nothing to wait for: with one, closing the netlink socket waits for an RCU grace period.
     """
-    lines = [line for family, name in gone for line in _deletion(family, name)]
+    lines = [line for family, name in gone for line in deletion(family, name)]
     for table in tables:
-        if replace:
-            lines += _deletion(table.family, table.name)
-        lines += [f"table {table.family} {table.name} {{"]
-        lines += (f"\t{line}" for line in _objects(table))
-        lines += ["}"]
+        lines += deletion(table.family, table.name) if replace else []
+        lines += table_lines(table)
     return "".join(f"{line}\n" for line in lines)
 
 
-def _deletion(family: str, name: str) -> list[str]:
+def deletion(family: str, name: str) -> list[str]:
+    """The commands that remove a table, whether it is there or not."""
     return [f"table {family} {name}", f"delete table {family} {name}"]
 
 
-def _objects(table: Table | objects.Table) -> Iterator[str]:
+def table_lines(table: Table | objects.Table, without_rules: Collection[str] = ()) -> list[str]:
+    """The command that makes a table, or adds to it; the chains of without_rules stay as they are."""
+    return [f"table {table.family} {table.name} {{", *(f"\t{line}" for line in _objects(table, without_rules)), "}"]
+
+
+def rules_of(table: Table | objects.Table, chain: str) -> list[str]:
+    """The rules of a chain of that name."""
+    if isinstance(table, Table):
+        return [_rule(rule, table.family) for each in table.chains if each.name == chain for rule in each.rules]
+    made = (rule for each in table.chains if each.name == chain for rule in each.rules)
+    return [_with_comment(rule.words, rule.comment) for rule in made]
+
+
+def _objects(table: Table | objects.Table, without_rules: Collection[str]) -> Iterator[str]:
     if isinstance(table, Table):
         for name, timeout_s in table.timeouts_s:
             yield from _set(objects.Set(name, f"ipv{VERSIONS[table.family]}_addr", timeout_s=timeout_s))
         for chain in table.chains:
-            yield from _chain(chain.name, chain.hook, [_rule(rule, table.family) for rule in chain.rules])
+            rules = [] if chain.name in without_rules else [_rule(rule, table.family) for rule in chain.rules]
+            yield from _chain(chain.name, chain.hook, rules)
         return
     yield f'comment "{table.comment}"'
     for each in table.sets:
         yield from _set(each)
     for made in table.chains:
         head = [_with_comment("", made.comment)] if made.comment else []
-        rules = (_with_comment(rule.words, rule.comment) for rule in made.rules)
-        yield from _chain(made.name, made.hook, [*head, *rules])
+        words = () if made.name in without_rules else made.rules
+        yield from _chain(made.name, made.hook, [*head, *(_with_comment(rule.words, rule.comment) for rule in words)])
 
 
 def _chain(name: str, hook: Hook | None, lines: Iterable[str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from netlab.kubeproxy.names import socket_address
 from netlab.kubeproxy.nftables_names import endpoint_base, service_port_base
-from netlab.kubeproxy.objects import Chain, Element, Rule, Set, Table
+from netlab.kubeproxy.objects import KUBE_PROXY, Chain, Element, Rule, Set, Table
 from netlab.kubeproxy.portals import MASQUERADE_BIT, VERSIONS, Portal, cluster_networks, portals
 from netlab.kubeproxy.rules import Family, Hook
 from netlab.model import Address, Network, Topology
@@ -82,7 +82,7 @@ class _Layout(NamedTuple):
         )
         return Table(
             self.family,
-            "kube-proxy",
+            KUBE_PROXY,
             "rules for kube-proxy",
             (*self._stock_sets(seen), *(made for portal in seen for made in self._affinity_sets(portal))),
             (*base, *self._stock_chains(), *(made for portal in seen for made in self._chains(portal))),

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from netlab.kubeproxy.rules import Family, Hook
 
+KUBE_PROXY = "kube-proxy"
+"""The name of the nftables mode's tables."""
+
 
 class Element(NamedTuple):
     """A member of a set, or of a map with a value: ("10.96.0.1 . tcp . 80", "goto service-…"), in nft's words."""

@@ -49,7 +49,7 @@ from netlab.lab.steps import (
 )
 from netlab.links.attributes import numbered, numbered_of_change
 from netlab.linux import nft, rtnl, sysctl, tc
-from netlab.model import Interface
+from netlab.model import Interface, NftTable
 
 if TYPE_CHECKING:
     from netlab.kubeproxy.stale import Frontend
@@ -187,12 +187,9 @@ class Kernel:
                         value = self._default(netns, step.default_key)
                     with self._namespaces.inside(netns):
                         _write_sysctl(key, _mtu_of_the_link(key) if value is None else value)
-                case LoadRules(netns, ruleset, replace, gone):
+                case LoadRules(netns, ruleset, replace):
                     with self._namespaces.inside(netns):
-                        keep = (
-                            reminders(nft.run("list ruleset"), ruleset.memories) if replace and ruleset.memories else ""
-                        )
-                        nft.run(ruleset.nft(replace=replace, gone=gone) + keep)
+                        nft.run(_over_what_is_there(step) if replace else ruleset.nft(replace=False))
                 case RestoreRules(netns, family, text):
                     with self._namespaces.inside(netns):
                         iptables.restore(family, text)
@@ -206,17 +203,19 @@ class Kernel:
                     self._delete_entries(netns, sockets)
                 case ForgetNeighbours(addresses, namespaces):
                     self._forget_neighbours(addresses, namespaces)
-                case DeleteRules(netns, tables):
+                case DeleteRules(netns):
                     with self._namespaces.inside(netns):
-                        nft.run(
-                            "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in tables)
-                        )
-                case LoadTable(netns):
+                        nft.run(_over_what_is_there(step))
+                case LoadTable(netns) if step.foreign:
+                    table = f"{step.table.family} {step.table.name}"
+                    hint = f"remove it (nft delete table {table}), or call the topology's differently"
+                    raise StepError(f"{step.describe()}: somebody else has made a table of that name there", hint)
+                case LoadTable(netns, table, replace, former):
                     with self._namespaces.inside(netns):
-                        nft.run(step.commands)
-                case DeleteTable(netns, family, name):
+                        nft.run(_over_table((*former, table), step.body) if replace else step.commands)
+                case DeleteTable(netns, _, _, former):
                     with self._namespaces.inside(netns):
-                        nft.run(f"delete table {family} {name}")
+                        nft.run(_over_table(former, None))
                 case AddQdisc(netns, ifname, qdisc):
                     with self._namespaces.inside(netns):
                         qdiscs.replace_root(self._index(netns, ifname), qdisc)
@@ -320,6 +319,29 @@ def _mtu_of_the_link(key: str) -> str:
     from netlab.linux import netdevice
 
     return str(netdevice.mtu(sysctl.path(key).parent.name))
+
+
+def _over_what_is_there(step: LoadRules | DeleteRules) -> str:
+    """What makes the tables of rules as wanted in the calling thread's namespace, and touches nobody else's objects."""
+    from netlab.kubeproxy.shared import owned_by, replacement
+
+    rules = step.ruleset if isinstance(step, LoadRules) else None
+    own = [table for former in step.former for table in former.tables]
+    own += rules.tables if rules is not None else ()
+    listing = nft.list_with_handles({(table.family, table.name) for table in own})
+    memories = rules.memories if rules is not None else ()
+    keep = reminders(nft.run("list ruleset"), memories) if memories else ""
+    return replacement(listing, owned_by(own), rules.tables if rules is not None else ()) + keep
+
+
+def _over_table(tables: Sequence[NftTable], body: str | None) -> str:
+    """What puts a body in the place of a table's own objects, as all of its tables declare them."""
+    from netlab.kubeproxy.shared import declared, replaced_body
+
+    name = tables[0].family, tables[0].name
+    return replaced_body(
+        nft.list_with_handles([name]), name, [one for table in tables for one in declared(table.body)], body
+    )
 
 
 def _write_sysctl(key: str, value: str) -> None:

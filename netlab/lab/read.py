@@ -14,6 +14,7 @@ from typing import NamedTuple
 from netlab.errors import LabError, told
 from netlab.escapes import Lines
 from netlab.kubeproxy import Family, Ruleset, loaded_by
+from netlab.kubeproxy.shared import ObjectName, declared, ours, ours_of, owned_by
 from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.diff.there import IP6_RT_PRIO_USER
 from netlab.lab.netns import Namespaces
@@ -191,21 +192,21 @@ def _compare_rules(
     told: dict[Ruleset, str] = {}
     for name in status.namespaces:
         *before, wanted = (loaded_by(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
-        tables = {name for rules in (*before, wanted) if rules for name in rules.names}
-        if not tables:
+        owned = owned_by(table for rules in (*before, wanted) if rules for table in rules.tables)
+        if not owned:
             continue
         standing = loaded_by(Loader.LIBNFTABLES, last, name) if name in stand else None
-        if standing is not None and tables == set(standing.names):
+        if standing is not None and set(owned) == set(standing.names):
             status.rules[name] = _as_loaded(standing, wanted)
             continue
         if wanted is not None and wanted not in told:
             with namespaces.scratch():
-                told[wanted] = _listed(name, tables, wanted.nft(replace=False))
+                told[wanted] = ours(_listed(name, owned, wanted.nft(replace=False)), owned)
         has = ""
         # What iptables-restore has made goes before anything else is loaded, and libnftables can't say all of it.
         if not any(loaded_by(Loader.IPTABLES_RESTORE, old, name) for old in had):
             with namespaces.inside(name):
-                has = _listed(name, tables)
+                has = ours(_listed(name, owned), owned)
         status.rules[name] = Compared(has, told[wanted] if wanted else None)
 
 
@@ -253,22 +254,25 @@ def _compare_tables(
     In the namespaces of `stand`, those of `last` surely stand."""
     told: dict[tuple[NftTable, tuple[str, ...]], str] = {}
     wanted = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(new)}
-    before = [(n.name, table.family, table.name) for old in had for n in old.namespaces for table in n.tables]
     standing = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(last)}
-    for key in dict.fromkeys((*wanted, *before)):
-        netns, table = key[0], key[1:]
+    owned: dict[tuple[str, str, str], set[ObjectName]] = {}
+    for netns in (netns for topology in (*had, new) for netns in topology.namespaces):
+        for table in netns.tables:
+            owned.setdefault((netns.name, table.family, table.name), set()).update(declared(table.body))
+    for key, own in owned.items():
+        name, of = key[0], (key[1], key[2])
         # A rule may know an interface by its index, and is another one once that was made anew.
-        if netns in stand and key in standing and not standing[key][1]:
+        if name in stand and key in standing and not standing[key][1]:
             status.tables[key] = _as_loaded(standing[key], wanted.get(key))
-        elif netns in status.namespaces:
-            with namespaces.inside(netns):
-                has = _listed(netns, [table]) or None
+        elif name in status.namespaces:
+            with namespaces.inside(name):
+                has = _listed(name, [of])
             wants = wanted.get(key)
             if wants is not None and wants not in told:
                 with namespaces.scratch():
                     pretend(wants[1])
-                    told[wants] = _listed(netns, [table], LoadTable(netns, wants[0]).commands)
-            status.tables[key] = Compared(has, told[wants] if wants else None)
+                    told[wants] = ours_of(_listed(name, [of], LoadTable(name, wants[0]).commands), of, own)
+            status.tables[key] = Compared(ours_of(has, of, own) if has else None, told[wants] if wants else None)
 
 
 def _compare_qdiscs(namespaces: Namespaces, new: Topology, status: Status) -> None:

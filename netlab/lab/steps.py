@@ -27,6 +27,8 @@ from netlab.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from netlab.kubeproxy import Family, Ruleset
     from netlab.kubeproxy.stale import Frontend
 
@@ -179,16 +181,22 @@ class AddQdisc(NamedTuple):
 
 
 class LoadRules(NamedTuple):
-    """kube-proxy's tables, in one transaction; replacing them touches no connection that is under way.
+    """kube-proxy's tables, in one transaction; replacing them touches no connection that is under way, and nothing that
+    somebody else has put into them.
 
-    gone are tables, as (family, name), that earlier rules had and these don't: of another mode, or of a family that no
-    Service has any more.
+    former are earlier rules, of which something may be there.
     """
 
     netns: str
     ruleset: Ruleset
     replace: bool = False
-    gone: tuple[tuple[str, str], ...] = ()
+    former: tuple[Ruleset, ...] = ()
+
+    @property
+    def gone(self) -> tuple[tuple[str, str], ...]:
+        """The tables, as (family, name), that earlier rules had and these don't: of another mode, or of a family that
+        no Service has any more."""
+        return tuple(name for name in _tables_of(self.former) if name not in self.ruleset.names)
 
     def describe(self) -> str:
         return f"{self.netns}: kube-proxy's rules"
@@ -196,6 +204,10 @@ class LoadRules(NamedTuple):
     def twin(self, prefix: str) -> str:
         rules = self.ruleset.nft(replace=self.replace, gone=self.gone)
         return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{rules}RULES"
+
+
+def _tables_of(rulesets: Iterable[Ruleset]) -> tuple[tuple[str, str], ...]:
+    return tuple(dict.fromkeys(name for ruleset in rulesets for name in ruleset.names))
 
 
 class RestoreRules(NamedTuple):
@@ -216,20 +228,30 @@ class RestoreRules(NamedTuple):
 
 
 class LoadTable(NamedTuple):
-    """A table of the topology's own, in one transaction; with replace, in the place of the one of its name."""
+    """A table of the topology's own, in one transaction; with replace, in the place of the one of its name.
+
+    former are earlier ones of its name: what neither they nor this one says is somebody else's, and stays. A foreign
+    table of the name is not replaced at all.
+    """
 
     netns: str
     table: NftTable
     replace: bool = False
+    former: tuple[NftTable, ...] = ()
+    foreign: bool = False
 
     @property
     def commands(self) -> str:
         """The text for nft."""
         name = f"{self.table.family} {self.table.name}"
         over = f"table {name}\ndelete table {name}\n" if self.replace else ""
+        return f"{over}table {name} {{\n{self.body}}}\n"
+
+    @property
+    def body(self) -> str:
+        """What stands between the table's braces."""
         lines = self.table.body.strip("\n").splitlines()
-        body = "".join(f"\t{line}".rstrip() + "\n" for line in lines)
-        return f"{over}table {name} {{\n{body}}}\n"
+        return "".join(f"\t{line}".rstrip() + "\n" for line in lines)
 
     def describe(self) -> str:
         return f"{self.netns}: table {self.table.family} {self.table.name}"
@@ -379,10 +401,15 @@ class DeleteQdisc(NamedTuple):
 
 
 class DeleteRules(NamedTuple):
-    """Remove kube-proxy's tables, and no others. tables are (family, name)."""
+    """Remove kube-proxy's tables, but what somebody else has put into them. former are the rules that may be there."""
 
     netns: str
-    tables: tuple[tuple[str, str], ...]
+    former: tuple[Ruleset, ...]
+
+    @property
+    def tables(self) -> tuple[tuple[str, str], ...]:
+        """The tables that they may have, as (family, name)."""
+        return _tables_of(self.former)
 
     def describe(self) -> str:
         return f"{self.netns}: kube-proxy's rules removed"
@@ -415,11 +442,12 @@ class ClearRules(NamedTuple):
 
 
 class DeleteTable(NamedTuple):
-    """Remove a table that an earlier topology had."""
+    """Remove a table that an earlier topology had, but what somebody else has put into it; former are its bodies."""
 
     netns: str
     family: str
     name: str
+    former: tuple[NftTable, ...] = ()
 
     def describe(self) -> str:
         return f"{self.netns}: table {self.family} {self.name} removed"

@@ -75,6 +75,18 @@ def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
     return "".join(re.sub(_DYNAMIC_ELEMENTS, r"\1", text) for text in _in_child(listed))
 
 
+def list_with_handles(tables: Iterable[tuple[str, str]]) -> str:
+    """The (family, name) tables that exist. Equivalent to `nft -s -a list table FAMILY NAME` for each."""
+
+    def listed(libnftables: Nftables) -> str:
+        libnftables.set_handle_output(True)
+        libnftables.set_stateless_output(True)
+        answers = [libnftables.cmd(f"list table {family} {name}") for family, name in sorted(tables)]
+        return "".join(str(output) for code, output, _ in answers if code == 0)
+
+    return str(_in_child(listed))
+
+
 _OWN = "netlab's, for a while"
 """The comment of the tables that a command of netlab's makes for a time; since Linux 5.10 a table keeps it."""
 

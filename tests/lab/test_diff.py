@@ -482,7 +482,8 @@ def test_a_table_that_drifted_is_loaded_in_one_transaction_and_a_users_own_stays
     kernel.tables["node", "inet", "tour"] = "chain seen { }"
     kernel.tables["node", "inet", "mine"] = "chain mine { }"
     [step] = difference([topology()], topology(), kernel.look(topology(), topology()))
-    assert step == LoadTable("node", topology().netns("node").tables[0], replace=True)
+    table = topology().netns("node").tables[0]
+    assert step == LoadTable("node", table, replace=True, former=(table,))
     assert described(kernel) == ["node: table inet tour"]
     del kernel.tables["node", "inet", "tour"]
     assert described(kernel) == ["node: table inet tour"]

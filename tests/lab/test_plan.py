@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from places import DATA, TOPOLOGIES
 
-from netlab.kubeproxy import fixes
+from netlab.kubeproxy import Ruleset, Table, fixes
 from netlab.kubeproxy.stale import Frontend
 from netlab.lab import plan
 from netlab.lab.steps import (
@@ -275,7 +275,7 @@ def test_changes_as_text() -> None:
         DeleteRoute("node", next(route for route in topology.netns("node").routes if route.dst.version == 6)),
         ResetSysctl("node", "net.ipv4.tcp_rmem"),
         DeleteQdisc("node", "eth0"),
-        DeleteRules("node", (("ip", "nat"), ("ip6", "filter"))),
+        DeleteRules("node", (Ruleset((Table("ip", "nat", ()), Table("ip6", "filter", ()))),)),
         DeleteTable("node", "inet", "tour"),
         RestoreRules("node", "ip", "*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n"),
         ClearRules("node", "ip6"),

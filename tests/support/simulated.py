@@ -135,9 +135,9 @@ class Simulated:
                 self.qdiscs[netns, ifname] = told(qdisc)
             case DeleteQdisc(netns, ifname):
                 del self.qdiscs[netns, ifname]
-            case LoadRules(netns, rules, over, gone):
+            case LoadRules(netns, rules, over):
                 tables = self.rules.setdefault(netns, {})
-                for name in gone:
+                for name in step.gone:
                     tables.pop(name, None)
                 for name, table in zip(rules.names, rules.tables, strict=True):
                     assert over or name not in tables, f"{step.describe()}: File exists"
@@ -146,8 +146,8 @@ class Simulated:
                 assert set(namespaces) <= set(self.routes)
             case DeleteStaleEntries(netns) | DeleteEntries(netns):
                 assert netns in self.routes
-            case DeleteRules(netns, names):
-                for name in names:
+            case DeleteRules(netns):
+                for name in step.tables:
                     self.rules.get(netns, {}).pop(name, None)
             case RestoreRules(netns, family, text):
                 ours = (family, "filter"), (family, "nat")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from netlab.kubeproxy import loaded_by, notrack
+from netlab.kubeproxy import Ruleset, loaded_by, notrack
 from netlab.kubeproxy.portals import VERSIONS
 from netlab.kubeproxy.stale import frontends
 from netlab.lab import plan
@@ -44,6 +44,7 @@ from netlab.lab.steps import (
 )
 from netlab.model import (
     Loader,
+    NftTable,
     Topology,
 )
 
@@ -92,17 +93,24 @@ def _removed(had: Sequence[Topology], wanted: Sequence[Step], left: Status) -> I
             case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
                 yield DeleteQdisc(netns, ifname)
             case LoadRules(netns):
-                yield DeleteRules(netns, _tables_of_rules(had, netns))
+                yield DeleteRules(netns, _rulesets(had, netns))
             case RestoreRules(netns, family) if left.iptables[netns, family].has is not None:
                 yield ClearRules(netns, family)
             case LoadTable(netns, table) if has_table(step, left):
-                yield DeleteTable(netns, table.family, table.name)
+                yield DeleteTable(netns, table.family, table.name, _former_tables(had, step))
 
 
-def _tables_of_rules(had: Sequence[Topology], netns: str) -> tuple[tuple[str, str], ...]:
-    """The tables that kube-proxy's rules may have in a namespace, as (family, name)."""
+def _rulesets(had: Sequence[Topology], netns: str) -> tuple[Ruleset, ...]:
+    """The rules of kube-proxy's that libnftables may have loaded into a namespace."""
     rules = (loaded_by(Loader.LIBNFTABLES, old, netns) for old in had)
-    return tuple(dict.fromkeys(table for found in rules if found is not None for table in found.names))
+    return tuple(dict.fromkeys(found for found in rules if found is not None))
+
+
+def _former_tables(had: Sequence[Topology], step: LoadTable) -> tuple[NftTable, ...]:
+    """The tables of the topologies that a namespace may have under a name."""
+    name = step.table.family, step.table.name
+    found = (table for old in had for n in old.namespaces if n.name == step.netns for table in n.tables)
+    return tuple(dict.fromkeys(table for table in found if (table.family, table.name) == name))
 
 
 def step_netns(step: Step) -> str | None:
@@ -129,10 +137,10 @@ def _identity(step: Step) -> object:
 def _over(step: Step, left: Status, had: Sequence[Topology]) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
-        names = _tables_of_rules(had, step.netns)
-        return step._replace(replace=True, gone=tuple(name for name in names if name not in step.ruleset.names))
+        return step._replace(replace=True, former=_rulesets(had, step.netns))
     if isinstance(step, LoadTable) and has_table(step, left):
-        return step._replace(replace=True)
+        former = _former_tables(had, step)
+        return step._replace(replace=bool(former), former=former, foreign=not former)
     return step
 
 
