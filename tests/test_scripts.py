@@ -332,6 +332,22 @@ def test_bench() -> None:
     assert [row.split()[1] for row in rows if "background" not in row][:3] == ["netlab", "naive", "batch"]
 
 
+@pytest.mark.kernel
+def test_bench_of_what_comes_after_the_first_up() -> None:
+    skips.skip_unless_root()
+    for program in ("ip", "nft"):
+        skips.skip_unless_program(program)
+    argv = [str(ROOT / "scripts/bench"), "again", "--rounds", "1", "--size", "20"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    heading, *rows = done.stdout.splitlines()
+    assert heading.split() == ["lab", "size", "up,", "ms", "up", "again", "status", "small", "edit"]
+    names = ["star-100", "endpoints", "services", "one-service", "five-bridges"]
+    assert [row.split()[:2] for row in rows] == [[name, "20"] for name in names]
+    for row in rows:
+        assert re.fullmatch(r"\S+ +20 +\d+\.\d( +\d+\.\d\d){3}  goal <= 0\.3", row), row
+
+
 def test_what_is_installed_has_every_package() -> None:
     packages = sorted(".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("netlab/**/__init__.py"))
     folders = sorted(".".join(file.parent.relative_to(ROOT).parts) for file in ROOT.glob("netlab/**/*.py"))
