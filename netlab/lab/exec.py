@@ -74,22 +74,26 @@ def run(namespaces: Namespaces, name: str, argv: Sequence[str], env: Mapping[str
     return status
 
 
-def run_quietly(namespaces: Namespaces, name: str, argv: Sequence[str]) -> int:
-    """Run a program that a file names to its end, its streams going nowhere; returns its wait status."""
+def run_quietly(namespaces: Namespaces, name: str, argv: Sequence[str], within_s: float) -> int | None:
+    """Run a program that a file names to its end, its streams going nowhere; returns its wait status.
+
+    None where it took longer than that, and was killed.
+    """
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     pid = None
     try:
         with interrupts.held_back():
             pid = spawn(namespaces, name, argv, null)
-        return os.waitpid(pid, 0)[1]
+        if children.ended(pid, within_s):
+            return os.waitpid(pid, 0)[1]
     except BaseException:
         if pid is not None:  # nobody else waits for it, and a lab can't end before somebody has
-            _kill(pid, signal.SIGKILL)  # it may not lead its group yet
-            _kill_group(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _kill_all(pid)
         raise
     finally:
         os.close(null)
+    _kill_all(pid)
+    return None
 
 
 def spawn(namespaces: Namespaces, name: str, argv: Sequence[str], output: int) -> int:
@@ -253,6 +257,13 @@ def _stop_after(pid: int) -> None:
             later = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTSTP)  # returns when the shell has continued this process
             signal.signal(signal.SIGTSTP, later)
+
+
+def _kill_all(pid: int) -> None:
+    """Kill a program of `spawn`'s with all its process group, and wait for it."""
+    _kill(pid, signal.SIGKILL)  # it may not lead its group yet
+    _kill_group(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _kill(pid: int, number: int) -> None:

@@ -69,9 +69,9 @@ def wait_ready(
     deadline = time.monotonic() + program.ready.timeout_s
     output = _Output(f"{started.netns}: program {program.name}", log, program.ready.output)
     awaited = f"{started.netns}: program {program.name} ({_condition(program.ready)})"
-    while not _ready(namespaces, started.netns, program.ready, output):
+    while not _ready(namespaces, started.netns, program.ready, output, deadline):
         gone = not running(namespaces, started)
-        if gone and _ready(namespaces, started.netns, program.ready, output):
+        if gone and _ready(namespaces, started.netns, program.ready, output, deadline):
             return
         if gone or time.monotonic() > deadline:
             why = "ended before it was ready" if gone else f"wasn't ready after {program.ready.timeout_s:g} s"
@@ -125,13 +125,13 @@ def _condition(ready: Readiness) -> str:
     return f"command {shlex.join(ready.command or ())!r}"
 
 
-def _ready(namespaces: Namespaces, netns: str, ready: Readiness, output: _Output) -> bool:
+def _ready(namespaces: Namespaces, netns: str, ready: Readiness, output: _Output, deadline: float) -> bool:
     if ready.listening is not None:
         return ready.listening in _listening(namespaces, netns)
     if ready.output is not None:
         return output.matches()
     if ready.command is not None:
-        return run_quietly(namespaces, netns, ready.command) == 0
+        return run_quietly(namespaces, netns, ready.command, max(deadline - time.monotonic(), _POLL_S)) == 0
     return True
 
 

@@ -66,6 +66,17 @@ def _live(body: Callable[[], int | None], ends_by: signal.Signals | None, parent
         os._exit(code)
 
 
+def ended(pid: int, within_s: float) -> bool:
+    """Whether a child that is still to be waited for ends in that time; OSError."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(within_s * 1000))
+    finally:
+        os.close(pidfd)
+
+
 def end_with(number: signal.Signals, parent: int) -> None:
     """Have the calling child get this signal when its parent ends, and end it at once where that has happened.
 

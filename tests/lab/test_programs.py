@@ -178,13 +178,18 @@ def test_environment_of_a_program(netlab: Netlab, lab_name: str, privilege: str,
             "  hint: in 5,002 characters: repeat nothing that repeats itself, as in (a+)+\n",
         ),
         (
+            ["sleep", "1000"],
+            "ready: {command: sleep 1000, timeout_s: 0.3}",
+            "netlab: server: program it (sleep 1000) wasn't ready after 0.3 s; it printed nothing\n",
+        ),
+        (
             ["/no/such/program"],
             "env: {}",
             "netlab: server: can't start /no/such/program: No such file or directory\n"
             "  hint: is it installed, and on PATH?\n",
         ),
     ],
-    ids=["ended", "never ready", "never matched", "not there"],
+    ids=["ended", "never ready", "never matched", "a check without end", "not there"],
 )
 def test_a_program_that_does_not_come_up(
     netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path, command: list[str], ready: str, complaint: str
