@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netlab.errors import LabError, UsageError
+from netlab.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,18 +48,26 @@ def parse_settings(pairs: "Sequence[str] | None") -> tuple[tuple[str, str], ...]
 
 
 def read_spec(
-    topology: str | None, settings: tuple[tuple[str, str], ...], fixes: "Sequence[str] | None", name: str | None
+    topology: str | None,
+    settings: tuple[tuple[str, str], ...],
+    fixes: "Sequence[str] | None",
+    name: str | None,
+    *,
+    warned: bool = False,
 ) -> "Spec":
-    """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
+    """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError.
+
+    warned: what is allowed and hardly meant is told on stderr.
+    """
     from netlab.lab.spec import Spec
     from netlab.topology import load_with_fixes, read_text
 
     file = topology_file(topology)
     text = read_text(file)
     names = tuple(dict.fromkeys(fixes or []))
-    return Spec(
-        load_with_fixes(text, file, settings, name, names), text, absolute(file), settings, names, name is not None
-    )
+    warn = (lambda warning: say(warning.told(file, "warning: "))) if warned else None
+    made = load_with_fixes(text, file, settings, name, names, warn)
+    return Spec(made, text, absolute(file), settings, names, name is not None)
 
 
 def regular_text(file: str) -> str | None:

@@ -71,7 +71,8 @@ def build(options: Options) -> None:
         return
     from netlab.lab import lifecycle
 
-    spec = read_spec(options.topology, parse_settings(options.settings), options.fixes, options.name)
+    settings = parse_settings(options.settings)
+    spec = read_spec(options.topology, settings, options.fixes, options.name, warned=not options.quiet)
     directory = lab_directory(spec.topology.name)
     if options.dry_run:
         from netlab.lab import plan

@@ -57,7 +57,7 @@ LINK_ATTRIBUTES = {
 """The fields of model.LinkAttributes, by their names there."""
 
 SUBNET = Key(
-    SUBNETS,
+    ListOf(Text("a subnet", words.subnet), single=True),
     "what is left open is assigned from here; one subnet, or one of each family",
     kind="subnets",
     default="from the pool, or from the addresses given",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TypeAlias
 
 from netlab.escapes import is_hidden
@@ -59,6 +59,27 @@ def mac(text: str) -> str:
     return text.lower()
 
 
+_SPECIAL = (
+    (IPv4Network("255.255.255.255/32"), "a broadcast"),
+    (IPv4Network("0.0.0.0/32"), "the unspecified"),
+    (IPv4Network("127.0.0.0/8"), "a loopback"),
+    (IPv4Network("224.0.0.0/4"), "a multicast"),
+    (IPv4Network("240.0.0.0/4"), "a class E (240.0.0.0/4)"),
+    (IPv6Network("::/128"), "the unspecified"),
+    (IPv6Network("::1/128"), "a loopback"),
+    (IPv6Network("ff00::/8"), "a multicast"),
+    (IPv6Network("::ffff:0:0/96"), "an IPv4-mapped"),
+)
+
+
+def special(ip: Address) -> str | None:
+    """What kind of address it is, with its article, where no interface and no Service can have it; None where one can.
+
+    Kinds are those of RFC 6890. Linux takes class E since 2.6.25, other systems, and most routers, drop it.
+    """
+    return next((kind for network, kind in _SPECIAL if ip in network), None)
+
+
 def interface_address(text: str) -> GivenAddress:
     """An address with its prefix length (10.0.0.2/24), or alone: it takes its subnet's prefix length then."""
     if "%" in text:
@@ -68,8 +89,7 @@ def interface_address(text: str) -> GivenAddress:
     except ValueError:
         raise InvalidError(f"{text!r} is not an address", "for instance 10.0.0.2/24 or fd00::2/64") from None
     ip = address.ip if isinstance(address, IPv4Interface | IPv6Interface) else address
-    if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
-        kind = "a multicast" if ip.is_multicast else "the unspecified" if ip.is_unspecified else "a loopback"
+    if (kind := special(ip)) is not None:
         raise InvalidError(f"{text} is {kind} address, no interface can have it")
     if isinstance(address, IPv4Interface | IPv6Interface) and address.network.prefixlen < ip.max_prefixlen - 1:
         network = address.network
@@ -96,3 +116,11 @@ def network(text: str) -> Network:
     except ValueError:
         raise InvalidError(f"{text!r} is not a subnet", "for instance 10.0.0.0/24 or fd00::/64") from None
     raise InvalidError(f"{text} is an address inside a subnet", f"did you mean {meant}?")
+
+
+def subnet(text: str) -> Network:
+    """A subnet that interfaces get their addresses from."""
+    found = network(text)
+    if (kind := special(found.network_address)) is not None and found.prefixlen:
+        raise InvalidError(f"{text} is {kind} network, no interface can have an address of it")
+    return found

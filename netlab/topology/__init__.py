@@ -62,12 +62,23 @@ def load(
 
 
 def load_with_fixes(
-    text: str, file: str, settings: Sequence[tuple[str, str]], name: str | None, names: Sequence[str]
+    text: str,
+    file: str,
+    settings: Sequence[tuple[str, str]],
+    name: str | None,
+    names: Sequence[str],
+    warn: Callable[[Problem], None] | None = None,
 ) -> Topology:
     """The lab that a topology's text describes, with the named fixes: first those that the file defines, in the order
     given, then the built-in ones. TopologyError or UsageError, as `load` and `kubeproxy.fixes.apply` have them.
+
+    warn is told what is allowed and hardly meant, where the text is sound.
     """
-    made = load(text, file, settings, name, names)
+    parsed = parse(text, file, settings, name, names)
+    made = parsed.sound()
+    if warn is not None:
+        for warning in parsed.reader.warnings:
+            warn(warning)
     own = {fix.name for fix in made.fixes}
     return builtin.apply(made, [each for each in names if each not in own])
 

@@ -255,6 +255,11 @@ class Services:
             owner = self.cluster_ips[ip]
             self.reader.at(given, f"{ip} is the cluster IP of the service {owner}", "an address of no cluster IP")
             return
+        for subnet, user in self.subnets.items():
+            if ip.version == 4 and subnet.prefixlen < 31 and ip in (subnet.network_address, subnet.broadcast_address):
+                said = "broadcast" if ip == subnet.broadcast_address else "network's own"
+                self.reader.at(given, f"{ip} is the {said} address of {subnet}, the subnet of {user}")
+                return
         for port in service.ports:
             key = port.protocol, ip, port.port
             if key in self.sockets:

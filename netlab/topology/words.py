@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import (
-    IPv4Address,
     IPv4Network,
     IPv6Address,
     IPv6Network,
@@ -21,7 +20,7 @@ from ipaddress import (
 )
 
 from netlab.kubeproxy.fixes import FIXES, PLAIN
-from netlab.links.words import network, visible
+from netlab.links.words import network, special, subnet, visible
 from netlab.model import CAPABILITIES, Address, Network
 from netlab.yamlspec.limits import MAX_REGEX, MAX_TABLE
 from netlab.yamlspec.shapes import InvalidError
@@ -214,14 +213,9 @@ def address(text: str) -> Address:
 def virtual_ip(text: str) -> Address:
     """An address of a Service, where Kubernetes would take it (ValidateNonSpecialIP) and packets can go to it."""
     found = address(text)
-    said = None
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         raise InvalidError(f"{text} is an IPv4 address mapped into IPv6", f"write {found.ipv4_mapped}")
-    if found == IPv4Address("255.255.255.255"):
-        said = "a broadcast"
-    for kind in ("unspecified", "loopback", "link_local", "multicast"):
-        if getattr(found, f"is_{kind}"):
-            said = f"{'an' if kind == 'unspecified' else 'a'} {kind.replace('_', '-')}"
+    said = "a link-local" if found.is_link_local else special(found)
     if said is not None:
         hint = "an address that the clients' packets reach a node with, for instance 203.0.113.10"
         raise InvalidError(f"{text} is {said} address, no service can have it", hint)
@@ -237,19 +231,19 @@ def session_affinity(text: str) -> dict[str, str]:
 
 
 def network4(text: str) -> IPv4Network:
-    """An IPv4 subnet."""
-    subnet = network(text)
-    if not isinstance(subnet, IPv4Network):
+    """An IPv4 subnet that interfaces and Services get addresses from."""
+    found = subnet(text)
+    if not isinstance(found, IPv4Network):
         raise InvalidError(f"{text} is not an IPv4 subnet", "the pools for IPv6 are bridges6, links6 and services6")
-    return subnet
+    return found
 
 
 def network6(text: str) -> IPv6Network:
-    """An IPv6 subnet."""
-    subnet = network(text)
-    if not isinstance(subnet, IPv6Network):
+    """An IPv6 subnet that interfaces and Services get addresses from."""
+    found = subnet(text)
+    if not isinstance(found, IPv6Network):
         raise InvalidError(f"{text} is not an IPv6 subnet", "the pools for IPv4 are bridges, links and services")
-    return subnet
+    return found
 
 
 def destination(text: str) -> Network | None:

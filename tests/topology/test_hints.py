@@ -145,14 +145,15 @@ def test_nothing_is_wrong_with_a_shipped_topology(path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("0.0.0.0", "an unspecified address"),
+        ("0.0.0.0", "the unspecified address"),
         ("127.0.0.1", "a loopback address"),
         ("224.0.0.1", "a multicast address"),
         ("169.254.0.1", "a link-local address"),
         ("255.255.255.255", "a broadcast address"),
-        ("'::'", "an unspecified address"),
+        ("'::'", "the unspecified address"),
         ("'::1'", "a loopback address"),
         ("fe80::1", "a link-local address"),
+        ("240.0.0.1", "a class E (240.0.0.0/4) address"),
         ("'::ffff:10.0.0.1'", "an IPv4 address mapped into IPv6"),
     ],
 )
@@ -164,3 +165,45 @@ def test_an_address_that_no_service_can_have(key: str, given: str, said: str) ->
     assert (f"services.web.{key}", True) in {
         (one.path.partition("[")[0], said in one.message) for one in raised.value.problems
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("addresses: 240.0.0.1/24", "is a class E (240.0.0.0/4) address"),
+        ("addresses: 255.255.255.255/24", "is a broadcast address"),
+        ("addresses: '::ffff:10.0.0.1/96'", "is an IPv4-mapped address"),
+        ("addresses: 10.0.0.255/24", "is the network's broadcast address"),
+        ("subnet: 224.0.1.0/24", "is a multicast network"),
+        ("subnet: 127.1.0.0/24", "is a loopback network"),
+    ],
+)
+def test_an_address_that_no_interface_can_have(given: str, said: str) -> None:
+    text = f"namespaces: {{n: {{role: node}}}}\nbridges: [{{name: br0, netns: n, {given}}}]\n"
+    with pytest.raises(TopologyError) as raised:
+        load(text, "t.yaml")
+    assert [said in one.message for one in raised.value.problems] == [True]
+
+
+def test_the_broadcast_address_of_a_subnet_reaches_no_service() -> None:
+    text = """
+    namespaces: {n: {role: node}}
+    bridges: [{name: br0, netns: n, subnet: 10.0.0.0/24}]
+    services: {web: {port: 80, external_ips: [10.0.0.255, 10.0.0.0, 10.0.0.9]}}
+    """
+    with pytest.raises(TopologyError) as raised:
+        load(text, "t.yaml")
+    assert [one.message for one in raised.value.problems] == [
+        "10.0.0.255 is the broadcast address of 10.0.0.0/24, the subnet of n:br0",
+        "10.0.0.0 is the network's own address of 10.0.0.0/24, the subnet of n:br0",
+    ]
+
+
+@pytest.mark.kernel
+def test_up_warns_too(netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str) -> None:
+    file = tmp_path / "mtu.yaml"
+    file.write_text("namespaces: {a: {}, b: {}}\nlinks: [{ends: [{netns: a, mtu: 9000}, b]}]\n")
+    said = netlab("up", file, "--name", lab_name, privilege)
+    assert said.returncode == 0, said.stderr
+    assert "warning: links[0].ends[0].mtu: a sends packets of 9000 bytes, and b drops those over 1500" in said.stderr
+    assert netlab("up", "-q", file, "--name", lab_name, "--set", "links[0].ends[0].mtu=8000").stderr == ""
