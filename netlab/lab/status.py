@@ -6,12 +6,12 @@ tell if it had what the topology wants.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from netlab.kubeproxy import Family
-from netlab.model import InterfaceAddress, LinkAttributes, Route
+from netlab.model import InterfaceAddress, LinkAttributes, Network, Route
 
 LinkKey: TypeAlias = tuple[str, str]
 """(netns, ifname)."""
@@ -65,3 +65,13 @@ class Status:
     qdiscs: dict[LinkKey, Compared] = field(default_factory=dict)
     hosts: str = ""
     programs: frozenset[tuple[str, str]] = frozenset()
+    _routes_to: dict[str, dict[Network, list[Route]]] = field(default_factory=dict, init=False, compare=False)
+
+    def routes_to(self, netns: str, dst: Network) -> Sequence[Route]:
+        """The routes of a namespace to just this destination."""
+        found = self._routes_to.get(netns)
+        if found is None:
+            found = self._routes_to[netns] = {}
+            for route in self.routes.get(netns, ()):
+                found.setdefault(route.dst, []).append(route)
+        return found.get(dst, ())

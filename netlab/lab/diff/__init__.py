@@ -86,7 +86,7 @@ def _removed(had: Sequence[Topology], wanted: Sequence[Step], left: Status) -> I
         match step:
             case AddAddress(netns, ifname, address) if address in left.addresses.get((netns, ifname), ()):
                 yield DeleteAddress(netns, ifname, address)
-            case AddRoute(netns, route) if (found := installed(route, left.routes.get(netns, frozenset()))) is not None:
+            case AddRoute(netns, route) if (found := installed(netns, route, left)) is not None:
                 yield DeleteRoute(netns, found)
             case SetSysctl(netns, key) if (netns, key) in left.sysctls:
                 yield ResetSysctl(netns, key, left.former.get((netns, key)))

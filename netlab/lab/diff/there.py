@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import assert_never
 
 from netlab.lab.diff.links import makes
@@ -30,7 +29,6 @@ from netlab.lab.steps import (
     WriteHosts,
 )
 from netlab.model import (
-    Network,
     Route,
 )
 
@@ -52,7 +50,7 @@ def satisfied(step: Step, left: Status) -> bool:
             there = address in left.addresses.get((netns, ifname), ())
             return there and ((netns, ifname, address) in left.unrouted) != prefix_route
         case AddRoute(netns, route):
-            return installed(route, left.routes.get(netns, frozenset())) is not None
+            return installed(netns, route, left) is not None
         case SetSysctl(netns, key, value, if_there):
             has = left.sysctls.get((netns, key), value if if_there else None)
             return has is not None and _words(has) == _words(value)
@@ -87,7 +85,7 @@ def in_the_way(step: Step, left: Status) -> Iterator[Step]:
         case AddAddress(netns, ifname, address, _) if address in left.addresses.get((netns, ifname), ()):
             yield DeleteAddress(netns, ifname, address)  # it has a prefix route and should have none, or the reverse
         case AddRoute(netns, route):
-            for there in _by_destination(left.routes.get(netns, frozenset())).get(route.dst, ()):
+            for there in left.routes_to(netns, route.dst):
                 if _metric(there) == _metric(route):
                     yield DeleteRoute(netns, there)
         case AddQdisc(netns, ifname, _):
@@ -95,23 +93,14 @@ def in_the_way(step: Step, left: Status) -> Iterator[Step]:
                 yield DeleteQdisc(netns, ifname)
 
 
-def installed(route: Route, routes: frozenset[Route]) -> Route | None:
+def installed(netns: str, route: Route, left: Status) -> Route | None:
     """The route as the kernel has it: it fills in what was left open (the interface, for one)."""
-    for found in _by_destination(routes).get(route.dst, ()):
+    for found in left.routes_to(netns, route.dst):
         same = (found.via, found.kind) == (route.via, route.kind)
         asked = ((route.dev, found.dev), (route.src, found.src))
         if same and _metric(route) == _metric(found) and all(want is None or want == has for want, has in asked):
             return found
     return None
-
-
-@lru_cache(maxsize=16)
-def _by_destination(routes: frozenset[Route]) -> dict[Network, list[Route]]:
-    """One namespace's routes, whose steps come one after the other."""
-    found: dict[Network, list[Route]] = {}
-    for route in routes:
-        found.setdefault(route.dst, []).append(route)
-    return found
 
 
 def _metric(route: Route) -> int:
