@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,3 +151,21 @@ def test_a_lab_is_built_whether_or_not_somebody_can_be_told(lab: labs.Lab) -> No
     with Path("/dev/full").open("w") as full:
         assert subprocess.run(argv, stderr=full, env=lab.netlab.environment(), timeout=60).returncode == 0
     assert lab.drift() == []
+
+
+def test_a_lab_from_a_directory_with_an_odd_name(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(f"{WORD.replace('/', '')[:100]}{FORGED}".encode() + b"\xff\x9b31m")
+    directory.mkdir()
+    lab = labs.make(netlab, lab_name, directory, privilege)
+    check(lab.try_up())
+    try:
+        for command in (("status",), ("status", lab_name), ("status", "--format", "json")):
+            check(netlab(*command))
+        check(netlab("matrix", lab_name), 2)
+        lab.write(labs.TWO + "vars: {x: 1}\n")
+        check(lab.try_up("-v"))
+        check(netlab("run", lab_name), 2)
+        lab.write("namespaces: [")
+        check(lab.try_up(), 2)
+    finally:
+        check(netlab("down", lab_name))
