@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import sys
 from contextlib import suppress
 from enum import Enum
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from netlab import escapes
 
@@ -42,6 +43,18 @@ class Stream(io.TextIOWrapper):
         raise AttributeError("buffer")
 
 
+class _Patient(io.FileIO):
+    """A descriptor that is written to whole, also where another process that has it made it non-blocking."""
+
+    def write(self, data: Any, /) -> int:
+        """Write as much as there is room for, once there is some."""
+        while (written := super().write(data)) is None:
+            poll = select.poll()
+            poll.register(self, select.POLLOUT)
+            poll.poll()
+        return written
+
+
 def open_streams() -> None:
     """Put a Stream in the place of stdout and stderr.
 
@@ -49,14 +62,14 @@ def open_streams() -> None:
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
-    sys.stdout, sys.stderr = _stream(sys.stdout), _stream(sys.stderr)
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, closefd=False))
+    sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
 
 
-def _stream(stream: object) -> Stream:
-    assert isinstance(stream, io.TextIOWrapper)
-    encoding, line_buffering = stream.encoding, stream.line_buffering
-    return Stream(stream.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
+def _stream(fd: int, instead_of: TextIO) -> Stream:
+    buffer = io.BufferedWriter(_Patient(fd, "w", closefd=False))
+    line_buffering = fd == 2 or os.isatty(fd)
+    return Stream(buffer, instead_of.encoding, "backslashreplace", line_buffering=line_buffering)
 
 
 def write(text: str) -> None:

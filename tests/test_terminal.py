@@ -166,3 +166,19 @@ def test_a_stream_that_is_closed_takes_no_file(closed: str, tmp_path: Path) -> N
     assert done.stdout == ("" if "1>&-" in closed else "data")
     assert done.stderr == ("" if "2>&-" in closed else "message\nmore\n")
     assert (tmp_path / "f").read_text() == ""
+
+
+@pytest.mark.parametrize("function", ["write", "say"])
+def test_a_stream_that_does_not_block_is_written_to_whole(function: str) -> None:
+    text = "x" * 1_000_000
+    source = (
+        "from netlab import terminal; terminal.open_streams()\n"
+        f"terminal.{function}('x' * {len(text)}); terminal.flush()"
+    )
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with subprocess.Popen([sys.executable, "-c", source], stdout=writing, stderr=writing, cwd=ROOT) as process:
+        os.close(writing)
+        with os.fdopen(reading) as told:
+            assert told.read().rstrip() == text
+    assert process.returncode == 0
