@@ -69,7 +69,7 @@ def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
         if after:
             _run(libnftables, after)
         libnftables.set_stateless_output(True)
-        answers = [_cmd(libnftables, f"list table {family} {name}") for family, name in sorted(tables)]
+        answers = [libnftables.cmd(f"list table {family} {name}") for family, name in sorted(tables)]
         return [str(output) for code, output, _ in answers if code == 0]
 
     return "".join(re.sub(_DYNAMIC_ELEMENTS, r"\1", text) for text in _in_child(listed))
@@ -122,7 +122,7 @@ def remove_own_table(name: str) -> None:
 def _own_table(libnftables: Nftables, name: str) -> tuple[bool, str | None]:
     """Whether there is an inet table of that name, and its handle where it is one of ours."""
     libnftables.set_handle_output(True)
-    code, listing, _ = _cmd(libnftables, f"list table inet {name}")
+    code, listing, _ = libnftables.cmd(f"list table inet {name}")
     libnftables.set_handle_output(False)
     ours = re.match(rf'table inet {name} \{{ # handle (\d+)\n\tcomment "{_OWN}"\n', str(listing))
     return code == 0, ours and ours[1]
@@ -135,15 +135,8 @@ _DYNAMIC_ELEMENTS = (
 """The elements of a set or map with `flags dynamic`, and what stands before them there."""
 
 
-def _cmd(libnftables: Nftables, commands: str) -> tuple[int, str, str]:
-    """As Nftables.cmd: exit code, output, complaint. A byte of a comment that is no UTF-8 is spelt `\\xff`."""
-    code, *told = libnftables.cmd(commands.encode())
-    output, complaint = (octets.decode(errors="backslashreplace") for octets in told)
-    return code, output, complaint
-
-
 def _run(libnftables: Nftables, commands: str) -> str:
-    code, output, complaint = _cmd(libnftables, commands)
+    code, output, complaint = libnftables.cmd(commands)
     if code:
         raise OSError(errno.EINVAL, complaint.strip(), "nft")
     return str(output)
@@ -197,6 +190,7 @@ def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told:
         os.dup2(told, stream)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the caller's descriptors may leave no room for a socket
     libnftables = make()
+    libnftables.cmd = _with_any_bytes(libnftables.cmd)
     try:
         answer = [None, work(libnftables)]
     except OSError as error:
@@ -204,3 +198,13 @@ def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told:
     with os.fdopen(1, "wb", closefd=False) as out:
         out.write(_ANSWER + json.dumps(answer).encode())
     return 0
+
+
+def _with_any_bytes(cmd: Callable[[bytes], tuple[int, bytes, bytes]]) -> Callable[[str], tuple[int, str, str]]:
+    """Nftables.cmd, of text, where a comment may hold what is no UTF-8: such a byte is spelt `\\xff`."""
+
+    def run(commands: str) -> tuple[int, str, str]:
+        code, output, complaint = cmd(commands.encode())
+        return code, output.decode(errors="backslashreplace"), complaint.decode(errors="backslashreplace")
+
+    return run
