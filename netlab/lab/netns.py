@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -328,7 +329,7 @@ def release_name(path: Path, inode: int, *, mounted_here: bool = True) -> bool:
     (detach_mounts() in fs/namespace.c, since Linux 3.18).
     """
     try:
-        found, directory = path.stat(), path.parent.stat().st_dev
+        found, directory = path.lstat(), path.parent.stat().st_dev
     except FileNotFoundError:
         return True
     if found.st_dev != directory and found.st_ino == inode:
@@ -336,9 +337,9 @@ def release_name(path: Path, inode: int, *, mounted_here: bool = True) -> bool:
             path.unlink()
             return True
         umount(str(path))
-        found = path.stat()
-    # What is left is the mount point: an empty file of the directory's own file system.
-    if found.st_dev != directory or found.st_size:
+        found = path.lstat()
+    # What is left is the mount point: an empty file of the directory's own file system, which nobody may read or write.
+    if found.st_dev != directory or found.st_size or found.st_mode != stat.S_IFREG:
         return False
     path.unlink()
     return True

@@ -175,6 +175,33 @@ def test_a_foreign_namespace_under_our_name_stays(netlab: Netlab, lab_name: str,
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
+@pytest.mark.parametrize("what", ["an empty file", "a file", "a link", "a directory"])
+def test_a_foreign_file_that_took_a_names_place_stays(
+    netlab: Netlab, lab_name: str, as_root: None, tmp_path: Path, what: str
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, "--root")
+    lab.up()
+    place = Path("/run/netns") / f"{lab_name}-client"
+    subprocess.run(["umount", place], check=True)
+    place.unlink()
+    try:
+        match what:
+            case "a link":
+                place.symlink_to("/dev/null")
+            case "a directory":
+                place.mkdir()
+            case _:
+                place.write_text("" if what == "an empty file" else "mine")
+        before = place.lstat()
+        assert lab.down() == f"netlab: {place} isn't this lab's, and stays\nlab {lab_name} is down\n"
+        assert (place.lstat().st_ino, place.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    finally:
+        if place.is_dir() and not place.is_symlink():
+            place.rmdir()
+        else:
+            place.unlink(missing_ok=True)
+
+
 def test_up_needs_root_for_a_root_lab(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may")
