@@ -1,4 +1,4 @@
-"""The command line: the only place that prints or exits, and that joins the pure rooms with the others.
+"""The command line: the only place that says something or exits, and that joins the pure rooms with the others.
 
 Here a command begins, and errors and signals become messages and exit codes. Data goes to stdout, messages to stderr.
 Start-up time counts: a command imports what it needs when it needs it. That is also why annotations are not postponed
