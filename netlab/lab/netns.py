@@ -79,10 +79,27 @@ class Namespaces:
 
     def start_ticks(self, pid: int) -> int | None:
         """Start time of a process of the lab's PID namespace, in clock ticks since boot; None if it is gone."""
-        try:
-            return parse_start_ticks(self.read_proc(f"{self._holder.pid}/root/proc/{pid}/stat"))
-        except (FileNotFoundError, ProcessLookupError):
-            return None
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if self._has_own_proc:
+                return parse_start_ticks(self.read_proc(f"{self._holder.pid}/root/proc/{pid}/stat"))
+            return self._start_ticks_by_search(pid)
+        return None
+
+    @cached_property
+    def _has_own_proc(self) -> bool:
+        """Whether the lab's /proc tells of its PID namespace: in a container, or a lab, it may be that one's."""
+        first = self.read_proc(f"{self._holder.pid}/root/proc/1/stat")
+        return parse_start_ticks(first) == self._holder.start_ticks
+
+    def _start_ticks_by_search(self, pid: int) -> int | None:
+        inode = os.fstat(self._pid).st_ino
+        for entry in os.scandir("/proc"):
+            with suppress(OSError):
+                if entry.name.isdigit() and os.stat(f"{entry.path}/ns/pid").st_ino == inode:  # noqa: PTH116 (hot)
+                    status = self.read_proc(f"{entry.name}/status").splitlines()
+                    if any(line.startswith("NSpid:") and line.split()[-1] == str(pid) for line in status):
+                        return parse_start_ticks(self.read_proc(f"{entry.name}/stat"))
+        return None
 
     @cached_property
     def lifeline(self) -> int:

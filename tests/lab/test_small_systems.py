@@ -5,6 +5,7 @@ A lab comes up in them, or an error says what is missing.
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -127,6 +128,33 @@ def test_up_works_or_says_what_is_missing(
         assert done.stderr.startswith(f"lab {lab_name} is up: ")
         assert done.stderr.endswith(f"lab {lab_name} is down\n")
     assert host.changes(before, netlab.rundir) == ""
+
+
+INNER = """
+export NETLAB_LAB_RUNDIR="$RUNDIR"
+$NETLAB up $FILE --name $LAB --rootless -q && $NETLAB status $LAB --format json
+code=$?
+$NETLAB down $LAB -q
+exit $code
+"""
+
+
+def test_a_lab_within_a_lab_knows_its_programs(
+    netlab: Netlab, lab_name: str, privilege: str, rootless: None, tmp_path: Path
+) -> None:
+    outer = labs.make(netlab, lab_name, tmp_path, privilege)
+    outer.up()
+    file = tmp_path / "inner.yaml"
+    file.write_text("namespaces: {server: {programs: [{name: it, command: sleep 1000}]}}\n")
+    variables = {
+        "NETLAB": shlex.join(netlab.argv()),
+        "FILE": str(file),
+        "LAB": f"{lab_name}-in",
+        "RUNDIR": str(tmp_path / "run"),
+    }
+    done = netlab("exec", "-l", lab_name, "client", "--", "sh", "-c", INNER, env=variables)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["drift"] == []
 
 
 STRANGE = 'import time; open("/proc/self/comm", "wb").write(b"a) \\xff ("); print("up", flush=True); time.sleep(1000)'
