@@ -52,3 +52,10 @@ def test_a_topology_that_is_only_read_starts_nothing(netlab: Netlab, tmp_path: P
     done = netlab(*command.split(), file)
     assert done.returncode == 0, done.stderr
     assert not started.exists()
+
+
+def test_the_plans_script_confines_nothing(netlab: Netlab, tmp_path: Path) -> None:
+    file = tmp_path / "topology.yaml"
+    file.write_text("namespaces: {server: {programs: [{name: it, command: sleep 1000}]}}\n")
+    script = netlab("plan", file, "--format", "shell").stdout
+    assert re.search(r"^setsid ip netns exec \S*server sleep 1000 >", script, re.MULTILINE)

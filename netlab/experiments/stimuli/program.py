@@ -17,7 +17,10 @@ from netlab.yamlspec.shapes import Fields, Key, Seconds
 if TYPE_CHECKING:
     from netlab.experiments.context import Context
 
-DOC = "a program runs in a namespace to its end; it must exit with 0; what it leaves running ends with the trial"
+DOC = (
+    "a program runs in a namespace to its end, confined as a topology's is; it must exit with 0; "
+    "what it leaves running ends with the trial"
+)
 TIMEOUT_S = 10.0
 ARGUMENTS = Fields(
     {
