@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-
 from netlab.analysis.result import Result
+from netlab.escapes import shell_words
 from netlab.record.recording import Recording
 from netlab.report.markup import Markup, tag
 from netlab.report.page import code, section
@@ -28,7 +27,7 @@ def render(result: Result, recording: Recording) -> Markup:
         words += ["--set", f"{path}={value}"]
     for fix in result.fixes:
         words += ["--fix", fix]
-    command = shlex.join(["netlab", "run", *words, "--trials", str(len(result.trials))])
+    command = shell_words(["netlab", "run", *words, "--trials", str(len(result.trials))])
     return section(
         "repeat",
         "How to repeat it",
