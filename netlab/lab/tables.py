@@ -9,7 +9,9 @@ import errno
 import json
 import os
 import re
+import resource
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from netlab.linux.syscalls import CLONE_NEWNET, unshare
 from netlab.model import NftTable, Topology
 from netlab.topology import problem
 from netlab.topology.words import OWN_TABLES
+from netlab.yamlspec.limits import MAX_PROBLEMS
 
 
 class Refusal(NamedTuple):
@@ -68,7 +71,7 @@ def check(spec: Spec) -> None:
     if found:
         file = spec.file or "-"
         problems = []
-        for one in found:
+        for one in found[:MAX_PROBLEMS]:
             path = ("namespaces", one.netns, "tables", f"{one.table.family} {one.table.name}")
             source = (spec.text, file, spec.settings, spec.fixes)
             problems.append(problem(*source, path, one.line, one.column, f"nft: {one.message}"))
@@ -101,18 +104,29 @@ def refusals(topology: Topology) -> list[Refusal]:
     return [Refusal(netns, table, *one) for (netns, table, _), complaints in said for one in complaints]
 
 
+_NFT_BYTES, _NFT_S = 400 << 20, 20
+"""What nft may take: a `define` of defines doubles with each step, and the text of a table is anybody's."""
+
+
 def _answer(asked: list[tuple[NftTable, tuple[str, ...]]]) -> dict[str, object]:
     """In a child: the complaints about each table, or why none can be asked for."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_NFT_BYTES, _NFT_BYTES))  # of each child in which nft reads a table
+    resource.setrlimit(resource.RLIMIT_CPU, (_NFT_S, _NFT_S))
+    over = time.monotonic() + _NFT_S
     try:
         if os.geteuid() != 0:
             become_rootless()
         known: dict[tuple[NftTable, tuple[str, ...]], list[tuple[int, int, str]]] = {}
         for table, ifnames in asked:
+            if time.monotonic() > over:
+                break
             if (table, ifnames) not in known:
                 unshare(CLONE_NEWNET)
                 pretend(ifnames)
                 known[table, ifnames] = _complaints(table)
-        return {"said": [known[one] for one in asked]}
+        if len(known) < len(set(asked)) and not any(known.values()):
+            return {"unable": f"nft takes longer than {_NFT_S} s for them"}
+        return {"said": [known.get(one, []) for one in asked]}
     except OSError as error:
         return {"unable": told(error)}
     except NetlabError as error:
