@@ -207,23 +207,23 @@ class _Lab(Sections):
             )
         return result
 
-    def _nodes_beside(self, wiring: Wiring) -> dict[str, dict[str, None]]:
-        """The nodes that each namespace shares a bridge or link with, in order."""
-        beside: dict[str, dict[str, None]] = {name: {} for name in self.items}
+    def _nodes_beside(self, wiring: Wiring) -> dict[str, list[dict[str, None]]]:
+        """The nodes that each namespace shares a bridge or link with, in order; those on one bridge know the same."""
+        beside: dict[str, list[dict[str, None]]] = {name: [] for name in self.items}
         for segment in wiring.segments:
             nodes = {on.netns: None for on in segment if self.roles[on.netns] is Role.NODE}
             for interface in segment:
-                beside[interface.netns].update(nodes)
+                beside[interface.netns].append(nodes)
         # A pod may have no address of its own, and hangs on its bridge's node all the same.
         for a, b in pairs(wiring.links):
             for near, far in ((a, b), (b, a)):
                 if self.roles[far.netns] is Role.NODE:
-                    beside[near.netns][far.netns] = None
+                    beside[near.netns].append({far.netns: None})
         return beside
 
-    def _node(self, item: Item, role: Role, beside: dict[str, None], broken: bool) -> str | None:
+    def _node(self, item: Item, role: Role, beside: list[dict[str, None]], broken: bool) -> str | None:
         if "node" not in item:
-            return next(iter(beside), None) if role is Role.POD else None
+            return next((node for nodes in beside for node in nodes), None) if role is Role.POD else None
         given = item["node"]
         if role is not Role.POD:
             self.reader.at(given, f"a {role} has no node", "only a pod hangs on one: role: pod")
@@ -233,9 +233,10 @@ class _Lab(Sections):
                 nodes = [name for name, other in self.roles.items() if other is Role.NODE]
                 hint = suggest(node, nodes) or f"give {node} role: node"
                 self.reader.at(given, f"{node!r} is a {self.roles[node]}, not a node", hint)
-            elif node not in beside and not broken:
+            elif not broken and not any(node in nodes for nodes in beside):
+                shared = dict.fromkeys(node for nodes in beside for node in nodes)
                 hint = (
-                    f"they share: {', '.join(beside)}" if beside else f"put it on a bridge of {node}, or link the two"
+                    f"they share: {', '.join(shared)}" if shared else f"put it on a bridge of {node}, or link the two"
                 )
                 self.reader.at(given, f"no bridge or link joins it with {node!r}", hint)
             return node
