@@ -32,6 +32,26 @@ def tables_text(tables: Iterable[Table | objects.Table], *, replace: bool, gone:
     return "".join(f"{line}\n" for line in lines)
 
 
+_COVER = "netlab_"
+"""Before the names of tables that do the work of others meanwhile; no table of a topology's is called so."""
+
+
+def cover_text(tables: Iterable[Table | objects.Table]) -> str:
+    """One transaction that makes the same tables under other names: where these go and come, they do their work.
+
+    Of two nat chains at a hook the first that translates a connection does it for good (nf_nat_inet_fn,
+    net/netfilter/nf_nat_core.c).
+    """
+    return "".join(
+        f"{line}\n" for table in tables for line in table_lines(table._replace(name=f"{_COVER}{table.name}"))
+    )
+
+
+def covers() -> tuple[tuple[str, str], ...]:
+    """The tables that `cover_text` may have made, as (family, name)."""
+    return tuple((family, f"{_COVER}{name}") for family in VERSIONS for name in ("filter", "nat", objects.KUBE_PROXY))
+
+
 def deletion(family: str, name: str) -> list[str]:
     """The commands that remove a table, whether it is there or not."""
     return [f"table {family} {name}", f"delete table {family} {name}"]

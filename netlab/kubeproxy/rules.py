@@ -149,7 +149,7 @@ class Table(NamedTuple):
     """
 
     family: Family
-    name: Literal["nat", "filter"]
+    name: str
     chains: tuple[Chain, ...]
     written: tuple[str, ...] = ()
     timeouts_s: tuple[tuple[str, int], ...] = ()

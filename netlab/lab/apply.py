@@ -26,6 +26,7 @@ from netlab.lab.steps import (
     AddQdisc,
     AddRoute,
     ClearRules,
+    CoverRules,
     CreateLink,
     DeleteAddress,
     DeleteEntries,
@@ -46,6 +47,7 @@ from netlab.lab.steps import (
     SetLink,
     SetSysctl,
     SetUp,
+    UncoverRules,
 )
 from netlab.links.attributes import numbered, numbered_of_change
 from netlab.linux import nft, rtnl, sysctl, tc
@@ -206,6 +208,9 @@ class Kernel:
                 case DeleteRules(netns):
                     with self._namespaces.inside(netns):
                         nft.run(_over_what_is_there(step))
+                case CoverRules(netns) | UncoverRules(netns):
+                    with self._namespaces.inside(netns):
+                        nft.run(step.commands)
                 case LoadTable(netns) if step.foreign:
                     table = f"{step.table.family} {step.table.name}"
                     hint = f"remove it (nft delete table {table}), or call the topology's differently"

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from netlab.errors import LabError, told
 from netlab.escapes import Lines
 from netlab.kubeproxy import Family, Ruleset, loaded_by
+from netlab.kubeproxy.nft import covers
 from netlab.kubeproxy.shared import ObjectName, declared, ours, ours_of, owned_by
 from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.diff.there import IP6_RT_PRIO_USER
@@ -193,6 +194,9 @@ def _compare_rules(
     for name in status.namespaces:
         *before, wanted = (loaded_by(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
         owned = owned_by(table for rules in (*before, wanted) if rules for table in rules.tables)
+        if len(had) > 1 and any(name in topology.kube_proxy.nodes for topology in had):
+            with namespaces.inside(name):
+                status.covered.update([name] if _listed(name, covers()) else [])
         if not owned:
             continue
         standing = loaded_by(Loader.LIBNFTABLES, last, name) if name in stand else None

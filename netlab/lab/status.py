@@ -47,8 +47,9 @@ class Compared:
 class Status:
     """All that a topology can speak of, in the namespaces that the lab owns and that are there.
 
-    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). iptables are
-    kube-proxy's rules where iptables-restore loads them, tables the lab's own beside kube-proxy's, by (netns, family,
+    unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). covered are
+    the namespaces where a change that was cut short has left a copy of kube-proxy's rules. iptables are those rules
+    where iptables-restore loads them, tables the lab's own beside kube-proxy's, by (netns, family,
     name). former are the values of sysctls, by (netns, key), from before the lab set them, where they are known.
     """
 
@@ -60,6 +61,7 @@ class Status:
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     former: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, Compared] = field(default_factory=dict)
+    covered: set[str] = field(default_factory=set)
     iptables: dict[tuple[str, Family], Compared] = field(default_factory=dict)
     tables: dict[tuple[str, str, str], Compared] = field(default_factory=dict)
     qdiscs: dict[LinkKey, Compared] = field(default_factory=dict)

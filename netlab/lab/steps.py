@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from netlab.escapes import shell_word, shell_words
 from netlab.kubeproxy.iptables_save import NO_RULES, PROGRAMS
+from netlab.kubeproxy.nft import cover_text, covers, deletion
 from netlab.links.attributes import words_of_change
 from netlab.model import (
     Address,
@@ -225,6 +226,46 @@ class RestoreRules(NamedTuple):
 
     def twin(self, prefix: str) -> str:
         return f"ip netns exec {prefix}{self.netns} {PROGRAMS[self.family]}-restore <<'RULES'\n{self.text}RULES"
+
+
+class CoverRules(NamedTuple):
+    """kube-proxy's rules under other tables' names, while one loader's are taken away and another's are put there: in
+    between, packets to a Service would go untranslated."""
+
+    netns: str
+    ruleset: Ruleset
+
+    @property
+    def commands(self) -> str:
+        """The text for nft."""
+        return _no_covers() + cover_text(self.ruleset.tables)
+
+    def describe(self) -> str:
+        return f"{self.netns}: a copy of kube-proxy's rules, until the new ones stand"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{self.commands}RULES"
+
+
+def _no_covers() -> str:
+    return "".join(f"{line}\n" for name in covers() for line in deletion(*name))
+
+
+class UncoverRules(NamedTuple):
+    """Remove what CoverRules has made."""
+
+    netns: str
+
+    @property
+    def commands(self) -> str:
+        """The text for nft."""
+        return _no_covers()
+
+    def describe(self) -> str:
+        return f"{self.netns}: the copy of kube-proxy's rules removed"
+
+    def twin(self, prefix: str) -> str:
+        return f"ip netns exec {prefix}{self.netns} nft -f - <<'RULES'\n{self.commands}RULES"
 
 
 class LoadTable(NamedTuple):
@@ -547,6 +588,8 @@ OtherKernelStep: TypeAlias = (
     | AddQdisc
     | LoadRules
     | RestoreRules
+    | CoverRules
+    | UncoverRules
     | LoadTable
     | ResetSysctl
     | DeleteQdisc
@@ -571,6 +614,8 @@ UndoingStep: TypeAlias = (
     | DeleteQdisc
     | DeleteRules
     | ClearRules
+    | CoverRules
+    | UncoverRules
     | DeleteTable
     | DeleteStaleEntries
     | DeleteEntries

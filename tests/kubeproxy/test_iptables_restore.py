@@ -3,6 +3,7 @@ modes, and a machine without the programs."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import labs
 import pytest
 import skips
+import yaml
 from command import Netlab
 
 from netlab.errors import UnsupportedError
@@ -36,6 +38,8 @@ BOTH_REMOVED = [
     "node: kube-proxy's rules removed, by ip6tables-restore",
     "node: kube-proxy's rules removed, by iptables-restore",
 ]
+COPY = "node: a copy of kube-proxy's rules, until the new ones stand"
+NO_COPY = "node: the copy of kube-proxy's rules removed"
 
 
 @pytest.fixture
@@ -108,18 +112,68 @@ def test_fixes_and_other_services(lab: labs.Lab) -> None:
 def test_from_one_loader_or_mode_to_another(lab: labs.Lab) -> None:
     lab.up()
     for options, said in (
-        (("kube_proxy.load_with=libnftables",), [*BOTH_REMOVED, "node: kube-proxy's rules"]),
-        ((), ["node: kube-proxy's rules removed", *BOTH]),
+        (("kube_proxy.load_with=libnftables",), [COPY, *BOTH_REMOVED, "node: kube-proxy's rules", NO_COPY]),
+        ((), [COPY, "node: kube-proxy's rules removed", *BOTH, NO_COPY]),
         (
             ("kube_proxy.load_with=libnftables", "kube_proxy.mode=nftables"),
-            [*BOTH_REMOVED, "node: kube-proxy's rules"],
+            [COPY, *BOTH_REMOVED, "node: kube-proxy's rules", NO_COPY],
         ),
-        ((), ["node: kube-proxy's rules removed", *BOTH]),
+        ((), [COPY, "node: kube-proxy's rules removed", *BOTH, NO_COPY]),
     ):
         settings = [word for setting in options for word in ("--set", setting)]
         assert changes(lab, *settings) == said
         assert (fetch(lab, "10.96.0.1"), fetch(lab, "[fd00:96::1]")) == ("200", "200")
         assert lab.drift() == []
+
+
+ECHO = """
+import socket
+echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+echo.bind(("", 7))
+print("ready", flush=True)
+while True:
+    echo.sendto(*echo.recvfrom(100))
+"""
+ASK = """
+import select, socket, sys
+print("asking", flush=True)
+asked = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(10)
+        asking.connect(("10.96.0.1", 7))
+        asking.send(b"?")
+        assert asking.recv(10) == b"?"
+    asked += 1
+print(asked > 10)
+"""
+"""Datagrams, each of a flow of its own and sent once: one that goes untranslated is never answered."""
+
+
+@pytest.mark.kernel
+def test_no_packet_goes_untranslated_while_the_loader_changes(lab: labs.Lab) -> None:
+    program = {"name": "echo", "command": ["python3", "-c", ECHO], "ready": {"output": "ready"}}
+    text = json.loads(json.dumps(yaml.safe_load(TOPOLOGY)))
+    text["namespaces"]["server"]["programs"] = [program]
+    text["services"]["web"] |= {"port": 7, "protocol": "UDP"}
+    lab.write(json.dumps(text))
+    lab.up()
+    command = lab.netlab.argv("exec", "--lab", lab.name, "client", "--", "python3", "-c", ASK)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=lab.netlab.environment(), stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as asking:
+        try:
+            assert asking.stdout is not None
+            assert asking.stdout.readline() == "asking\n"
+            for mode in ("iptables", "nftables"):
+                lab.up("--set", "kube_proxy.load_with=libnftables", "--set", f"kube_proxy.mode={mode}")
+                lab.up()
+            assert asking.communicate("stop\n", timeout=60) == ("True\n", "")
+        finally:
+            asking.kill()
+    assert lab.drift() == []
+    assert "netlab_" not in lab.exec("node", "nft", "list", "tables")
 
 
 @pytest.mark.kernel
@@ -141,7 +195,12 @@ def test_iptables_of_before_nf_tables(lab: labs.Lab, tmp_path: Path, monkeypatch
     assert "KUBE-" not in lab.exec("node", "nft", "list", "ruleset")
     assert (fetch(lab, "10.96.0.1"), fetch(lab, "[fd00:96::1]")) == ("200", "200")
     assert lab.drift() == []
-    assert changes(lab, "--set", "kube_proxy.load_with=libnftables") == [*BOTH_REMOVED, "node: kube-proxy's rules"]
+    assert changes(lab, "--set", "kube_proxy.load_with=libnftables") == [
+        COPY,
+        *BOTH_REMOVED,
+        "node: kube-proxy's rules",
+        NO_COPY,
+    ]
     assert "KUBE-" not in saved(lab)
     assert (fetch(lab, "10.96.0.1"), fetch(lab, "[fd00:96::1]")) == ("200", "200")
     assert lab.drift() == []

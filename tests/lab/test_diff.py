@@ -18,7 +18,7 @@ from netlab.kubeproxy import fixes, iptables_layout
 from netlab.lab import plan
 from netlab.lab.diff import difference
 from netlab.lab.status import LinkStatus
-from netlab.lab.steps import CreateLink, DeleteEntries, ForgetNeighbours, LoadTable
+from netlab.lab.steps import CreateLink, DeleteEntries, ForgetNeighbours, LoadTable, UncoverRules
 from netlab.links.veth import Veth
 from netlab.model import Interface, Route, Topology
 from netlab.topology import load
@@ -506,6 +506,12 @@ def test_rules_of_another_mode_or_family_go_with_the_change_that_brings_the_new_
     assert set(kernel.rules["node"]) == {("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("inet", "mine")}
     described(kernel, six, nftables)
     assert set(kernel.rules["node"]) == {("ip", "kube-proxy"), ("inet", "mine")}
+
+
+def test_a_copy_of_rules_that_a_killed_change_has_left_goes() -> None:
+    status = built().look(topology(), topology())
+    status.covered.add("node")
+    assert difference([topology()], topology(), status) == [UncoverRules("node")]
 
 
 def test_a_qdisc_changed_added_and_removed() -> None:

@@ -15,6 +15,7 @@ from netlab.lab.steps import (
     AddQdisc,
     AddRoute,
     ClearRules,
+    CoverRules,
     CreateLink,
     CreateNetns,
     DeleteAddress,
@@ -37,6 +38,7 @@ from netlab.lab.steps import (
     StartProgram,
     Step,
     StopProgram,
+    UncoverRules,
     WriteHosts,
 )
 from netlab.links import KINDS
@@ -144,7 +146,7 @@ class Simulated:
                     tables[name] = str(table)
             case ForgetNeighbours(_, namespaces):
                 assert set(namespaces) <= set(self.routes)
-            case DeleteStaleEntries(netns) | DeleteEntries(netns):
+            case CoverRules(netns) | UncoverRules(netns) | DeleteStaleEntries(netns) | DeleteEntries(netns):
                 assert netns in self.routes
             case DeleteRules(netns):
                 for name in step.tables:

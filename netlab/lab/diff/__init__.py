@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from netlab.kubeproxy import Ruleset, loaded_by, notrack
+from netlab.kubeproxy import Ruleset, loaded_by, notrack, ruleset
 from netlab.kubeproxy.portals import VERSIONS
 from netlab.kubeproxy.stale import frontends
 from netlab.lab import plan
@@ -23,6 +23,7 @@ from netlab.lab.steps import (
     AddQdisc,
     AddRoute,
     ClearRules,
+    CoverRules,
     DeleteAddress,
     DeleteEntries,
     DeleteLink,
@@ -40,6 +41,7 @@ from netlab.lab.steps import (
     SetSysctl,
     StartProgram,
     Step,
+    UncoverRules,
     WriteHosts,
 )
 from netlab.model import (
@@ -67,10 +69,27 @@ def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[S
         if not satisfied(step, left):
             steps += [*in_the_way(step, left), _over(step, left, had), *_stale_entries(step, new, left)]
     steps = with_set_links(steps, had, new, left)
+    steps = _without_a_gap(steps, new, status)
     forget = forget_moved(steps, had, new, status, left) if steps else None
     if forget is not None:
         early = sum(not isinstance(step, WriteHosts | StartProgram) for step in steps)
         steps.insert(early, forget)
+    return steps
+
+
+def _without_a_gap(steps: list[Step], new: Topology, status: Status) -> list[Step]:
+    """The same steps with kube-proxy's rules standing elsewhere meanwhile, where they go before the new ones come."""
+    for netns in dict.fromkeys((*new.kube_proxy.nodes, *status.covered)):
+        mine = [(i, step) for i, step in enumerate(steps) if step_netns(step) == netns]
+        gone = [i for i, step in mine if isinstance(step, DeleteRules | ClearRules)]
+        come = [i for i, step in mine if isinstance(step, LoadRules | RestoreRules)]
+        last = max((*gone, *come), default=len(steps) - 1) + 1
+        rules = ruleset(new, netns)
+        if gone and come and rules is not None:
+            meanwhile = [CoverRules(netns, rules), *steps[gone[0] : last], UncoverRules(netns)]
+            steps = [*steps[: gone[0]], *meanwhile, *steps[last:]]
+        elif netns in status.covered and not any(isinstance(step, DeleteNetns) for _, step in mine):
+            steps = [*steps[:last], UncoverRules(netns), *steps[last:]]
     return steps
 
 
