@@ -69,7 +69,8 @@ DRIFT = {
         "node",
         "nft add element inet tour seen { 192.0.2.7 }; nft delete element inet tour seen { 192.0.2.7 }",
     ),
-    "nat": ("node", "nft insert rule ip nat PREROUTING counter drop"),
+    "nat": ("node", "nft flush chain ip nat PREROUTING"),
+    "foreign-rule": ("node", "nft insert rule ip nat PREROUTING ip daddr 192.0.2.1 counter drop"),
     "foreign-table": ("node", "nft add table inet mine"),
     "iptables": ("node", "iptables -t nat -I POSTROUTING -s 192.0.2.1 -j ACCEPT"),
     "packets": ("client", "bash -c 'echo >/dev/udp/10.244.0.1/9'"),
@@ -79,7 +80,7 @@ DRIFT = {
 """What somebody may do by hand in LAB: where, and how."""
 
 HARMLESS = {"second-address", "foreign-route", "foreign-link", "foreign-sysctl", "there-and-back"}
-HARMLESS |= {"foreign-table", "packets", "bridge-option"}
+HARMLESS |= {"foreign-table", "packets", "bridge-option", "foreign-rule", "iptables"}
 """Those that aren't against what the topology says."""
 
 
