@@ -273,7 +273,7 @@ def _follow(work: Work, had: Sequence[Topology], new: Topology, known: Known, do
 
     had name what in the lab is its own before. LabError where something differs again and again.
     """
-    from netlab.lab.look import look, touched
+    from netlab.lab.look import as_changed, look, touched
 
     work.clear_names()
     steps: list[Step] = []
@@ -285,7 +285,7 @@ def _follow(work: Work, had: Sequence[Topology], new: Topology, known: Known, do
         work.remember(found.steps, had)
         work.carry_out(found.steps, done)
         steps += found.steps
-        had, again = [new], touched(found.steps)
+        had, again, known = [new], touched(found.steps), as_changed(new, found)
         found = look(work.directory, work.namespaces, had, new, work.state, known, found, again)
     if found.steps:
         raise LabError(

@@ -15,11 +15,16 @@ from netlab.lab.reading import Reading, Scope, take
 from netlab.lab.state import LabState
 from netlab.lab.status import LinkKey
 from netlab.lab.steps import (
+    ClearRules,
     CreateLink,
+    CreateNetns,
     DeleteLink,
     DeleteNetns,
+    DeleteRules,
+    DeleteTable,
     LoadRules,
     LoadTable,
+    RestoreRules,
     StartProgram,
     Step,
     StopProgram,
@@ -74,6 +79,21 @@ def as_built(topology: Topology, steps: Iterable[Step]) -> Known:
     """Whose rules stand in namespaces that this process has just made, where each load was one transaction."""
     loads = Counter(step.netns for step in steps if isinstance(step, LoadRules | LoadTable))
     return Known(topology, {netns: (None, FIRST + count) for netns, count in loads.items()})
+
+
+def as_changed(topology: Topology, before: Look) -> Known:
+    """Whose rules stand once the steps of a look have been carried out: what differed was loaded, a transaction each,
+    and nobody has come between."""
+    steps = before.steps
+    known = as_built(topology, steps).counts
+    loads = {netns: count - FIRST for netns, (_, count) in known.items()}
+    new = {step.netns for step in steps if isinstance(step, CreateNetns)}
+    taken = {step.netns for step in steps if isinstance(step, ClearRules | DeleteRules | DeleteTable | RestoreRules)}
+    counts: dict[str, tuple[int | None, int]] = {netns: known[netns] for netns in known.keys() & new}
+    for netns, (cookie, count) in rest.counted(before.reading).items():
+        if netns not in new:
+            counts[netns] = (cookie, count + loads.get(netns, 0))
+    return Known(topology, {netns: count for netns, count in counts.items() if netns not in taken})
 
 
 def touched(steps: Iterable[Step]) -> set[str] | None:
