@@ -20,7 +20,7 @@ from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
 from netlab.lab import iptables, qdiscs
 from netlab.lab.netns import Namespaces
-from netlab.lab.plan import follows_the_link
+from netlab.lab.plan import follows_the_link, interface_of
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
@@ -145,7 +145,12 @@ class Kernel:
         return rtnl.peer(end.ifname, index, attributes, self._namespaces.fd(end.netns))
 
     def _index(self, netns: str, ifname: str) -> int:
-        return 1 if ifname == "lo" else self._indexes[netns, ifname]
+        if ifname == "lo":
+            return 1
+        if (netns, ifname) not in self._indexes:  # a program has made it, or nobody
+            with self._namespaces.inside(netns):
+                return _ifindex(ifname)
+        return self._indexes[netns, ifname]
 
     def _new_index(self, netns: str, ifname: str) -> int:
         index = self._next.get(netns, FIRST_IFINDEX)
@@ -353,7 +358,19 @@ def _write_sysctl(key: str, value: str) -> None:
     try:
         sysctl.write(key, value)
     except FileNotFoundError:
+        ifname = interface_of(key)
+        if ifname not in (None, "all", "default"):
+            _ifindex(ifname)
         raise no_sysctl(key) from None
+
+
+def _ifindex(ifname: str) -> int:
+    """The number of an interface in the calling thread's namespace that isn't the topology's; StepError."""
+    try:
+        return socket.if_nametoindex(ifname)
+    except OSError:
+        hint = "no link of the topology makes it: does a program, before it counts as ready?"
+        raise StepError(f"the namespace has no interface {ifname}", hint) from None
 
 
 def no_sysctl(key: str) -> UnsupportedError:

@@ -6,7 +6,7 @@ exactly the steps that `netlab up` carries out: as text, as JSON, and as a shell
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from netlab import escapes
 from netlab.kubeproxy import loaded_by
@@ -28,13 +28,15 @@ from netlab.lab.steps import (
     step_name,
 )
 from netlab.model import Interface, Link, Loader, Netns, Route, Topology
+from netlab.topology.sysctls import CONF
 
 
 def up(topology: Topology) -> list[Step]:
     """Every step from nothing to the running lab.
 
     Links come before the sysctls that are theirs (net.ipv4.conf.eth0…), rules before conntrack's sysctls (loading a
-    rule that tracks makes a modular kernel load conntrack), programs last. An IPv6 MTU comes once all links are up.
+    rule that tracks makes a modular kernel load conntrack), programs last. An IPv6 MTU comes once all links are up, and
+    what needs an interface that no link of the topology makes once the programs are ready, of which one may.
     """
     by_netns: dict[str, list[Interface]] = {netns.name: [] for netns in topology.namespaces}
     for interface in topology.interfaces():
@@ -42,13 +44,14 @@ def up(topology: Topology) -> list[Step]:
     steps: list[Step] = [CreateNetns(netns.name) for netns in topology.namespaces]
     steps += [CreateLink(link) for link in topology.links]
     steps += [SetLink(interface) for link in topology.links for interface in _late(link)]
-    for netns in topology.namespaces:
-        early = [(key, value) for key, value in netns.sysctls if not is_netfilter(key) and not follows_the_link(key)]
-        steps += [SetSysctl(netns.name, key, value) for key, value in sorted(early, key=_overwrites)]
+    namespaces = [_without_programs_interfaces(netns, by_netns[netns.name]) for netns in topology.namespaces]
+    for netns in namespaces:
+        first = [(key, value) for key, value in netns.sysctls if not is_netfilter(key) and not follows_the_link(key)]
+        steps += [SetSysctl(netns.name, key, value) for key, value in sorted(first, key=_overwrites)]
         steps += [SetSysctl(netns.name, key, value, if_there=True) for key, value in netns.sysctls_if_there]
-    for netns in topology.namespaces:
+    for netns in namespaces:
         steps += _configure(netns, by_netns[netns.name])
-    for netns in topology.namespaces:
+    for netns in namespaces:
         if (rules := loaded_by(Loader.LIBNFTABLES, topology, netns.name)) is not None:
             steps.append(LoadRules(netns.name, rules))
         if (rules := loaded_by(Loader.IPTABLES_RESTORE, topology, netns.name)) is not None:
@@ -62,7 +65,27 @@ def up(topology: Topology) -> list[Step]:
     steps.append(WriteHosts(hosts(topology), tuple(netns.name for netns in topology.namespaces)))
     for netns in topology.namespaces:
         steps += [StartProgram(netns.name, program) for program in netns.programs]
+    for netns, early in zip(topology.namespaces, namespaces, strict=True):
+        if early is not netns:
+            steps += [SetSysctl(netns.name, *pair) for pair in netns.sysctls if pair not in early.sysctls]
+            steps += [AddRoute(netns.name, route) for route in netns.routes if route not in early.routes]
     return steps
+
+
+def _without_programs_interfaces(netns: Netns, interfaces: Sequence[Interface]) -> Netns:
+    """A namespace without the routes and sysctls of interfaces that are none of the topology's; itself without any."""
+    names = {"lo", "all", "default", *(interface.ifname for interface in interfaces)}
+    routes = tuple(route for route in netns.routes if route.dev is None or route.dev in names)
+    sysctls = tuple(pair for pair in netns.sysctls if interface_of(pair[0]) in (None, *names))
+    if len(routes) == len(netns.routes) and len(sysctls) == len(netns.sysctls):
+        return netns
+    return netns._replace(routes=routes, sysctls=sysctls)
+
+
+def interface_of(key: str) -> str | None:
+    """The interface that a sysctl is of, `all` or `default`; None for one of the whole namespace."""
+    found = CONF.match(key)
+    return found[1].replace("/", ".") if found else None
 
 
 def _late(link: Link) -> Iterator[Interface]:

@@ -262,7 +262,7 @@ class _Lab(Sections):
             conf = sysctls.CONF.match(name)
             ifname = conf[1].replace("/", ".") if conf else "all"
             if ifname not in names and not broken:
-                self.reader.at(value, f"the namespace has no interface {ifname!r}", suggest(ifname, names))
+                self._no_interface(item, value, ifname, names)
         # Before the given ones: writing ip_forward resets others below net.ipv4.conf (ip-sysctl.rst).
         derived: list[tuple[str, str]] = []
         if role is Role.NODE:
@@ -307,7 +307,7 @@ class _Lab(Sections):
                 self.reader.at(route, "the route has no gateway and no interface", "give it via: or dev:")
             if not broken:
                 if dev is not None and dev != "lo" and dev not in names:
-                    self.reader.at(route["dev"], f"the namespace has no interface {dev!r}", suggest(dev, names))
+                    self._no_interface(item, route["dev"], dev, names)
                 if src is not None and src not in own_ips:
                     self.reader.at(route["src"], f"{src} is not an address of the namespace", _list(own))
                 if via is not None and dev is None and is_per_link(via):
@@ -315,7 +315,7 @@ class _Lab(Sections):
                     self.reader.at(
                         route["via"], f"the gateway {via} is link-local: which link it is on is not said", hint
                     )
-                elif via is not None and not _on_link(via, dev, reached):
+                elif via is not None and (dev is None or dev in names) and not _on_link(via, dev, reached):
                     hint = f"connected: {_list(direct)}" if direct else "the namespace has no address"
                     self.reader.at(route["via"], f"the gateway {via} is on no connected subnet", hint)
             key = dst, route.get("metric")
@@ -326,6 +326,14 @@ class _Lab(Sections):
             seen[key] = route.line
             result.append(Route(dst, via, dev, src, route.get("metric"), kind))
         return result
+
+    def _no_interface(self, netns: Item, item: Item, ifname: str, names: Iterable[str]) -> None:
+        """Tell of an interface that the topology has not: a program of the namespace may make it, and nobody else."""
+        message, hint = f"the namespace has no interface {ifname!r}", suggest(ifname, names)
+        if not netns.get("programs"):
+            self.reader.at(item, message, hint)
+        elif hint.startswith("did you mean"):
+            self.reader.warn(item.node, item.path, f"{message}, unless a program makes it", hint)
 
     def _programs(self, item: Item) -> list[Program]:
         result: list[Program] = []

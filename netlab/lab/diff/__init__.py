@@ -72,8 +72,8 @@ def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[S
     steps = _without_a_gap(steps, new, status)
     forget = forget_moved(steps, had, new, status, left) if steps else None
     if forget is not None:
-        early = sum(not isinstance(step, WriteHosts | StartProgram) for step in steps)
-        steps.insert(early, forget)
+        late = (i for i, step in enumerate(steps) if isinstance(step, WriteHosts | StartProgram))
+        steps.insert(next(late, len(steps)), forget)
     return steps
 
 
