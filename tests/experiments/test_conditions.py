@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import stories
 import story
 from hops import CLIENT, Hops
 
 from netlab.analysis.result import Link, Proof
+from netlab.errors import LabError
+from netlab.experiments import trials
 from netlab.experiments.conditions import conditions
+from netlab.experiments.experiment import Action
 from netlab.experiments.moment import Moment
 from netlab.record.events import ACK, PSH, RST, Packet
 from netlab.record.flow import FlowEvents
 from netlab.record.observers import ObserverId, ObserverKind
+from netlab.yamlspec.shapes import Fields
 
 WHOLE = frozenset(
     (
@@ -156,3 +162,20 @@ def test_conntrack_finds_each_valid_or_one_invalid() -> None:
     hops.invalid(720, 1, sent)
     proof = look("conntrack", hops, 600, valid)
     assert proof.refuted == "no segment of the server's that conntrack in client-node finds INVALID, and saw 1"
+
+
+def test_a_regular_expression_that_comes_to_no_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        DOC = ""
+        ARGUMENTS = Fields({})
+
+        def look(self, _moment: Moment, arguments: Mapping[str, Any]) -> Proof:
+            re.search(arguments["reason"], "a" * 100 + "!")
+            return Proof(())
+
+    monkeypatch.setattr(trials, "_LOOK_S", 0.1)
+    moment = Moment((), None, 0, None)
+    with pytest.raises(LabError) as caught:
+        trials._found(Slow(), moment, Action("invalid", {"in": "node", "reason": "(a+)+$"}))
+    assert caught.value.message == "invalid: {in: node, reason: (a+)+$}: looking for it takes longer than 0.1 s"
+    assert trials._found(Slow(), moment, Action("invalid", {"in": "node", "reason": "a+"})) == Proof(())

@@ -25,7 +25,9 @@ def alarm(seconds: float) -> Iterator[list[int]]:
         signal.signal(signal.SIGALRM, former)
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)b", r"(\w+\s?)+$"])
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(a|aa)+$", "(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)b", r"(\w+\s?)+$", r"([^\n]*)*l"]
+)
 def test_a_regular_expression_that_goes_back_for_ever_is_ended(pattern: str) -> None:
     former = signal.getsignal(signal.SIGALRM)
     with pytest.raises(TimeoutError, match=r"it takes longer than 0\.1 s"), within(0.1):
