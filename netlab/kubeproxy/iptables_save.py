@@ -6,9 +6,10 @@ Owns iptables' syntax, in the order in which kube-proxy v1.33 writes the words o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from netlab.kubeproxy.names import socket_address
 from netlab.kubeproxy.rules import CtState, Dnat, Family, FlipMark, Jump, Match, Rule, SetMark, Table, Verdict
@@ -67,6 +68,99 @@ def whole_tables(tables: Iterable[Table], family: Family) -> str:
             lines.append(f"*{table.name}")
             lines += (f":{chain.name} {'ACCEPT' if chain.hook else '-'} [0:0]" for chain in table.chains)
             lines += [*_jumps(table, "-A"), *_written(table), "COMMIT"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+class Saved(NamedTuple):
+    """A table as iptables-save tells it: each chain's policy ("-": none, it isn't built in), and the rules in order."""
+
+    policies: dict[str, str]
+    rules: list[tuple[str, str]]
+
+    def is_own(self, chain: str, words: str, own: Collection[str]) -> bool:
+        """Whether a rule is in one of these chains, or leads to one from a built-in chain."""
+        leads = re.search(r"-[jg] (\S+)", words)
+        return chain in own or (self.policies.get(chain) != "-" and leads is not None and leads[1] in own)
+
+
+def parse(saved: str) -> dict[str, Saved]:
+    """The tables of what `without_counters` has given."""
+    found: dict[str, Saved] = {}
+    table = Saved({}, [])
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = found.setdefault(line[1:], Saved({}, []))
+        elif line.startswith(":"):
+            chain, _, policy = line[1:].partition(" ")
+            table.policies[chain] = policy
+        elif line.startswith("-A "):
+            chain, _, words = line[3:].partition(" ")
+            table.rules.append((chain, words))
+    return found
+
+
+def own_chains(tables: Iterable[Table], family: Family) -> dict[str, set[str]]:
+    """The chains of these tables that aren't built in, by the tables' names."""
+    found: dict[str, set[str]] = {}
+    for table in tables:
+        if table.family == family:
+            found.setdefault(table.name, set()).update(chain.name for chain in table.chains if chain.hook is None)
+    return found
+
+
+def ours(saved: str, own: Mapping[str, Collection[str]]) -> str:
+    """What of iptables-save's words is ours, sorted by chain; "" where nothing is."""
+    lines = []
+    for name, table in parse(saved).items():
+        chains = own.get(name, ())
+        rules = [(chain, words) for chain, words in table.rules if table.is_own(chain, words, chains)]
+        there = [chain for chain in table.policies if chain in chains]
+        if rules or there:
+            built_in = [f":{chain} {policy}" for chain, policy in table.policies.items() if policy != "-"]
+            lines += [f"*{name}", *built_in, *(f":{chain} -" for chain in sorted(there))]
+            lines += [f"-A {chain} {words}" for chain, words in sorted(rules, key=lambda rule: rule[0])]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def has_others(saved: str, own: Mapping[str, Collection[str]]) -> bool:
+    """Whether anybody else has chains or rules there."""
+    return any(
+        any(policy == "-" and chain not in own.get(name, ()) for chain, policy in table.policies.items())
+        or any(not table.is_own(chain, words, own.get(name, ())) for chain, words in table.rules)
+        for name, table in parse(saved).items()
+    )
+
+
+def among_others(saved: str, tables: Iterable[Table], family: Family, own: Mapping[str, Collection[str]]) -> str:
+    """What `iptables-restore --noflush` makes the family's tables of, beside what others have there; what is ours and
+    isn't wanted goes, unless others refer to it."""
+    found, wanted = parse(saved), {table.name: table for table in tables if table.family == family}
+    lines: list[str] = []
+    for name in dict.fromkeys((*found, *wanted)):
+        there, table = found.get(name, Saved({}, [])), wanted.get(name)
+        built_in = {chain.name: chain for chain in table.chains if chain.hook is not None} if table is not None else {}
+        new = {chain.name for chain in table.chains} - {*built_in} if table is not None else set()
+        mine = {chain for chain in own.get(name, ()) if chain in there.policies} | new
+        lines += [
+            f"*{name}",
+            *(f":{chain} ACCEPT [0:0]" for chain in built_in),
+            *(f":{c} - [0:0]" for c in sorted(mine)),
+        ]
+        for chain in dict.fromkeys((*(c for c, policy in there.policies.items() if policy != "-"), *built_in)):
+            places = [
+                number
+                for number, (of, words) in enumerate((rule for rule in there.rules if rule[0] == chain), 1)
+                if there.is_own(of, words, mine)
+            ]
+            lines += [f"-D {chain} {number}" for number in reversed(places)]
+            rules = built_in[chain].rules if chain in built_in else ()
+            lines += [
+                _rule(f"-I {chain} {number}", rule) for number, rule in enumerate(rules, places[0] if places else 1)
+            ]
+        lines += _written(table) if table is not None else []
+        others = {word for of, words in there.rules if not there.is_own(of, words, mine) for word in words.split()}
+        lines += [f"-X {chain}" for chain in sorted(mine - new - others)]
+        lines.append("COMMIT")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, assert_never
 
 from netlab.errors import NetlabError, StepError, UnsupportedError, told
 from netlab.escapes import Lines
+from netlab.kubeproxy import iptables_save
 from netlab.kubeproxy.affinity import reminders
 from netlab.kubeproxy.iptables_save import NO_RULES
+from netlab.kubeproxy.rules import Table
 from netlab.lab import iptables, qdiscs
 from netlab.lab.netns import Namespaces
 from netlab.lab.plan import follows_the_link, interface_of
@@ -54,6 +56,7 @@ from netlab.linux import nft, rtnl, sysctl, tc
 from netlab.model import Interface, NftTable
 
 if TYPE_CHECKING:
+    from netlab.kubeproxy import Family, Ruleset
     from netlab.kubeproxy.stale import Frontend
     from netlab.model import Address, Link
 
@@ -197,13 +200,15 @@ class Kernel:
                 case LoadRules(netns, ruleset, replace):
                     with self._namespaces.inside(netns):
                         nft.run(_over_what_is_there(step) if replace else ruleset.nft(replace=False))
-                case RestoreRules(netns, family, text):
+                case RestoreRules(netns, family, text, rulesets):
                     with self._namespaces.inside(netns):
-                        iptables.restore(family, text)
-                case ClearRules(netns, family):
+                        if not _restored_among_others(family, rulesets[:1], rulesets):
+                            iptables.restore(family, text)
+                case ClearRules(netns, family, rulesets):
                     with self._namespaces.inside(netns):
-                        iptables.restore(family, NO_RULES)
-                        nft.run(step.no_tables)
+                        if not _restored_among_others(family, (), rulesets):
+                            iptables.restore(family, NO_RULES)
+                            nft.run(step.no_tables)
                 case DeleteStaleEntries(netns, frontends):
                     self._delete_stale(netns, frontends)
                 case DeleteEntries(netns, sockets):
@@ -342,6 +347,18 @@ def _over_what_is_there(step: LoadRules | DeleteRules) -> str:
     memories = rules.memories if rules is not None else ()
     keep = reminders(nft.run("list ruleset"), memories) if memories else ""
     return replacement(listing, owned_by(own), rules.tables if rules is not None else ()) + keep
+
+
+def _restored_among_others(family: Family, wanted: Sequence[Ruleset], rulesets: Sequence[Ruleset]) -> bool:
+    """Make the rules wanted of what is in the calling thread's namespace, if others have rules there; whether so."""
+    tables = [table for ruleset in rulesets for table in ruleset.tables if isinstance(table, Table)]
+    saved = iptables.saved(family, ("filter", "nat")) if rulesets else ""
+    own = iptables_save.own_chains(tables, family)
+    if not iptables_save.has_others(saved, own):
+        return False
+    new = [table for ruleset in wanted for table in ruleset.tables if isinstance(table, Table)]
+    iptables.restore(family, iptables_save.among_others(saved, new, family, own), beside=True)
+    return True
 
 
 def _over_table(tables: Sequence[NftTable], body: str | None) -> str:

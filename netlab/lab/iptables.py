@@ -15,9 +15,12 @@ from netlab.kubeproxy.iptables_save import PROGRAMS, without_counters
 from netlab.lab.exec import search_path
 
 
-def restore(family: Family, text: str) -> None:
-    """Equivalent to `iptables-restore` (ip6tables-restore) with that text; LabError with its words where it refuses."""
-    _run([f"{PROGRAMS[family]}-restore"], text)
+def restore(family: Family, text: str, *, beside: bool = False) -> None:
+    """Equivalent to `iptables-restore` (ip6tables-restore) with that text; LabError with its words where it refuses.
+
+    beside: with `--noflush`, what the text doesn't speak of stays.
+    """
+    _run([f"{PROGRAMS[family]}-restore", *(["--noflush"] if beside else [])], text)
 
 
 def saved(family: Family, tables: Iterable[str]) -> str:

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from netlab.errors import LabError, told
 from netlab.escapes import Lines
-from netlab.kubeproxy import Family, Ruleset, loaded_by
+from netlab.kubeproxy import Family, Ruleset, iptables_save, loaded_by
+from netlab.kubeproxy.iptables_save import own_chains
 from netlab.kubeproxy.nft import covers
+from netlab.kubeproxy.rules import Table
 from netlab.kubeproxy.shared import ObjectName, declared, ours, ours_of, owned_by
 from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.diff.there import IP6_RT_PRIO_USER
@@ -232,13 +234,16 @@ def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topo
     for name in status.namespaces:
         *before, wanted = (loaded_by(Loader.IPTABLES_RESTORE, topology, name) for topology in (*had, new))
         for family in dict.fromkeys(family for rules in (*before, wanted) if rules for family in rules.families):
+            own = own_chains(
+                (t for rules in (*before, wanted) if rules for t in rules.tables if isinstance(t, Table)), family
+            )
             with namespaces.inside(name):
-                has = iptables.saved(family, _IPTABLES)
+                has = iptables_save.ours(iptables.saved(family, _IPTABLES), own)
             text = wanted.iptables_restore(family) if wanted else ""
             if text and (family, text) not in told:
                 with namespaces.scratch():
                     iptables.restore(family, text)
-                    told[family, text] = iptables.saved(family, _IPTABLES)
+                    told[family, text] = iptables_save.ours(iptables.saved(family, _IPTABLES), own)
             status.iptables[name, family] = Compared(has or None, told[family, text] if text else None)
 
 

@@ -212,7 +212,8 @@ def _tables_of(rulesets: Iterable[Ruleset]) -> tuple[tuple[str, str], ...]:
 
 
 class RestoreRules(NamedTuple):
-    """kube-proxy's tables of one family through iptables-restore, which makes them anew: what they held is gone.
+    """kube-proxy's tables of one family through iptables-restore, which makes them anew, but what somebody else has put
+    into them. rulesets are the rules, and earlier ones of which something may be there.
 
     Connections under way are untouched.
     """
@@ -220,6 +221,7 @@ class RestoreRules(NamedTuple):
     netns: str
     family: Family
     text: str
+    rulesets: tuple[Ruleset, ...] = ()
 
     def describe(self) -> str:
         return f"{self.netns}: kube-proxy's rules, by {PROGRAMS[self.family]}-restore"
@@ -462,10 +464,11 @@ class DeleteRules(NamedTuple):
 
 class ClearRules(NamedTuple):
     """Empty the tables that kube-proxy's rules of one family were in, through iptables-restore; where that makes them
-    in nf_tables, remove them."""
+    in nf_tables, remove them. What somebody else has put into them stays; rulesets are the rules that may be there."""
 
     netns: str
     family: Family
+    rulesets: tuple[Ruleset, ...] = ()
 
     @property
     def no_tables(self) -> str:

@@ -126,6 +126,40 @@ def test_from_one_loader_or_mode_to_another(lab: labs.Lab) -> None:
         assert lab.drift() == []
 
 
+MINE = (
+    "-N MINE",
+    "-A MINE -s 192.0.2.1 -j RETURN",
+    "-I PREROUTING -s 192.0.2.2 -j MINE",
+    "-A PREROUTING -s 192.0.2.3 -j MINE",
+)
+
+
+@pytest.mark.kernel
+def test_a_users_own_chains_and_rules_stay(lab: labs.Lab) -> None:
+    lab.up()
+    path = "PATH=$PATH:/usr/sbin:/sbin"
+    lab.exec("node", "sh", "-ec", f"{path}; " + "; ".join(f"iptables -t nat {words}" for words in MINE))
+
+    def mine() -> list[str]:
+        return [line for line in saved(lab).splitlines() if "MINE" in line]
+
+    before = mine()
+    assert len(before) == 4, before
+    assert lab.drift() == []
+    for command in (("fix", "apply", "drop-invalid"), ("fix", "revert")):
+        assert lab.netlab(*command, "--lab", lab.name).returncode == 0
+        assert (mine(), lab.drift()) == (before, [])
+    lab.write(TOPOLOGY.replace("services:", "services:\n  aa: {port: 81, endpoints: [client]}"))
+    lab.up()
+    assert (mine(), lab.drift(), fetch(lab, "10.96.0.1")) == (before, [], "200")
+    lab.exec("node", "sh", "-c", f"{path}; iptables -t nat -F KUBE-SERVICES")
+    lab.up()
+    assert (mine(), lab.drift(), fetch(lab, "10.96.0.1")) == (before, [], "200")
+    lab.write(TOPOLOGY.partition("services:")[0])
+    lab.up()
+    assert (mine(), lab.drift(), "KUBE-" in saved(lab)) == (before, [], False)
+
+
 ECHO = """
 import socket
 echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -67,7 +67,7 @@ def difference(had: Sequence[Topology], new: Topology, status: Status) -> list[S
     left = after(removed, new, left)
     for step in wanted:
         if not satisfied(step, left):
-            steps += [*in_the_way(step, left), _over(step, left, had), *_stale_entries(step, new, left)]
+            steps += [*in_the_way(step, left), _over(step, left, had, new), *_stale_entries(step, new, left)]
     steps = with_set_links(steps, had, new, left)
     steps = _without_a_gap(steps, new, status)
     forget = forget_moved(steps, had, new, status, left) if steps else None
@@ -112,16 +112,16 @@ def _removed(had: Sequence[Topology], wanted: Sequence[Step], left: Status) -> I
             case AddQdisc(netns, ifname, _) if (netns, ifname) in left.qdiscs:
                 yield DeleteQdisc(netns, ifname)
             case LoadRules(netns):
-                yield DeleteRules(netns, _rulesets(had, netns))
+                yield DeleteRules(netns, _rulesets(had, netns, Loader.LIBNFTABLES))
             case RestoreRules(netns, family) if left.iptables[netns, family].has is not None:
-                yield ClearRules(netns, family)
+                yield ClearRules(netns, family, _rulesets(had, netns, Loader.IPTABLES_RESTORE))
             case LoadTable(netns, table) if has_table(step, left):
                 yield DeleteTable(netns, table.family, table.name, _former_tables(had, step))
 
 
-def _rulesets(had: Sequence[Topology], netns: str) -> tuple[Ruleset, ...]:
-    """The rules of kube-proxy's that libnftables may have loaded into a namespace."""
-    rules = (loaded_by(Loader.LIBNFTABLES, old, netns) for old in had)
+def _rulesets(had: Sequence[Topology], netns: str, loader: Loader) -> tuple[Ruleset, ...]:
+    """The rules of kube-proxy's that a loader may have brought into a namespace."""
+    rules = (loaded_by(loader, old, netns) for old in had)
     return tuple(dict.fromkeys(found for found in rules if found is not None))
 
 
@@ -153,10 +153,13 @@ def _identity(step: Step) -> object:
     return type(step), step
 
 
-def _over(step: Step, left: Status, had: Sequence[Topology]) -> Step:
+def _over(step: Step, left: Status, had: Sequence[Topology], new: Topology) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
-        return step._replace(replace=True, former=_rulesets(had, step.netns))
+        return step._replace(replace=True, former=_rulesets(had, step.netns, Loader.LIBNFTABLES))
+    if isinstance(step, RestoreRules) and step.netns in left.namespaces:
+        now = (rules,) if (rules := ruleset(new, step.netns)) is not None else ()
+        return step._replace(rulesets=(*now, *_rulesets(had, step.netns, Loader.IPTABLES_RESTORE)))
     if isinstance(step, LoadTable) and has_table(step, left):
         former = _former_tables(had, step)
         return step._replace(replace=bool(former), former=former, foreign=not former)
