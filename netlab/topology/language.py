@@ -15,7 +15,7 @@ from netlab.model import DropInvalid, Loader, Mode, TrafficPolicy
 from netlab.model import Protocol as TransportProtocol
 from netlab.topology import sysctls, words
 from netlab.yamlspec.command import Command
-from netlab.yamlspec.limits import MAX_ADDRESSES, MAX_SET
+from netlab.yamlspec.limits import MAX_ADDRESSES, MAX_INTERFACES, MAX_SET
 from netlab.yamlspec.shapes import (
     Anything,
     Boolean,
@@ -156,6 +156,8 @@ POOL_DEFAULTS = {
     "services6": "fd00:10:96::/112",
 }
 """Where addresses left open come from: Kubernetes' customary pod and service networks, and unique local ones."""
+_KEPT = ADDRESSES._replace(maximum=MAX_INTERFACES)
+"""A namespace's addresses, of all its interfaces together."""
 ADDRESSING = Fields(
     {
         **{
@@ -163,7 +165,7 @@ ADDRESSING = Fields(
             for pool, default in POOL_DEFAULTS.items()
         },
         "keep": Key(
-            MapOf(ADDRESSES, words.netns_name, words.LABEL, may_add=True),
+            MapOf(_KEPT, words.netns_name, words.LABEL, may_add=True),
             "addresses by namespace or service, to be assigned to it again; `up` keeps what a lab that stands has",
         ),
     }

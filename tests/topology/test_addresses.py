@@ -14,6 +14,7 @@ from netlab.links import bridge
 from netlab.model import IFNAMSIZ, Topology
 from netlab.topology import addresses as addressing
 from netlab.topology import load
+from netlab.topology.kept import KEEP, held
 
 
 def lab(text: str) -> Topology:
@@ -372,3 +373,11 @@ def test_a_thousand_pods_on_one_bridge() -> None:
     assert interfaces(topology)[:3] == ["node:br0 10.244.0.1/22", "node:veth-pod-0", "pod-0:eth0 10.244.0.2/22"]
     assert interfaces(topology)[-1] == "pod-999:eth0 10.244.3.233/22"
     assert len({name for name in interfaces(topology) if name.startswith("node:veth-")}) == 1000
+
+
+def test_a_namespace_keeps_the_addresses_of_thousands_of_interfaces() -> None:
+    links = "".join("  - ends: [a, b]\n" for _ in range(1100))
+    text = f"namespaces: {{a: {{}}, b: {{}}}}\nlinks:\n{links}"
+    first = load(text, "lab.yaml")
+    kept = ", ".join(f"{name}: [{', '.join(addresses)}]" for name, addresses in held(first).items())
+    assert load(text, "lab.yaml", [(KEEP, f"{{{kept}}}")]) == first
