@@ -33,6 +33,9 @@ def main() -> None:
         missing = next((place for place in ("/proc/self", "/dev/null") if not os.path.exists(place)), None)  # noqa: PTH110
         say(Lines(f"netlab: {NetlabError(told(error), missing and f'there is no {missing}: mount its file system')}"))
         sys.exit(1)
+    except MemoryError:
+        say("netlab: out of memory")
+        sys.exit(1)
 
 
 def _run(words: list[str]) -> None:

@@ -20,6 +20,7 @@ from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, with_only_fixes
 from netlab.lab.standing import down, is_standing, open_lab
 from netlab.linux import interrupts
+from netlab.linux.reserve import Reserve
 from netlab.observe.recorder import Source
 
 
@@ -46,16 +47,18 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
     as_was = lifecycle.as_it_is(directory, state) if state is not None and is_standing(state) else None
     if as_was is not None:
         spec = with_only_fixes(spec, tuple(dict.fromkeys((*as_was.fixes, *spec.fixes))))
-    outcome = lifecycle.up(directory, spec, rootless=rootless)
-    try:
-        interrupts.stop_on_signals()
-        yield outcome.spec
-    finally:
-        with interrupts.undisturbed():
-            if as_was is None:
-                _take_down(directory)
-            elif outcome.steps:
-                lifecycle.change(directory, as_was)
+    with Reserve() as reserve:
+        outcome = lifecycle.up(directory, spec, rootless=rootless)
+        try:
+            interrupts.stop_on_signals()
+            yield outcome.spec
+        finally:
+            reserve.release()
+            with interrupts.undisturbed():
+                if as_was is None:
+                    _take_down(directory)
+                elif outcome.steps:
+                    lifecycle.change(directory, as_was)
 
 
 def _take_down(directory: LabDirectory) -> None:

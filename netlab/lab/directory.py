@@ -11,6 +11,7 @@ removes anything in the kernel.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -96,6 +97,10 @@ class LabDirectory:
         for path in self.path.glob("next-*.yaml"):
             path.unlink(missing_ok=True)
 
+    def hosts_text(self) -> str:
+        """What the lab sees as /etc/hosts. DamagedError where it can't be read."""
+        return self._text(self.hosts)
+
     def topology_text(self) -> str:
         """The text the lab was built from. LabError where it can't be read."""
         return self._text(self._topology)
@@ -135,7 +140,10 @@ class LabDirectory:
             raise self._damaged(self._state, error) from error
 
     def clear(self) -> None:
-        """Remove what this class has written, the state last; the directory itself, and its mark, go with its lock."""
+        """Remove what this class has written, the state last; the directory itself, and its mark, go with its lock.
+
+        What a user has put there stays. OSError where something of netlab's can't be removed.
+        """
         for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts", "rest.json", "state.json"):
             if pattern.startswith("logs/") and self._logs.is_symlink():
                 continue
@@ -143,8 +151,11 @@ class LabDirectory:
                 with suppress(FileNotFoundError, IsADirectoryError):
                     path.unlink()
         for directory in (self._logs, self.names):
-            with suppress(OSError):
+            try:
                 directory.rmdir()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY):
+                    raise
 
     def is_clear(self) -> bool:
         """Whether nothing but the mark is left in it."""
@@ -175,7 +186,8 @@ class LabDirectory:
                 # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
                 with suppress(OSError):
                     mark.unmake(self.path)
-                remove_if_empty(self.root)
+            remove_if_empty(self.root)
+            if fd is not None:
                 os.close(fd)
 
     def _take(self, *, create: bool) -> int | None:
@@ -195,7 +207,6 @@ class LabDirectory:
         except OSError:  # a file system that has no locks
             with suppress(OSError):
                 mark.unmake(self.path)
-            remove_if_empty(self.root)
             os.close(fd)
             raise
         os.close(fd)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -115,23 +115,29 @@ def launch(
     argv: Sequence[str],
     added: Mapping[str, str],
     log: Path,
+    journal: Callable[[int], None],
     capabilities: Sequence[str] = (),
-) -> int:
-    """Start a program that a file names, to live on in the lab; returns its pid in the lab's PID namespace.
+) -> None:
+    """Start a program that a file names, to live on in the lab.
 
     added are variables of its environment, log is the file for its output, capabilities are those beside every
-    program's. Raises LabError where the program can't be found or executed.
+    program's. journal is called with its pid in the lab's PID namespace before the program begins: whoever is killed
+    until then leaves none. Raises LabError where the program can't be found or executed.
     """
     told_r, told_w = os.pipe()
     failed_r, failed_w = os.pipe()
+    go_r, go_w = os.pipe()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     confined = _Confined((null, output, output), _CAPABILITIES.union(capabilities))
     namespaces.enter_pid_namespace()
 
     def begin() -> int:
+        os.close(told_w)
+        os.close(go_w)
         try:
-            _become(namespaces, name, argv, _environment(name, added), confined)
+            if os.read(go_r, 1):
+                _become(namespaces, name, argv, _environment(name, added), confined)
         except OSError as error:
             os.write(failed_w, (error.strerror or str(error)).encode())
         except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
@@ -144,16 +150,18 @@ def launch(
 
     with interrupts.held_back():  # from the one in the middle too, which has to tell the pid
         os.waitpid(children.fork(in_the_middle, held_back=True), 0)
-    for fd in (told_w, failed_w, output, null):
+    for fd in (told_w, failed_w, go_r, output, null):
         os.close(fd)
-    with os.fdopen(failed_r) as failed, os.fdopen(told_r) as told:
-        complaint = failed.read()  # ends when the exec closes the pipe
-        if complaint:
-            raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "is it installed, and on PATH?")
+    with os.fdopen(failed_r) as failed, os.fdopen(told_r) as told, os.fdopen(go_w, "wb", buffering=0) as go:
         pid = told.read()
         if not pid:
             raise LabError(f"{name}: can't start {argv[0]}: the process that was to start it was killed")
-        return int(pid)
+        journal(int(pid))
+        with suppress(BrokenPipeError):  # it was killed
+            go.write(b"g")
+        complaint = failed.read()  # ends when the exec closes the pipe
+        if complaint:
+            raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "is it installed, and on PATH?")
 
 
 def _fork(

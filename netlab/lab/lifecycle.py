@@ -25,6 +25,7 @@ from netlab.lab.state import Asked, LabState
 from netlab.lab.steps import Step
 from netlab.lab.work import Done, Waiting, Work, unseen
 from netlab.linux import interrupts
+from netlab.linux.reserve import Reserve
 from netlab.model import Topology
 from netlab.topology.kept import KEEP, held
 
@@ -61,7 +62,8 @@ def up(
             return _changed(directory, state, spec, done, waiting)
         if rootless is None:
             rootless = os.geteuid() != 0 if state is None else state.rootless
-        remove(directory, state)
+        if left := remove(directory, state):
+            raise LabError(f"not all that was left of the lab is gone: {'; '.join(left)}")
         steps = _build(directory, spec, rootless, done, waiting)
         return Outcome(spec, built=True, steps=tuple(steps), leftovers=state is not None)
 
@@ -174,27 +176,29 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
     )
     steps = plan.up(topology)
     names = directory.names if rootless else HOST_NAMES
-    try:
-        directory.create(state, spec.text, plan.hosts(topology))
-        if rootless:
-            become_rootless()
-        else:
-            share_host_names(directory.root)
-        newborn = hold(names, directory.hosts, topology.name, own_names=rootless)
-        state = state._replace(holder=newborn.holder)
-        directory.write(state)
-        newborn.release()
-        namespaces = Namespaces(newborn.holder, names, state.prefix, rootless=rootless)
-        work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
-        work.carry_out(steps, done)
-        if len(topology.namespaces) + len(topology.services) >= _LARGE:
-            _look_once(work, spec, steps)
-        directory.write(work.state._replace(complete=True))
-        interrupts.too_late()
-    except BaseException:
-        with interrupts.undisturbed():
-            remove(directory, directory.read())
-        raise
+    with Reserve() as reserve:
+        try:
+            directory.create(state, spec.text, plan.hosts(topology))
+            if rootless:
+                become_rootless()
+            else:
+                share_host_names(directory.root)
+            newborn = hold(names, directory.hosts, topology.name, own_names=rootless)
+            state = state._replace(holder=newborn.holder)
+            directory.write(state)
+            newborn.release()
+            namespaces = Namespaces(newborn.holder, names, state.prefix, rootless=rootless)
+            work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
+            work.carry_out(steps, done)
+            if len(topology.namespaces) + len(topology.services) >= _LARGE:
+                _look_once(work, spec, steps)
+            directory.write(work.state._replace(complete=True))
+            interrupts.too_late()
+        except BaseException:
+            reserve.release()
+            with interrupts.undisturbed():
+                remove(directory, directory.read())
+            raise
     return steps
 
 
@@ -247,19 +251,21 @@ def _converge(
     namespaces = open_lab(state)
     work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
     asked = Asked(spec.file, spec.settings, spec.fixes)
-    try:
-        work.state = directory.begin(state, asked, spec.text)
-        steps, found = _follow(work, had, spec.topology, known, done)
-        with interrupts.held_back():
-            directory.settle(work.settled(spec.topology))
-            interrupts.too_late()
-        rest.keep(directory, spec, found.scope, found.reading, work.state, namespaces)
-    except BaseException:
-        # Whatever stops the taking back, what stopped the change is told; `status` shows what is left of it.
-        with interrupts.undisturbed(), suppress(NetlabError, OSError):
-            _follow(work, [*had, spec.topology], had[0], known, unseen)
-            directory.abandon(work.settled(had[0]))
-        raise
+    with Reserve() as reserve:
+        try:
+            work.state = directory.begin(state, asked, spec.text)
+            steps, found = _follow(work, had, spec.topology, known, done)
+            with interrupts.held_back():
+                directory.settle(work.settled(spec.topology))
+                interrupts.too_late()
+            rest.keep(directory, spec, found.scope, found.reading, work.state, namespaces)
+        except BaseException:
+            reserve.release()
+            # Whatever stops the taking back, what stopped the change is told; `status` shows what is left of it.
+            with interrupts.undisturbed(), suppress(NetlabError, OSError, MemoryError):
+                _follow(work, [*had, spec.topology], had[0], known, unseen)
+                directory.abandon(work.settled(had[0]))
+            raise
     return steps
 
 

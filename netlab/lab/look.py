@@ -63,7 +63,7 @@ def look(
         reading = take(namespaces, names, scope)
     else:
         reading = take(namespaces, names, scope, before.reading, again)
-    status = status_of(namespaces, reading, had, new, state, directory.hosts.read_text(), known)
+    status = status_of(namespaces, reading, had, new, state, directory.hosts_text(), known)
     indexes = {key: link.index for key, link in status.links.items()}
     return Look(difference(had, new, status), indexes, scope, reading)
 

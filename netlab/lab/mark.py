@@ -51,7 +51,12 @@ def make(path: Path) -> int:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(draft))
         os.fchmod(fd, 0o700)  # the umask may have taken of it
         write_own(draft / NAME, _text(draft, path.name))
-        draft.rename(path)
+        try:
+            draft.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):  # another command was faster
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            raise
     except BaseException:
         _unmake(draft)
         if fd >= 0:
@@ -66,7 +71,8 @@ def unmake(path: Path) -> None:
         return
     draft = _draft(path)
     path.rename(draft)
-    if not _unmake(draft):  # a user has just put something there
+    if not _unmake(draft):  # it can't be removed, or a user has just put something there
+        write_own(draft / NAME, _text(draft, path.name))
         draft.rename(path)
 
 

@@ -182,7 +182,9 @@ class Namespaces:
         taken = [path for name in names if (path := self.path(name)).exists()]
         if taken:
             raise LabError(
-                f"{taken[0]} exists and isn't this lab's", "remove it (`ip netns del`) or give the lab another --name"
+                f"{taken[0]} exists and isn't this lab's"
+                + (f", nor are {', '.join(path.name for path in taken[1:10])}" if taken[1:] else ""),
+                "remove it (`ip netns del`) or give the lab another --name",
             )
         born: list[tuple[str, int]] = []
         try:

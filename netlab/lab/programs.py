@@ -27,10 +27,15 @@ _TOLD = 1 << 16
 """Bytes of the output's end of which the last lines are told."""
 
 
-def start(namespaces: Namespaces, netns: str, program: Program, log: Path) -> StartedProgram:
-    """Start a program, its output going to log; LabError where it can't be executed."""
-    pid = launch(namespaces, netns, program.argv, dict(program.env), log, program.capabilities)
-    return StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0)
+def start(
+    namespaces: Namespaces, netns: str, program: Program, log: Path, journal: Callable[[StartedProgram], None]
+) -> None:
+    """Start a program, its output going to log, once journal has been called with it; LabError where it can't be."""
+
+    def begun(pid: int) -> None:
+        journal(StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0))
+
+    launch(namespaces, netns, program.argv, dict(program.env), log, begun, program.capabilities)
 
 
 def running(namespaces: Namespaces, started: StartedProgram) -> bool:

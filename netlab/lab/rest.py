@@ -158,7 +158,7 @@ def at_rest(directory: LabDirectory, state: LabState, namespaces: Namespaces) ->
 
 
 def _digest(directory: LabDirectory, reading: Reading, running: frozenset[tuple[str, str]]) -> str:
-    hosts = directory.hosts.read_bytes()
+    hosts = directory.hosts_text()
     said = (*(sorted(part.items()) for part in reading), hosts, sorted(running))
     return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
 

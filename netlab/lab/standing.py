@@ -69,6 +69,8 @@ def down(directory: LabDirectory) -> list[str]:
 def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
     """Remove all that the state names. Repeating it, or beginning it after a kill at any point, is safe."""
     left: list[str] = []
+    if state is None and not directory.is_clear():
+        return _remove_damaged(directory)
     if state is not None and state.boot_id == boot_id():
         place = directory.names if state.rootless else HOST_NAMES
         names = [(place / (state.prefix + name), inode) for name, inode in state.namespaces]

@@ -91,13 +91,15 @@ class Work:
             done(step)
 
     def _start(self, steps: Sequence[StartProgram], done: Done) -> None:
+        def journal(started: StartedProgram) -> None:
+            others = [one for one in self.state.programs if one[:2] != started[:2]]
+            self._write(self.state._replace(programs=(*others, started)))
+
         for step in steps:
             log = self.directory.log(step.netns, step.program.name)
             with interrupts.held_back():
-                started = programs.start(self.namespaces, step.netns, step.program, log)
-                others = [one for one in self.state.programs if one[:2] != started[:2]]
-                self._write(self.state._replace(programs=(*others, started)))
-            programs.wait_ready(self.namespaces, step.program, started, log, self.waiting)
+                programs.start(self.namespaces, step.netns, step.program, log, journal)
+            programs.wait_ready(self.namespaces, step.program, self.state.programs[-1], log, self.waiting)
             done(step)
 
     def _stop(self, steps: Sequence[StopProgram], done: Done) -> None:

@@ -65,7 +65,7 @@ def read_own(path: Path) -> bytes:
             raise ValueError("others can write to it")
         if found.st_size > _MOST_BYTES:
             raise ValueError(f"it has {found.st_size:,} bytes")
-        return file.read(_MOST_BYTES)
+        return file.read(found.st_size + 1)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import os
 import re
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -189,12 +190,13 @@ def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told:
     for stream in (1, 2):
         os.dup2(told, stream)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the caller's descriptors may leave no room for a socket
-    libnftables = make()
-    libnftables.cmd = _with_any_bytes(libnftables.cmd)
+    sys.unraisablehook = lambda _: None  # where making one fails, the binding's own __del__ does, too
     try:
+        libnftables = make()
+        libnftables.cmd = _with_any_bytes(libnftables.cmd)
         answer = [None, work(libnftables)]
-    except OSError as error:
-        answer = [[error.errno, error.strerror], None]
+    except OSError as error:  # without a number where the library can't be loaded
+        answer = [[error.errno or errno.ENOPKG, error.strerror or str(error)], None]
     with os.fdopen(1, "wb", closefd=False) as out:
         out.write(_ANSWER + json.dumps(answer).encode())
     return 0

@@ -17,7 +17,7 @@ from typing import Self
 from netlab.errors import UsageError
 from netlab.lab.locks import lock, same, wait_for_lock
 from netlab.lab.rundir import made, remove_if_empty
-from netlab.linux.files import naming
+from netlab.linux.files import naming, read_own
 from netlab.matrix import Cell
 from netlab.record import codec
 
@@ -85,8 +85,8 @@ class Journal:
 
     def _check_own(self) -> None:
         """UsageError where what stands there isn't netlab's: nothing of it is to be lost."""
-        first = self._path.read_bytes().partition(b"\n")[0]
         try:
+            first = read_own(self._path).partition(b"\n")[0]
             own = not first or json.loads(first).keys() == self._inputs.keys()
         except (ValueError, AttributeError, RecursionError):
             own = False

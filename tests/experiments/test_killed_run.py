@@ -74,11 +74,10 @@ def test_matrix_killed_at_some_moment(netlab: Netlab, lab_name: str, privilege: 
         with nothing_left(netlab, before, "matrix killed at some moment"):
             killed_after(netlab, choice.uniform(0.5, 4), *command)
             down_all(netlab)
-            for journal in netlab.rundir.glob("*"):
+            for journal in netlab.rundir.glob("[!.]*"):
                 assert journal.suffix == ".matrix", journal
                 journal.unlink()
-            if netlab.rundir.exists():
-                netlab.rundir.rmdir()
+            down_all(netlab)
 
 
 def killed_after(netlab: Netlab, seconds: float, *arguments: str | Path) -> None:

@@ -52,7 +52,8 @@ TRANSIENT = {
 }
 """What `ip -d` tells that is a number of the kernel's choosing, or not settled yet."""
 
-LINK_LOCAL = re.compile(r"fe80::[0-9a-f]+:[0-9a-f:]+")
+LINK_LOCAL = re.compile(r"fe80::[0-9a-f]+:[0-9a-f:]+|fe80::/64")
+"""What an interface gets by itself some time after it has come up, and its route."""
 COUNTED = re.compile(r" direct_packets_stat \d+")
 """What `tc qdisc` tells of an htb that isn't a setting: the packets that no class took."""
 
@@ -60,9 +61,9 @@ COUNTED = re.compile(r" direct_packets_stat \d+")
 def settled(told: Any, macs: set[str]) -> Any:
     """What `ip -j` told, without what two labs may differ in: indexes, timers, and addresses made of random MACs."""
     if isinstance(told, list):
-        return [settled(item, macs) for item in told]
+        return [settled(item, macs) for item in told if not of_itself(item)]
     if not isinstance(told, dict):
-        return LINK_LOCAL.sub("fe80::<of its MAC>", told) if isinstance(told, str) else told
+        return told
     kept = {}
     for key, value in told.items():
         random = key == "address" and isinstance(value, str) and value not in macs
@@ -73,6 +74,12 @@ def settled(told: Any, macs: set[str]) -> Any:
         else:
             kept[key] = settled(value, macs)
     return kept
+
+
+def of_itself(item: Any) -> bool:
+    """Whether `ip -j` tells of an address or a route that an interface gets by itself."""
+    named = item.get("local") or item.get("dst") if isinstance(item, dict) else None
+    return isinstance(named, str) and LINK_LOCAL.fullmatch(named) is not None
 
 
 def looks(topology: Topology, netns: str) -> str:

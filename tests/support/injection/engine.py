@@ -9,9 +9,11 @@ import time
 from typing import Any, NoReturn
 
 from injection import commands, judge, sandbox
-from injection.commands import Fault, Place
+from injection.commands import Command, Fault, Place
+from injection.judge import Complaint
 from injection.machine import Machine
 from injection.scenarios import SCENARIOS, Scenario
+from injection.situations import SITUATIONS
 
 
 def serve(channel: socket.socket, privilege: str, *, ordinary: bool, foreign: bool) -> NoReturn:
@@ -25,7 +27,10 @@ def serve(channel: socket.socket, privilege: str, *, ordinary: bool, foreign: bo
         asked = json.loads(line)
         name = asked["scenario"]
         scenario = scenarios.setdefault(name, SCENARIOS[name](machine)) if name not in scenarios else scenarios[name]
-        answer = _record(scenario) if "fault" not in asked else _inject(scenario, asked)
+        if "situation" in asked:
+            answer = _happen(scenario, asked["situation"])
+        else:
+            answer = _record(scenario) if "fault" not in asked else _inject(scenario, asked)
         file.write(json.dumps(answer) + "\n")
         file.flush()
     os._exit(0)
@@ -47,8 +52,18 @@ def _inject(scenario: Scenario, asked: dict[str, Any]) -> dict[str, Any]:
     command = scenario.machine.commands.run(*scenario.begin(), fault=fault, started=asked.get("started", False))
     injected = command.injected
     complaints = [*judge.ended(command, any_code=scenario.any_code, deaf=command.deaf), *scenario.judge(command)]
+    return _answer(command, injected and injected.call.name, complaints, begun)
+
+
+def _happen(scenario: Scenario, name: str) -> dict[str, Any]:
+    begun = time.monotonic()
+    command, complaints = SITUATIONS[name].happen(scenario.machine, scenario)
+    return _answer(command, "situation", complaints, begun)
+
+
+def _answer(command: Command, call: str | None, complaints: list[Complaint], begun: float) -> dict[str, Any]:
     return {
-        "call": injected and injected.call.name,
+        "call": call,
         "outcome": judge.outcome(command),
         "code": command.code,
         "stderr": command.stderr[-500:],

@@ -1,4 +1,5 @@
-"""Which faults there are for the calls that a command makes, and a sample of them that has some of each kind."""
+"""Which faults there are: for the calls that a command makes, and for the situations that it may find; and a sample of
+them that has some of each kind."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ import errno
 import random
 import signal
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 from injection.calls import CALLS, Call
+from injection.situations import SITUATIONS, Situation, concerns
 
 _BY_NAME = {call.name: call for call in CALLS}
 
@@ -39,6 +41,8 @@ class Injection(NamedTuple):
 
     def name(self) -> str:
         """By which `scripts/faults --only` finds it again."""
+        if "situation" in self.asked:
+            return str(self.asked["situation"])
         kind, number, (process, index), moment, delay_s = self.asked["fault"]
         started = ":started" if self.asked["started"] else ""
         return f"{self.scenario}:{kind}:{number}:{process}.{index}:{moment}:{delay_s}{started}"
@@ -46,11 +50,24 @@ class Injection(NamedTuple):
 
 def injection(name: str) -> Injection:
     """The fault of that name."""
+    if name in SITUATIONS:
+        return _happening(SITUATIONS[name])
     scenario, kind, number, place, moment, delay_s, *started = name.split(":")
     process, index = place.split(".")
     fault = [kind, int(number), [int(process), int(index)], moment, float(delay_s)]
     asked = {"scenario": scenario, "fault": fault, "started": bool(started)}
     return Injection(scenario, "", _kind(kind, int(number), moment), asked)
+
+
+def situations(commands: Container[str], privilege: str, *, root: bool, count: int, seed: int) -> list[Injection]:
+    """Up to so many situations that these commands on these labs may find, the same for the same seed."""
+    found = [one for one in SITUATIONS.values() if one.command in commands and concerns(one, privilege, root=root)]
+    random.Random(seed).shuffle(found)
+    return [_happening(one) for one in found[:count]]
+
+
+def _happening(one: Situation) -> Injection:
+    return Injection(one.command, one.step, one.kind, {"scenario": one.command, "situation": one.name()})
 
 
 def _kind(kind: str, number: int, moment: str) -> str:
