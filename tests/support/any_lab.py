@@ -11,7 +11,7 @@ from typing import Any
 
 from netlab.errors import TopologyError
 from netlab.model import Topology
-from netlab.topology import load
+from netlab.topology import parse
 
 Spec = dict[str, Any]
 
@@ -183,6 +183,10 @@ class Chance(random.Random):
         while True:
             text = json.dumps(self.spec())
             try:
-                return text, load(text, "lab.yaml")
+                parsed = parse(text, "lab.yaml")
+                lab = parsed.sound()
             except TopologyError:
                 continue
+            # Their programs make no interfaces.
+            if not any(warning.message.endswith("unless a program makes it") for warning in parsed.reader.warnings):
+                return text, lab
