@@ -38,6 +38,7 @@ class Former:
         self._interfaces: dict[str, list[InterfaceAddress]] = {}
         self._services: dict[str, list[Address]] = {}
         self._users: dict[Network, dict[str, None]] = {}
+        self._looked_at = 0
         for name, addresses in given.items():
             for address in addresses:
                 if isinstance(address, IPv4Interface | IPv6Interface):
@@ -89,6 +90,9 @@ class Former:
     def interface(self, netns: str, subnet: Network, taken: Collection[int]) -> int | None:
         """An address that a namespace had in the subnet and nobody has taken, as a number; None where there is none."""
         for address in self._interfaces.get(netns, ()):
+            self._looked_at += 1
+            if self._looked_at > MAX_READ_AGAIN:  # thousands that a namespace had elsewhere
+                return None
             if address.ip in subnet and int(address.ip) not in taken and _is_host(address.ip, subnet):
                 self._interfaces[netns].remove(address)
                 return int(address.ip)
