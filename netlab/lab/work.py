@@ -5,9 +5,11 @@ What a step does in the kernel is `apply.py`'s, programs are `programs.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
+from pathlib import Path
 from typing import assert_never
 
 from netlab.errors import LabError
@@ -91,6 +93,10 @@ class Work:
             done(step)
 
     def _start(self, steps: Sequence[StartProgram], done: Done) -> None:
+        with _beside(self.state.file):
+            self._start_here(steps, done)
+
+    def _start_here(self, steps: Sequence[StartProgram], done: Done) -> None:
         def journal(started: StartedProgram) -> None:
             others = [one for one in self.state.programs if one[:2] != started[:2]]
             self._write(self.state._replace(programs=(*others, started)))
@@ -148,6 +154,21 @@ class Work:
     def _write(self, state: LabState) -> None:
         self.state = state
         self.directory.write(state)
+
+
+@contextmanager
+def _beside(file: str | None) -> Iterator[None]:
+    """In the directory of the topology's file meanwhile, so that relative paths in its commands mean the same from
+    anywhere; where it came from standard input, or the directory is gone, in the caller's."""
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            if file is not None:
+                os.chdir(Path(file).parent)
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def _hand(step: Step) -> Callable[[Work, list, Done], None]:  # type: ignore[type-arg]

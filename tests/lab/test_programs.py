@@ -251,3 +251,16 @@ def test_what_came_from_outside_ends_with_the_lab(
         lab.down()
         assert outsider.wait(labs.DEADLINE_S) == -9
         assert within.wait(labs.DEADLINE_S) == -9
+
+
+@pytest.mark.kernel
+def test_relative_paths_in_commands_are_relative_to_the_file(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data").write_text("hello from beside the file\n")
+    ready = "{command: [test, -e, data]}"
+    text = f"namespaces: {{a: {{programs: [{{name: cat, command: [cat, data], ready: {ready}}}]}}}}\n"
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, text)
+    lab.up()
+    log = lab.directory() / "logs" / "a.cat.log"
+    labs.until(lambda: log.read_text() == "hello from beside the file\n", "what the program prints")
