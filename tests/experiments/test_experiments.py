@@ -602,6 +602,7 @@ def test_an_interrupted_trial_gives_everything_back(
         skips.skip_unless_capability(capability)
     lab = labs.Lab(netlab, lab_name, TOPOLOGIES / "kube-proxy-reset.yaml", privilege)
     lab.up()
+    lab.up()  # the second writes down that the lab is at rest, as what follows would
 
     def changeable() -> list[str]:
         looks = "nft -s list tables; tc qdisc show; ip route; sysctl net.ipv4.tcp_sack; ethtool -k eth0 | grep checksum"
