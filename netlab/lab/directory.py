@@ -63,8 +63,13 @@ class LabDirectory:
     def write(self, state: LabState) -> None:
         """Replace state.json in one step, so that a killed writer leaves the old one or the new one."""
         draft = self._state.with_suffix(".new")
-        write_own(draft, encode(state))
-        draft.replace(self._state)
+        try:
+            write_own(draft, encode(state))
+            draft.replace(self._state)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise
 
     def begin(self, state: LabState, asked: Asked, text: str) -> LabState:
         """Write down what a lab that stands is to become, before anything of it is made."""
