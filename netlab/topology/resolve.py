@@ -49,6 +49,7 @@ from netlab.topology.sections import Sections
 from netlab.topology.services import Services, kube_proxy_of, pod_masquerade
 from netlab.topology.wiring import Wiring, wire
 from netlab.yamlspec.document import Item, Reader, suggest
+from netlab.yamlspec.limits import MAX_PROBLEMS
 from netlab.yamlspec.shapes import InvalidError
 
 
@@ -107,6 +108,7 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
 def _warn_of_lonely(reader: Reader, wiring: Wiring, namespaces: Iterable[Netns]) -> None:
     """Warn of an address that is its whole subnet where no route leads from it to the others on its link."""
     routes = {netns.name: [route.dst for route in netns.routes] for netns in namespaces}
+    warned = 0
     for segment in wiring.segments:
         there = _Apart(segment)
         for interface in segment:
@@ -121,6 +123,9 @@ def _warn_of_lonely(reader: Reader, wiring: Wiring, namespaces: Iterable[Netns])
                     message = f"{interface.netns} has no route from {address} to {first} at the other end"
                     hint = f"a route: {{to: {first}, dev: {interface.ifname}}}, or a subnet that both are in"
                     reader.warn(place.node, place.path, message, hint)
+                    warned += 1
+                    if warned == MAX_PROBLEMS:
+                        return
 
 
 class _Apart:

@@ -33,7 +33,7 @@ class Size:
 
     def rules(self, services: Iterable[Service], nodes: Sequence[str]) -> None:
         """So many there are of kube-proxy's for a port and an endpoint, on all nodes together."""
-        count = sum(len(each.ports) * max(len(each.endpoints), 1) for each in services) * len(nodes)
+        count = sum(len(each.ports) * (len(each.endpoints) + 2) for each in services) * len(nodes)
         self._check("services", "rules on its nodes, by its services' ports and endpoints", count, MAX_RULES)
 
     def sockets(self, count: int) -> None:

@@ -102,7 +102,7 @@ REFUSED: dict[str, tuple[Callable[[], str], str]] = {
         lambda: pods(15_000).replace("role: pod", "role: node"),
         "more than 150,000 routes",
     ),
-    "ports by endpoints": (lambda: pods(200) + services(100, 200, 200), "more than 1,000,000 rules"),
+    "ports by endpoints": (lambda: pods(200) + services(100, 200, 200), "more than 150,000 rules"),
     "a long key": (lambda: f"? {'k' * 10_000_000}\n: 1\n{LAB}", "the key has 10,000,000 characters"),
     "a long command": (
         lambda: f"namespaces: {{a: {{programs: [{{name: x, command: '{chr(92) * 8_000_000}'}}]}}}}\n",
