@@ -117,7 +117,10 @@ def remove_own_table(name: str) -> None:
         if handle is not None:
             _run(libnftables, f"delete table inet handle {handle}")
 
-    _in_child(remove)
+    try:
+        _in_child(remove)
+    except OSError:  # the child was killed, or there was no memory for a moment: who asks can't come back
+        _in_child(remove)
 
 
 def _own_table(libnftables: Nftables, name: str) -> tuple[bool, str | None]:
