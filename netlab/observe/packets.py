@@ -94,6 +94,7 @@ class FrameObserver:
         self._netns, self._ifname = netns, ifname
         self._snaplen, self._slots, self._next = snaplen_bytes, slots, 0
         self._slot_bytes, block_bytes = _ring_geometry(snaplen_bytes)
+        self._went_down = False
         try:
             # Protocol 0 receives nothing yet: what comes before the filter is in place would pass unfiltered.
             self._socket = namespaces.socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -143,9 +144,13 @@ class FrameObserver:
         ENETDOWN where it went down: frames are observed again once it is up. ENODEV where it is gone, for good.
         """
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        # Linux's packet_notifier says ENETDOWN of both, and then unbinds the socket of an interface that is gone.
-        gone = code == errno.ENETDOWN and not self._socket.getsockname()[0]
-        return errno.ENODEV if gone else code
+        self._went_down |= code == errno.ENETDOWN
+        # Linux's packet_notifier says ENETDOWN of both, once, and then unbinds the socket of an interface that is gone:
+        # the error may have been taken in between.
+        if self._went_down and not self._socket.getsockname()[0]:
+            self._went_down = False
+            return errno.ENODEV
+        return code
 
     def lost(self) -> int:
         """How many frames found the ring full since this was last asked: tp_drops of PACKET_STATISTICS."""

@@ -74,7 +74,7 @@ DRIFT = {
     "foreign-table": ("node", "nft add table inet mine"),
     "iptables": ("node", "iptables -t nat -I POSTROUTING -s 192.0.2.1 -j ACCEPT"),
     "packets": ("client", "bash -c 'echo >/dev/udp/10.244.0.1/9'"),
-    "program": ("client", "kill $(pgrep -x sleep)"),
+    "program": ("client", "pid=$(pgrep -x sleep) && kill $pid && while kill -0 $pid; do :; done"),
     "hosts": ("client", "echo 192.0.2.1 nobody >>/etc/hosts"),
 }
 """What somebody may do by hand in LAB: where, and how."""

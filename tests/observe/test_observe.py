@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -242,6 +243,17 @@ def test_both_ends_of_a_veth_pair_see_a_handshake_in_order(pair: PrivateLab) -> 
         (ObserverId(ObserverKind.PACKETS, "left", "eth0"), 0),
         (ObserverId(ObserverKind.PACKETS, "right", "eth0"), 0),
     )
+
+
+@pytest.mark.kernel
+def test_an_interface_that_was_seen_to_go_down_is_seen_to_be_gone_later() -> None:
+    """The kernel says ENETDOWN once, of both: who asks in between is told nothing more."""
+    with PrivateLab(PAIR) as lab, closing(PacketObserver(lab, "left", "eth0", {80})) as observer:
+        assert observer.trouble() == 0
+        lab.run("left", "ip", "link", "set", "eth0", "down")
+        assert (observer.trouble(), observer.trouble()) == (errno.ENETDOWN, 0)
+        lab.run("left", "ip", "link", "del", "eth0")
+        assert (observer.trouble(), observer.trouble()) == (errno.ENODEV, 0)
 
 
 @pytest.mark.kernel
