@@ -166,6 +166,12 @@ class LabDirectory:
         """Whether nothing but the mark is left in it."""
         return os.listdir(self.path) == [mark.NAME]  # noqa: PTH208 (names)
 
+    def unmake(self) -> bool:
+        """Remove the directory, locked and clear, itself; whether it is gone."""
+        with suppress(OSError):
+            return mark.unmake(self.path)
+        return False
+
     def give_up(self) -> None:
         """Take the mark alone: what else is in the directory isn't netlab's, and so the directory no longer is."""
         mark.give_up(self.path)
@@ -190,7 +196,8 @@ class LabDirectory:
             if fd is not None:
                 # A directory that holds nothing (an `up` that failed early, a `down` that is done) goes with its lock.
                 with suppress(OSError):
-                    mark.unmake(self.path)
+                    if locks.same(fd, self.path):  # else it is another command's by now
+                        mark.unmake(self.path)
             remove_if_empty(self.root)
             if fd is not None:
                 os.close(fd)

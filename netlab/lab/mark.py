@@ -65,15 +65,17 @@ def make(path: Path) -> int:
     return fd
 
 
-def unmake(path: Path) -> None:
-    """Take a directory, which the caller has locked, away where it holds no more than its mark."""
+def unmake(path: Path) -> bool:
+    """Take a directory, which the caller has locked, away where it holds no more than its mark; whether it is gone."""
     if os.listdir(path) != [NAME] or not is_marked(path):  # noqa: PTH208 (names)
-        return
+        return False
     draft = _draft(path)
     path.rename(draft)
-    if not _unmake(draft):  # it can't be removed, or a user has just put something there
-        write_own(draft / NAME, _text(draft, path.name))
-        draft.rename(path)
+    if _unmake(draft):
+        return True
+    write_own(draft / NAME, _text(draft, path.name))  # it can't be removed, or a user has just put something there
+    draft.rename(path)
+    return False
 
 
 def _draft(path: Path) -> Path:

@@ -60,9 +60,8 @@ def down(directory: LabDirectory) -> list[str]:
         if not directory.is_clear():
             left.append(f"{directory.path} isn't empty, and stays")
             directory.give_up()
-            return left
-    if directory.path.is_dir():
-        left.append(f"{directory.path} can't be removed, and stays")
+        elif not directory.unmake():
+            left.append(f"{directory.path} can't be removed, and stays")
     return left
 
 
