@@ -150,6 +150,12 @@ class _Wiring:
                 self.reader.at(
                     smallest.item["mtu"], message, f"IPv6 needs {IPV6_MIN_MTU}; or give {head.ifname} an mtu"
                 )
+            if head.attributes.mtu is not None and head.addresses and _mtu(smallest) < head.attributes.mtu:
+                mtu = head.item["mtu"]
+                message = f"{head.netns} sends packets of {head.attributes.mtu} bytes on {head.ifname}, and its port"
+                message += f" {smallest.ifname} drops those over {_mtu(smallest)}"
+                hint = f"leave it out: {head.ifname} then takes the smallest MTU of its ports"
+                self.reader.warn(mtu.node, mtu.path, message, hint)
         for draft in self.drafts:
             if draft.kind.paired and all(end.master is None and end.up for end in draft.ends):
                 small, large = sorted(draft.ends, key=_mtu)

@@ -199,6 +199,18 @@ def test_the_broadcast_address_of_a_subnet_reaches_no_service() -> None:
     ]
 
 
+def test_a_bridge_that_sends_more_than_a_port_takes_is_warned_of(netlab: Netlab, tmp_path: Path) -> None:
+    file = tmp_path / "mtu.yaml"
+    port = "ports: [{netns: pod, mtu: 1400}]"
+    words = "node sends packets of 1500 bytes on br0, and its port veth-pod drops those over 1400"
+    for given, warned in (("mtu: 1500, ", True), ("mtu: 1400, ", False), ("", False)):
+        bridge = f"{{name: br0, netns: node, {given}addresses: 10.0.0.1/24, {port}}}"
+        file.write_text(f"namespaces: {{node: {{role: node}}, pod: {{}}}}\nbridges: [{bridge}]\n")
+        done = netlab("lint", file)
+        assert done.returncode == 0, done.stderr
+        assert warned == (f"warning: bridges[0].mtu: {words}" in done.stderr), done.stderr
+
+
 @pytest.mark.kernel
 def test_up_warns_too(netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str) -> None:
     file = tmp_path / "mtu.yaml"
