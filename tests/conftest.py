@@ -20,6 +20,11 @@ from chromium import Browser
 from command import SERVER, Netlab, new_lab_name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def heard_signals() -> None:
     """What this session was started to ignore (as a background job, or by nohup), the commands of its tests are not."""

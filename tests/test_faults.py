@@ -10,7 +10,7 @@ import pytest
 import skips
 from places import ROOT
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.long]
 
 COUNT = 250
 """Half of 500: the tests run once as root, whose faults are then root's own, and once as an ordinary user."""

@@ -294,6 +294,7 @@ def test_vagrantfile_is_ruby() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.long
 def test_demo() -> None:
     if os.geteuid() != 0:
         skips.skip_unless_userns()
