@@ -70,8 +70,7 @@ def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
         if after:
             _run(libnftables, after)
         libnftables.set_stateless_output(True)
-        answers = [libnftables.cmd(f"list table {family} {name}") for family, name in sorted(tables)]
-        return [str(output) for code, output, _ in answers if code == 0]
+        return [_listing(libnftables, family, name) for family, name in sorted(tables)]
 
     return "".join(re.sub(_DYNAMIC_ELEMENTS, r"\1", text) for text in _in_child(listed))
 
@@ -82,10 +81,17 @@ def list_with_handles(tables: Iterable[tuple[str, str]]) -> str:
     def listed(libnftables: Nftables) -> str:
         libnftables.set_handle_output(True)
         libnftables.set_stateless_output(True)
-        answers = [libnftables.cmd(f"list table {family} {name}") for family, name in sorted(tables)]
-        return "".join(str(output) for code, output, _ in answers if code == 0)
+        return "".join(_listing(libnftables, family, name) for family, name in sorted(tables))
 
     return str(_in_child(listed))
+
+
+def _listing(libnftables: Nftables, family: str, name: str) -> str:
+    """A table's listing, nothing where there is none; OSError where that can't be told."""
+    code, output, complaint = libnftables.cmd(f"list table {family} {name}")
+    if code and os.strerror(errno.ENOENT) not in complaint:
+        raise OSError(errno.EIO, complaint.strip() or f"table {family} {name} can't be listed")
+    return str(output) if code == 0 else ""
 
 
 _OWN = "netlab's, for a while"
