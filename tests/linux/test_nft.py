@@ -46,6 +46,32 @@ def end_with(call: Callable[[], object]) -> ModuleType:
     return module
 
 
+def refusing(complaint: str) -> ModuleType:
+    """A binding whose library refuses whatever it is asked, with these words."""
+
+    class Nftables:
+        def cmd(self, _commands: bytes) -> tuple[int, bytes, bytes]:
+            return -1, b"", complaint.encode()
+
+        def set_handle_output(self, _wanted: bool) -> None:
+            pass
+
+        set_stateless_output = set_handle_output
+
+    module = ModuleType("nftables")
+    module.__dict__["Nftables"] = Nftables
+    return module
+
+
+def test_a_table_that_cannot_be_listed_is_not_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nftables", refusing("Error: No such file or directory; did you mean table x?\n"))
+    assert nft.list_with_handles([("ip", "filter")]) == nft.list_tables([("ip", "filter")]) == ""
+    monkeypatch.setitem(sys.modules, "nftables", refusing("netlink: Error: No buffer space available\n"))
+    for listed in (nft.list_with_handles, nft.list_tables):
+        with pytest.raises(OSError, match="No buffer space available"):
+            listed([("ip", "filter")])
+
+
 ENDS: dict[str, tuple[Callable[[], object], str]] = {
     "exit(3)": (lambda: ctypes.CDLL(None).exit(3), "exit code 3"),
     "exit(0)": (lambda: ctypes.CDLL(None).exit(0), "exit code 0"),
