@@ -23,7 +23,7 @@ from netlab.lab import locks, mark
 from netlab.lab.rundir import check, made, remove_if_empty
 from netlab.lab.state import Asked, LabState, decode, encode
 from netlab.linux import interrupts
-from netlab.linux.files import read_own, write_own
+from netlab.linux.files import read_own, replace_own, write_own
 
 
 class DamagedError(LabError):
@@ -62,14 +62,7 @@ class LabDirectory:
 
     def write(self, state: LabState) -> None:
         """Replace state.json in one step, so that a killed writer leaves the old one or the new one."""
-        draft = self._state.with_suffix(".new")
-        try:
-            write_own(draft, encode(state))
-            draft.replace(self._state)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
+        replace_own(self._state, encode(state))
 
     def begin(self, state: LabState, asked: Asked, text: str) -> LabState:
         """Write down what a lab that stands is to become, before anything of it is made."""

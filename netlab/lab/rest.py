@@ -25,7 +25,7 @@ from netlab.lab.reading import Reading, Scope, take
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing, open_lab
 from netlab.lab.state import Asked, LabState
-from netlab.linux.files import read_own, write_own
+from netlab.linux.files import read_own, replace_own
 
 if TYPE_CHECKING:
     from netlab.lab.spec import Spec
@@ -95,13 +95,7 @@ def keep(
     )
     text = json.dumps([*rest])
     with suppress(OSError):  # a full disk: the next command looks at everything again
-        draft = directory.rest.with_suffix(".new")
-        try:
-            write_own(draft, f"{_sum(text)}\n{text}".encode())
-            draft.replace(directory.rest)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        replace_own(directory.rest, f"{_sum(text)}\n{text}".encode())
 
 
 def counted(reading: Reading) -> dict[str, tuple[int, int]]:

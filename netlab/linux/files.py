@@ -47,6 +47,18 @@ def write_own(path: Path, data: bytes, mode: int = 0o600) -> None:
         file.write(data)
 
 
+def replace_own(path: Path, data: bytes) -> None:
+    """`write_own` in one step, by way of a `.new` beside it: a killed writer leaves the old file or the new one."""
+    draft = path.with_suffix(".new")
+    try:
+        write_own(draft, data)
+        draft.replace(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
 def read_own(path: Path) -> bytes:
     """Read a file that `write_own` wrote. ValueError where it is none that this user alone could have written."""
     try:

@@ -96,7 +96,7 @@ def test_a_writer_that_is_killed_leaves_what_was_there(
         path.write_bytes(data[:10])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("netlab.lab.directory.write_own", killed)
+    monkeypatch.setattr("netlab.linux.files.write_own", killed)
     with pytest.raises(KeyboardInterrupt):
         directory.write(BARE)
     assert directory.read() == FULL
