@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netlab.errors import LabError
-from netlab.lab.directory import LabDirectory
+from netlab.lab.directory import DamagedError, LabDirectory
 from netlab.lab.netns import Namespaces
 from netlab.lab.programs import all_running
 from netlab.lab.reading import Reading, Scope, take
@@ -124,18 +124,23 @@ def lab_at_rest(asked: Asked, text: str, name: str | None, rootless: bool | None
     root = run_directory()
     for lab in labs(root):
         directory = LabDirectory(root, lab)
-        if name not in (None, lab) or not directory.rest.exists() or directory.topology_text() != text:
+        if name not in (None, lab) or not directory.rest.exists():
             continue
-        with directory.locked():
-            state = directory.read()
-            if state is None or not is_standing(state) or rootless not in (None, state.rootless):
-                continue
-            rest = kept(directory)
-            if rest is None or rest.asked != asked or (name is None and rest.named):
-                continue
-            if at_rest(directory, state, open_lab(state)) is not None:
+        with suppress(DamagedError):  # which is no matter of another lab's; `up` of this one tells
+            if directory.topology_text() == text and _is_asked(directory, asked, name is not None, rootless):
                 return lab
     return None
+
+
+def _is_asked(directory: LabDirectory, asked: Asked, named: bool, rootless: bool | None) -> bool:
+    with directory.locked():
+        state = directory.read()
+        if state is None or not is_standing(state) or rootless not in (None, state.rootless):
+            return False
+        rest = kept(directory)
+        if rest is None or rest.asked != asked or (rest.named and not named):
+            return False
+        return at_rest(directory, state, open_lab(state)) is not None
 
 
 def at_rest(directory: LabDirectory, state: LabState, namespaces: Namespaces) -> Rest | None:

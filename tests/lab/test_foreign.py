@@ -135,6 +135,16 @@ def test_a_damaged_state_hides_no_other_lab_and_its_own_can_be_removed(lab: Lab,
         assert not broken.path.exists()
 
 
+def test_a_labs_unreadable_topology_is_no_trouble_for_another(lab: Lab, tmp_path: Path) -> None:
+    broken = lab_directory(lab.netlab.rundir, "broken")
+    for file in (broken.rest, broken.path / "topology.yaml", broken.path / "state.json"):
+        file.write_bytes(b"\xff")
+    named = tmp_path / f"{lab.name}.yaml"
+    named.write_text(TWO)
+    done = lab.netlab("up", named, lab.privilege)  # of the name that the file gives it: all labs here are looked at
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_holder_of_a_lab_whose_state_is_damaged_is_found_and_ends(lab: Lab) -> None:
     lab.up()
     holder = json.loads(lab.netlab("status", lab.name, "--format", "json").stdout)["holder"]
