@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import skips
+from measured import measure
 
 LAB = "namespaces: {a: {}}\n"
 MOST_BYTES, MOST_CPU_S = 500 << 20, 60
@@ -126,20 +125,11 @@ def look(tmp_path: Path) -> Callable[[str, str], tuple[int, str]]:
     def run(command: str, text: str) -> tuple[int, str]:
         file, said = tmp_path / "lab.yaml", tmp_path / "said"
         file.write_text(text)
-        argv = [sys.executable, "-m", "netlab", *command.split(), str(file)]
-        with said.open("wb") as out:
-            pid = os.posix_spawn(
-                sys.executable,
-                argv,
-                os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, out.fileno(), 2)],
-            )
-        resource.prlimit(pid, resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
-        _, status, used = os.wait4(pid, 0)
+        taken = measure([sys.executable, "-m", "netlab", *command.split(), str(file)], said, MOST_CPU_S)
         told = said.read_text(errors="replace").replace(str(file), "lab.yaml")
-        assert used.ru_maxrss << 10 < MOST_BYTES, told[:200]
+        assert taken.most_bytes < MOST_BYTES, told[:200]
         assert "Traceback" not in told
-        return os.waitstatus_to_exitcode(status), told
+        return taken.code, told
 
     return run
 
