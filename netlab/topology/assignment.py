@@ -19,7 +19,8 @@ IPV6_MIN_MTU = 1280
 
 
 class Segment(NamedTuple):
-    """The interfaces that can have addresses on what one frame can cross, and the subnets the topology gives it.
+    """The interfaces that can have addresses on what one frame can cross, the ports of bridges there, and the subnets
+    that the topology gives it.
 
     kind is that of the link that it begins with: it says where subnets left open come from.
     """
@@ -27,6 +28,7 @@ class Segment(NamedTuple):
     label: str
     kind: Kind
     members: list[Draft]
+    ports: list[Draft]
     subnets: list[Network]
 
 

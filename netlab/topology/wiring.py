@@ -65,7 +65,7 @@ def wire(
     wiring.name_interfaces()
     segments = wiring.segments()
     Addresses(reader, segments, pools, reserved, ipv6, former).assign()
-    wiring.check_mtus()
+    wiring.check_mtus(segments)
     finished = {draft: draft.interface() for segment in segments for draft in segment.members}
 
     def value(end: Draft) -> Interface:
@@ -135,36 +135,48 @@ class _Wiring:
                     by_peer = end.master is not None or self.roles[end.netns] is Role.NODE
                     end.ifname = names_there.peer(draft.kind.name, end.peer) if by_peer else names_there.eth()
 
-    def check_mtus(self) -> None:
-        """What has ports takes the smallest of their MTUs, if it has none of its own; two ends have the same one."""
+    def check_mtus(self, segments: Iterable[Segment]) -> None:
+        """What has ports takes the smallest of their MTUs, if it has none of its own; a segment has one."""
         ports: dict[_Key, list[Draft]] = {}
         for end in self.ends():
             if end.master is not None:
                 ports.setdefault((end.netns, end.master), []).append(end)
+        mtus = {end: _mtu(end) for end in self.ends()}
         for key, carrier in self.carriers.items():
             head = carrier.ends[0]
-            smallest = min(ports.get(key, ()), key=_mtu, default=head)
-            too_small = _mtu(smallest) < IPV6_MIN_MTU and any(address.version == 6 for address in head.addresses)
-            if too_small and head.attributes.mtu is None:
-                message = f"{head.ifname} takes the smallest MTU of its ports, too small for its IPv6 address"
-                self.reader.at(
-                    smallest.item["mtu"], message, f"IPv6 needs {IPV6_MIN_MTU}; or give {head.ifname} an mtu"
-                )
-            if head.attributes.mtu is not None and head.addresses and _mtu(smallest) < head.attributes.mtu:
-                mtu = head.item["mtu"]
-                message = f"{head.netns} sends packets of {head.attributes.mtu} bytes on {head.ifname}, and its port"
-                message += f" {smallest.ifname} drops those over {_mtu(smallest)}"
-                hint = f"leave it out: {head.ifname} then takes the smallest MTU of its ports"
-                self.reader.warn(mtu.node, mtu.path, message, hint)
-        for draft in self.drafts:
-            if draft.kind.paired and all(end.master is None and end.up for end in draft.ends):
-                small, large = sorted(draft.ends, key=_mtu)
-                given = large if large.attributes.mtu is not None else small
-                if _mtu(small) != _mtu(large):
-                    mtu = given.item["mtu"]
-                    message = f"{large.netns} sends packets of {_mtu(large)} bytes, and {small.netns} drops those over"
-                    hint = f"give both ends of the link the same MTU: mtu: {mtu.value}"
-                    self.reader.warn(mtu.node, mtu.path, f"{message} {_mtu(small)}", hint)
+            if head.attributes.mtu is None and key in ports:
+                smallest = min(ports[key], key=_mtu)
+                mtus[head] = _mtu(smallest)
+                if mtus[head] < IPV6_MIN_MTU and any(address.version == 6 for address in head.addresses):
+                    message = f"{head.ifname} takes the smallest MTU of its ports, too small for its IPv6 address"
+                    hint = f"IPv6 needs {IPV6_MIN_MTU}; or give {head.ifname} an mtu"
+                    self.reader.at(smallest.item["mtu"], message, hint)
+        for segment in segments:
+            self._compare_mtus(segment, mtus)
+
+    def _compare_mtus(self, segment: Segment, mtus: Mapping[Draft, int]) -> None:
+        """Warn where one sends more than fits: without a word the kernel drops what is longer than the MTU of the
+        interface that it is to go on by."""
+        senders = [end for end in segment.members if end.up and (end.addresses or not self._is_carrier(end))]
+        if not senders:
+            return
+        widest = max(senders, key=mtus.__getitem__)
+        narrowest = min((*segment.ports, *senders), key=mtus.__getitem__)
+        if mtus[widest] == mtus[narrowest]:
+            return
+        by = f" on {widest.ifname}" if self._is_carrier(widest) else ""
+        who = narrowest.netns if narrowest.master is None else f"{narrowest.netns}'s port {narrowest.ifname}"
+        message = f"{widest.netns} sends packets of {mtus[widest]} bytes{by}, and {who} drops those over"
+        given = next(end for end in (widest, narrowest, *segment.ports) if end.attributes.mtu is not None)
+        mtu = given.item["mtu"]
+        everyone = "every interface of the segment" if segment.ports else "both ends of the link"
+        hint = f"give {everyone} the same MTU: mtu: {mtu.value}"
+        if self._is_carrier(given):
+            hint = f"leave it out: {given.ifname} then takes the smallest MTU of its ports"
+        self.reader.warn(mtu.node, mtu.path, f"{message} {mtus[narrowest]}", hint)
+
+    def _is_carrier(self, end: Draft) -> bool:
+        return (end.netns, end.ifname) in self.carriers
 
     def segments(self) -> list[Segment]:
         """Those of what carries ports, joined ones together, then the others; a loop is a problem."""
@@ -177,11 +189,12 @@ class _Wiring:
             key = masters[0] if masters else _key(draft) if draft.kind.carries_ports else None
             segment = None if key is None else carried.get(_root(joined, key))
             if segment is None:
-                segment = Segment(draft.label, draft.kind, [], [])
+                segment = Segment(draft.label, draft.kind, [], [], [])
                 found.append(segment)
             if key is not None:
                 carried[_root(joined, key)] = segment
             segment.members.extend(end for end in draft.ends if end.master is None)
+            segment.ports.extend(end for end in draft.ends if end.master is not None)
             self._add_subnets(segment, draft.item)
         return found
 

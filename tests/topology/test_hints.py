@@ -202,13 +202,55 @@ def test_the_broadcast_address_of_a_subnet_reaches_no_service() -> None:
 def test_a_bridge_that_sends_more_than_a_port_takes_is_warned_of(netlab: Netlab, tmp_path: Path) -> None:
     file = tmp_path / "mtu.yaml"
     port = "ports: [{netns: pod, mtu: 1400}]"
-    words = "node sends packets of 1500 bytes on br0, and its port veth-pod drops those over 1400"
+    words = "node sends packets of 1500 bytes on br0, and node's port veth-pod drops those over 1400"
     for given, warned in (("mtu: 1500, ", True), ("mtu: 1400, ", False), ("", False)):
         bridge = f"{{name: br0, netns: node, {given}addresses: 10.0.0.1/24, {port}}}"
         file.write_text(f"namespaces: {{node: {{role: node}}, pod: {{}}}}\nbridges: [{bridge}]\n")
         done = netlab("lint", file)
         assert done.returncode == 0, done.stderr
         assert warned == (f"warning: bridges[0].mtu: {words}" in done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("links", "path", "message", "hint"),
+    [
+        pytest.param(
+            "bridges: [{name: br0, netns: n, ports: [{netns: a, mtu: 1400}, b]}]",
+            "bridges[0].ports[0].mtu",
+            "b sends packets of 1500 bytes, and n's port veth-a drops those over 1400",
+            "give every interface of the segment the same MTU: mtu: 1400",
+            id="two ports",
+        ),
+        pytest.param(
+            "bridges: [{name: br0, netns: n, addresses: [], ports: [{netns: a, mtu: 9000}, b]}]",
+            "bridges[0].ports[0].mtu",
+            "a sends packets of 9000 bytes, and n's port veth-b drops those over 1500",
+            "give every interface of the segment the same MTU: mtu: 9000",
+            id="a larger one",
+        ),
+        pytest.param(
+            "bridges: [{name: br0, netns: n, ports: [a]}, {name: br1, netns: m, ports: [b]}]\n"
+            "links: [{ends: [{netns: n, bridge: br0, mtu: 1400}, {netns: m, bridge: br1}]}]",
+            "links[0].ends[0].mtu",
+            "m sends packets of 1500 bytes on br1, and n's port veth-m drops those over 1400",
+            "give every interface of the segment the same MTU: mtu: 1400",
+            id="between bridges",
+        ),
+        pytest.param(
+            "bridges: [{name: br0, netns: n}]\nlinks: [{ends: [{netns: n, bridge: br0}, {netns: a, mtu: 9000}]}]",
+            "links[0].ends[1].mtu",
+            "a sends packets of 9000 bytes, and n's port veth-a drops those over 1500",
+            "give every interface of the segment the same MTU: mtu: 9000",
+            id="a link to a bridge",
+        ),
+    ],
+)
+def test_an_interface_of_a_segment_that_takes_less_than_another_sends_is_warned_of(
+    links: str, path: str, message: str, hint: str
+) -> None:
+    text = f"namespaces: {{n: {{role: node}}, m: {{role: node}}, a: {{}}, b: {{}}}}\n{links}\n"
+    assert [warning[2:] for warning in parse(text, "lab.yaml").reader.warnings] == [(path, message, hint)]
+    assert parse(re.sub(r", mtu: \d+", "", text), "lab.yaml").reader.warnings == []
 
 
 @pytest.mark.kernel
