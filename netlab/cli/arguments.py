@@ -5,11 +5,11 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from netlab.errors import LabError, UsageError
+from netlab.errors import LabError, Problem, UsageError
 from netlab.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from netlab.lab.directory import LabDirectory
     from netlab.lab.spec import Spec
@@ -52,22 +52,23 @@ def read_spec(
     settings: tuple[tuple[str, str], ...],
     fixes: "Sequence[str] | None",
     name: str | None,
-    *,
-    warned: bool = False,
 ) -> "Spec":
-    """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError.
-
-    warned: what is allowed and hardly meant is told on stderr.
-    """
+    """The lab that a topology's file describes with these settings and fixes; TopologyError, UsageError."""
     from netlab.lab.spec import Spec
     from netlab.topology import load_with_fixes, read_text
 
     file = topology_file(topology)
     text = read_text(file)
     names = tuple(dict.fromkeys(fixes or []))
-    warn = (lambda warning: say(warning.told(file, "warning: "))) if warned else None
-    made = load_with_fixes(text, file, settings, name, names, warn)
-    return Spec(made, text, absolute(file), settings, names, name is not None)
+    warnings: list[Problem] = []
+    made = load_with_fixes(text, file, settings, name, names, warnings.append)
+    return Spec(made, text, absolute(file), settings, names, name is not None, tuple(warnings))
+
+
+def tell_warnings(file: str, warnings: "Iterable[Problem]") -> None:
+    """Tell on stderr what is allowed in a topology's file and hardly meant."""
+    for warning in warnings:
+        say(warning.told(file, "warning: "))
 
 
 def regular_text(file: str) -> str | None:

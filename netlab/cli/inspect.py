@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from netlab.cli.arguments import parse_settings, read_spec, topology_file
+from netlab.cli.arguments import parse_settings, read_spec, tell_warnings, topology_file
 from netlab.cli.messages import counted
 from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
 from netlab.errors import UsageError
@@ -52,8 +52,7 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
 
     file = topology_file(topology)
     sound = check(read_text(file), file, parse_settings(settings), name, reads)
-    for warning in sound.warnings:
-        say(warning.told(file, "warning: "))
+    tell_warnings(file, sound.warnings)
     if sound.lab is None:
         say(f"{file}: the experiment {sound.experiments[0]} is sound")
         return

@@ -8,7 +8,16 @@ write them, are read here. All others (help, mistakes, `--dry-run`, `--name=x`, 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from netlab.cli.arguments import absolute, lab_directory, parse_settings, read_spec, regular_text, topology_here
+from netlab.cli.arguments import (
+    absolute,
+    lab_directory,
+    parse_settings,
+    read_spec,
+    regular_text,
+    tell_warnings,
+    topology_file,
+    topology_here,
+)
 from netlab.cli.messages import Progress, counted
 from netlab.escapes import Lines, line
 from netlab.linux import interrupts
@@ -16,6 +25,7 @@ from netlab.terminal import say, write
 
 if TYPE_CHECKING:
     from netlab.lab.lifecycle import Outcome
+    from netlab.lab.rest import AtRest
     from netlab.lab.steps import Step
     from netlab.lab.work import Done
 
@@ -65,14 +75,16 @@ def build(options: Options) -> None:
     """Build a lab; a lab that is up is made to follow its topology."""
     interrupts.stop_on_signals()
     rootless = None if options.root is None else not options.root
-    if not options.dry_run and (lab := _lab_at_rest(options, rootless)) is not None:
+    if not options.dry_run and (found := _lab_at_rest(options, rootless)) is not None:
         if not options.quiet:
-            say(nothing_to_do(lab))
+            tell_warnings(topology_file(options.topology), found.warnings)
+            say(nothing_to_do(found.lab))
         return
     from netlab.lab import lifecycle
 
-    settings = parse_settings(options.settings)
-    spec = read_spec(options.topology, settings, options.fixes, options.name, warned=not options.quiet)
+    spec = read_spec(options.topology, parse_settings(options.settings), options.fixes, options.name)
+    if not options.quiet:
+        tell_warnings(topology_file(options.topology), spec.warnings)
     directory = lab_directory(spec.topology.name)
     if options.dry_run:
         from netlab.lab import plan
@@ -96,7 +108,7 @@ def build(options: Options) -> None:
         say(outcome_text(outcome, verbose=options.verbose))
 
 
-def _lab_at_rest(options: Options, rootless: bool | None) -> str | None:
+def _lab_at_rest(options: Options, rootless: bool | None) -> "AtRest | None":
     """The lab that is just what is asked for; None where that isn't known without a closer look."""
     from netlab.lab.rundir import labs, run_directory
 

@@ -120,9 +120,10 @@ def as_it_is(directory: LabDirectory, state: LabState, asked: Spec | None = None
     LabError where what was written down of it is no topology (any more).
     """
     text = directory.topology_text()
-    if asked is not None and asked[:-1] == (asked.topology, text, state.file, state.settings, state.fixes):
+    given = Asked(state.file, state.settings, state.fixes)
+    if asked is not None and (asked.text, asked.file, asked.settings, asked.fixes) == (text, *given):
         return asked
-    return _written(text, Asked(state.file, state.settings, state.fixes), state)
+    return _written(text, given, state)
 
 
 def _written(text: str, asked: Asked, state: LabState) -> Spec:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from netlab.errors import LabError
+from netlab.errors import LabError, Problem
 from netlab.lab.directory import DamagedError, LabDirectory
 from netlab.lab.netns import Namespaces
 from netlab.lab.programs import all_running
@@ -36,7 +36,7 @@ class Rest(NamedTuple):
 
     made_of is the digest of all that the topology came from; asked is what `up` was given beside the text, and named
     says that the lab's name was, too. saw is the digest of what was read in that scope, rules are (cookie, generation)
-    by namespace. shown is what `status` shows of the topology.
+    by namespace. shown is what `status` shows of the topology, warnings are what `up` says of it.
     """
 
     made_of: str
@@ -46,6 +46,14 @@ class Rest(NamedTuple):
     saw: str
     rules: dict[str, tuple[int, int]]
     shown: dict[str, Any]
+    warnings: tuple[Problem, ...]
+
+
+class AtRest(NamedTuple):
+    """A lab that is just what is asked for, and what is to be said of the text all the same."""
+
+    lab: str
+    warnings: tuple[Problem, ...]
 
 
 def made_of(text: str, file: str | None, settings: object, fixes: object) -> str:
@@ -92,6 +100,7 @@ def keep(
         saw=_digest(directory, reading, all_running(namespaces, state)),
         rules=rules,
         shown=shown(topology),
+        warnings=spec.warnings,
     )
     text = json.dumps([*rest])
     with suppress(OSError):  # a full disk: the next command looks at everything again
@@ -110,15 +119,15 @@ def kept(directory: LabDirectory) -> Rest | None:
         total, _, text = read_own(directory.rest).decode().partition("\n")
         if total != _sum(text):
             return None
-        made, (file, settings, fixes), named, scope, saw, rules, shown = json.loads(text)
+        made, (file, settings, fixes), named, scope, saw, rules, shown, warnings = json.loads(text)
     except (OSError, ValueError):
         return None
     asked = Asked(file, tuple((path, value) for path, value in settings), tuple(fixes))
     counts = {name: (cookie, count) for name, (cookie, count) in rules.items()}
-    return Rest(made, asked, named, Scope(*scope), saw, counts, shown)
+    return Rest(made, asked, named, Scope(*scope), saw, counts, shown, tuple(Problem(*one) for one in warnings))
 
 
-def lab_at_rest(asked: Asked, text: str, name: str | None, rootless: bool | None) -> str | None:
+def lab_at_rest(asked: Asked, text: str, name: str | None, rootless: bool | None) -> AtRest | None:
     """The lab that was made of just this and that is as it was, so that `up` has nothing to do; None where that has to
     be found out. name is the one given beside the text, rootless what the lab is to be, None for any."""
     root = run_directory()
@@ -127,20 +136,22 @@ def lab_at_rest(asked: Asked, text: str, name: str | None, rootless: bool | None
         if name not in (None, lab) or not directory.rest.exists():
             continue
         with suppress(DamagedError):  # which is no matter of another lab's; `up` of this one tells
-            if directory.topology_text() == text and _is_asked(directory, asked, name is not None, rootless):
-                return lab
+            if directory.topology_text() == text:
+                rest = _as_asked(directory, asked, name is not None, rootless)
+                if rest is not None:
+                    return AtRest(lab, rest.warnings)
     return None
 
 
-def _is_asked(directory: LabDirectory, asked: Asked, named: bool, rootless: bool | None) -> bool:
+def _as_asked(directory: LabDirectory, asked: Asked, named: bool, rootless: bool | None) -> Rest | None:
     with directory.locked():
         state = directory.read()
         if state is None or not is_standing(state) or rootless not in (None, state.rootless):
-            return False
+            return None
         rest = kept(directory)
         if rest is None or rest.asked != asked or (rest.named and not named):
-            return False
-        return at_rest(directory, state, open_lab(state)) is not None
+            return None
+        return at_rest(directory, state, open_lab(state))
 
 
 def at_rest(directory: LabDirectory, state: LabState, namespaces: Namespaces) -> Rest | None:

@@ -156,13 +156,13 @@ class _Wiring:
 
     def _compare_mtus(self, segment: Segment, mtus: Mapping[Draft, int]) -> None:
         """Warn where one sends more than fits: without a word the kernel drops what is longer than the MTU of the
-        interface that it is to go on by."""
+        port that it is to go on by, or of the other end of a pair. What carries ports takes in anything."""
         senders = [end for end in segment.members if end.up and (end.addresses or not self._is_carrier(end))]
-        if not senders:
+        takers = [*segment.ports, *(end for end in segment.members if end.up and not self._is_carrier(end))]
+        if not senders or not takers:
             return
-        widest = max(senders, key=mtus.__getitem__)
-        narrowest = min((*segment.ports, *senders), key=mtus.__getitem__)
-        if mtus[widest] == mtus[narrowest]:
+        widest, narrowest = max(senders, key=mtus.__getitem__), min(takers, key=mtus.__getitem__)
+        if mtus[widest] <= mtus[narrowest]:
             return
         by = f" on {widest.ifname}" if self._is_carrier(widest) else ""
         who = narrowest.netns if narrowest.master is None else f"{narrowest.netns}'s port {narrowest.ifname}"

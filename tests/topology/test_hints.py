@@ -203,7 +203,7 @@ def test_a_bridge_that_sends_more_than_a_port_takes_is_warned_of(netlab: Netlab,
     file = tmp_path / "mtu.yaml"
     port = "ports: [{netns: pod, mtu: 1400}]"
     words = "node sends packets of 1500 bytes on br0, and node's port veth-pod drops those over 1400"
-    for given, warned in (("mtu: 1500, ", True), ("mtu: 1400, ", False), ("", False)):
+    for given, warned in (("mtu: 1500, ", True), ("mtu: 1400, ", False), ("mtu: 1300, ", False), ("", False)):
         bridge = f"{{name: br0, netns: node, {given}addresses: 10.0.0.1/24, {port}}}"
         file.write_text(f"namespaces: {{node: {{role: node}}, pod: {{}}}}\nbridges: [{bridge}]\n")
         done = netlab("lint", file)
@@ -254,10 +254,15 @@ def test_an_interface_of_a_segment_that_takes_less_than_another_sends_is_warned_
 
 
 @pytest.mark.kernel
-def test_up_warns_too(netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str) -> None:
+def test_up_warns_each_time(netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str) -> None:
     file = tmp_path / "mtu.yaml"
     file.write_text("namespaces: {a: {}, b: {}}\nlinks: [{ends: [{netns: a, mtu: 9000}, b]}]\n")
-    said = netlab("up", file, "--name", lab_name, privilege)
-    assert said.returncode == 0, said.stderr
-    assert "warning: links[0].ends[0].mtu: a sends packets of 9000 bytes, and b drops those over 1500" in said.stderr
+    warning = "warning: links[0].ends[0].mtu: a sends packets of 9000 bytes, and b drops those over 1500"
+    for outcome in ("is up: 2 namespaces", "is up: nothing to do", "is up: nothing to do", "is up: nothing to do"):
+        said = netlab("up", file, "--name", lab_name, privilege)
+        assert said.returncode == 0, said.stderr
+        assert said.stderr.count(warning) == 1 and outcome in said.stderr, said.stderr
+    assert netlab("up", "-q", file, "--name", lab_name).stderr == ""
     assert netlab("up", "-q", file, "--name", lab_name, "--set", "links[0].ends[0].mtu=8000").stderr == ""
+    again = netlab("up", file, "--name", lab_name, "--set", "links[0].ends[0].mtu=8000").stderr
+    assert "a sends packets of 8000 bytes" in again and "nothing to do" in again
