@@ -9,11 +9,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
-import signal
 import socket
 import struct
 from collections.abc import Callable
+from typing import BinaryIO
 
 from netlab.errors import NetlabError
 from netlab.lab.holder import become_rootless
@@ -31,25 +30,17 @@ def attempt(body: Callable[[], str], *, enter: bool = True) -> str | NetlabError
 
     An ordinary user's child makes a user namespace first. The error's message is one line.
     """
-    read, write = os.pipe()
-    child = children.fork(lambda: _answer(body, enter, write))
-    os.close(write)
-    answer = ""
     try:
-        with os.fdopen(read) as answers:
-            ready, _, _ = select.select([answers], [], [], TIMEOUT_S)
-            if ready:
-                answer = answers.read()
-    finally:
-        os.kill(child, signal.SIGKILL)  # it has ended but where it hangs, or the caller was interrupted
-        os.waitpid(child, 0)
-    if not answer:
-        return NetlabError("the probe ended without an answer" if ready else "the kernel gave no answer in time")
-    word, message, hint = json.loads(answer)
+        said, _ = children.ask(lambda told: _answer(body, enter, told), within_s=TIMEOUT_S)
+    except TimeoutError:
+        return NetlabError("the kernel gave no answer in time")
+    if not said:
+        return NetlabError("the probe ended without an answer")
+    word, message, hint = json.loads(said)
     return str(message) if word == "ok" else NetlabError(message, hint)
 
 
-def _answer(body: Callable[[], str], enter: bool, write: int) -> None:
+def _answer(body: Callable[[], str], enter: bool, told: BinaryIO) -> None:
     try:
         if enter:
             _enter()
@@ -59,7 +50,7 @@ def _answer(body: Callable[[], str], enter: bool, write: int) -> None:
     # Whatever a library raises in the child is an answer: a traceback would go to the user's terminal.
     except Exception as error:
         answer = ["error", _one_line(_words(error)), None]
-    os.write(write, json.dumps(answer).encode())
+    told.write(json.dumps(answer).encode())
 
 
 def _one_line(message: str) -> str:

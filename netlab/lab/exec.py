@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 from netlab import terminal
 from netlab.errors import LabError
@@ -124,7 +124,6 @@ def launch(
     program's. journal is called with its pid in the lab's PID namespace before the program begins: whoever is killed
     until then leaves none. Raises LabError where the program can't be found or executed.
     """
-    told_r, told_w = os.pipe()
     failed_r, failed_w = os.pipe()
     go_r, go_w = os.pipe()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -132,8 +131,8 @@ def launch(
     confined = _Confined((null, output, output), _CAPABILITIES.union(capabilities))
     namespaces.enter_pid_namespace()
 
-    def begin() -> int:
-        os.close(told_w)
+    def begin(told: BinaryIO) -> int:
+        told.close()
         os.close(go_w)
         try:
             if os.read(go_r, 1):
@@ -144,16 +143,15 @@ def launch(
             os.write(failed_w, str(error).encode())
         return 127
 
-    def in_the_middle() -> None:
+    def in_the_middle(told: BinaryIO) -> None:
         # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
-        os.write(told_w, str(children.fork(begin, ends_by=None)).encode())
+        told.write(str(children.fork(lambda: begin(told), ends_by=None)).encode())
 
     with interrupts.held_back():  # from the one in the middle too, which has to tell the pid
-        os.waitpid(children.fork(in_the_middle, held_back=True), 0)
-    for fd in (told_w, failed_w, go_r, output, null):
+        pid = children.ask(in_the_middle, held_back=True).said
+    for fd in (failed_w, go_r, output, null):
         os.close(fd)
-    with os.fdopen(failed_r) as failed, os.fdopen(told_r) as told, os.fdopen(go_w, "wb", buffering=0) as go:
-        pid = told.read()
+    with os.fdopen(failed_r) as failed, os.fdopen(go_w, "wb", buffering=0) as go:
         if not pid:
             raise LabError(f"{name}: can't start {argv[0]}: the process that was to start it was killed")
         journal(int(pid))

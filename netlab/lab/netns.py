@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from netlab.errors import LabError
 from netlab.lab import masks
@@ -227,24 +227,20 @@ class Namespaces:
         if not self._foreign_mounts:
             work(self._names)
             return
-        complaint_r, complaint_w = os.pipe()
 
-        def there() -> int:
+        def there(complaint: BinaryIO) -> int:
             try:
                 setns(self._mnt, CLONE_NEWNS)
                 work(HOST_NAMES)
             except OSError as error:
-                os.write(complaint_w, str(error).encode())
+                complaint.write(str(error).encode())
                 return 1
             return 0
 
         with interrupts.held_back():  # from the child too: nothing is named once this has ended
-            child = children.fork(there, held_back=True)
-            os.close(complaint_w)
-            with os.fdopen(complaint_r) as complaint:
-                words = complaint.read()
-            if os.waitpid(child, 0)[1] != 0:
-                raise LabError(f"can't name the lab's namespaces: {words or 'killed'}")
+            words, status = children.ask(there, held_back=True)
+        if status:
+            raise LabError(f"can't name the lab's namespaces: {words.decode() or children.ending(status)}")
 
     def enter_pid_namespace(self) -> None:
         """From now on this process's children are in the lab's PID namespace; it itself stays where it is."""

@@ -13,7 +13,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from netlab.errors import NetlabError, TopologyError, UnsupportedError, told
 from netlab.escapes import Lines
@@ -86,18 +86,11 @@ def refusals(topology: Topology) -> list[Refusal]:
     asked = [one for one in interfaces_named(topology) if not one[1].name.startswith(OWN_TABLES)]
     if not asked:
         return []
-    answer, told = os.pipe()
 
-    def ask() -> None:
-        with os.fdopen(told, "w") as out:
-            out.write(json.dumps(_answer([(table, named) for _, table, named in asked])))
+    def ask(told: BinaryIO) -> None:
+        told.write(json.dumps(_answer([(table, named) for _, table, named in asked])).encode())
 
-    child = children.fork(ask)
-    os.close(told)
-    with os.fdopen(answer) as source:
-        text = source.read()
-    os.waitpid(child, 0)
-    found = json.loads(text or '{"unable": "what was to ask nft has ended"}')
+    found = json.loads(children.ask(ask).said or '{"unable": "what was to ask nft has ended"}')
     if "unable" in found:
         raise UnsupportedError(Lines(found["unable"]))
     said = zip(asked, found["said"], strict=True)

@@ -7,11 +7,13 @@ the child's may reach them, no signal that the parent hears, and no garbage coll
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
 import signal
 from collections.abc import Callable
+from typing import BinaryIO, NamedTuple
 
 from netlab import terminal
 from netlab.linux import interrupts
@@ -66,15 +68,62 @@ def _live(body: Callable[[], int | None], ends_by: signal.Signals | None, parent
         os._exit(code)
 
 
+class Answer(NamedTuple):
+    """What a child said until it ended, and how it ended: status is waitpid(2)'s."""
+
+    said: bytes
+    status: int
+
+
+def ask(body: Callable[[BinaryIO], int | None], *, held_back: bool = False, within_s: float | None = None) -> Answer:
+    """Fork a child that calls body with the pipe for its answer; it is gone when this returns, or is interrupted.
+
+    TimeoutError where it says nothing and doesn't end for so many seconds; OSError. held_back as `fork` has it.
+    """
+    child, status = 0, 0
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as told:
+
+        def answer() -> int | None:
+            code = body(told)
+            told.flush()
+            return code
+
+        try:
+            with interrupts.held_back():
+                child = fork(answer, held_back=held_back)
+            told.close()
+            if within_s is not None and not _readable(source.fileno(), within_s):
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            said = source.read()
+        except BaseException:
+            if child:
+                os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            if child:
+                _, status = os.waitpid(child, 0)
+    return Answer(said, status)
+
+
+def ending(status: int) -> str:
+    """How a process ended, in words: "exit code 3", "signal 9"; status is waitpid(2)'s."""
+    return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
+
+
 def ended(pid: int, within_s: float) -> bool:
     """Whether a child that is still to be waited for ends in that time; OSError."""
     pidfd = os.pidfd_open(pid)
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(within_s * 1000))
+        return _readable(pidfd, within_s)
     finally:
         os.close(pidfd)
+
+
+def _readable(fd: int, within_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))
 
 
 def end_with(number: signal.Signals, parent: int) -> None:
@@ -84,8 +133,6 @@ def end_with(number: signal.Signals, parent: int) -> None:
     Becoming another user undoes it (commit_creds() in kernel/cred.c). OSError.
     """
     end_with_parent(number)
-    poll = select.poll()
-    poll.register(parent, select.POLLIN)
-    if poll.poll(0):
+    if _readable(parent, 0):
         os._exit(1)
     os.close(parent)

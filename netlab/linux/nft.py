@@ -15,12 +15,11 @@ import json
 import os
 import re
 import resource
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from netlab.linux import children, interrupts
+from netlab.linux import children
 
 if TYPE_CHECKING:
     from nftables import Nftables
@@ -166,27 +165,14 @@ def _in_child(work: Callable[[Nftables], Any]) -> Any:
     except ImportError:
         words = "its Python binding is missing: sudo apt-get install python3-nftables, then scripts/setup"
         raise OSError(errno.ENOPKG, words, "libnftables") from None
-    child, status = 0, 0
-    try:
-        read_end, write_end = os.pipe()
-        with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb") as told:
-            with interrupts.held_back():  # from the child too: a Ctrl-C at the terminal would end it
-                child = children.fork(lambda: _answer(Nftables, work, told.fileno()), held_back=True)
-            told.close()
-            printed, answered, last = source.read().partition(_ANSWER)
+    try:  # held back from the child: a Ctrl-C at the terminal would end it
+        said, status = children.ask(lambda told: _answer(Nftables, work, told.fileno()), held_back=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, "nft") from error
-    except BaseException:
-        if child:
-            os.kill(child, signal.SIGKILL)
-        raise
-    finally:
-        if child:
-            _, status = os.waitpid(child, 0)
+    printed, answered, last = said.partition(_ANSWER)
     if status or not answered:
         words = printed.decode(errors="replace").strip()
-        ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
-        raise OSError(errno.EIO, f"libnftables ended ({ended}){words and f': {words}'}", "nft")
+        raise OSError(errno.EIO, f"libnftables ended ({children.ending(status)}){words and f': {words}'}", "nft")
     refusal, value = json.loads(last)
     if refusal is not None:
         raise OSError(*refusal, "nft")

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import pytest
 from places import ROOT
@@ -197,6 +197,59 @@ def test_a_child_that_is_to_live_on_does() -> None:
     assert os.read(told, 100) == b"alive"
     for fd in (told, tell, go, went):
         os.close(fd)
+
+
+LARGE = b"x" * (1 << 20)
+"""More than a pipe holds."""
+
+
+def saying(words: bytes, code: int | None = None) -> Callable[[BinaryIO], int | None]:
+    def body(told: BinaryIO) -> int | None:
+        told.write(words)
+        return code
+
+    return body
+
+
+@pytest.mark.parametrize("within_s", [None, 60.0])
+def test_an_answer_is_all_that_a_child_says_and_how_it_ends(within_s: float | None) -> None:
+    def killed(told: BinaryIO) -> None:
+        told.write(b"begun")
+        told.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    answers = [children.ask(body, within_s=within_s) for body in (saying(LARGE, 3), saying(b""), killed)]
+    ends = [(answer.said, children.ending(answer.status)) for answer in answers]
+    assert ends == [(LARGE, "exit code 3"), (b"", "exit code 0"), (b"begun", "signal 9")]
+
+
+@pytest.mark.parametrize("how", ["late", "interrupted"])
+def test_a_child_that_says_nothing_is_gone(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids: list[int] = []
+    fork = children.fork
+
+    def silent(_: BinaryIO) -> None:
+        if how == "interrupted":
+            os.kill(os.getppid(), signal.SIGALRM)
+        while True:
+            signal.pause()
+
+    def forked(body: Callable[[], int | None], *, held_back: bool) -> int:
+        pids.append(fork(body, held_back=held_back))
+        return pids[0]
+
+    def stop(_number: int, _frame: object) -> NoReturn:
+        raise InterruptedError
+
+    monkeypatch.setattr(children, "fork", forked)
+    former = signal.signal(signal.SIGALRM, stop)
+    try:
+        with pytest.raises(TimeoutError if how == "late" else InterruptedError):
+            children.ask(silent, within_s=0.01 if how == "late" else None)
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 def _calls(tree: ast.AST) -> Iterator[str]:
