@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, NoReturn
 from netlab import terminal
 from netlab.errors import LabError
 from netlab.lab.netns import Namespaces
-from netlab.linux import children, interrupts
+from netlab.linux import children, interrupts, seccomp
 from netlab.linux.syscalls import close_on_exec, keep_capabilities, no_new_privileges
 from netlab.model import CAPABILITIES
 
@@ -204,6 +204,7 @@ def _become(
         close_on_exec(3)
     namespaces.move_in(name)
     if confined is not None:
+        seccomp.confine(user_namespaces="SYS_ADMIN" in confined.capabilities)
         keep_capabilities({CAPABILITIES.index(one) for one in confined.capabilities})
         if namespaces.rootless:  # root's daemons change users, and may call a setuid program then
             no_new_privileges()

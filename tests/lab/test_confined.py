@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import labs
@@ -200,6 +203,39 @@ def test_a_program_does_not_do_what_is_the_machines(
     skips.skip_unless_program(attempt.split()[0])
     script = f"cd {tmp_path}; {attempt} 2>/dev/null && echo it could"
     assert printed(with_program(netlab, lab_name, tmp_path, privilege, script)) == []
+
+
+@pytest.mark.parametrize("attempt", ["true", "--map-root-user --mount --cgroup mount -t cgroup2 none /mnt"])
+def test_a_program_makes_no_user_namespace(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path, attempt: str
+) -> None:
+    skips.skip_unless_program("unshare")
+    script = f"unshare --user {attempt} 2>/dev/null && echo it could"
+    assert printed(with_program(netlab, lab_name, tmp_path, privilege, script)) == []
+
+
+def test_a_program_with_sys_admin_makes_a_user_namespace(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    skips.skip_unless_program("unshare")
+    more = ", capabilities: SYS_ADMIN"
+    assert printed(with_program(netlab, lab_name, tmp_path, privilege, "unshare --user true || exit", more)) == []
+
+
+KEYS = """
+import ctypes
+KEYCTL, GET_KEYRING_ID, SESSION = %d, 0, -3  # include/uapi/linux/keyctl.h
+if ctypes.CDLL(None).syscall(KEYCTL, GET_KEYRING_ID, SESSION, 0) != -1:
+    print("it has keys")
+"""
+
+
+def test_a_program_has_no_keyring(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    script = tmp_path / "keys.py"
+    script.write_text(KEYS % {"x86_64": 250, "aarch64": 219}[os.uname().machine])
+    script.chmod(0o644)
+    look = f"{shlex.join([sys.executable, str(script)])} || exit"
+    assert printed(with_program(netlab, lab_name, tmp_path, privilege, look)) == []
 
 
 def test_a_program_does_not_read_a_commands_environment(

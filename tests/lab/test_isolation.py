@@ -11,6 +11,7 @@ from pathlib import Path
 import labs
 import pytest
 from command import Netlab
+from terminals import terminal
 
 pytestmark = pytest.mark.kernel
 
@@ -79,3 +80,25 @@ def test_a_program_acts_on_files_as_who_made_the_lab(lab: labs.Lab, tmp_path: Pa
     made = tmp_path / "made"
     lab.exec("client", "touch", str(made))
     assert made.stat().st_uid == os.geteuid()
+
+
+def test_a_terminals_file_leads_to_the_terminal(lab: labs.Lab) -> None:
+    with terminal(lab, "cat") as screen:
+        lab.exec("client", "sh", "-c", f"echo written >{screen.name()}")
+        screen.expect("written")
+        screen.type("\x04")
+
+
+BIND_VSOCK = "import socket, sys; socket.socket(socket.AF_VSOCK).bind((socket.VMADDR_CID_ANY, int(sys.argv[1])))"
+
+
+def test_vsock_is_the_hosts(lab: labs.Lab) -> None:
+    try:
+        server = socket.socket(socket.AF_VSOCK)
+    except OSError as error:
+        pytest.skip(f"AF_VSOCK: {error.strerror}")
+    with server:
+        server.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        port = server.getsockname()[1]
+        command = ("exec", "-l", lab.name, "client", "--", sys.executable, "-c", BIND_VSOCK, str(port))
+        assert "Address already in use" in lab.netlab(*command).stderr

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import labs
 
+_TIOCGPTN = 0x80045430  # include/uapi/asm-generic/ioctls.h
+
 
 class Terminal:
     """A terminal with one program on it, its leader."""
@@ -48,6 +50,11 @@ class Terminal:
                 assert re.search(pattern, self.seen), f"{pattern!r} never came in {self.seen!r}"
         self.seen = self.seen[found.end() :]
         return found.group()
+
+    def name(self) -> str:
+        """Its file below /dev."""
+        (number,) = struct.unpack("I", fcntl.ioctl(self._fd, _TIOCGPTN, bytes(4)))
+        return f"/dev/pts/{number}"
 
     def foreground(self) -> str:
         """The name of the program that ^C and ^Z go to: a shell hands them over some time after it tells so."""
