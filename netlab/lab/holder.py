@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError, UnsupportedError, told
-from netlab.lab import locks, masks
+from netlab.lab import exits, locks, masks
 from netlab.lab.state import Holder
 from netlab.linux import children
 from netlab.linux.files import write_own
@@ -282,7 +282,7 @@ def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> No
 
 
 def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> None:
-    """The holder's own code, in the forked child: set up its mounts, wait to be released, then sleep for ever.
+    """The holder's own code, in the forked child: set up its mounts, wait to be released, then reap for ever.
 
     Where the parent dies before the release, reading `go` ends with nothing, and the holder ends too.
     """
@@ -299,12 +299,12 @@ def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> No
         # No name server is reachable from a lab: without this, looking up any other name takes ten seconds.
         with suppress(FileNotFoundError):
             mount("/dev/null", "/etc/resolv.conf", flags=MS_BIND)
-        null = os.open("/dev/null", os.O_RDWR)
+        null, ended = os.open("/dev/null", os.O_RDWR), exits.make()
         os.setsid()
         os.write(ready, b"ready")
         os.close(ready)
         if os.read(go, 1):
-            _sleep_for_ever(title, null)
+            _reap_for_ever(title, null, ended)
     except OSError as error:
         with suppress(OSError):
             os.write(ready, told(error).encode(errors="replace"))
@@ -356,14 +356,17 @@ def _rebuild_run() -> None:
     os.close(old)
 
 
-def _sleep_for_ever(title: str, null: int) -> NoReturn:
-    # SIGCHLD ignored survives the exec, and makes the kernel reap what is orphaned in the lab.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+def _reap_for_ever(title: str, null: int, ended: int) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    close_on_exec(3)
+    if ended != exits.DESCRIPTOR:
+        os.dup2(ended, exits.DESCRIPTOR)
+    close_on_exec(exits.DESCRIPTOR + 1)
+    os.set_inheritable(exits.DESCRIPTOR, True)
     os.chdir("/")
-    sleep = f"import signal\nopen('/proc/self/comm','w').write('{_COMM}')\nwhile 1: signal.pause()"
+    program = f"open('/proc/self/comm','w').write('{_COMM}')\n{exits.REAPING}"
     # The lab's programs may read its environment: of the caller's it has what netlab needs.
     own = {name: value for name, value in os.environ.items() if name.startswith(("NETLAB_LAB_", "LD_LIBRARY_PATH"))}
-    os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", sleep, title], own)
+    os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", program, title], own)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from netlab.errors import LabError
-from netlab.lab import masks
+from netlab.lab import exits, masks
 from netlab.lab.holder import HOST_NAMES, alive, parse_start_ticks
 from netlab.lab.state import Holder
 from netlab.linux import children, interrupts
@@ -76,6 +76,11 @@ class Namespaces:
         """A file of the host's /proc, by its path below it; OSError."""
         with os.fdopen(self._open_proc(path), errors="replace") as file:
             return file.read()
+
+    def open_exits(self) -> int:
+        """The file in which the holder keeps how processes ended (`exits.py`), open to this process; OSError."""
+        path = f"{self._holder.pid}/fd/{exits.DESCRIPTOR}"
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._proc)
 
     def start_ticks(self, pid: int) -> int | None:
         """Start time of a process of the lab's PID namespace, in clock ticks since boot; None if it is gone."""

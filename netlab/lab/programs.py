@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from netlab.errors import LabError
 from netlab.escapes import Lines, line
+from netlab.lab import exits
 from netlab.lab.exec import kill_group, launch, run_quietly
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import LabState, StartedProgram
+from netlab.linux.children import ending
 from netlab.linux.deadlines import within
 from netlab.model import Program, Readiness
 
@@ -23,6 +26,8 @@ _SEARCHED = 1 << 22
 """Bytes of a program's output in which the regular expression is looked for: what comes later is not looked at."""
 _SEARCH_S = 5.0
 """How long that may take."""
+_REAPED_S = 1.0
+"""How long the holder may take until it has reaped what has ended."""
 _TOLD = 1 << 16
 """Bytes of the output's end of which the last lines are told."""
 
@@ -33,6 +38,8 @@ def start(
     """Start a program, its output going to log, once journal has been called with it; LabError where it can't be."""
 
     def begun(pid: int) -> None:
+        with suppress(OSError), _exits(namespaces) as file:
+            exits.forget(file, pid)
         journal(StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0))
 
     launch(namespaces, netns, program.argv, dict(program.env), log, begun, program.capabilities)
@@ -79,7 +86,8 @@ def wait_ready(
         if gone and _ready(namespaces, started.netns, program.ready, output, deadline):
             return
         if gone or time.monotonic() > deadline:
-            why = "ended before it was ready" if gone else f"wasn't ready after {program.ready.timeout_s:g} s"
+            how = _ending(namespaces, started.pid) if gone else ""
+            why = f"ended{how} before it was ready" if gone else f"wasn't ready after {program.ready.timeout_s:g} s"
             last = output.end().rstrip().split("\n")
             tail = "".join(f"\n    {line(each)}" for each in last[-5:] if any(last))
             said = f"; its last output:{tail}" if tail else "; it printed nothing"
@@ -87,6 +95,25 @@ def wait_ready(
             raise LabError(Lines(f"{started.netns}: program {program.name} ({command}) {why}{said}"))
         waiting(awaited)
         time.sleep(_POLL_S)
+
+
+@contextmanager
+def _exits(namespaces: Namespaces) -> Iterator[int]:
+    file = namespaces.open_exits()
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _ending(namespaces: Namespaces, pid: int) -> str:
+    """How a program that has ended did, in words; none where the holder doesn't tell: that of an earlier netlab."""
+    deadline = time.monotonic() + _REAPED_S
+    with suppress(OSError), _exits(namespaces) as file:
+        while (status := exits.status(file, pid)) is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return "" if status is None else f" ({ending(status)})"
+    return ""
 
 
 class _Output:

@@ -51,7 +51,7 @@ def test_what_a_program_printed_is_quoted(netlab: Netlab, lab_name: str, tmp_pat
     done = labs.make(netlab, lab_name, tmp_path, privilege, PRINTS).try_up()
     check(done, 1)
     assert done.stderr.endswith(
-        "ended before it was ready; its last output:\n"
+        "ended (exit code 0) before it was ready; its last output:\n"
         "    one\n"
         "    \\x1b[2J\\x9b\\x9b\\u202e\\xff\\rtwo\n"
         "    lab forged is up\n"

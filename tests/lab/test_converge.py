@@ -294,6 +294,6 @@ def test_a_wrong_edit_changes_nothing(lab: labs.Lab) -> None:
     lab.write(CLUSTER.replace("http.server 80", "http.server 80 --no-such-option"))
     failed = lab.try_up()
     assert failed.returncode == 1
-    assert "ended before it was ready; its last output:" in failed.stderr
+    assert "ended (exit code 2) before it was ready; its last output:" in failed.stderr
     lab.write(CLUSTER)
     assert lab.up() == f"lab {lab.name} is up: nothing to do\n"

@@ -150,6 +150,15 @@ def test_up_waits_until_a_program_is_ready(
     assert lab.drift() == []
 
 
+def test_who_loses_its_parent_is_reaped(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    orphans = "i=0; while [ $i -lt 300 ]; do sh -c 'true & sleep 0.1 &' & i=$((i+1)); done; kill -9 0"
+    lab.netlab("exec", "--lab", lab_name, "client", "--", "setsid", "-w", "sh", "-c", orphans)
+    left = 'for one in /proc/[0-9]*; do [ "$one" = /proc/1 ] || [ "$one" = /proc/$$ ] || echo "$one"; done'
+    labs.until(lambda: lab.exec("client", "sh", "-c", left) == "", "the end of every orphan")
+
+
 def test_environment_of_a_program(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
     text = one_program(["sh", "-c", 'echo "$MINE $(cat)"; sleep 1000'], "ready: {output: given}, env: {MINE: given}")
     lab = labs.make(netlab, lab_name, tmp_path, privilege, text)
@@ -163,8 +172,19 @@ def test_environment_of_a_program(netlab: Netlab, lab_name: str, privilege: str,
         (
             ["sh", "-c", "echo one; echo two >&2; exit 3"],
             "ready: {listening: 7}",
-            "netlab: server: program it (sh -c 'echo one; echo two >&2; exit 3') ended before it was ready; "
-            "its last output:\n    one\n    two\n",
+            "netlab: server: program it (sh -c 'echo one; echo two >&2; exit 3') ended (exit code 3) before it was "
+            "ready; its last output:\n    one\n    two\n",
+        ),
+        (
+            ["false"],
+            "ready: {listening: 7}",
+            "netlab: server: program it (false) ended (exit code 1) before it was ready; it printed nothing\n",
+        ),
+        (
+            ["sh", "-c", "kill -9 $$"],
+            "ready: {listening: 7}",
+            "netlab: server: program it (sh -c 'kill -9 $$') ended (signal 9) before it was ready; "
+            "it printed nothing\n",
         ),
         (
             ["sleep", "1000"],
@@ -189,7 +209,7 @@ def test_environment_of_a_program(netlab: Netlab, lab_name: str, privilege: str,
             "  hint: is it installed, and on PATH?\n",
         ),
     ],
-    ids=["ended", "never ready", "never matched", "a check without end", "not there"],
+    ids=["ended", "ended without a word", "killed", "never ready", "never matched", "a check without end", "not there"],
 )
 def test_a_program_that_does_not_come_up(
     netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path, command: list[str], ready: str, complaint: str
