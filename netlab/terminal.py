@@ -47,11 +47,15 @@ class _Patient(io.FileIO):
     """A descriptor that is written to whole, also where another process that has it made it non-blocking."""
 
     def write(self, data: Any, /) -> int:
-        """Write as much as there is room for, once there is some."""
-        while (written := super().write(data)) is None:
-            poll = select.poll()
-            poll.register(self, select.POLLOUT)
-            poll.poll()
+        """Write as much as there is room for, once there is some. OSError names the stream."""
+        try:
+            while (written := super().write(data)) is None:
+                poll = select.poll()
+                poll.register(self, select.POLLOUT)
+                poll.poll()
+        except OSError as error:
+            error.filename = "stdout" if self.fileno() == 1 else "stderr"
+            raise
         return written
 
 

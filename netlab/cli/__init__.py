@@ -30,12 +30,23 @@ def main() -> None:
         say("netlab: interrupted")
         sys.exit(130)
     except OSError as error:
-        missing = next((place for place in ("/proc/self", "/dev/null") if not os.path.exists(place)), None)  # noqa: PTH110
-        say(Lines(f"netlab: {NetlabError(told(error), missing and f'there is no {missing}: mount its file system')}"))
+        say(Lines(f"netlab: {NetlabError(told(error), _missing())}"))
         sys.exit(1)
     except MemoryError:
         say("netlab: out of memory")
         sys.exit(1)
+
+
+def _missing() -> str | None:
+    """What every command needs and isn't there, with what to do; None where all is."""
+    for place in ("/proc/self", "/dev/null"):
+        if not os.path.exists(place):  # noqa: PTH110
+            return f"there is no {place}: mount its file system"
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return "the current directory has been removed: cd to another"
+    return None
 
 
 def _run(words: list[str]) -> None:

@@ -23,7 +23,7 @@ from netlab.lab import locks, mark
 from netlab.lab.rundir import check, made, remove_if_empty
 from netlab.lab.state import Asked, LabState, decode, encode
 from netlab.linux import interrupts
-from netlab.linux.files import read_own, replace_own, write_own
+from netlab.linux.files import private, read_own, replace_own, write_own
 
 
 class DamagedError(LabError):
@@ -50,8 +50,8 @@ class LabDirectory:
 
     def create(self, state: LabState, topology_text: str, hosts: str) -> None:
         """Write a new lab down, before anything of it is made; the directory is locked and holds but its mark."""
-        self._logs.mkdir()
-        self._logs.chmod(0o700)
+        with private():
+            self._logs.mkdir()
         write_own(self._topology, topology_text.encode())
         self.write_hosts(hosts)
         self.write(state)

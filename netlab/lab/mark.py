@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from netlab.lab import locks
-from netlab.linux.files import naming, read_own, write_own
+from netlab.linux.files import naming, private, read_own, write_own
 
 NAME = ".netlab"
 _DRAFT = ".netlab-"
@@ -42,14 +42,13 @@ def make(path: Path) -> int:
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     draft = _draft(path)
-    with naming(path):
-        draft.mkdir(mode=0o700)
+    with naming(path), private():
+        draft.mkdir()
     fd = -1
     try:
         fd = os.open(draft, _DIRECTORY)
         if not locks.lock(fd):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(draft))
-        os.fchmod(fd, 0o700)  # the umask may have taken of it
         write_own(draft / NAME, _text(draft, path.name))
         try:
             draft.rename(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from netlab.errors import LabError, UsageError
 from netlab.lab import locks, mark
+from netlab.linux.files import private
 
 RUNDIR_VARIABLE = "NETLAB_LAB_RUNDIR"
 """Environment variable that puts the labs' directory elsewhere; a test suite keeps its labs apart with it."""
@@ -39,7 +40,8 @@ def made(root: Path) -> Iterator[None]:
     while True:
         check(root)
         try:
-            root.parent.mkdir(parents=True, exist_ok=True)
+            with private():
+                root.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise LabError(f"{root.parent} is no directory", f"set {RUNDIR_VARIABLE} to another place") from None
         with suppress(FileExistsError, FileNotFoundError):

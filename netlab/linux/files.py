@@ -81,6 +81,16 @@ def read_own(path: Path) -> bytes:
 
 
 @contextmanager
+def private() -> Iterator[None]:
+    """Directories made in here are this user's alone, and this user may use them, whatever the umask."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def naming(what: Path | str) -> Iterator[None]:
     """An OSError in here names the file, or what else refuses: write(2) on a full disk knows no name."""
     try:

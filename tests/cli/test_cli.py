@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -408,7 +409,19 @@ def test_a_full_disk_is_an_error_with_a_message(netlab: Netlab) -> None:
     with Path("/dev/full").open("w") as full:
         argv = netlab.argv("plan", FLAGSHIP)
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, env=netlab.environment())
-    assert (done.returncode, done.stderr) == (1, "netlab: system error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "netlab: stdout: No space left on device\n")
+
+
+def test_a_directory_that_is_gone_is_an_error_with_a_message(netlab: Netlab, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    argv = ["sh", "-c", 'cd gone && rmdir ../gone && exec "$@"', "sh", *netlab.argv("plan", "../topology.yaml")]
+    shutil.copy(FLAGSHIP, tmp_path / "topology.yaml")
+    done = subprocess.run(argv, capture_output=True, text=True, env=netlab.environment(), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "netlab: system error: No such file or directory\n"
+        "  hint: the current directory has been removed: cd to another\n",
+    )
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])

@@ -46,15 +46,16 @@ def test_a_new_lab_is_written_down_with_its_topology_and_hosts(directory: LabDir
 def test_what_is_written_is_this_users_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        directory = LabDirectory(tmp_path / "run", "lab")
+        directory = LabDirectory(tmp_path / "above/run", "lab")
         with directory.locked(create=True):
             directory.create(FULL, "name: lab\n", "127.0.0.1 localhost\n")
             directory.begin(FULL, Asked(None), "name: lab\n")
     finally:
         os.umask(before)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory.root, *directory.root.rglob("*"))}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "above").rglob("*")}
+    modes["above"] = stat.S_IMODE((tmp_path / "above").stat().st_mode)
     assert modes == {
-        **dict.fromkeys(("run", "lab", "logs"), 0o700),
+        **dict.fromkeys(("above", "run", "lab", "logs"), 0o700),
         **dict.fromkeys((".netlab", "state.json", "topology.yaml", "next-0.yaml"), 0o600),
         "hosts": 0o644,  # any user in the lab reads it as /etc/hosts
     }
