@@ -23,33 +23,35 @@ from netlab.kubeproxy.rules import Table
 from netlab.lab import iptables, qdiscs
 from netlab.lab.netns import Namespaces
 from netlab.lab.plan import follows_the_link, interface_of
+from netlab.lab.rule_steps import (
+    ClearRules,
+    CoverRules,
+    DeleteEntries,
+    DeleteRules,
+    DeleteStaleEntries,
+    DeleteTable,
+    LoadRules,
+    LoadTable,
+    RestoreRules,
+    UncoverRules,
+)
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
-    ClearRules,
-    CoverRules,
     CreateLink,
     DeleteAddress,
-    DeleteEntries,
     DeleteLink,
     DeleteQdisc,
     DeleteRoute,
-    DeleteRules,
-    DeleteStaleEntries,
-    DeleteTable,
     ForgetNeighbours,
     KernelStep,
-    LoadRules,
-    LoadTable,
     OtherKernelStep,
     ResetSysctl,
-    RestoreRules,
     RtnetlinkStep,
     SetLink,
     SetSysctl,
     SetUp,
-    UncoverRules,
 )
 from netlab.links.attributes import numbered, numbered_of_change
 from netlab.linux import nft, rtnl, sysctl, tc

@@ -12,19 +12,21 @@ from netlab.lab.directory import LabDirectory
 from netlab.lab.netns import Namespaces
 from netlab.lab.read import Known, scope_of, status_of, there
 from netlab.lab.reading import Reading, Scope, take
-from netlab.lab.state import LabState
-from netlab.lab.status import LinkKey
-from netlab.lab.steps import (
+from netlab.lab.rule_steps import (
     ClearRules,
-    CreateLink,
-    CreateNetns,
-    DeleteLink,
-    DeleteNetns,
     DeleteRules,
     DeleteTable,
     LoadRules,
     LoadTable,
     RestoreRules,
+)
+from netlab.lab.state import LabState
+from netlab.lab.status import LinkKey
+from netlab.lab.steps import (
+    CreateLink,
+    CreateNetns,
+    DeleteLink,
+    DeleteNetns,
     StartProgram,
     Step,
     StopProgram,

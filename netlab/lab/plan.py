@@ -10,15 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from netlab import escapes
 from netlab.kubeproxy import loaded_by
+from netlab.lab.rule_steps import LoadRules, LoadTable, RestoreRules
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
     CreateLink,
     CreateNetns,
-    LoadRules,
-    LoadTable,
-    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,

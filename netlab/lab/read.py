@@ -22,9 +22,9 @@ from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.diff.there import IP6_RT_PRIO_USER
 from netlab.lab.netns import Namespaces
 from netlab.lab.reading import Reading, Scope
+from netlab.lab.rule_steps import LoadTable
 from netlab.lab.state import LabState
 from netlab.lab.status import Compared, LinkKey, LinkStatus, Status
-from netlab.lab.steps import LoadTable
 from netlab.lab.tables import interfaces_named, pretend
 from netlab.links import KINDS
 from netlab.linux import nft, rtdump, rtnl, sysctl, tcdump

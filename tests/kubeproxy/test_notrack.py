@@ -13,7 +13,7 @@ from places import DATA, TOPOLOGIES
 
 from netlab.kubeproxy import notrack
 from netlab.kubeproxy.fixes import apply, names
-from netlab.lab.steps import LoadTable
+from netlab.lab.rule_steps import LoadTable
 from netlab.model import Topology
 from netlab.topology import load
 

@@ -17,8 +17,9 @@ from netlab.errors import TopologyError
 from netlab.kubeproxy import fixes, iptables_layout
 from netlab.lab import plan
 from netlab.lab.diff import difference
+from netlab.lab.rule_steps import DeleteEntries, LoadTable, UncoverRules
 from netlab.lab.status import LinkStatus
-from netlab.lab.steps import CreateLink, DeleteEntries, ForgetNeighbours, LoadTable, UncoverRules
+from netlab.lab.steps import CreateLink, ForgetNeighbours
 from netlab.links.veth import Veth
 from netlab.model import Interface, Route, Topology
 from netlab.topology import load

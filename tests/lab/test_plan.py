@@ -14,26 +14,28 @@ from places import DATA, TOPOLOGIES
 from netlab.kubeproxy import Ruleset, Table, fixes
 from netlab.kubeproxy.stale import Frontend
 from netlab.lab import plan
-from netlab.lab.steps import (
-    AddAddress,
-    AddQdisc,
-    AddRoute,
+from netlab.lab.rule_steps import (
     ClearRules,
-    CreateLink,
-    CreateNetns,
-    DeleteAddress,
     DeleteEntries,
-    DeleteLink,
-    DeleteNetns,
-    DeleteQdisc,
-    DeleteRoute,
     DeleteRules,
     DeleteStaleEntries,
     DeleteTable,
     LoadRules,
     LoadTable,
-    ResetSysctl,
     RestoreRules,
+)
+from netlab.lab.steps import (
+    AddAddress,
+    AddQdisc,
+    AddRoute,
+    CreateLink,
+    CreateNetns,
+    DeleteAddress,
+    DeleteLink,
+    DeleteNetns,
+    DeleteQdisc,
+    DeleteRoute,
+    ResetSysctl,
     SetLink,
     SetSysctl,
     SetUp,

@@ -9,36 +9,38 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from netlab.kubeproxy import Family, Ruleset, loaded_by
+from netlab.lab.rule_steps import (
+    ClearRules,
+    CoverRules,
+    DeleteEntries,
+    DeleteRules,
+    DeleteStaleEntries,
+    DeleteTable,
+    LoadRules,
+    LoadTable,
+    RestoreRules,
+    UncoverRules,
+)
 from netlab.lab.status import Compared, LinkKey, LinkStatus, Status
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
-    ClearRules,
-    CoverRules,
     CreateLink,
     CreateNetns,
     DeleteAddress,
-    DeleteEntries,
     DeleteLink,
     DeleteNetns,
     DeleteQdisc,
     DeleteRoute,
-    DeleteRules,
-    DeleteStaleEntries,
-    DeleteTable,
     ForgetNeighbours,
-    LoadRules,
-    LoadTable,
     ResetSysctl,
-    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,
     StartProgram,
     Step,
     StopProgram,
-    UncoverRules,
     WriteHosts,
 )
 from netlab.links import KINDS

@@ -17,31 +17,33 @@ from netlab.lab.diff.left import after, stopped, without
 from netlab.lab.diff.links import foreign_links, other_ends, stale_links, with_set_links
 from netlab.lab.diff.moved import forget_moved
 from netlab.lab.diff.there import has_table, in_the_way, installed, satisfied
+from netlab.lab.rule_steps import (
+    ClearRules,
+    CoverRules,
+    DeleteEntries,
+    DeleteRules,
+    DeleteStaleEntries,
+    DeleteTable,
+    LoadRules,
+    LoadTable,
+    RestoreRules,
+    UncoverRules,
+)
 from netlab.lab.status import Status
 from netlab.lab.steps import (
     AddAddress,
     AddQdisc,
     AddRoute,
-    ClearRules,
-    CoverRules,
     DeleteAddress,
-    DeleteEntries,
     DeleteLink,
     DeleteNetns,
     DeleteQdisc,
     DeleteRoute,
-    DeleteRules,
-    DeleteStaleEntries,
-    DeleteTable,
     ForgetNeighbours,
-    LoadRules,
-    LoadTable,
     ResetSysctl,
-    RestoreRules,
     SetSysctl,
     StartProgram,
     Step,
-    UncoverRules,
     WriteHosts,
 )
 from netlab.model import (

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from netlab.lab.diff.links import makes
+from netlab.lab.rule_steps import LoadRules, LoadTable, RestoreRules
 from netlab.lab.status import Status
 from netlab.lab.steps import (
     AddAddress,
@@ -17,9 +18,6 @@ from netlab.lab.steps import (
     DeleteAddress,
     DeleteQdisc,
     DeleteRoute,
-    LoadRules,
-    LoadTable,
-    RestoreRules,
     SetLink,
     SetSysctl,
     SetUp,
