@@ -26,7 +26,8 @@ def run_directory() -> Path:
     if os.geteuid() == 0:
         return Path("/run/netns-lab")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.access(runtime, os.W_OK | os.X_OK):  # su keeps the variable of another user's session
+    # A relative one is ignored, says the XDG Base Directory Specification; su keeps that of another user's session.
+    if runtime and Path(runtime).is_absolute() and os.access(runtime, os.W_OK | os.X_OK):
         return Path(runtime) / "netns-lab"
     return Path("/tmp") / f"netns-lab-{os.geteuid()}"  # noqa: S108 (mode 0700, refused if not ours)
 
@@ -44,6 +45,8 @@ def made(root: Path) -> Iterator[None]:
                 root.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise LabError(f"{root.parent} is no directory", f"set {RUNDIR_VARIABLE} to another place") from None
+        except FileNotFoundError:  # in /proc, say
+            raise LabError(f"{root.parent} can't be made", f"set {RUNDIR_VARIABLE} to another place") from None
         with suppress(FileExistsError, FileNotFoundError):
             os.close(mark.make(root))
         check(root)

@@ -27,6 +27,9 @@ def test_the_run_directory_is_the_variables_or_roots_or_the_users(
     assert run_directory() == tmp_path / "netns-lab"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     assert run_directory() == Path("/tmp/netns-lab-1000")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", ".")  # which is another directory for the next command
+    assert run_directory() == Path("/tmp/netns-lab-1000")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # another user's, as `su` leaves it
     assert run_directory() == Path("/tmp/netns-lab-1000")
@@ -66,6 +69,12 @@ def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert (
         refusal(root) == f"{root} is no directory\n  hint: remove it, or set NETLAB_LAB_RUNDIR to a directory of yours"
     )
+
+
+def test_a_run_directory_that_nobody_can_make_is_refused() -> None:
+    lab = LabDirectory(Path("/proc/nowhere/run"), "lab")
+    with pytest.raises(LabError, match=r"^/proc/nowhere can't be made\n"), lab.locked(create=True, timeout_s=0.0):
+        pass
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
