@@ -405,7 +405,7 @@ class _Finder:
         topology, (_, _, address, port) = self._timeline.topology, header
         if topology is None or netns not in topology.kube_proxy.nodes:
             return None
-        for portal in portals(topology, netns, address.version):
+        for portal in portals(topology.services, netns, address.version):
             if portal.port.protocol is not Protocol.UDP:
                 continue
             own = (portal.cluster_ip, *portal.external_ips, *portal.load_balancer_ips)

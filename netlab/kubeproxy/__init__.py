@@ -10,32 +10,51 @@ listings what packets have left in the rules' sets. Loading a rule set into a ke
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 
 from netlab.errors import UsageError
 from netlab.kubeproxy import iptables_layout, iptables_save, nft, nftables_layout, objects
 from netlab.kubeproxy.affinity import Memory
+from netlab.kubeproxy.portals import VERSIONS, NodeView, view
 from netlab.kubeproxy.rules import Family, Table
 from netlab.model import Loader, Mode, Topology
 
 __all__ = ["Family", "Ruleset", "Table", "loaded_by", "ruleset"]
 
 
-class Ruleset(NamedTuple):
-    """All that one node gets. The tables are wholly ours."""
+class Ruleset:
+    """All that one node gets. The tables are wholly ours.
 
-    tables: tuple[Table, ...] | tuple[objects.Table, ...]
+    They are made when somebody asks for them: where a node sees the same as before, nobody does.
+    """
 
-    @property
+    def __init__(self, seen: NodeView) -> None:
+        self._seen = seen
+        self._by_nftables = seen.kube_proxy.mode is Mode.NFTABLES
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ruleset) and (self._seen == other._seen or self.tables == other.tables)
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...] | tuple[objects.Table, ...]:
+        """Its tables, those of a family together."""
+        seen = self._seen
+        return nftables_layout.tables(seen) if self._by_nftables else iptables_layout.tables(seen)
+
+    @cached_property
     def names(self) -> tuple[tuple[str, str], ...]:
         """The tables as (family, name): what to delete to undo it."""
-        return tuple((table.family, table.name) for table in self.tables)
+        names = nftables_layout.TABLES if self._by_nftables else iptables_layout.TABLES
+        return tuple((family, name) for family in self.families for name in names)
 
-    @property
+    @cached_property
     def families(self) -> tuple[Family, ...]:
-        """The families that it has tables of."""
-        return tuple(dict.fromkeys(table.family for table in self.tables))
+        """The families that it has tables of: those that a Service has a cluster IP of."""
+        versions = {ip.version for service in self._seen.services if service.ports for ip in service.cluster_ips}
+        return tuple(family for family, version in VERSIONS.items() if version in versions)
 
     @property
     def memories(self) -> tuple[Memory, ...]:
@@ -88,7 +107,7 @@ def ruleset(topology: Topology, node: str) -> Ruleset | None:
 
 
 class _This:
-    """A topology that is known by being this very one: to compare two takes as long as to make rules of them."""
+    """A topology that is known by being this very one: a node's part of it is asked for once for each step."""
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
@@ -102,6 +121,11 @@ class _This:
 
 @lru_cache(maxsize=8)
 def _ruleset(this: _This, node: str) -> Ruleset | None:
-    layout = nftables_layout if this.topology.kube_proxy.mode is Mode.NFTABLES else iptables_layout
-    tables = layout.tables(this.topology, node)
-    return Ruleset(tables) if tables else None
+    return _seen_so(view(this.topology, node))
+
+
+@lru_cache(maxsize=8)
+def _seen_so(seen: NodeView) -> Ruleset | None:
+    """The same for all topologies of which a node sees the same, so that its rules are made once."""
+    rules = Ruleset(seen)
+    return rules if rules.families else None

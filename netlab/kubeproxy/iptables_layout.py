@@ -22,7 +22,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 
 from netlab.kubeproxy.names import Prefix, endpoint_chain, service_chain, socket_address
-from netlab.kubeproxy.portals import MASQUERADE_BIT, VERSIONS, Portal, cluster_networks, portals
+from netlab.kubeproxy.portals import MASQUERADE_BIT, VERSIONS, NodeView, Portal, cluster_networks, portals
 from netlab.kubeproxy.rules import (
     ANY,
     Chain,
@@ -40,7 +40,7 @@ from netlab.kubeproxy.rules import (
     Table,
     Verdict,
 )
-from netlab.model import Address, Network, Topology
+from netlab.model import Address, Network
 
 _LOCALNET = IPv4Network("127.0.0.0/8")
 _LOCALHOST6 = IPv6Network("::1/128")
@@ -57,16 +57,19 @@ _TO_NAT = Rule(Jump("KUBE-SERVICES"), comment="kubernetes service portals")
 _TO_POSTROUTING = Rule(Jump("KUBE-POSTROUTING"), comment="kubernetes postrouting rules")
 
 
-def tables(topology: Topology, node: str) -> tuple[Table, ...]:
+TABLES = ("filter", "nat")
+"""The names of the tables of each family."""
+
+
+def tables(view: NodeView) -> tuple[Table, ...]:
     """The node's tables filter and nat of each family that a Service has a cluster IP of; ip comes before ip6."""
     made: list[Table] = []
-    primary = topology.primary_addresses()
     for family, version in VERSIONS.items():
-        seen = tuple(portals(topology, node, version))
+        seen = tuple(portals(view.services, view.node, version))
         if seen:
-            made.append(_filter(family, seen, topology.drops_invalid(node)))
-            cluster = cluster_networks(topology.kube_proxy, version)
-            made.append(_Nat(family, cluster, primary.get((node, version))).table(seen))
+            made.append(_filter(family, seen, view.drops_invalid))
+            cluster = cluster_networks(view.kube_proxy, version)
+            made.append(_Nat(family, cluster, view.address(version)).table(seen))
     return tuple(made)
 
 

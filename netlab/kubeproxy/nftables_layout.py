@@ -23,9 +23,9 @@ from typing import NamedTuple
 from netlab.kubeproxy.names import socket_address
 from netlab.kubeproxy.nftables_names import endpoint_base, service_port_base
 from netlab.kubeproxy.objects import KUBE_PROXY, Chain, Element, Rule, Set, Table
-from netlab.kubeproxy.portals import MASQUERADE_BIT, VERSIONS, Portal, cluster_networks, portals
+from netlab.kubeproxy.portals import MASQUERADE_BIT, VERSIONS, NodeView, Portal, cluster_networks, portals
 from netlab.kubeproxy.rules import Family, Hook
-from netlab.model import Address, Network, Topology
+from netlab.model import Address, Network
 
 _TO_SERVICES = Rule("jump services")
 _TO_FIREWALL = Rule("ct state new jump firewall-check")
@@ -49,17 +49,20 @@ _MARK = "jump mark-for-masquerade"
 _BIT = f"0x{MASQUERADE_BIT:08x}"
 
 
-def tables(topology: Topology, node: str) -> tuple[Table, ...]:
+TABLES = (KUBE_PROXY,)
+"""The name of each family's table."""
+
+
+def tables(view: NodeView) -> tuple[Table, ...]:
     """The node's table of each family that a Service has a cluster IP of; ip comes before ip6."""
     made: list[Table] = []
-    primary = topology.primary_addresses()
     for family, version in VERSIONS.items():
-        seen = tuple(portals(topology, node, version))
+        seen = tuple(portals(view.services, view.node, version))
         if seen:
-            cluster = cluster_networks(topology.kube_proxy, version)
-            services = tuple(cidr for cidr in topology.kube_proxy.service_cidrs if cidr.version == version)
-            layout = _Layout(family, cluster, services, primary.get((node, version)))
-            made.append(layout.table(seen, topology.drops_invalid(node)))
+            cluster = cluster_networks(view.kube_proxy, version)
+            services = tuple(cidr for cidr in view.kube_proxy.service_cidrs if cidr.version == version)
+            layout = _Layout(family, cluster, services, view.address(version))
+            made.append(layout.table(seen, view.drops_invalid))
     return tuple(made)
 
 

@@ -80,9 +80,33 @@ class Portal(NamedTuple):
         return self.by_cluster_policy or self.by_local_policy
 
 
-def portals(topology: Topology, node: str, version: int) -> Iterator[Portal]:
-    """Every port of every Service with a cluster IP of that family, in the topology's order."""
-    for service in topology.services:
+class NodeView(NamedTuple):
+    """All that the rules of a node come from: where two topologies have it in common, the rules are the same.
+
+    addresses are the node's primary ones, by IP version.
+    """
+
+    node: str
+    services: tuple[Service, ...]
+    kube_proxy: KubeProxy
+    addresses: tuple[tuple[int, Address], ...]
+    drops_invalid: bool
+
+    def address(self, version: int) -> Address | None:
+        """The node's primary address of that version."""
+        return dict(self.addresses).get(version)
+
+
+def view(topology: Topology, node: str) -> NodeView:
+    """What a node of the topology sees of it."""
+    primary = topology.primary_addresses()
+    addresses = tuple((v, primary[node, v]) for v in VERSIONS.values() if (node, v) in primary)
+    return NodeView(node, topology.services, topology.kube_proxy, addresses, topology.drops_invalid(node))
+
+
+def portals(services: Iterable[Service], node: str, version: int) -> Iterator[Portal]:
+    """Every port of every Service with a cluster IP of that family, in the Services' order."""
+    for service in services:
         for cluster_ip in service.cluster_ips:
             if cluster_ip.version == version:
                 for port in service.ports:

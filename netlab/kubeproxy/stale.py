@@ -33,7 +33,7 @@ def frontends(topology: Topology, node: str) -> tuple[Frontend, ...]:
 
 
 def _frontends(topology: Topology, node: str, version: int) -> Iterator[Frontend]:
-    for portal in portals(topology, node, version):
+    for portal in portals(topology.services, node, version):
         if portal.port.protocol is Protocol.UDP and portal.endpoints:
             endpoints = tuple((endpoint, portal.port.target_port) for endpoint in portal.endpoints)
             for address in (portal.cluster_ip, *portal.external_ips, *portal.load_balancer_ips):

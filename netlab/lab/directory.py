@@ -5,7 +5,8 @@ It holds its mark (see `mark.py`), `state.json` (see `state.py`), `topology.yaml
 It is made before anything else of a lab and removed after everything else, and what will be made is written here
 before it is: whoever finds the directory can take the lab down without its YAML. While a lab is changed, the text of
 what it is to become stands in `next-0.yaml`; where such a change was cut short, it stays, and the next one's is
-`next-1.yaml`: what may be in the lab is what all of them ask for. `rest.json` is `rest.py`'s. Nothing here makes or
+`next-1.yaml`: what may be in the lab is what all of them ask for. `rest.json` is `rest.py`'s, `spec.kept`
+`kept_spec.py`'s. Nothing here makes or
 removes anything in the kernel.
 """
 
@@ -25,6 +26,9 @@ from netlab.lab.state import Asked, LabState, decode, encode
 from netlab.linux import interrupts
 from netlab.linux.files import private, read_own, replace_own, write_own
 
+_KEPT = ("rest.json", "spec.kept")
+"""What saves work, and can go at any time."""
+
 
 class DamagedError(LabError):
     """What is written down of a lab can't be understood."""
@@ -39,7 +43,8 @@ class LabDirectory:
         self.path = root / lab
         self.hosts = self.path / "hosts"
         self.names = self.path / "netns"
-        self.rest = self.path / "rest.json"
+        self.rest = self.path / _KEPT[0]
+        self.kept_spec = self.path / _KEPT[1]
         self._state = self.path / "state.json"
         self._topology = self.path / "topology.yaml"
         self._logs = self.path / "logs"
@@ -142,7 +147,7 @@ class LabDirectory:
 
         What a user has put there stays. OSError where something of netlab's can't be removed.
         """
-        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts", "rest.json", "state.json"):
+        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts", *_KEPT, "state.json"):
             if pattern.startswith("logs/") and self._logs.is_symlink():
                 continue
             for path in self.path.glob(pattern):

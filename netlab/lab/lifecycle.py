@@ -123,7 +123,9 @@ def as_it_is(directory: LabDirectory, state: LabState, asked: Spec | None = None
     given = Asked(state.file, state.settings, state.fixes)
     if asked is not None and (asked.text, asked.file, asked.settings, asked.fixes) == (text, *given):
         return asked
-    return _written(text, given, state)
+    from netlab.lab import kept_spec
+
+    return kept_spec.kept(directory, state, text) or _written(text, given, state)
 
 
 def _written(text: str, asked: Asked, state: LabState) -> Spec:
@@ -210,7 +212,7 @@ see at once that all is as it was. A small one is looked at as fast by whoever n
 
 def _look_once(work: Work, spec: Spec, steps: Sequence[Step]) -> None:
     """Write down what the kernel says of a lab just built, if that is what its topology wants."""
-    from netlab.lab import rest
+    from netlab.lab import kept_spec, rest
     from netlab.lab.look import as_built, look
 
     had, known = [spec.topology], as_built(spec.topology, steps)
@@ -218,6 +220,7 @@ def _look_once(work: Work, spec: Spec, steps: Sequence[Step]) -> None:
         found = look(work.directory, work.namespaces, had, spec.topology, work.state, known)
         if not found.steps:
             rest.keep(work.directory, spec, found.scope, found.reading, work.state, work.namespaces)
+            kept_spec.keep(work.directory, spec)
 
 
 # --- a lab that stands -----------------------------------------------------------------------------------------------
@@ -244,7 +247,7 @@ def changes(
 def _converge(
     directory: LabDirectory, state: LabState, was: Spec, spec: Spec, done: Done, waiting: Waiting
 ) -> list[Step]:
-    from netlab.lab import rest
+    from netlab.lab import kept_spec, rest
     from netlab.lab.look import as_kept
 
     had = owned(directory, state, was)
@@ -260,6 +263,7 @@ def _converge(
                 directory.settle(work.settled(spec.topology))
                 interrupts.too_late()
             rest.keep(directory, spec, found.scope, found.reading, work.state, namespaces)
+            kept_spec.keep(directory, spec)
         except BaseException:
             reserve.release()
             # Whatever stops the taking back, what stopped the change is told; `status` shows what is left of it.

@@ -20,6 +20,7 @@ from netlab.lab.rule_steps import (
     LoadTable,
     RestoreRules,
 )
+from netlab.lab.sealed import made_now
 from netlab.lab.state import LabState
 from netlab.lab.status import LinkKey
 from netlab.lab.steps import (
@@ -73,7 +74,7 @@ def look(
 def as_kept(directory: LabDirectory, state: LabState, last: Topology) -> Known:
     """Whose rules stood when the lab was last at rest. last is what the lab was asked to be last."""
     kept = rest.kept(directory)
-    same = kept is not None and kept.made_of == rest.made_now(directory, state)
+    same = kept is not None and kept.made_of == made_now(directory, state)
     return Known(last, kept.rules if kept is not None and same else {})
 
 

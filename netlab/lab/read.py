@@ -195,16 +195,17 @@ def _compare_rules(
     told: dict[Ruleset, str] = {}
     for name in status.namespaces:
         *before, wanted = (loaded_by(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
-        owned = owned_by(table for rules in (*before, wanted) if rules for table in rules.tables)
+        rules = [each for each in (*before, wanted) if each is not None]
         if len(had) > 1 and any(name in topology.kube_proxy.nodes for topology in had):
             with namespaces.inside(name):
                 status.covered.update([name] if _listed(name, covers()) else [])
-        if not owned:
+        if not rules:
             continue
         standing = loaded_by(Loader.LIBNFTABLES, last, name) if name in stand else None
-        if standing is not None and set(owned) == set(standing.names):
+        if standing is not None and {each for one in rules for each in one.names} == set(standing.names):
             status.rules[name] = _as_loaded(standing, wanted)
             continue
+        owned = owned_by(table for each in rules for table in each.tables)
         if wanted is not None and wanted not in told:
             with namespaces.scratch():
                 told[wanted] = ours(_listed(name, owned, wanted.nft(replace=False)), owned)

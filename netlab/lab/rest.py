@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from contextlib import suppress
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netlab.errors import LabError, Problem
+from netlab.lab import sealed
 from netlab.lab.directory import DamagedError, LabDirectory
 from netlab.lab.netns import Namespaces
 from netlab.lab.programs import all_running
 from netlab.lab.reading import Reading, Scope, take
 from netlab.lab.rundir import labs, run_directory
+from netlab.lab.sealed import made_now, made_of
 from netlab.lab.standing import is_standing, open_lab
 from netlab.lab.state import Asked, LabState
-from netlab.linux.files import read_own, replace_own
 
 if TYPE_CHECKING:
     from netlab.lab.spec import Spec
@@ -56,16 +54,6 @@ class AtRest(NamedTuple):
     warnings: tuple[Problem, ...]
 
 
-def made_of(text: str, file: str | None, settings: object, fixes: object) -> str:
-    """The digest of all that a topology is made from, as `Spec` has it."""
-    return hashlib.sha256(json.dumps([text, file, settings, fixes]).encode()).hexdigest()
-
-
-def made_now(directory: LabDirectory, state: LabState) -> str:
-    """The same of what the lab was last asked to be."""
-    return made_of(directory.topology_text(), state.file, state.settings, state.fixes)
-
-
 _UNCOUNTED = re.compile(r"\b(timeout|expires|device|devices|flowtable|include)\b")
 """Words of tables whose content changes without a transaction, or isn't all in the file: elements that run out, chains
 and flowtables that lose an interface, other files."""
@@ -79,8 +67,7 @@ def keep(
     from netlab.model import Loader
     from netlab.topology.kept import KEEP
 
-    with suppress(OSError):
-        directory.rest.unlink(missing_ok=True)
+    sealed.forget(directory.rest)
     topology = spec.topology
     restored = topology.kube_proxy.load_with is Loader.IPTABLES_RESTORE and bool(topology.kube_proxy.nodes)
     uncounted = any(_UNCOUNTED.search(table.body) for netns in topology.namespaces for table in netns.tables)
@@ -102,9 +89,7 @@ def keep(
         shown=shown(topology),
         warnings=spec.warnings,
     )
-    text = json.dumps([*rest])
-    with suppress(OSError):  # a full disk: the next command looks at everything again
-        replace_own(directory.rest, f"{_sum(text)}\n{text}".encode())
+    sealed.keep(directory.rest, json.dumps([*rest]).encode())
 
 
 def counted(reading: Reading) -> dict[str, tuple[int, int]]:
@@ -115,13 +100,10 @@ def counted(reading: Reading) -> dict[str, tuple[int, int]]:
 
 def kept(directory: LabDirectory) -> Rest | None:
     """What was written down last; None where there is nothing, or nothing that this very netlab has written."""
-    try:
-        total, _, text = read_own(directory.rest).decode().partition("\n")
-        if total != _sum(text):
-            return None
-        made, (file, settings, fixes), named, scope, saw, rules, shown, warnings = json.loads(text)
-    except (OSError, ValueError):
+    text = sealed.kept(directory.rest)
+    if text is None:
         return None
+    made, (file, settings, fixes), named, scope, saw, rules, shown, warnings = json.loads(text)
     asked = Asked(file, tuple((path, value) for path, value in settings), tuple(fixes))
     counts = {name: (cookie, count) for name, (cookie, count) in rules.items()}
     return Rest(made, asked, named, Scope(*scope), saw, counts, shown, tuple(Problem(*one) for one in warnings))
@@ -171,23 +153,3 @@ def _digest(directory: LabDirectory, reading: Reading, running: frozenset[tuple[
     hosts = directory.hosts_text()
     said = (*(sorted(part.items()) for part in reading), hosts, sorted(running))
     return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
-
-
-def _sum(text: str) -> str:
-    """A digest of the text and of netlab itself: another version may make another lab of the same topology."""
-    return hashlib.sha256(repr((_code(), text)).encode(errors="surrogateescape")).hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _code() -> list[tuple[str, int, int]]:
-    """The files of netlab, as a change of any shows."""
-    found = []
-    directories = [str(Path(__file__).resolve().parent.parent)]
-    for directory in directories:
-        for entry in os.scandir(directory):
-            if entry.is_dir():
-                directories.append(entry.path)
-            elif entry.name.endswith(".py"):
-                told = entry.stat()
-                found.append((entry.path, told.st_mtime_ns, told.st_size))
-    return sorted(found)

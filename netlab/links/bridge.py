@@ -171,6 +171,7 @@ KIND = Kind(
     _draft,
     "bridges",
     prefixlen,
+    Bridge,
     carries_ports=True,
     compared=(_STP_STATE, _VLAN_FILTERING, _MCAST_SNOOPING),
     tables=(

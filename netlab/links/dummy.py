@@ -90,5 +90,6 @@ KIND = Kind(
     _draft,
     "links",
     prefixlen,
+    Dummy,
     tables=(Table("Dummy", DUMMY),),
 )

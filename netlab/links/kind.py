@@ -83,7 +83,7 @@ class Kind(NamedTuple):
     """A kind of interface.
 
     name is the kernel's word for it. section is the key of a topology that lists such links, and key what stands there;
-    draft makes links of an item: its own kind's, and what hangs on it. pool is the one that
+    draft makes links of an item: its own kind's, of the class value, and what hangs on it. pool is the one that
     subnets left open come from, prefixlen how long their prefix is, of an IP version and a number of members. paired
     links have two ends; one that carries ports is the master of other interfaces. compared are the attributes of its
     own, numbers all, that `Link.fits` asks the kernel's link for. tables are its keys in the page.
@@ -95,6 +95,7 @@ class Kind(NamedTuple):
     draft: Callable[[Drafter, Item], Iterator[LinkDraft]]
     pool: str
     prefixlen: Callable[[int, int], int]
+    value: type[Link]
     paired: bool = False
     carries_ports: bool = False
     compared: tuple[Attribute, ...] = ()

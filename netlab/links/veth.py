@@ -161,6 +161,7 @@ KIND = Kind(
     _draft,
     "links",
     prefixlen,
+    Veth,
     paired=True,
     tables=(
         Table(

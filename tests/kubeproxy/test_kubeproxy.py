@@ -15,13 +15,14 @@ from ipaddress import ip_address, ip_network
 import pytest
 from places import DATA
 
-from netlab.kubeproxy import Family, Ruleset, ruleset
+from netlab.kubeproxy import Family, Ruleset, iptables_layout, ruleset
 from netlab.kubeproxy.names import endpoint_chain, service_chain, service_port_name
 from netlab.model import (
     BE_LIBERAL,
     DropInvalid,
     Endpoint,
     KubeProxy,
+    Mode,
     Netns,
     Protocol,
     Role,
@@ -482,3 +483,26 @@ def test_iptables_reads_both_texts_and_makes_the_same_of_them(made: Ruleset, fam
     found = by_table(at_once.stdout)
     assert by_table(as_kube_proxy.stdout) == found
     assert sum(map(len, found.values())) == whole.count("\n-A ")
+
+
+def test_rules_are_made_when_asked_for_and_known_by_what_they_are_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, same, other = rules(WEB), rules(WEB), rules(THREE)
+    for each in (first, other):
+        assert each.names == (("ip", "filter"), ("ip", "nat"))
+    made: list[object] = []
+    monkeypatch.setattr(iptables_layout, "tables", made.append)
+    assert first == same
+    assert hash(first) == hash(same)
+    assert made == []
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("services", [(WEB,), (DNS,), (EMPTY, DNS), (THREE, WEB._replace(name="more"))])
+def test_the_names_of_tables_are_known_without_them(mode: Mode, services: tuple[Service, ...]) -> None:
+    kube_proxy = KubeProxy(("node",), (ip_network("10.0.0.0/16"),), mode=mode)
+    topology = Topology("lab", (Netns("node", Role.NODE),), services=services, kube_proxy=kube_proxy)
+    made = ruleset(topology, "node")
+    assert made is not None
+    assert made.names == tuple((table.family, table.name) for table in made.tables)
+    without = topology._replace(services=tuple(each._replace(ports=()) for each in services))
+    assert ruleset(without, "node") is None

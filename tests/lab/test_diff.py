@@ -861,5 +861,5 @@ def test_to_compare_a_lab_with_itself_makes_its_rules_once_and_looks_at_each_rou
         assert difference([lab], lab, status) == []
     routes = sum(len(netns.routes) for netns in lab.namespaces)
     assert routes > 200
-    assert calls["tables"] == 1
+    assert calls["tables"] <= 1  # by this test or by an earlier one
     assert calls["__eq__"] < 20 * routes

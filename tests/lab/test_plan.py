@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from places import DATA, TOPOLOGIES
 
-from netlab.kubeproxy import Ruleset, Table, fixes
+from netlab.kubeproxy import fixes, ruleset
 from netlab.kubeproxy.stale import Frontend
 from netlab.lab import plan
 from netlab.lab.rule_steps import (
@@ -268,6 +268,8 @@ def test_changes_as_text() -> None:
     end = topology.pairs()[1][0]
     address = end.addresses[0]
     route = topology.netns("node").routes[0]
+    rules = ruleset(topology, "node")
+    assert rules is not None
     steps: list[Step] = [
         StopProgram("pod", "greeter"),
         DeleteLink("node", "br0"),
@@ -277,7 +279,7 @@ def test_changes_as_text() -> None:
         DeleteRoute("node", next(route for route in topology.netns("node").routes if route.dst.version == 6)),
         ResetSysctl("node", "net.ipv4.tcp_rmem"),
         DeleteQdisc("node", "eth0"),
-        DeleteRules("node", (Ruleset((Table("ip", "nat", ()), Table("ip6", "filter", ()))),)),
+        DeleteRules("node", (rules,)),
         DeleteTable("node", "inet", "tour"),
         RestoreRules("node", "ip", "*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n"),
         ClearRules("node", "ip6"),

@@ -57,7 +57,7 @@ def _files(directory: Path, exact: bool) -> Iterator[str]:
         for entry in os.scandir(directory):
             if entry.path.startswith(f"{_WORK}/"):
                 continue
-            if entry.name == "rest.json" and not exact:  # kept of a lab that stands once it has been looked at
+            if entry.name in ("rest.json", "spec.kept") and not exact:  # kept of a lab once it has been looked at
                 continue
             with suppress(OSError):
                 stat = entry.stat(follow_symlinks=False)
