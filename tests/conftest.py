@@ -19,6 +19,8 @@ import skips
 from chromium import Browser
 from command import SERVER, Netlab, new_lab_name
 
+from netlab.linux import interrupts
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests first."""
@@ -47,6 +49,16 @@ def session_rundir() -> Iterator[Path]:
         diff = host.changes(before, rundir)
     if diff:
         pytest.fail(f"the tests left the host changed:\n{diff}", pytrace=False)
+
+
+@pytest.fixture
+def stopping() -> Iterator[None]:
+    """Signals raise Interrupted in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    interrupts.stop_on_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextmanager

@@ -77,6 +77,7 @@ def run(
     from netlab.capabilities.probes import probe
     from netlab.experiments import run as runner
     from netlab.lab.spec import Spec
+    from netlab.linux import interrupts
     from netlab.topology import load_with_fixes
 
     check_report_options(output, ladder=ladder)
@@ -87,7 +88,7 @@ def run(
     spec = Spec(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
     capabilities = runner.there(chosen, probe(chosen.experiment.capabilities()))
     directory = lab_directory(spec.topology.name)
-    with runner.standing(directory, spec, None if root is None else not root) as spec:
+    with runner.standing(directory, spec, None if root is None else not root) as spec, interrupts.let_through():
         keep_frames = pcapng is not None or bundle is not None
         namespaces = runner.namespaces(directory)
         count = trials or chosen.experiment.trials

@@ -87,7 +87,8 @@ class Context:
 
     def restore(self) -> None:
         """Undo what the stimuli changed, the last change first; the connections stay."""
-        self._changes.close()
+        with interrupts.held_back():
+            self._changes.close()
 
     def note(self, event: Event) -> None:
         """Add an event to the trial's."""

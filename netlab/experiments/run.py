@@ -38,7 +38,9 @@ def there(run: Run, found: Mapping[str, Capability]) -> tuple[str, ...]:
 
 @contextmanager
 def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iterator[Spec]:
-    """The lab up, and signals raising Interrupted; afterwards it is gone where it wasn't up, and else as it was.
+    """The lab up, and signals held back; afterwards it is gone where it wasn't up, and else as it was.
+
+    `with standing(...), interrupts.let_through():` has them raise Interrupted.
 
     A lab that was up keeps its fixes: what is yielded has them too. Raises what `lifecycle.up` raises.
     """
@@ -49,16 +51,17 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
         spec = with_only_fixes(spec, tuple(dict.fromkeys((*as_was.fixes, *spec.fixes))))
     with Reserve() as reserve:
         outcome = lifecycle.up(directory, spec, rootless=rootless)
-        try:
+        with interrupts.held_back():
             interrupts.stop_on_signals()
-            yield outcome.spec
-        finally:
-            reserve.release()
-            with interrupts.undisturbed():
-                if as_was is None:
-                    _take_down(directory)
-                elif outcome.steps:
-                    lifecycle.change(directory, as_was)
+            try:
+                yield outcome.spec
+            finally:
+                reserve.release()
+                with interrupts.undisturbed():
+                    if as_was is None:
+                        _take_down(directory)
+                    elif outcome.steps:
+                        lifecycle.change(directory, as_was)
 
 
 def _take_down(directory: LabDirectory) -> None:

@@ -31,6 +31,7 @@ from netlab.experiments.roles import Roles, assign
 from netlab.experiments.stimuli import stimuli
 from netlab.kubeproxy.notrack import untracks
 from netlab.lab.netns import Namespaces
+from netlab.linux import interrupts
 from netlab.linux.deadlines import within
 from netlab.model import Address, Topology
 from netlab.observe.canary import send_canary
@@ -87,15 +88,19 @@ def observe_run(
     judged: list[TrialResult] = []
     shows: dict[Outcome, Findings] = {}
     disagreements: list[str] = []
-    with Recorder(
-        topology,
-        namespaces,
-        roles.netns,
-        roles.ports,
-        keep_frames=keep_frames,
-        needs_reasons=True,
-        outline=_outline(roles) if experiment.has("load") else None,
-    ) as recorder:
+    with (
+        interrupts.held_back(),
+        Recorder(
+            topology,
+            namespaces,
+            roles.netns,
+            roles.ports,
+            keep_frames=keep_frames,
+            needs_reasons=True,
+            outline=_outline(roles) if experiment.has("load") else None,
+        ) as recorder,
+        interrupts.let_through(),
+    ):
         for first in range(0, trials, together):
             if first:
                 recorder.begin_anew()
@@ -214,15 +219,19 @@ class _Trial:
         started_ns, started = time.time_ns(), time.monotonic()
         experiment, roles = self._experiment, self._roles
         _canary(roles, self._namespaces, self._watch, self._canaries[0], tracked=self._tracked)
-        with Context(
-            self._topology,
-            roles,
-            self._namespaces,
-            self._watch,
-            experiment.timeout_s,
-            self._own_ports,
-            listens=experiment.listens,
-        ) as context:
+        with (
+            interrupts.held_back(),
+            Context(
+                self._topology,
+                roles,
+                self._namespaces,
+                self._watch,
+                experiment.timeout_s,
+                self._own_ports,
+                listens=experiment.listens,
+            ) as context,
+            interrupts.let_through(),
+        ):
             for arguments in experiment.observes("counter"):
                 context.count(arguments["in"])
             failed = self._carry_out(context)

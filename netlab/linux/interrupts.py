@@ -94,6 +94,26 @@ def held_back(*more: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def let_through() -> Iterator[None]:
+    """Within `held_back`: meanwhile they raise Interrupted again.
+
+    One that comes between the opening of something and the block that closes it, or while it is closed, would leave it
+    open. So: `with held_back(), something(), let_through():`, where it can come within `something` alone.
+    """
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_HEARD} - _MASK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def arrive() -> None:
+    """Within `held_back`: those that wait raise Interrupted here."""
+    with let_through():
+        pass
+
+
 def forget_in_child(*, held_back: bool) -> None:
     """In a forked child: from now on it is ended by them, silently, instead of raising Interrupted.
 

@@ -25,6 +25,7 @@ from netlab.lab.directory import LabDirectory
 from netlab.lab.rundir import run_directory
 from netlab.lab.spec import Spec
 from netlab.lab.standing import down
+from netlab.linux import interrupts
 from netlab.matrix import Cell, Column, Matrix
 from netlab.matrix.grid import Grid, Task, fingerprint, grid
 from netlab.matrix.journal import Journal
@@ -172,7 +173,7 @@ def _run_cell(task: Task, name: str, manner: Manner) -> Cell:
     try:
         if directory.path.exists():
             raise LabError(f"a lab {name} is there already")
-        with runner.standing(directory, spec, manner.rootless):
+        with runner.standing(directory, spec, manner.rootless), interrupts.let_through():
             ran = runner.run(runner.namespaces(directory), spec, given, task.capabilities, manner.trials)
         return replace(task.cell, trials=ran.result.trials)
     except UnsupportedError as error:

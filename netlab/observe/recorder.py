@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from netlab.errors import LabError, NetlabError, UnsupportedError, told
-from netlab.linux import nft
+from netlab.linux import interrupts, nft
 from netlab.model import Role, Topology
 from netlab.observe import Namespaces
 from netlab.observe.conntrack import ConntrackObserver
@@ -66,7 +66,8 @@ class Recorder:
     Packets are TCP, UDP and SCTP from or to one of `ports` (any without), and ICMP's errors. needs_reasons: where
     conntrack's reasons can't be observed, entering fails instead of naming it in `unobserved`. Entering raises LabError
     where an interface is missing, UnsupportedError where packets can't be observed. With keep_events=False only the
-    losses are kept: for an observation without end. With an outline, only what it says is observed of packets, and no
+    losses are kept: for an observation without end. No signal may interrupt entering or leaving it: what it adds to the
+    lab would stay. With an outline, only what it says is observed of packets, and no
     rules' traces: for a load.
     """
 
@@ -127,6 +128,7 @@ class Recorder:
                 Unobserved(ObserverId(ObserverKind.PACKETS, ""), f"{most}what is between its ends", Gap.MOST)
             )
         for netns in self._netns:
+            interrupts.arrive()
             with self._or_unobserved(ObserverKind.NETWORK, netns):
                 self.watch.add(NetworkObserver(self._namespaces, netns))
             with self._or_unobserved(ObserverKind.CLOSED_SOCKETS, netns):
@@ -294,7 +296,11 @@ def record(
     own = (port for service in topology.services for port in service.ports)
     ports = {number for port in own for number in (port.port, port.target_port, port.node_port) if number is not None}
     deadline = time.monotonic() + seconds if seconds is not None else float("inf")
-    with Recorder(topology, namespaces, names, ports, keep_frames=keep_frames, keep_events=keep_events) as recorder:
+    with (
+        interrupts.held_back(),
+        Recorder(topology, namespaces, names, ports, keep_frames=keep_frames, keep_events=keep_events) as recorder,
+        interrupts.let_through(),
+    ):
         on_events(())
         told = 0
         recorder.sample_sockets()

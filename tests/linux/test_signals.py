@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -13,16 +17,6 @@ from netlab.lab import locks, netns
 from netlab.lab.directory import LabDirectory
 from netlab.lab.exec import launch
 from netlab.linux import interrupts
-
-
-@pytest.fixture
-def stopping() -> Iterator[None]:
-    """Signals raise Interrupted in this process."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    interrupts.stop_on_signals()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def test_a_signal_leaves_no_directory_without_a_lock(
@@ -70,3 +64,52 @@ def test_a_program_whose_start_is_interrupted_is_known_all_the_same(
     told: list[int] = []
     launch(Here(), "here", ["true"], os.environ, tmp_path / "log", told.append)
     assert len(told) == 1
+
+
+OPEN: set[str] = set()
+
+
+@contextmanager
+def something() -> Iterator[None]:
+    """What would stay open if what closes it were interrupted."""
+    OPEN.add("it")
+    try:
+        yield
+    finally:
+        OPEN.discard("it")
+
+
+def use(done: list[str]) -> None:
+    with interrupts.held_back(), something(), interrupts.let_through():
+        done.append("something")
+    done.append("all")
+
+
+def test_a_signal_leaves_nothing_open_wherever_it_comes(stopping: None) -> None:
+    """At each line and each call and return of it, one after another."""
+    ended, mask = [], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for moment in range(1000):
+        interrupts.stop_on_signals()
+        seen, done = 0, list[str]()
+
+        def trace(_frame: FrameType, _event: str, _arg: object) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen == moment:  # noqa: B023 - called in this round only
+                signal.raise_signal(signal.SIGTERM)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            use(done)
+        except interrupts.Interrupted:
+            done.append("interrupted")
+        finally:
+            sys.settrace(None)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # as it was blocked where a signal came at that moment
+        assert not OPEN, moment
+        if seen < moment:
+            break
+        ended.append(tuple(done))
+    assert {("interrupted",), ("something", "interrupted")} <= set(ended)
+    assert done == ["something", "all"]

@@ -25,11 +25,13 @@ from private_lab import PrivateLab
 from netlab.analysis.connections import connections_in
 from netlab.analysis.result import Conclusion, Outcome
 from netlab.capabilities.probes import deciding
+from netlab.linux import interrupts, nft
 from netlab.model import Topology
 from netlab.observe import conntrack, invalid, recorder, trace
 from netlab.observe import packets as packet_observers
 from netlab.observe.recorder import Source, record
 from netlab.record.events import (
+    TRACE_TABLE,
     ConntrackEvent,
     CounterChange,
     Datagram,
@@ -200,6 +202,25 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
     )
     assert recording.unobserved == (Unobserved(observer_id, "Bad file descriptor", Gap.END),)
     assert result.exit_code() == 3
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("kind", "method"), [(trace.TraceObserver, "fileno"), (trace.TraceObserver, "_remove_table")])
+def test_a_signal_leaves_no_table(
+    lab: PrivateLab, stopping: None, monkeypatch: pytest.MonkeyPatch, kind: type, method: str
+) -> None:
+    """Where the observer is there and not yet known, and where it is about to go."""
+    real = getattr(kind, method)
+
+    def signalled(observer: object) -> object:
+        signal.raise_signal(signal.SIGHUP)
+        return real(observer)
+
+    monkeypatch.setattr(kind, method, signalled)
+    with pytest.raises(interrupts.Interrupted):
+        record(topology(), lab, Source(), NODES, seconds=0)
+    with lab.inside("client-node"):
+        assert TRACE_TABLE not in nft.run("list tables")
 
 
 @pytest.mark.kernel
