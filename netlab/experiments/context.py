@@ -34,13 +34,17 @@ from netlab.record.recording import ClosedSocket, CraftedSegment
 _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
 """IPS_SEEN_REPLY and IPS_ASSURED of enum ip_conntrack_status (nf_conntrack_common.h)."""
 
+_PICKS = 16
+"""How many ports of the kernel's choice are looked at for one that no trial has had."""
+
 
 class Context:
     """One trial's context. Leaving it undoes what the stimuli changed, the last change first, and closes all sockets.
 
     connections are by name, in the order they were made; load is None where no step makes one.
     timeout_s is how long a transfer may take; unless it listens, no server of netlab's does. own_ports are the client's
-    ports of a load's connections that are observed whole.
+    ports of a load's connections that are observed whole; used_ports are those that it had in the trials before, and of
+    which conntrack may still have an entry.
     """
 
     def __init__(
@@ -51,11 +55,13 @@ class Context:
         watch: Watch,
         timeout_s: float,
         own_ports: range,
+        used_ports: set[int],
         *,
         listens: bool = True,
     ) -> None:
         self.topology, self.roles, self.namespaces, self.watch = topology, roles, namespaces, watch
         self.timeout_s, self.own_ports, self.listens = timeout_s, own_ports, listens
+        self._used_ports = used_ports
         self.connections: dict[str, Connection] = {}
         self.load: Load | None = None
         self._counters: dict[str, Counters] = {}
@@ -131,6 +137,29 @@ class Context:
         self._closing.callback(connection.close)
         self.connections[name] = connection
         return connection
+
+    def connect(self, name: str, port: int, isn: int | None, within_s: float | None) -> bool:
+        """A new connection, from that port of the client's, or 0: from one that no trial before has had.
+
+        False where the server hasn't got its request in time, or where there is no way to it; within_s None: it is only
+        begun. isn is as for `Connection.begin`.
+        """
+        connection = self.new_connection(name)
+        port = port or self._unused_port()
+        done = connection.begin(port, isn) if within_s is None else connection.connect(within_s, port, isn)
+        self._used_ports.add(connection.client_port)
+        return done
+
+    def _unused_port(self) -> int:
+        """A port that the kernel picks and no trial has had; 0 where it picks none such, or where none has had any."""
+        family = socket.AF_INET if self.roles.vip.version == 4 else socket.AF_INET6
+        for _ in range(_PICKS if self._used_ports else 0):
+            with self.namespaces.socket(self.roles.client, family, socket.SOCK_STREAM) as picking:
+                picking.bind(("", 0))
+                port = int(picking.getsockname()[1])
+            if port not in self._used_ports:
+                return port
+        return 0
 
     def connection(self, name: str = FIRST) -> Connection:
         """The connection of that name; NotApplied where no step made one."""

@@ -86,6 +86,7 @@ def observe_run(
     roles = _with_own_address(assign(topology, experiment), namespaces)
     together = trials if whole else min(trials, _TOGETHER)
     judged: list[TrialResult] = []
+    used_ports: set[int] = set()
     shows: dict[Outcome, Findings] = {}
     disagreements: list[str] = []
     with (
@@ -106,7 +107,8 @@ def observe_run(
                 recorder.begin_anew()
             ended: list[_Ended] = []
             for number in range(first, min(first + together, trials)):
-                ended.append(_Trial(topology, as_fixed, roles, namespaces, recorder, number).run())
+                under_way = _Trial(topology, as_fixed, roles, namespaces, recorder, number, used_ports)
+                ended.append(under_way.run())
                 if progress is not None:
                     progress(number + 1, trials)
             findings = _findings(recorder, ended, source or Source(fixes=fixes))
@@ -206,13 +208,14 @@ class _Trial:
         namespaces: Namespaces,
         recorder: Recorder,
         number: int,
+        used_ports: set[int],
     ) -> None:
         self._topology, self._experiment, self._roles = topology, experiment, roles
         self._namespaces, self._recorder, self._watch = namespaces, recorder, recorder.watch
         self._canaries = (2 * number, 2 * number + 1)
         self._tracked = roles.node is not None and not untracks(topology, roles.node, roles.vip, roles.port)
         self._awaited: list[_Awaited] = []
-        self._own_ports = _own_ports(number)
+        self._own_ports, self._used_ports = _own_ports(number), used_ports
         self._unmet = ""
 
     def run(self) -> _Ended:
@@ -228,6 +231,7 @@ class _Trial:
                 self._watch,
                 experiment.timeout_s,
                 self._own_ports,
+                self._used_ports,
                 listens=experiment.listens,
             ) as context,
             interrupts.let_through(),

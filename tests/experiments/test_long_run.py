@@ -15,10 +15,13 @@ from netlab.report.sequence import build
 pytestmark = [pytest.mark.kernel, pytest.mark.inside, pytest.mark.usefixtures("as_root")]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *, whole: bool) -> Ran:
+SYSCTLS = "{net.ipv4.tcp_rmem: 4096 4096 4096, net.ipv4.ip_local_port_range: 40000 40007}"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *settings: tuple[str, str], whole: bool) -> Ran:
     """Five trials, judged two at a time."""
     monkeypatch.setattr(trials, "_TOGETHER", 2)
-    flagship = part()
+    flagship = part(settings)
     with PrivateLab(flagship.topology) as namespaces:
         return observe_run(flagship.topology, flagship.experiment, (), namespaces, 5, whole=whole)  # type: ignore[arg-type]
 
@@ -39,3 +42,11 @@ def test_the_trials_that_are_shown_are_kept(monkeypatch: pytest.MonkeyPatch) -> 
 def test_for_a_bundle_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
     result, findings, _ = run(monkeypatch, whole=True)
     assert findings.timeline.recording.flows == tuple(trial.flow for trial in result.trials)
+
+
+def test_no_trial_meets_an_entry_of_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry stays for ten seconds after a RST: the next SYN from the same port makes none."""
+    result, _, disagreements = run(monkeypatch, ("namespaces.client.sysctls", SYSCTLS), whole=False)
+    assert [trial.outcome for trial in result.trials] == [Outcome.RESET] * 5
+    assert len({trial.flow.client_port for trial in result.trials}) == 5
+    assert disagreements == ()

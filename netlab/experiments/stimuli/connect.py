@@ -40,12 +40,9 @@ def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     port = arguments.get("source_port", 0)
     if "port_of" in arguments:
         port = context.connection(arguments["port_of"]).client_port
-    connection = context.new_connection(arguments.get("connection", FIRST))
-    if arguments.get("wait", context.listens):
-        done = connection.connect(arguments.get("timeout_s", TIMEOUT_S), port, arguments.get("isn"))
-    else:
-        done = connection.begin(port, arguments.get("isn"))
-    if not done:
-        roles = connection.roles
+    name = arguments.get("connection", FIRST)
+    within_s = arguments.get("timeout_s", TIMEOUT_S) if arguments.get("wait", context.listens) else None
+    if not context.connect(name, port, arguments.get("isn"), within_s):
+        roles = context.roles
         raise NotApplied(f"a connection from {roles.client} to {roles.vip} port {roles.port}")
-    connection.sample()
+    context.connection(name).sample()
