@@ -139,9 +139,11 @@ def _chosen(
             )
         return chosen
     file = topology_file(topology)
-    (chosen,) = catalogue.runs(
-        read_text(file), file, settings, name, lambda found: [catalogue.choose(found, experiment, file)]
-    )
+    text = read_text(file)
+    (chosen,) = catalogue.runs(text, file, settings, name, lambda found: [catalogue.choose(found, experiment, file)])
+    if chosen.file != file and chosen.document != text:
+        say(f"netlab: {chosen.experiment.name} is run in the lab of {chosen.file}, which its document names")
+        say(f"  hint: for the lab of {file} leave `topology` out of the document")
     return chosen
 
 

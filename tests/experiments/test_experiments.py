@@ -499,6 +499,20 @@ def test_a_users_own_experiment_runs(netlab: Netlab, lab_name: str, tmp_path: Pa
 
 
 @pytest.mark.kernel
+def test_a_lab_other_than_the_files_is_told(netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str) -> None:
+    """A copy of a topology lists the documents of the one it was copied from, which name that one."""
+    document = own(tmp_path, OWN.replace('      - invalid: {{in: client-node, reason: "over the window"}}\n', ""))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"namespaces: {{a: {{}}}}\nexperiments: [{document.name}]\n")
+    done = netlab("run", mine, "--name", lab_name, privilege, "--trials", "1")
+    assert done.stderr.splitlines() == [
+        f"netlab: two-pauses is run in the lab of {TOPOLOGIES}/kube-proxy-reset.yaml, which its document names",
+        f"  hint: for the lab of {mine} leave `topology` out of the document",
+    ]
+    assert done.returncode == 0
+
+
+@pytest.mark.kernel
 def test_what_was_to_be_observed_and_was_not_is_missing(
     netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
 ) -> None:
