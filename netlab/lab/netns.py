@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -41,9 +40,6 @@ from netlab.linux.syscalls import (
 )
 
 _FD_SETSIZE = 1024  # select(2)
-
-_VISIT_S, _VISIT_STEP_S = 0.2, 0.005
-"""How long a process may go on visiting a namespace that is taken down, and how often it is looked at meanwhile."""
 
 
 class Namespaces:
@@ -285,41 +281,33 @@ class Namespaces:
 
 
 class Stray(NamedTuple):
-    """A process found in some of a lab's network namespaces, pinned by a pidfd so that no other is hit."""
+    """A process that lives in some of a lab's network namespaces, pinned by a pidfd so that no other is hit."""
 
     pid: int
     pidfd: int
     inodes: Set[int]
 
-    def end(self, visit_until: float) -> None:
-        """Kill it and wait until it is gone, for at most five seconds; or spare it, where it leaves by then.
-
-        visit_until is a time of time.monotonic(): a `netlab watch` is in a namespace for as long as it reads something.
-        """
+    def end(self) -> None:
+        """Kill it and wait until it is gone, for at most five seconds; it is spared where it has left."""
         try:
-            while _lives_in(str(self.pid), self.inodes):
-                if time.monotonic() < visit_until:
-                    time.sleep(_VISIT_STEP_S)
-                    continue
+            if _lives_in(str(self.pid), self.inodes):
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
                 poll = select.poll()
                 poll.register(self.pidfd, select.POLLIN)
                 poll.poll(5000)
-                return
         finally:
             os.close(self.pidfd)
 
 
 def end_strays(found: Sequence[Stray]) -> None:
-    """End these processes, but for those that only visit."""
-    visit_until = time.monotonic() + _VISIT_S
+    """End these processes."""
     for stray in found:
-        stray.end(visit_until)
+        stray.end()
 
 
 def strays(inodes: Set[int]) -> list[Stray]:
-    """The processes, other than this one, in the network namespaces with these inodes: `ip netns pids`."""
+    """The processes that live in network namespaces with these inodes: `ip netns pids`, without those that visit."""
     found: list[Stray] = []
     if not inodes:
         return found
@@ -337,9 +325,21 @@ def strays(inodes: Set[int]) -> list[Stray]:
 
 def _lives_in(pid: str, inodes: Set[int]) -> bool:
     try:
-        return os.stat(f"/proc/{pid}/ns/net").st_ino in inodes  # noqa: PTH116 (hot: one a process of the machine)
+        inode = os.stat(f"/proc/{pid}/ns/net").st_ino  # noqa: PTH116 (hot: one a process of the machine)
     except OSError:
         return False
+    return inode in inodes and not _has_way_out(pid, inodes)
+
+
+def _has_way_out(pid: str, inodes: Set[int]) -> bool:
+    """Whether it holds another network namespace open: a `netlab watch` goes in for as long as it reads something."""
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                kind, _, inode = str(entry.readlink()).partition(":[")
+                if kind == "net" and int(inode.rstrip("]")) not in inodes:
+                    return True
+    return False
 
 
 def release_name(path: Path, inode: int, *, mounted_here: bool = True) -> bool:

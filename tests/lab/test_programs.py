@@ -245,19 +245,39 @@ def test_daemons_end_with_the_lab(netlab: Netlab, lab_name: str, privilege: str,
     assert host.changes(before, netlab.rundir) == ""
 
 
+def entering(lab: labs.Lab) -> list[str]:
+    """How a command begins that enters the lab's client without netlab."""
+    if lab.privilege == "--root":
+        return ["ip", "netns", "exec", f"{lab.name}-client"]
+    holder = str(lab.status()["holder"])
+    enter = ["nsenter", "--target", holder, "--user", "--mount", "--preserve-credentials"]
+    return [*enter, "nsenter", "--net=/run/netns/client"]
+
+
+def test_who_only_visits_a_lab_outlives_it(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    """A `netlab watch` on a busy machine may be in a namespace for long: what tells is its way back."""
+    skips.skip_unless_program("nsenter")
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    with Path("/proc/self/ns/net").open() as home:
+        command = [*entering(lab), "sh", "-c", "echo in; exec sleep 1000"]
+        visitor = subprocess.Popen(command, stdin=home, stdout=subprocess.PIPE, text=True)
+    with visitor:
+        assert visitor.stdout is not None
+        assert visitor.stdout.readline() == "in\n"
+        lab.down()
+        assert visitor.poll() is None
+        visitor.kill()
+
+
 def test_what_came_from_outside_ends_with_the_lab(
     netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
 ) -> None:
     skips.skip_unless_program("nsenter")
     lab = labs.make(netlab, lab_name, tmp_path, privilege)
     lab.up()
-    holder = str(lab.status()["holder"])
-    if privilege == "--root":
-        enter = ["ip", "netns", "exec", f"{lab_name}-client"]
-    else:
-        enter = ["nsenter", "--target", holder, "--user", "--mount", "--preserve-credentials"]
-        enter += ["nsenter", "--net=/run/netns/client"]
-    outsider = subprocess.Popen([*enter, "sh", "-c", "echo in; exec sleep 1000"], stdout=subprocess.PIPE, text=True)
+    command = ["sh", "-c", "echo in; exec sleep 1000"]
+    outsider = subprocess.Popen([*entering(lab), *command], stdout=subprocess.PIPE, text=True)
     within = subprocess.Popen(
         [*netlab.argv("exec", "client", "--"), "sh", "-c", "echo in; exec sleep 1000"],
         env=netlab.environment(),
