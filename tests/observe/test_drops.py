@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import labs
 import pytest
 from command import Netlab
 from flagship import FLAGSHIP
@@ -47,7 +48,7 @@ def dropped(pair: PrivateLab, cause: Callable[[], None], ports: tuple[int, ...] 
     with Watch() as watch:
         watch.add(DropObserver(pair, ["left", "right"], ports))
         cause()
-        assert watch.until(lambda: watch.saw(lambda event: isinstance(event, PacketDrop)), 5)
+        assert watch.until(lambda: watch.saw(lambda event: isinstance(event, PacketDrop)), labs.DEADLINE_S)
         events, lost = watch.take()
     assert lost == ((DROPS, 0),)
     return next(event for event in events if isinstance(event, PacketDrop))
@@ -123,7 +124,7 @@ def test_a_reset_that_its_socket_does_not_accept(pair: PrivateLab) -> None:
             def is_reset(event: Event) -> bool:
                 return isinstance(event, PacketDrop) and event.segment is not None and bool(event.segment.flags & RST)
 
-            assert watch.until(lambda: watch.saw(is_reset), 5)
+            assert watch.until(lambda: watch.saw(is_reset), labs.DEADLINE_S)
             assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
             (drop,) = (event for event in watch.gathered() if is_reset(event))
     assert isinstance(drop, PacketDrop)
@@ -143,7 +144,7 @@ def test_neither_other_ports_nor_other_namespaces_are_told(pair: PrivateLab) -> 
         send(pair, "right", LEFT, 53)
         send(pair, "left", RIGHT, 54)
         send(pair, "left", RIGHT, 53)
-        assert watch.until(lambda: watch.saw(is_datagram), 5)
+        assert watch.until(lambda: watch.saw(is_datagram), labs.DEADLINE_S)
         events, _ = watch.take()
     assert [event.netns for event in events if is_datagram(event)] == ["right"]
 
@@ -169,8 +170,8 @@ def test_what_the_buffer_has_no_room_for_is_counted_once(pair: PrivateLab) -> No
             lost += counted.lost()
             return kept + lost == sent
 
-        assert watch.until(all_dropped, 5)
-        assert watch.until(all_counted, 5)
+        assert watch.until(all_dropped, labs.DEADLINE_S)
+        assert watch.until(all_counted, labs.DEADLINE_S)
     assert 0 < kept < sent
     assert (counted.lost(), other.lost()) == (0, 0)
     send(pair, "left", RIGHT, 53)
@@ -213,7 +214,7 @@ def test_nothing_is_left_in_the_kernel_of_who_was_killed(pair: PrivateLab) -> No
         finally:
             holding.kill()
     with Watch() as watch:
-        assert watch.until(lambda: not is_loaded(number), 10)
+        assert watch.until(lambda: not is_loaded(number), labs.DEADLINE_S)
 
 
 @pytest.mark.kernel

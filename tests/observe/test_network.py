@@ -318,7 +318,7 @@ def test_what_refuses_a_connection_shows_in_the_counters(
         pair.run("right", "nft", f"table ip t {{ chain c {{ type filter hook input priority 0; {rule}; }}; }}")
     counters = Counters(pair, "right")
     with pair.socket("left", socket.AF_INET, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
+        client.settimeout(labs.DEADLINE_S)
         with pytest.raises(ConnectionRefusedError):
             client.connect((str(RIGHT), 80))
     changes = {change.name: change.by for change in counters.changes()}

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import labs
 import pytest
 from pair import LEFT, PAIR, RIGHT, connect
 from private_lab import PrivateLab
@@ -39,7 +40,7 @@ def resets(pair: PrivateLab, cause: Callable[[], None], count: int, ports: tuple
     with Watch() as watch:
         watch.add(ResetObserver(pair, ["left", "right"], ports))
         cause()
-        assert watch.until(lambda: len(watch.gathered()) >= count, 5)
+        assert watch.until(lambda: len(watch.gathered()) >= count, labs.DEADLINE_S)
         events, lost = watch.take()
     assert lost == ((ObserverId(ObserverKind.RESETS, ""), 0),)
     told = [replace(event, time_ns=0) for event in events if isinstance(event, TcpReset)]
@@ -93,7 +94,7 @@ def test_the_resets_are_found_on_the_wire(pair: PrivateLab) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
         client.close()
         server.close()
-        assert watch.until(lambda: sum(isinstance(event, TcpReset) for event in watch.gathered()) == 4, 5)
+        assert watch.until(lambda: sum(isinstance(event, TcpReset) for event in watch.gathered()) == 4, labs.DEADLINE_S)
         events, _ = watch.take()
     packets = [event for event in events if isinstance(event, Packet)]
     found = attach((event for event in events if isinstance(event, TcpReset)), packets)
