@@ -46,6 +46,7 @@ def down(
     """Take a lab down, from its state alone; a lab that isn't there is success."""
     from netlab.lab.rundir import choose, labs, run_directory, sweep
     from netlab.lab.standing import down as take_down
+    from netlab.linux import cgroups
 
     root = run_directory()
     if all_labs and lab is not None:
@@ -69,6 +70,7 @@ def down(
         if not quiet:
             say(f"lab {name} is down")
     sweep(root)
+    cgroups.sweep()
     if failed:
         raise LabError("\n".join(("these labs could not be taken down:", *failed)))
     if not doomed and not quiet:

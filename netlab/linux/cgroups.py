@@ -1,23 +1,24 @@
 """A cgroup that limits how much CPU its processes get, next to this process's own or below it.
 
-Only a cgroup made here is ever changed, and it is removed again. cgroup v2 is used where it has the cpu controller, v1
-elsewhere.
+Only a cgroup made here is ever changed, and it is removed again; where its maker was killed, `sweep` does it. cgroup v2
+is used where it has the cpu controller, v1 elsewhere.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 PERIOD_US = 100_000
 """The period that a quota counts for: the kernel's default (default_cfs_period in kernel/sched/)."""
 
+_PREFIX = "netlab-cpu-limit-"
 _REMOVAL_TIMEOUT_S = 2.0
 
 
@@ -28,6 +29,10 @@ class Hierarchy(NamedTuple):
     own: Path
     unified: bool
 
+    def parents(self) -> tuple[Path, ...]:
+        """Where a cgroup of ours may stand: below this process's own, or next to it."""
+        return (self.own, self.own.parent) if self.own != self.mount else (self.own,)
+
 
 @contextmanager
 def limited_cpu(quota_us: int) -> Iterator[Path]:
@@ -36,7 +41,8 @@ def limited_cpu(quota_us: int) -> Iterator[Path]:
     Its processes must have ended when this does. OSError, saying what is missing, where this user can't make one.
     Equivalent to `mkdir GROUP; echo "QUOTA 100000" > GROUP/cpu.max`.
     """
-    group = _make()
+    sweep()
+    group, locked = _make()
     try:
         if (group / "cpu.max").exists():
             (group / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
@@ -45,19 +51,46 @@ def limited_cpu(quota_us: int) -> Iterator[Path]:
         yield group
     finally:
         _remove(group)
+        os.close(locked)
 
 
-def _make() -> Path:
+def sweep() -> None:
+    """Remove the cgroups of ours whose makers were killed; those that anybody still has are left alone."""
+    for hierarchy in _hierarchies():
+        for parent in hierarchy.parents():
+            for group in parent.glob(f"{_PREFIX}*"):
+                with suppress(OSError):  # another user's, another command's, or gone
+                    locked = _lock(group)
+                    try:
+                        group.rmdir()
+                    finally:
+                        os.close(locked)
+
+
+def _lock(group: Path) -> int:
+    """Have it for as long as the descriptor is open, here or in a child; OSError where another has it."""
+    fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make() -> tuple[Path, int]:
+    """A new cgroup, and its lock."""
     refusals = []
-    for mount, own, unified in hierarchies(
-        Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text()
-    ):
-        for parent in dict.fromkeys((own, own.parent if own != mount else own)):
+    for hierarchy in _hierarchies():
+        unified = hierarchy.unified
+        for parent in hierarchy.parents():
             if unified and "cpu" not in (parent / "cgroup.subtree_control").read_text().split():
                 refusals.append(f"{parent} gives no cpu controller to those below it")
                 continue
             try:
-                return Path(tempfile.mkdtemp(prefix="netlab-", dir=parent))
+                group = parent / f"{_PREFIX}{os.urandom(4).hex()}"
+                group.mkdir(mode=0o700)
+                return group, _lock(group)
             except OSError as error:
                 refusals.append(f"{parent}: {error.strerror}")
     why = "; ".join(refusals) or "no hierarchy that has it is mounted"
@@ -76,6 +109,12 @@ def _remove(group: Path) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def _hierarchies() -> list[Hierarchy]:
+    with suppress(FileNotFoundError):  # a kernel without cgroups
+        return hierarchies(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+    return []
 
 
 def hierarchies(cgroups: str, mountinfo: str) -> list[Hierarchy]:

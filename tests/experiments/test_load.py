@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -202,7 +204,32 @@ def test_a_server_is_limited_where_that_can_be(lab: tuple[PrivateLab, Roles], mo
     group = Path(f"/proc/{load._server.pid}/cgroup").read_text()
     load.close()
     assert (asked, load.cpu_percent, load.unlimited) == ([20_000], 20, "")
-    assert "/netlab-" in group
+    assert "/netlab-cpu-limit-" in group
+
+
+LIMITING = """
+import os, signal
+from netlab.linux.cgroups import limited_cpu
+with limited_cpu(20_000) as group:
+    other = group.parent / f"netlab-{os.getpid()}"
+    other.mkdir()
+    print(group, other, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.kernel
+def test_the_cgroup_of_a_killed_run_goes_with_the_next_command(netlab: Netlab) -> None:
+    skips.skip_unless_capability("cgroup-cpu")
+    killed = subprocess.run([sys.executable, "-c", LIMITING], stdout=subprocess.PIPE, text=True)
+    left, others = map(Path, killed.stdout.split())
+    try:
+        with cgroups.limited_cpu(20_000) as mine:
+            assert not left.exists()
+            assert netlab("down", "--all").returncode == 0
+            assert mine.exists()
+    finally:
+        others.rmdir()  # the user's own, which was left alone
 
 
 @pytest.mark.kernel
