@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 from base64 import b32encode
 from enum import StrEnum
+from functools import lru_cache
 
 from netlab.model import Address, Protocol, Service, ServicePort
 
 HASH_LENGTH = 16
 """Characters of base32(sha256(...)) that a chain's name keeps: 80 bits."""
+
+_REMEMBERED = 1 << 15
+"""Names and addresses stand in several rules each, and in those of the next topology."""
 
 
 class Prefix(StrEnum):
@@ -42,10 +46,12 @@ def endpoint_chain(port_name: str, protocol: Protocol, address: Address, port: i
     return "KUBE-SEP-" + _hash(port_name + protocol.lower() + socket_address(address, port))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def socket_address(address: Address, port: int) -> str:
     """ "10.0.1.2:80", or "[fd00::2]:80": kube-proxy, nft and iptables write it alike."""
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _hash(text: str) -> str:
-    return b32encode(hashlib.sha256(text.encode()).digest()).decode()[:HASH_LENGTH]
+    return b32encode(hashlib.sha256(text.encode()).digest()[: HASH_LENGTH * 5 // 8]).decode()

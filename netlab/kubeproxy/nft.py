@@ -70,17 +70,29 @@ def rules_of(table: Table | objects.Table, chain: str) -> list[str]:
     return [_with_comment(rule.words, rule.comment) for rule in made]
 
 
+def sets_of(table: Table | objects.Table) -> tuple[objects.Set, ...]:
+    """The sets and maps of a table."""
+    if isinstance(table, objects.Table):
+        return table.sets
+    kind = f"ipv{VERSIONS[table.family]}_addr"
+    return tuple(objects.Set(name, kind, timeout_s=timeout_s) for name, timeout_s in table.timeouts_s)
+
+
+def set_word(made: objects.Set) -> str:
+    """nft's word for what it is: a map has values."""
+    return "map" if " : " in made.type else "set"
+
+
 def _objects(table: Table | objects.Table, without_rules: Collection[str]) -> Iterator[str]:
+    if isinstance(table, objects.Table):
+        yield f'comment "{table.comment}"'
+    for each in sets_of(table):
+        yield from _set(each)
     if isinstance(table, Table):
-        for name, timeout_s in table.timeouts_s:
-            yield from _set(objects.Set(name, f"ipv{VERSIONS[table.family]}_addr", timeout_s=timeout_s))
         for chain in table.chains:
             rules = [] if chain.name in without_rules else [_rule(rule, table.family) for rule in chain.rules]
             yield from _chain(chain.name, chain.hook, rules)
         return
-    yield f'comment "{table.comment}"'
-    for each in table.sets:
-        yield from _set(each)
     for made in table.chains:
         head = [_with_comment("", made.comment)] if made.comment else []
         words = () if made.name in without_rules else made.rules
@@ -97,7 +109,7 @@ def _chain(name: str, hook: Hook | None, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _set(made: objects.Set) -> Iterator[str]:
-    yield f"{'map' if ' : ' in made.type else 'set'} {made.name} {{"
+    yield f"{set_word(made)} {made.name} {{"
     yield f"\ttype {made.type}"
     if made.timeout_s is not None:
         # dynamic: rules add elements to it.

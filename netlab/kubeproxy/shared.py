@@ -75,7 +75,7 @@ def owned_by(tables: Iterable[Table | ObjectsTable]) -> dict[TableName, set[Obje
         if isinstance(table, Table):
             mine |= {("set", name) for name, _ in table.timeouts_s}
         else:
-            mine |= {("map" if " : " in each.type else "set", each.name) for each in table.sets}
+            mine |= {(nft.set_word(each), each.name) for each in table.sets}
     return found
 
 

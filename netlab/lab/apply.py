@@ -201,7 +201,10 @@ class Kernel:
                         _write_sysctl(key, _mtu_of_the_link(key) if value is None else value)
                 case LoadRules(netns, ruleset, replace):
                     with self._namespaces.inside(netns):
-                        nft.run(_over_what_is_there(step) if replace else ruleset.nft(replace=False))
+                        if not replace:
+                            nft.run(ruleset.nft(replace=False))
+                        elif not _changed_alone(step):
+                            nft.run(_over_what_is_there(step))
                 case RestoreRules(netns, family, text, rulesets):
                     with self._namespaces.inside(netns):
                         if not _restored_among_others(family, rulesets[:1], rulesets):
@@ -336,6 +339,22 @@ def _mtu_of_the_link(key: str) -> str:
     from netlab.linux import netdevice
 
     return str(netdevice.mtu(sysctl.path(key).parent.name))
+
+
+def _changed_alone(step: LoadRules) -> bool:
+    """Change what differs of the rules that stand in the calling thread's namespace; whether that was possible."""
+    from netlab.kubeproxy.changed import transaction
+
+    text = None if step.standing is None else transaction(step.standing.tables, step.ruleset.tables)
+    if text is None:
+        return False
+    try:
+        nft.run(text)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False  # somebody has come between, or has a rule that leads to what goes
+    return True
 
 
 def _over_what_is_there(step: LoadRules | DeleteRules) -> str:

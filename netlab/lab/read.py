@@ -204,6 +204,7 @@ def _compare_rules(
         standing = loaded_by(Loader.LIBNFTABLES, last, name) if name in stand else None
         if standing is not None and {each for one in rules for each in one.names} == set(standing.names):
             status.rules[name] = _as_loaded(standing, wanted)
+            status.standing[name] = standing
             continue
         owned = owned_by(table for each in rules for table in each.tables)
         if wanted is not None and wanted not in told:

@@ -23,13 +23,15 @@ class LoadRules(NamedTuple):
     """kube-proxy's tables, in one transaction; replacing them touches no connection that is under way, and nothing that
     somebody else has put into them.
 
-    former are earlier rules, of which something may be there.
+    former are earlier rules, of which something may be there; standing are those that surely are, just as they were
+    loaded.
     """
 
     netns: str
     ruleset: Ruleset
     replace: bool = False
     former: tuple[Ruleset, ...] = ()
+    standing: Ruleset | None = None
 
     @property
     def gone(self) -> tuple[tuple[str, str], ...]:

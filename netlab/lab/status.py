@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from netlab.kubeproxy import Family
+from netlab.kubeproxy import Family, Ruleset
 from netlab.model import InterfaceAddress, LinkAttributes, Network, Route
 
 LinkKey: TypeAlias = tuple[str, str]
@@ -47,6 +47,7 @@ class Compared:
 class Status:
     """All that a topology can speak of, in the namespaces that the lab owns and that are there.
 
+    standing are kube-proxy's rules where they surely stand just as they were loaded.
     unrouted are the addresses, as (netns, ifname, address), that have no prefix route (`noprefixroute`). covered are
     the namespaces where a change that was cut short has left a copy of kube-proxy's rules. iptables are those rules
     where iptables-restore loads them, tables the lab's own beside kube-proxy's, by (netns, family,
@@ -61,6 +62,7 @@ class Status:
     sysctls: dict[tuple[str, str], str] = field(default_factory=dict)
     former: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, Compared] = field(default_factory=dict)
+    standing: dict[str, Ruleset] = field(default_factory=dict)
     covered: set[str] = field(default_factory=set)
     iptables: dict[tuple[str, Family], Compared] = field(default_factory=dict)
     tables: dict[tuple[str, str, str], Compared] = field(default_factory=dict)

@@ -158,9 +158,11 @@ def _identity(step: Step) -> object:
 def _over(step: Step, left: Status, had: Sequence[Topology], new: Topology) -> Step:
     """The step for a lab that stands: rules take the place of those that are there."""
     if isinstance(step, LoadRules) and step.netns in left.rules and left.rules[step.netns].has:
-        return step._replace(replace=True, former=_rulesets(had, step.netns, Loader.LIBNFTABLES))
+        standing = left.standing.get(step.netns)
+        rules = _rulesets(had, step.netns, Loader.LIBNFTABLES)
+        return step._replace(replace=True, former=rules, standing=standing)
     if isinstance(step, RestoreRules) and step.netns in left.namespaces:
-        now = (rules,) if (rules := ruleset(new, step.netns)) is not None else ()
+        now = (wanted,) if (wanted := ruleset(new, step.netns)) is not None else ()
         return step._replace(rulesets=(*now, *_rulesets(had, step.netns, Loader.IPTABLES_RESTORE)))
     if isinstance(step, LoadTable) and has_table(step, left):
         former = _former_tables(had, step)

@@ -53,6 +53,7 @@ def without(
         },
         former=status.former,
         rules=status.rules,
+        standing=status.standing,
         iptables=status.iptables,
         tables=status.tables,
         qdiscs={key: pair for key, pair in status.qdiscs.items() if key not in dead},
