@@ -28,7 +28,6 @@ class Listeners:
     """Listens at every server's place until it is closed; LabError where another program has one of the ports."""
 
     def __init__(self, roles: Roles, namespaces: Namespaces) -> None:
-        self._client_address = roles.client_address
         self._waiting: list[Accepted] = []
         with ExitStack() as opening:
             self._by_server = {server: opening.enter_context(_listener(server, namespaces)) for server in roles.servers}

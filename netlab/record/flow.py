@@ -243,12 +243,6 @@ class FlowEvents:
                 return packet.segment
         return None
 
-    def initial_numbers(self, netns: str) -> list[int]:
-        """The sequence numbers of the SYNs that left the client or the server; several where a port was used again."""
-        leg = Leg.CLIENT_TO_VIP if netns == self.flow.client else Leg.ENDPOINT_TO_CLIENT
-        sent = self.packets(netns, Direction.OUT, leg)
-        return [packet.segment.seq for packet in sent if packet.segment.flags & SYN]
-
     def syn_ack(self) -> Packet | None:
         """The server's SYN,ACK as it left the server."""
         for packet in self.packets(self.flow.server, Direction.OUT, Leg.ENDPOINT_TO_CLIENT):
