@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable
@@ -116,7 +115,7 @@ def kill(holder: Holder) -> bool:
             return True
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        ended = _wait_readable(pidfd, timeout_s=10)
+        ended = children.readable(pidfd, 10.0)
     finally:
         os.close(pidfd)
     with suppress(ChildProcessError):
@@ -139,12 +138,6 @@ def parse_start_ticks(stat: str) -> int | None:
     """
     fields = stat[stat.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _wait_readable(fd: int, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
 
 
 class Newborn(NamedTuple):

@@ -6,9 +6,8 @@ which lab is `state.py`'s; the process that holds them is `holder.py`'s.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import select
+import resource
 import signal
 import socket
 import stat
@@ -38,8 +37,6 @@ from netlab.linux.syscalls import (
     umount,
     unshare,
 )
-
-_FD_SETSIZE = 1024  # select(2)
 
 
 class Namespaces:
@@ -125,7 +122,7 @@ class Namespaces:
         """A file descriptor of the network namespace; LabError if the lab has none of that name."""
         if name not in self._fds:
             try:
-                self._fds[name] = self._out_of_the_way(os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC))
+                self._fds[name] = self._with_room_for_more(os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC))
             except FileNotFoundError:
                 raise LabError(f"the network namespace {name} is gone", "`netlab up` makes it again") from None
         return self._fds[name]
@@ -137,19 +134,13 @@ class Namespaces:
             return (found.st_dev, found.st_ino) == (os.fstat(self._home).st_dev, inode)
         return False
 
-    def _out_of_the_way(self, fd: int) -> int:
-        """The same descriptor, moved up where it would crowd the lower ones: libnftables waits with select(2)."""
-        if fd < _FD_SETSIZE // 2:
-            return fd
-        import resource
-
+    def _with_room_for_more(self, fd: int) -> int:
+        """The same descriptor; once half of those that this process may have are taken, it may have more."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < hard:
+        if soft < hard and fd >= soft // 2:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             self._soft_open_files = soft
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FD_SETSIZE)
-        os.close(fd)
-        return int(high)
+        return fd
 
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:
@@ -191,7 +182,7 @@ class Namespaces:
         try:
             for name in names:
                 unshare(CLONE_NEWNET)
-                self._fds[name] = fd = self._out_of_the_way(self._open_proc("thread-self/ns/net"))
+                self._fds[name] = fd = self._with_room_for_more(self._open_proc("thread-self/ns/net"))
                 born.append((name, os.fstat(fd).st_ino))
         finally:
             setns(self._home, CLONE_NEWNET)
@@ -265,8 +256,6 @@ class Namespaces:
             with suppress(OSError):
                 os.chdir(directory)
         if self._soft_open_files is not None:
-            import resource
-
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_open_files, hard))
         if self.rootless:
@@ -293,9 +282,7 @@ class Stray(NamedTuple):
             if _lives_in(str(self.pid), self.inodes):
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-                poll = select.poll()
-                poll.register(self.pidfd, select.POLLIN)
-                poll.poll(5000)
+                children.readable(self.pidfd, 5.0)
         finally:
             os.close(self.pidfd)
 

@@ -93,7 +93,7 @@ def ask(body: Callable[[BinaryIO], int | None], *, held_back: bool = False, with
             with interrupts.held_back():
                 child = fork(answer, held_back=held_back)
             told.close()
-            if within_s is not None and not _readable(source.fileno(), within_s):
+            if within_s is not None and not readable(source.fileno(), within_s):
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
             said = source.read()
         except BaseException:
@@ -115,12 +115,13 @@ def ended(pid: int, within_s: float) -> bool:
     """Whether a child that is still to be waited for ends in that time; OSError."""
     pidfd = os.pidfd_open(pid)
     try:
-        return _readable(pidfd, within_s)
+        return readable(pidfd, within_s)
     finally:
         os.close(pidfd)
 
 
-def _readable(fd: int, within_s: float) -> bool:
+def readable(fd: int, within_s: float) -> bool:
+    """Whether a descriptor has something to read, or no writer any more, within that time; however high its number."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(within_s * 1000))
@@ -133,6 +134,6 @@ def end_with(number: signal.Signals, parent: int) -> None:
     Becoming another user undoes it (commit_creds() in kernel/cred.c). OSError.
     """
     end_with_parent(number)
-    if _readable(parent, 0):
+    if readable(parent, 0):
         os._exit(1)
     os.close(parent)

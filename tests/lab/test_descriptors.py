@@ -55,3 +55,20 @@ def test_a_program_in_the_foreground_gets_the_callers_descriptors(
     os.close(readable)
     assert (done.stdout, done.stderr) == ("from the caller", "")
     lab.down()
+
+
+MANY = 60
+"""More namespaces than the caller may have files open."""
+
+
+def test_a_lab_of_more_namespaces_than_the_caller_may_open_files(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    program = '{name: limits, command: [sh, -c, "ulimit -Sn; sleep 1000"], ready: {output: .}}'
+    names = "".join(f"  n{number}: {{}}\n" for number in range(MANY))
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, f"namespaces:\n{names}  last: {{programs: [{program}]}}\n")
+    limited = ["sh", "-c", f'ulimit -Sn {MANY - 20} && exec "$@"', "sh"]
+    command = [*limited, *netlab.argv("up", lab.file, "--name", lab_name, privilege)]
+    subprocess.run(command, env=netlab.environment(), check=True)
+    assert (lab.directory() / "logs/last.limits.log").read_text() == f"{MANY - 20}\n"
+    lab.down()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import selectors
 import signal
 import time
@@ -49,7 +48,7 @@ class Process:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise NetlabError("a process of the load doesn't answer")
-            select.select([self._pipe], [], [], left_s)
+            children.readable(self._pipe, left_s)
         if not self._said.endswith(b"\n"):
             raise NetlabError("a process of the load ended before it told what it saw")
         return json.loads(self._said)
