@@ -54,6 +54,12 @@ def _run(words: list[str]) -> None:
     if words[:1] == ["up"] and (options := up.plain(words[1:])) is not None:
         up.build(options)
         return
+    if words[:1] == ["status"]:
+        from netlab.cli import status
+
+        if (asked := status.plain(words[1:])) is not None:
+            status.show(asked)
+            return
     from netlab.cli import app
 
     app.run(words)

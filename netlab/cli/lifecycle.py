@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from netlab.cli.arguments import find_lab, lab_directory
+from netlab.cli.arguments import lab_directory
 from netlab.cli.options import (
     DataFormat,
     FixOption,
@@ -15,9 +15,11 @@ from netlab.cli.options import (
     TopologyArgument,
     complete_lab,
 )
+from netlab.cli.status import Options as StatusOptions
+from netlab.cli.status import show
 from netlab.cli.up import Options, build
 from netlab.errors import LabError, NetlabError, UsageError, told
-from netlab.terminal import say, write
+from netlab.terminal import say
 
 app = typer.Typer()
 
@@ -91,7 +93,4 @@ def status(
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
     """The labs that are up; or one lab's namespaces, addresses, services, programs and drift."""
-    from netlab.lab.overview import detail, overview
-
-    text = overview(output.value) if lab is None else detail(*find_lab(lab), output.value)
-    write(text)
+    show(StatusOptions(lab, output.value))

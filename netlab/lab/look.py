@@ -22,7 +22,7 @@ from netlab.lab.rule_steps import (
 )
 from netlab.lab.sealed import made_now
 from netlab.lab.state import LabState
-from netlab.lab.status import LinkKey
+from netlab.lab.status import LinkKey, Status
 from netlab.lab.steps import (
     CreateLink,
     CreateNetns,
@@ -37,12 +37,14 @@ from netlab.model import Topology
 
 
 class Look(NamedTuple):
-    """The steps from what the kernel has to what is wanted, the ifindex of every link, and what the kernel said."""
+    """The steps from what the kernel has to what is wanted, the ifindex of every link, and what the kernel said, as it
+    said it and as a Status."""
 
     steps: list[Step]
     indexes: dict[LinkKey, int]
     scope: Scope
     reading: Reading
+    status: Status
 
 
 def look(
@@ -66,9 +68,10 @@ def look(
         reading = take(namespaces, names, scope)
     else:
         reading = take(namespaces, names, scope, before.reading, again)
-    status = status_of(namespaces, reading, had, new, state, directory.hosts_text(), known)
+    told = None if before is None else (before.reading, before.status)
+    status = status_of(namespaces, reading, had, new, state, directory.hosts_text(), known, told)
     indexes = {key: link.index for key, link in status.links.items()}
-    return Look(difference(had, new, status), indexes, scope, reading)
+    return Look(difference(had, new, status), indexes, scope, reading, status)
 
 
 def as_kept(directory: LabDirectory, state: LabState, last: Topology) -> Known:

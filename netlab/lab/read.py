@@ -88,8 +88,12 @@ def status_of(
     state: LabState,
     hosts: str,
     known: Known,
+    before: tuple[Reading, Status] | None = None,
 ) -> Status:
-    """All that any of the topologies speaks of, as the kernel has it; hosts is the text of the lab's hosts file."""
+    """All that any of the topologies speaks of, as the kernel has it; hosts is the text of the lab's hosts file.
+
+    before is what was made of a reading from just before, of which this one may have taken over some namespaces.
+    """
     status = Status(
         namespaces=frozenset(reading.told),
         sysctls={(name, key): value for name, found in reading.sysctls.items() for key, value in found.items()},
@@ -98,7 +102,10 @@ def status_of(
         programs=programs.all_running(namespaces, state),
     )
     for name, has in reading.told.items():
-        _tell(name, has, status)
+        if before is not None and before[0].told.get(name) is has:
+            _tell_again(name, has, before[1], status)
+        else:
+            _tell(name, has, status)
     for (netns, ifname), link in status.links.items():
         if root := reading.qdiscs.get(netns, {}).get(link.index):
             status.qdiscs[netns, ifname] = Compared(root, None)
@@ -142,6 +149,17 @@ def _tell(netns: str, has: rtdump.Told, status: Status) -> None:
                 status.unrouted.add((netns, ifname, address))
     status.addresses.update({key: frozenset(found) for key, found in addresses.items()})
     status.routes[netns] = frozenset(_route(route, names) for route in has.routes if route.kind in _KINDS)
+
+
+def _tell_again(netns: str, has: rtdump.Told, before: Status, status: Status) -> None:
+    """The same of what an earlier status was told."""
+    for link in has.links:
+        key = netns, link.ifname
+        status.links[key] = before.links[key]
+        if key in before.addresses:
+            status.addresses[key] = before.addresses[key]
+            status.unrouted.update(before.unrouted.intersection((*key, each) for each in before.addresses[key]))
+    status.routes[netns] = before.routes[netns]
 
 
 def _link(link: rtdump.Link, names: dict[int, str]) -> LinkStatus:

@@ -115,6 +115,8 @@ def _queues(attributes: LinkAttributes) -> tuple[int, int]:
 
 def _forgets(was: Interface, interface: Interface) -> bool:
     """Whether an attribute was set that is now left to the kernel: only a new link has the kernel's default."""
+    if was.attributes == interface.attributes:
+        return False
     both = zip(was.attributes, interface.attributes, strict=True)
     return any(had is not None and wants is None for had, wants in both)
 

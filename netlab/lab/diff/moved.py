@@ -26,6 +26,8 @@ def forget_moved(
 ) -> ForgetNeighbours | None:
     """The step by which all who may know the addresses that these steps move or remove look them up anew."""
     moved = dict.fromkeys((*_moved(steps, had, new, status, left), *_gone(steps, had, status, left)))
+    if not moved:
+        return None
     knowing = _on_link([*had, new], status)
     namespaces = {name for address in moved for name in _who_knows(address, knowing)}
     if any(is_per_link(address) for address in moved):
