@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from netlab.analysis.result import Outcome, TrialResult
 from netlab.kubeproxy.fixes import PLAIN
 from netlab.matrix import Cell, Matrix, Row, Standing
+from netlab.report.linking import linked
 from netlab.report.markup import Markup, join, tag
 from netlab.report.matrix import outcomes, why
 from netlab.report.page import bullets, document, facts, section, table
@@ -35,7 +36,9 @@ def render(matrix: Matrix) -> str:
     """The whole file."""
     sections = [_summary(matrix), _table(matrix), *(_cause(matrix, row) for row in matrix.rows)]
     sections += [_fixes(matrix), *_kernel(matrix)]
-    return document(f"Every cause, every fix: {matrix.lab}", "netlab: every cause, every fix", sections, "report.js")
+    return document(
+        f"Every cause, every fix: {matrix.lab}", "netlab: every cause, every fix", linked(sections), "report.js"
+    )
 
 
 def _summary(matrix: Matrix) -> Markup:

@@ -337,6 +337,7 @@ def test_each_cause_has_its_claim_and_explanation() -> None:
         "late-retransmit",
         "The fixes",
         "What this kernel can do",
+        "Words",
     ]
 
 

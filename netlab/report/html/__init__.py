@@ -29,6 +29,7 @@ from netlab.report.html import (
     unseen,
     window,
 )
+from netlab.report.linking import linked
 from netlab.report.markup import Markup
 from netlab.report.page import document
 
@@ -37,7 +38,7 @@ def render(result: Result, findings: Findings) -> str:
     """The whole file. The trial that is drawn is the one that the text report draws."""
     title = f"{text.headline(result)}: {result.experiment} in {result.lab}"
     sections = [section for section in _sections(result, findings) if section]
-    return document(title, "netlab: what the kernel did", sections, script="report.js")
+    return document(title, "netlab: what the kernel did", linked(sections), script="report.js")
 
 
 def _sections(result: Result, findings: Findings) -> Iterator[Markup]:
