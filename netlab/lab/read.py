@@ -6,8 +6,9 @@ namespace says after being given what the topology wants.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from netlab.kubeproxy import Family, Ruleset, iptables_save, loaded_by
 from netlab.kubeproxy.iptables_save import own_chains
 from netlab.kubeproxy.nft import covers
 from netlab.kubeproxy.rules import Table
-from netlab.kubeproxy.shared import ObjectName, declared, ours, ours_of, owned_by
+from netlab.kubeproxy.shared import ObjectName, Owned, declared, ours, ours_of, owned_by
 from netlab.lab import iptables, programs, qdiscs
 from netlab.lab.diff.there import IP6_RT_PRIO_USER
 from netlab.lab.netns import Namespaces
@@ -110,10 +111,10 @@ def status_of(
         if root := reading.qdiscs.get(netns, {}).get(link.index):
             status.qdiscs[netns, ifname] = Compared(root, None)
     _fold_spellings(namespaces, new, status)
-    stand = known.namespaces(reading)
-    _compare_rules(namespaces, had, new, status, known.topology, stand)
+    standing = _Standing(known.topology, known.namespaces(reading))
+    _compare_rules(namespaces, had, new, status, standing)
     _compare_iptables(namespaces, had, new, status)
-    _compare_tables(namespaces, had, new, status, known.topology, stand)
+    _compare_tables(namespaces, had, new, status, standing)
     _compare_qdiscs(namespaces, new, status)
     return status
 
@@ -199,18 +200,33 @@ def _route(route: rtdump.Route, names: dict[int, str]) -> Route:
     )
 
 
-def _compare_rules(
-    namespaces: Namespaces,
-    had: Sequence[Topology],
-    new: Topology,
-    status: Status,
-    last: Topology,
-    stand: frozenset[str],
-) -> None:
-    """Compare the tables that are the lab's own; a user's other tables are nobody's business.
+class _Standing(NamedTuple):
+    """The topology whose rules and tables surely stand in these namespaces, as they were loaded."""
 
-    In the namespaces of `stand`, those of `last` surely stand."""
-    told: dict[Ruleset, str] = {}
+    topology: Topology
+    namespaces: frozenset[str]
+
+
+class _Scratch:
+    """What an empty namespace says once it was given something; of the same, it is asked once."""
+
+    def __init__(self, namespaces: Namespaces) -> None:
+        self._namespaces = namespaces
+        self._told: dict[Hashable, str] = {}
+
+    def told(self, given: Hashable, give: Callable[[], str]) -> str:
+        """give is called in such a namespace, with what is given, and returns what it says."""
+        if given not in self._told:
+            with self._namespaces.scratch():
+                self._told[given] = give()
+        return self._told[given]
+
+
+def _compare_rules(
+    namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status, last: _Standing
+) -> None:
+    """Compare the tables that are the lab's own; a user's other tables are nobody's business."""
+    scratch = _Scratch(namespaces)
     for name in status.namespaces:
         *before, wanted = (loaded_by(Loader.LIBNFTABLES, topology, name) for topology in (*had, new))
         rules = [each for each in (*before, wanted) if each is not None]
@@ -219,21 +235,23 @@ def _compare_rules(
                 status.covered.update([name] if _listed(name, covers()) else [])
         if not rules:
             continue
-        standing = loaded_by(Loader.LIBNFTABLES, last, name) if name in stand else None
+        standing = loaded_by(Loader.LIBNFTABLES, last.topology, name) if name in last.namespaces else None
         if standing is not None and {each for one in rules for each in one.names} == set(standing.names):
             status.rules[name] = _as_loaded(standing, wanted)
             status.standing[name] = standing
             continue
         owned = owned_by(table for each in rules for table in each.tables)
-        if wanted is not None and wanted not in told:
-            with namespaces.scratch():
-                told[wanted] = ours(_listed(name, owned, wanted.nft(replace=False)), owned)
+        wants = None if wanted is None else scratch.told(wanted, partial(_told_of_rules, name, owned, wanted))
         has = ""
         # What iptables-restore has made goes before anything else is loaded, and libnftables can't say all of it.
         if not any(loaded_by(Loader.IPTABLES_RESTORE, old, name) for old in had):
             with namespaces.inside(name):
                 has = ours(_listed(name, owned), owned)
-        status.rules[name] = Compared(has, told[wanted] if wanted else None)
+        status.rules[name] = Compared(has, wants)
+
+
+def _told_of_rules(netns: str, owned: Owned, ruleset: Ruleset) -> str:
+    return ours(_listed(netns, owned, ruleset.nft(replace=False)), owned)
 
 
 def _as_loaded(has: object, wants: object) -> Compared:
@@ -250,7 +268,7 @@ def _listed(netns: str, tables: Iterable[tuple[str, str]], after: str = "") -> s
 
 def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:
     """Compare what iptables-restore loads, in iptables' own words."""
-    told: dict[tuple[Family, str], str] = {}
+    scratch = _Scratch(namespaces)
     for name in status.namespaces:
         *before, wanted = (loaded_by(Loader.IPTABLES_RESTORE, topology, name) for topology in (*had, new))
         for family in dict.fromkeys(family for rules in (*before, wanted) if rules for family in rules.families):
@@ -258,32 +276,30 @@ def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topo
                 (t for rules in (*before, wanted) if rules for t in rules.tables if isinstance(t, Table)), family
             )
             with namespaces.inside(name):
-                has = iptables_save.ours(iptables.saved(family, _IPTABLES), own)
+                has = _saved(family, own)
             text = wanted.iptables_restore(family) if wanted else ""
-            if text and (family, text) not in told:
-                with namespaces.scratch():
-                    iptables.restore(family, text)
-                    told[family, text] = iptables_save.ours(iptables.saved(family, _IPTABLES), own)
-            status.iptables[name, family] = Compared(has or None, told[family, text] if text else None)
+            wants = scratch.told((family, text), partial(_told_of_iptables, family, own, text)) if text else None
+            status.iptables[name, family] = Compared(has or None, wants)
 
 
-_IPTABLES = ("filter", "nat")
+def _told_of_iptables(family: Family, own: Mapping[str, Collection[str]], text: str) -> str:
+    iptables.restore(family, text)
+    return _saved(family, own)
+
+
+def _saved(family: Family, own: Mapping[str, Collection[str]]) -> str:
+    return iptables_save.ours(iptables.saved(family, ("filter", "nat")), own)
 
 
 def _compare_tables(
-    namespaces: Namespaces,
-    had: Sequence[Topology],
-    new: Topology,
-    status: Status,
-    last: Topology,
-    stand: frozenset[str],
+    namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status, last: _Standing
 ) -> None:
-    """Compare the tables that any topology has in a namespace; those that the new one lacks, with nothing.
-
-    In the namespaces of `stand`, those of `last` surely stand."""
-    told: dict[tuple[NftTable, tuple[str, ...]], str] = {}
-    wanted = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(new)}
-    standing = {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(last)}
+    """Compare the tables that any topology has in a namespace; those that the new one lacks, with nothing."""
+    scratch = _Scratch(namespaces)
+    wanted, standing = (
+        {(netns, table.family, table.name): (table, named) for netns, table, named in interfaces_named(topology)}
+        for topology in (new, last.topology)
+    )
     owned: dict[tuple[str, str, str], set[ObjectName]] = {}
     for netns in (netns for topology in (*had, new) for netns in topology.namespaces):
         for table in netns.tables:
@@ -291,35 +307,37 @@ def _compare_tables(
     for key, own in owned.items():
         name, of = key[0], (key[1], key[2])
         # A rule may know an interface by its index, and is another one once that was made anew.
-        if name in stand and key in standing and not standing[key][1]:
+        if name in last.namespaces and key in standing and not standing[key][1]:
             status.tables[key] = _as_loaded(standing[key], wanted.get(key))
         elif name in status.namespaces:
             with namespaces.inside(name):
                 has = _listed(name, [of])
-            wants = wanted.get(key)
-            if wants is not None and wants not in told:
-                with namespaces.scratch():
-                    pretend(wants[1])
-                    told[wants] = ours_of(_listed(name, [of], LoadTable(name, wants[0]).commands), of, own)
-            status.tables[key] = Compared(ours_of(has, of, own) if has else None, told[wants] if wants else None)
+            new_one = wanted.get(key)
+            wants = None if new_one is None else scratch.told(new_one, partial(_told_of_table, name, own, *new_one))
+            status.tables[key] = Compared(ours_of(has, of, own) if has else None, wants)
+
+
+def _told_of_table(netns: str, own: Collection[ObjectName], table: NftTable, ifnames: Iterable[str]) -> str:
+    pretend(ifnames)
+    of = table.family, table.name
+    return ours_of(_listed(netns, [of], LoadTable(netns, table).commands), of, own)
 
 
 def _compare_qdiscs(namespaces: Namespaces, new: Topology, status: Status) -> None:
-    told: dict[tuple[Qdisc, int | None], str] = {}
+    scratch = _Scratch(namespaces)
     for interface in new.interfaces():
         if interface.qdisc is not None:
             has = status.qdiscs.get((interface.netns, interface.ifname), Compared(None, None)).has
-            asked = interface.qdisc, interface.attributes.mtu
-            if asked not in told:
-                told[asked] = _told(namespaces, *asked)
-            status.qdiscs[interface.netns, interface.ifname] = Compared(has, told[asked])
+            given = interface.qdisc, interface.attributes.mtu
+            wants = scratch.told(given, partial(_told_of_qdisc, *given))
+            status.qdiscs[interface.netns, interface.ifname] = Compared(has, wants)
 
 
-def _told(namespaces: Namespaces, qdisc: Qdisc, mtu: int | None) -> str:
-    """What the kernel says of a qdisc, asked with a veth in an empty namespace."""
+def _told_of_qdisc(qdisc: Qdisc, mtu: int | None) -> str:
+    """What the kernel says of a qdisc, asked with a veth."""
     from pyroute2 import IPRoute
 
-    with namespaces.scratch(), IPRoute() as ipr:
+    with IPRoute() as ipr:
         ipr.link("add", ifname="probe", kind="veth", peer={"ifname": "peer"})
         index = ipr.link_lookup(ifname="probe")[0]
         if mtu is not None:
