@@ -124,6 +124,16 @@ def complain(message: str) -> None:
         os.write(2, f"{escapes.line(message)}\n".encode(encoding, errors="backslashreplace"))
 
 
+def columns() -> int:
+    """How wide data is to be: the terminal's width, or what COLUMNS says it is; 80 where stdout is no terminal."""
+    if not data_is_shown():
+        return 80
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and int(given):
+        return int(given)
+    return os.get_terminal_size(1).columns or 80
+
+
 def data_is_shown() -> bool:
     """Whether stdout is a terminal."""
     return os.isatty(1)

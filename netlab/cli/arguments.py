@@ -17,11 +17,31 @@ if TYPE_CHECKING:
 
 
 def topology_file(topology: str | None) -> str:
-    """The topology's file: as named, or the one in this directory; UsageError where there is none."""
-    found = topology if topology is not None else topology_here()
-    if found is None:
-        raise UsageError("there is no topology.yaml here", "name a file: `netlab up FILE`, or - for stdin")
-    return found
+    """The file of a topology or an experiment: as named, that of netlab's own of this name, or the topology in this
+    directory; UsageError where there is none."""
+    if topology is None:
+        found = topology_here()
+        if found is None:
+            raise UsageError("there is no topology.yaml here", f"name a file, - for stdin, or {_OWN}")
+        return found
+    if topology in ("", "-") or "/" in topology or Path(topology).exists():
+        return topology
+    from netlab import shipped
+
+    own = shipped.find(topology)
+    if own is not None:
+        return str(own)
+    if Path(topology).suffix:
+        return topology  # reading it says that it isn't there
+    from netlab.yamlspec.document import nearest
+
+    near = nearest(topology, [*shipped.topologies(), *shipped.experiments()])
+    raise UsageError(
+        f"{topology}: there is no such file", f"did you mean {near!r}?" if near else f"name a file, or {_OWN}"
+    )
+
+
+_OWN = "one of those that `netlab examples` lists"
 
 
 def topology_here() -> str | None:

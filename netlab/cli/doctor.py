@@ -15,7 +15,10 @@ app = typer.Typer()
 def doctor(
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
-    """What this kernel and this user can do, and what to do about the rest."""
+    """Check what this kernel and this user can do.
+
+    For what they can't, it says what to do.
+    """
     from netlab.capabilities import doctor as checkup
 
     found = checkup.checks()

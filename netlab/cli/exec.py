@@ -19,7 +19,10 @@ _PROGRAM_FOLLOWS = {"allow_extra_args": True, "ignore_unknown_options": True, "a
 
 @app.command("exec", context_settings=_PROGRAM_FOLLOWS)
 def execute(context: typer.Context, name: NetnsArgument, lab: LabOption = None) -> None:
-    """Run a program inside a namespace: `netlab exec client -- curl http://web/`."""
+    """Run a program in a namespace.
+
+    For instance `netlab exec client -- curl http://web/`. It exits as the program does.
+    """
     argv = context.args[1:] if context.args[:1] == ["--"] else context.args
     if not argv:
         raise UsageError("there is no command to run", f"`netlab exec {name} -- COMMAND…`, or `netlab shell {name}`")
@@ -28,7 +31,7 @@ def execute(context: typer.Context, name: NetnsArgument, lab: LabOption = None) 
 
 @app.command()
 def shell(name: NetnsArgument, lab: LabOption = None) -> None:
-    """An interactive shell inside a namespace."""
+    """Open a shell in a namespace."""
     _run_inside(name, [os.environ.get("SHELL") or "/bin/sh"], lab)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netlab.cli.arguments import find_lab, find_labs, is_lab, read_spec
+from netlab.cli.group import Group
 from netlab.cli.options import LabOption, complete_fix
 from netlab.cli.up import outcome_text
 from netlab.linux import interrupts
@@ -13,7 +14,13 @@ from netlab.terminal import say, write
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-app = typer.Typer(name="fix", help="The mitigations, on a lab that is up.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    name="fix",
+    cls=Group,
+    help="List mitigations, or apply and revert them on a lab.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
 
 
 @app.command("list")
@@ -23,7 +30,10 @@ def fix_list(
         typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: all labs."),
     ] = None,
 ) -> None:
-    """The mitigations by name, the built-in ones and a topology's own, and whether a lab that is up has them."""
+    """List the mitigations by name, and say which labs have them.
+
+    Those that come with netlab, and a topology's own.
+    """
     from netlab.kubeproxy.fixes import FIXES
     from netlab.lab.lifecycle import as_it_is
 
@@ -55,7 +65,7 @@ def fix_apply(
     ],
     lab: LabOption = None,
 ) -> None:
-    """Put mitigations into a lab that is up."""
+    """Apply mitigations to a lab that is up."""
     _change_fixes(lab, names, lambda fixes: (*fixes, *(name for name in names if name not in fixes)))
 
 
@@ -67,7 +77,7 @@ def fix_revert(
     ] = None,
     lab: LabOption = None,
 ) -> None:
-    """Take mitigations out of a lab that is up."""
+    """Revert mitigations of a lab that is up."""
     _change_fixes(lab, names or [], lambda fixes: tuple(name for name in fixes if names and name not in names))
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from netlab import shipped
 from netlab.cli.arguments import parse_settings, read_spec, tell_warnings, topology_file
 from netlab.cli.messages import counted
 from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
@@ -28,7 +29,7 @@ def plan(
     name: NameOption = None,
     output: Annotated[PlanFormat, typer.Option("--format", help="text, json, or a shell script.")] = PlanFormat.text,
 ) -> None:
-    """What `up` does, step by step, each with its `ip` / `nft` / `sysctl` twin."""
+    """Print what `up` does, each step with its ip, nft or sysctl twin."""
     from netlab.lab.plan import as_json, as_shell, as_text, up
 
     asked = read_spec(topology, parse_settings(settings), fix, name).topology
@@ -43,12 +44,16 @@ def plan(
 
 @app.command()
 def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
-    """Check a topology with its experiments and fixes, or an experiment: each problem, with its place and a hint."""
+    """Check a topology or an experiment.
+
+    A topology is checked with its experiments and fixes. Each problem is told with its place and a hint.
+    """
     from netlab.experiments.lint import lint as check
     from netlab.topology import read_text
 
     def reads(path: str) -> None:
-        say(f"note: this reads {path}, which is outside the directory of the file that names it")
+        if not shipped.has(path):
+            say(f"note: this reads {path}, which is outside the directory of the file that names it")
 
     file = topology_file(topology)
     sound = check(read_text(file), file, parse_settings(settings), name, reads)
@@ -72,7 +77,7 @@ class Document(StrEnum):
 def schema(
     of: Annotated[Document, typer.Argument(metavar="[topology|experiment]", help="Of which file.")] = Document.topology,
 ) -> None:
-    """The JSON Schema of a topology, or of an experiment's file, for editors."""
+    """Print the JSON Schema of a topology or an experiment, for editors."""
     from netlab.experiments.schema import text
 
     write(text(of.value))
@@ -91,7 +96,7 @@ def rules(
     fix: FixOption = None,
     output: Annotated[RulesFormat, typer.Option("--format", help="nft or iptables-save text.")] = RulesFormat.nft,
 ) -> None:
-    """The NAT rules that kube-proxy would install on a node."""
+    """Print the NAT rules that kube-proxy would install on a node."""
     from netlab.kubeproxy import ruleset
 
     asked = read_spec(topology, parse_settings(settings), fix, None).topology

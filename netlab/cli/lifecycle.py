@@ -35,7 +35,7 @@ def up(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print each step.")] = False,
 ) -> None:
-    """Build a lab; a lab that is up is made to follow its topology."""
+    """Build a lab, or make the one that is up follow its topology."""
     build(Options(topology, tuple(settings or ()), tuple(fix or ()), name, root, dry_run, quiet, verbose))
 
 
@@ -45,7 +45,10 @@ def down(
     all_labs: Annotated[bool, typer.Option("--all", help="Take every lab of this user down.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Take a lab down, from its state alone; a lab that isn't there is success."""
+    """Take a lab down.
+
+    Its YAML isn't needed; a lab that isn't there is success.
+    """
     from netlab.lab.rundir import choose, labs, run_directory, sweep
     from netlab.lab.standing import down as take_down
     from netlab.linux import cgroups
@@ -92,5 +95,8 @@ def status(
     ] = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
-    """The labs that are up; or one lab's namespaces, addresses, services, programs and drift."""
+    """List the labs that are up, or show what is in one.
+
+    One lab: its namespaces, addresses, services and programs, and what differs from its topology.
+    """
     show(StatusOptions(lab, output.value))

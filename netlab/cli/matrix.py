@@ -52,7 +52,10 @@ def matrix(
     html: HtmlOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a matrix was interrupted.")] = False,
 ) -> None:
-    """Run every experiment of a topology with every fix, in labs of their own: one table."""
+    """Run every experiment with every fix, and print one table.
+
+    Each cell is run in a lab of its own.
+    """
     from netlab.experiments import catalogue
     from netlab.lab import lifecycle
     from netlab.matrix import grid

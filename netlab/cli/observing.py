@@ -57,7 +57,10 @@ def capture(
     ] = None,
     lab: LabOption = None,
 ) -> None:
-    """Write the packets of several namespaces into one pcapng file, until Ctrl-C."""
+    """Write the packets of several namespaces into a pcapng file.
+
+    Ctrl-C ends it.
+    """
     from netlab.lab.lifecycle import as_it_is
     from netlab.lab.standing import open_lab
     from netlab.observe import capture as captures
@@ -109,7 +112,10 @@ def watch(
         typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
     ] = None,
 ) -> None:
-    """Show what happens in a lab that is up, an event a line, until Ctrl-C."""
+    """Show what happens in a lab, an event a line.
+
+    Ctrl-C ends it.
+    """
     from netlab.lab.lifecycle import as_it_is
     from netlab.lab.standing import open_lab
     from netlab.observe import recorder
@@ -170,7 +176,10 @@ def explain(
     ] = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
-    """Say why a connection was reset, or UDP not answered, packet by packet. Watches a lab until one is reset."""
+    """Say why a connection was reset, packet by packet.
+
+    Or why UDP was not answered. Of a bundle, or of a lab that is up: then it watches until a connection is reset.
+    """
     from netlab.analysis.findings import analyse
     from netlab.analysis.telling import tell
     from netlab.report import explanation

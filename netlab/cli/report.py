@@ -18,7 +18,10 @@ def report(
     ladder: LadderOption = False,
     html: HtmlOption = None,
 ) -> None:
-    """Say again what a run showed, from its bundle: on any machine, without privilege, without its lab."""
+    """Show a run again, from its bundle.
+
+    On any machine, without privilege and without its lab.
+    """
     from netlab.analysis.findings import analyse
     from netlab.report.bundle import read
 

@@ -73,7 +73,10 @@ def run(
         typer.Option("--bundle", metavar="FILE", help="Write all of the run into one file, for `netlab report`."),
     ] = None,
 ) -> None:
-    """Run an experiment and say what the kernel did: builds the lab if it isn't up, and leaves it as it was."""
+    """Run an experiment and say what the kernel did.
+
+    It builds the lab if it isn't up, and leaves it as it was.
+    """
     from netlab.capabilities.probes import probe
     from netlab.experiments import run as runner
     from netlab.lab.spec import Spec

@@ -113,7 +113,7 @@ def _lab_at_rest(options: Options, rootless: bool | None) -> "AtRest | None":
     from netlab.lab.rundir import labs, run_directory
 
     there = labs(run_directory())
-    file = options.topology if options.topology is not None else topology_here()
+    file = None if options.topology is None and topology_here() is None else topology_file(options.topology)
     if file is None or not (options.name in there if options.name is not None else there):
         return None
     text = regular_text(file)

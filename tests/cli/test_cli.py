@@ -21,11 +21,13 @@ import pytest
 from command import Netlab
 from places import TOPOLOGIES
 from states import lab_directory
+from terminals import terminal_of
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
+from netlab import __version__
 from netlab.cli.app import COMMANDS as FILES
-from netlab.cli.app import app
+from netlab.cli.app import SECTIONS, app
 from netlab.cli.messages import bar
 from netlab.experiments.schema import schema
 from netlab.kubeproxy import ruleset
@@ -79,7 +81,7 @@ def test_the_commands_are_these() -> None:
 
 def test_each_command_is_in_the_file_that_is_said_to_have_it() -> None:
     assert isinstance(PROGRAM, TyperGroup)
-    assert list(PROGRAM.commands) == list(FILES)
+    assert set(PROGRAM.commands) == set(FILES)
     for name in FILES:
         alone = get_command(app(name))
         assert isinstance(alone, TyperGroup)
@@ -104,14 +106,58 @@ def test_help_of_the_program(netlab: Netlab) -> None:
     assert (code, alone + stderr) == (2, stdout)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize("way", [(), ("fix",)], ids=" ".join)
+def test_no_summary_in_a_help_is_cut(netlab: Netlab, columns: int, way: tuple[str, ...]) -> None:
+    told = terminal_of(netlab.argv(*way, "--help"), netlab.environment({"TERM": "xterm-256color"}), columns)
+    assert max(map(len, told.splitlines())) <= columns
+    words = " ".join(told.split())
+    group = COMMANDS[way]
+    assert isinstance(group, TyperGroup)
+    for name, command in group.commands.items():
+        assert f" {name} {command.get_short_help_str(1000)}" in words
+    assert "..." not in words.replace("COMMAND [ARGS]...", "")
+
+
+def test_every_command_is_in_a_section_of_the_help(netlab: Netlab) -> None:
+    lines = netlab("--help").stdout.splitlines()
+    assert [line.split()[0] for line in lines if re.match(r"  [a-z]+  ", line)] == list(FILES)
+    assert [f"{heading}:" in lines for heading in SECTIONS] == [True] * len(SECTIONS)
+
+
+def test_the_version(netlab: Netlab) -> None:
+    wanted = f"netlab {__version__} (netns-lab)\n"
+    assert said(netlab("--version")) == said(netlab("-V")) == (0, wanted, "")
+
+
+@pytest.mark.parametrize("way", [way for way in COMMANDS if way != ("help",)], ids=" ".join)
+def test_help_shows_what_the_option_does(netlab: Netlab, way: tuple[str, ...]) -> None:
+    assert said(netlab("help", *way)) == said(netlab(*way, "--help"))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["fx"], "did you mean 'fix'?"),
+        (["fix", "appply"], "did you mean 'apply'?"),
+        (["up", "down"], "`netlab help` lists them"),
+    ],
+)
+def test_help_of_no_command(netlab: Netlab, words: list[str], hint: str) -> None:
+    wanted = f"netlab: there is no command '{' '.join(words)}'\n  hint: {hint}\n"
+    assert said(netlab("help", *words)) == (2, "", wanted)
+
+
 def test_help_of_a_command(netlab: Netlab) -> None:
     assert said(netlab("lint", "--help", env={"COLUMNS": "80"})) == (
         0,
         dedent("""\
             Usage: netlab lint [OPTIONS] [TOPOLOGY]
 
-              Check a topology with its experiments and fixes, or an experiment: each
-              problem, with its place and a hint.
+              Check a topology or an experiment.
+
+              A topology is checked with its experiments and fixes. Each problem is told
+              with its place and a hint.
 
             Arguments:
               [TOPOLOGY]  A YAML file, or - for stdin; left out: topology.yaml here.
@@ -158,6 +204,8 @@ def test_completion_is_a_script_that_asks_netlab(netlab: Netlab, shell: str) -> 
         ("netlab run own.yaml --fix be", "be-liberal\nbest\n"),
         ("netlab up --fix bes", "\n"),
         ("netlab li", "lint\n"),
+        ("netlab help s", "status\nshell\nschema\n"),
+        ("netlab help fix a", "apply\n"),
         ("netlab down ", "one\ntwo\n"),
         ("netlab exec cl", "\n"),
     ],
@@ -190,7 +238,8 @@ def test_without_a_topology_the_error_says_what_is_looked_for(netlab: Netlab, tm
     assert said(netlab(command, cwd=tmp_path)) == (
         2,
         "",
-        "netlab: there is no topology.yaml here\n  hint: name a file: `netlab up FILE`, or - for stdin\n",
+        "netlab: there is no topology.yaml here\n"
+        "  hint: name a file, - for stdin, or one of those that `netlab examples` lists\n",
     )
 
 
@@ -373,7 +422,11 @@ NO_SUCH_LAB = "netlab: no lab is called x\n  hint: no lab is up: `netlab up` bui
         (["fix", "revert"], (2, "", NO_LAB)),
         (
             ["fix", "list", "x"],
-            (2, "", "netlab: x: there is no such file\n  hint: name a topology file, or - for stdin\n"),
+            (
+                2,
+                "",
+                "netlab: x: there is no such file\n  hint: name a file, or one of those that `netlab examples` lists\n",
+            ),
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -8,10 +8,11 @@ import pty
 import re
 import select
 import struct
+import subprocess
 import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import labs
@@ -83,3 +84,19 @@ def terminal(lab: labs.Lab, *argv: str) -> Iterator[Terminal]:
         yield opened
     finally:
         opened.close()
+
+
+def terminal_of(argv: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> str:
+    """All that a program writes on a terminal of so many columns, stderr too, with plain newlines."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    without = {key: value for key, value in environment.items() if key != "COLUMNS"}
+    process = subprocess.Popen([*argv], stdin=theirs, stdout=theirs, stderr=theirs, env=without)
+    os.close(theirs)
+    told = b""
+    with suppress(OSError):  # EIO: the last one has closed the terminal
+        while data := os.read(ours, 4096):
+            told += data
+    os.close(ours)
+    process.wait(labs.DEADLINE_S)
+    return told.decode().replace("\r\n", "\n")

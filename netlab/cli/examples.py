@@ -1,0 +1,95 @@
+"""`examples`: the topologies and experiments that come with netlab."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from netlab import escapes, shipped, terminal
+from netlab.cli.options import DataFormat
+from netlab.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+app = typer.Typer()
+
+
+class _Example(NamedTuple):
+    """A file's name, its one sentence, and for an experiment the name of its topology."""
+
+    name: str
+    sentence: str
+    topology: str
+    file: Path
+
+
+@app.command()
+def examples(
+    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+) -> None:
+    """List the topologies and experiments that come with netlab.
+
+    Each is known by its name from any directory: `netlab up cluster`, `netlab run window-overrun`.
+    """
+    directory = shipped.directory()
+    if directory is None:
+        raise LabError("this netlab was installed without its examples", "they are in `topologies/` of its repository")
+    topologies, experiments = list(_read(shipped.topologies())), list(_read(shipped.experiments()))
+    if output is DataFormat.json:
+        terminal.write(
+            escapes.as_json(
+                {
+                    "directory": str(directory),
+                    "topologies": [
+                        {"name": each.name, "description": each.sentence, "file": str(each.file)} for each in topologies
+                    ],
+                    "experiments": [
+                        {
+                            "name": each.name,
+                            "claim": each.sentence,
+                            "topology": each.topology,
+                            "file": str(each.file),
+                        }
+                        for each in experiments
+                    ],
+                }
+            )
+        )
+        return
+    terminal.write("\n".join(_lines(topologies, experiments, terminal.columns())) + "\n")
+    terminal.say("`netlab up TOPOLOGY` and `netlab run EXPERIMENT` take these names in any directory.")
+    terminal.say(f"The files are in {directory}.")
+
+
+def _read(files: "Mapping[str, Path]") -> Iterator[_Example]:
+    """What each file says of itself, without more of it being understood; TopologyError where it isn't YAML."""
+    from netlab.yamlspec.compose import composed
+
+    for name, path in files.items():
+        top = {key.value: value.value for key, value in composed(path.read_text("utf-8"), str(path)).root.value}
+        yield _Example(name, top.get("claim", top.get("description", "")), Path(top.get("topology", "")).stem, path)
+
+
+def _lines(topologies: list[_Example], experiments: list[_Example], width: int) -> Iterator[str]:
+    names = max(len(each.name) for each in (*topologies, *experiments))
+    yield "TOPOLOGIES"
+    for each in topologies:
+        yield from _entry(each, names, width)
+    for lab in sorted({each.topology for each in experiments}):
+        yield from ("", f"EXPERIMENTS in {lab}")
+        for each in experiments:
+            if each.topology == lab:
+                yield from _entry(each, names, width)
+
+
+def _entry(example: _Example, names: int, width: int) -> list[str]:
+    from netlab.report.wrapping import wrap
+
+    return wrap(
+        example.sentence,
+        width,
+        initial_indent=f"  {example.name.ljust(names)}  ",
+        subsequent_indent=" " * (names + 4),
+    )
