@@ -198,7 +198,7 @@ class LabDirectory:
                         mark.unmake(self.path)
             remove_if_empty(self.root)
             if fd is not None:
-                os.close(fd)
+                locks.free(fd)
 
     def _take(self, *, create: bool) -> int | None:
         """Open the directory, which create makes, and lock it; None where it is gone, or another command has it."""

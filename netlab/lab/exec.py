@@ -35,6 +35,10 @@ _CAPABILITIES = frozenset(f"{_ANY_DAEMONS} {_A_NETWORKS} {_A_FAST_DAEMONS}".spli
 processes'; nor SYS_ADMIN, with which it could undo every restriction."""
 
 
+_BEGINS_S = 10.0
+"""How long it may take from the fork of a program to its exec: another program of the lab may stop it in between."""
+
+
 class _Confined(NamedTuple):
     """How a program begins that a file names: its standard streams, and what it may do."""
 
@@ -157,6 +161,8 @@ def launch(
         journal(int(pid))
         with suppress(BrokenPipeError):  # it was killed
             go.write(b"g")
+        if not children.readable(failed.fileno(), _BEGINS_S):
+            raise LabError(f"{name}: can't start {argv[0]}: something keeps it from beginning for {_BEGINS_S:g} s")
         complaint = failed.read()  # ends when the exec closes the pipe
         if complaint:
             raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "is it installed, and on PATH?")
@@ -214,15 +220,17 @@ def _become(
 
 
 def kill_group(namespaces: Namespaces, pgid: int, number: int) -> None:
-    """Send a signal to a process group of the lab's PID namespace; it may be gone."""
+    """Send a signal to a process of the lab's PID namespace with all its group; they may be gone."""
     namespaces.enter_pid_namespace()
     with interrupts.held_back():  # from the child too, which has to do this
-        os.waitpid(children.fork(lambda: _kill_group(pgid, number), held_back=True), 0)
+        children.ask(lambda _told: _kill_group(pgid, number), held_back=True)
 
 
 def _kill_group(pgid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
+    try:
         os.killpg(pgid, number)
+    except ProcessLookupError:  # it doesn't lead its group yet
+        _kill(pgid, number)
 
 
 def search_path(path: str | None) -> str:

@@ -21,6 +21,12 @@ def lock(fd: int) -> bool:
     return True
 
 
+def free(fd: int) -> None:
+    """Give the lock up, whoever has inherited it, and close the file."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
 @contextmanager
 def held(directory: Path) -> Iterator[bool]:
     """Hold the lock on a directory, for which this waits; yields whether the directory is there."""
@@ -33,7 +39,7 @@ def held(directory: Path) -> Iterator[bool]:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield same(fd, directory)
     finally:
-        os.close(fd)
+        free(fd)
 
 
 def wait_for_lock(deadline: float, complaint: str) -> None:

@@ -78,7 +78,8 @@ class Answer(NamedTuple):
 def ask(body: Callable[[BinaryIO], int | None], *, held_back: bool = False, within_s: float | None = None) -> Answer:
     """Fork a child that calls body with the pipe for its answer; it is gone when this returns, or is interrupted.
 
-    TimeoutError where it says nothing and doesn't end for so many seconds; OSError. held_back as `fork` has it.
+    TimeoutError where it says nothing and doesn't end for so many seconds; OSError, also where something stops it
+    again and again: a program of a lab may, if the child was born there. held_back as `fork` has it.
     """
     child, status = 0, 0
     read_end, write_end = os.pipe()
@@ -95,7 +96,7 @@ def ask(body: Callable[[BinaryIO], int | None], *, held_back: bool = False, with
             told.close()
             if within_s is not None and not readable(source.fileno(), within_s):
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-            said = source.read()
+            said = _hear(child, source.fileno())
         except BaseException:
             if child:
                 os.kill(child, signal.SIGKILL)
@@ -104,6 +105,37 @@ def ask(body: Callable[[BinaryIO], int | None], *, held_back: bool = False, with
             if child:
                 _, status = os.waitpid(child, 0)
     return Answer(said, status)
+
+
+_LOOK_S, _STOPS = 1.0, 5
+"""How often it is looked whether a child is stopped, and how often one is continued before it is given up."""
+
+
+def _hear(child: int, source: int) -> bytes:
+    """What the child says until it closes the pipe or ends. Where it is stopped, it is continued."""
+    said: list[bytes] = []
+    stops, pidfd = 0, os.pidfd_open(child)
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    try:
+        while True:
+            there = [fd for fd, _ in poll.poll(_LOOK_S * 1000)]
+            if source in there:
+                part = os.read(source, 1 << 16)
+                if not part:
+                    break
+                said.append(part)
+            elif there:  # what it has begotten may still have the pipe
+                break
+            elif os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
+                stops += 1
+                if stops > _STOPS:
+                    raise OSError(errno.EBUSY, "something stops it again and again", "a process of netlab's own")
+                os.kill(child, signal.SIGCONT)  # it may be that the terminal's ^Z and `fg` come to it last
+    finally:
+        os.close(pidfd)
+    return b"".join(said)
 
 
 def ending(status: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -252,6 +253,15 @@ def test_a_program_does_not_read_a_commands_environment(
         labs.until(lambda: seen.exists() and seen.read_text().endswith("\n"), "the program to have tried")
         held.stdin.close()
     assert "Permission denied" in seen.read_text()
+
+
+def test_a_program_ends_a_command(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    wait = f"until test -s {told}; do sleep 0.01; done"
+    lab = with_program(netlab, lab_name, tmp_path, privilege, f"({wait}; kill -9 $(cat {told})) & :")
+    lab.up()
+    command = ("exec", "client", "--", "sh", "-c", f"echo $$ >{told}.new; mv {told}.new {told}; exec sleep 1000")
+    assert netlab(*command).returncode == -signal.SIGKILL
 
 
 def test_a_program_has_no_terminal(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:

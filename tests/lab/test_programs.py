@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import host
@@ -220,6 +221,34 @@ def test_a_program_that_does_not_come_up(
     assert (done.returncode, done.stdout, done.stderr) == (1, "", complaint)
     assert host.changes(before, netlab.rundir) == ""
     assert not netlab.rundir.exists()
+
+
+STOPS_ALL = """
+import os, signal, time
+print("begun", flush=True)
+while True:
+    time.sleep(0.001)
+    try:
+        os.kill(-1, signal.SIGSTOP)
+    except ProcessLookupError:
+        pass
+"""
+
+
+def test_a_program_that_stops_all_others_stops_no_command(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    programs = "namespaces:\n  server:\n    programs:\n      - {{name: it, command: {}, ready: {{output: begun}}}}\n"
+    topology = programs.format(json.dumps([sys.executable, "-u", "-c", STOPS_ALL]))
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, topology)
+    before = host.snapshot(netlab.rundir)
+    lab.up()
+    lab.write(topology + "      - {name: other, command: sleep 1000}\n")
+    done = lab.try_up()
+    assert (done.returncode, "something" in done.stderr) in ((0, False), (1, True)), done.stderr
+    lab.status()
+    lab.down()
+    assert host.changes(before, netlab.rundir) == ""
 
 
 DAEMON = """

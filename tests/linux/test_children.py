@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -255,6 +256,34 @@ def test_a_child_that_says_nothing_is_gone(how: str, raised: str) -> None:
     # In a process without threads: a signal to another thread isn't held back.
     done = subprocess.run([sys.executable, "-c", ASKED, how], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (f"{raised}\ngone\n", "")
+
+
+def test_an_answer_needs_no_end_of_what_a_child_leaves() -> None:
+    def leaving(told: BinaryIO) -> None:
+        told.write(str(children.fork(lambda: time.sleep(1000), ends_by=None)).encode())
+
+    said, _ = children.ask(leaving)
+    os.kill(int(said), signal.SIGKILL)
+
+
+def stopping_itself(told: BinaryIO) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    told.write(b"went on")
+
+
+def test_a_child_that_is_stopped_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_LOOK_S", 0.01)
+    assert children.ask(stopping_itself) == (b"went on", 0)
+
+
+def test_a_child_that_is_stopped_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(told: BinaryIO) -> None:
+        while True:
+            stopping_itself(told)
+
+    monkeypatch.setattr(children, "_LOOK_S", 0.01)
+    with pytest.raises(OSError, match="something stops it again and again"):
+        children.ask(never)
 
 
 def _calls(tree: ast.AST) -> Iterator[str]:
