@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, ClassVar, NoReturn, cast
+from typing import Annotated, ClassVar, Final, NamedTuple, NoReturn, cast
 
 import typer
 
@@ -12,29 +12,48 @@ from netlab.cli.group import Group
 from netlab.escapes import Lines, line
 from netlab.terminal import say, write
 
+
+class Entry(NamedTuple):
+    """The file that a command is in, and what its help begins with: for the list of all, which needs no file."""
+
+    file: str
+    summary: str
+
+
 SECTIONS = {
     "Labs": {
-        "up": "lifecycle",
-        "down": "lifecycle",
-        "status": "lifecycle",
-        "exec": "exec",
-        "shell": "exec",
-        "fix": "fixing",
+        "up": Entry("lifecycle", "Build a lab, or make the one that is up follow its topology."),
+        "down": Entry("lifecycle", "Take a lab down."),
+        "status": Entry("lifecycle", "List the labs that are up, or show what is in one."),
+        "exec": Entry("exec", "Run a program in a namespace."),
+        "shell": Entry("exec", "Open a shell in a namespace."),
+        "fix": Entry("fixing", "List mitigations, or apply and revert them on a lab."),
     },
-    "Experiments": {"run": "run", "matrix": "matrix", "explain": "observing", "report": "report"},
-    "Traffic": {"watch": "observing", "capture": "observing"},
+    "Experiments": {
+        "run": Entry("run", "Run an experiment and say what the kernel did."),
+        "matrix": Entry("matrix", "Run every experiment with every fix, and print one table."),
+        "explain": Entry("observing", "Say why a connection was reset, packet by packet."),
+        "report": Entry("report", "Show a run again, from its bundle."),
+    },
+    "Traffic": {
+        "watch": Entry("observing", "Show what happens in a lab, an event a line."),
+        "capture": Entry("observing", "Write the packets of several namespaces into a pcapng file."),
+    },
     "Topologies": {
-        "examples": "examples",
-        "lint": "inspect",
-        "plan": "inspect",
-        "rules": "inspect",
-        "schema": "inspect",
+        "examples": Entry("examples", "List the topologies and experiments that come with netlab."),
+        "lint": Entry("inspect", "Check a topology or an experiment."),
+        "plan": Entry("inspect", "Print what `up` does, each step with its ip, nft or sysctl twin."),
+        "rules": Entry("inspect", "Print the NAT rules that kube-proxy would install on a node."),
+        "schema": Entry("inspect", "Print the JSON Schema of a topology or an experiment, for editors."),
     },
-    "netlab itself": {"doctor": "doctor", "help": "help"},
+    "netlab itself": {
+        "doctor": Entry("doctor", "Check what this kernel and this user can do."),
+        "help": Entry("help", "Show the help of netlab or of a command."),
+    },
 }
-"""The file of each command, in the order of `netlab --help`."""
+"""Every command, as `netlab --help` shows them."""
 
-COMMANDS = {name: file for section in SECTIONS.values() for name, file in section.items()}
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
 class _Program(Group):
@@ -46,6 +65,28 @@ def app(command: str | None = None) -> typer.Typer:
 
     What is no command (an option, a misspelt word, None) gets all of them, and so does `help`.
     """
+    program = _program()
+    alone = command in COMMANDS and command != "help"
+    files = [COMMANDS[command].file] if command is not None and alone else [each.file for each in COMMANDS.values()]
+    for file in dict.fromkeys(files):
+        program.add_typer(import_module(f"{__package__}.{file}").app)
+    return program
+
+
+def outline() -> typer.Typer:
+    """The program with all its commands, of which each has its summary and does nothing."""
+    program = _program()
+    for name, entry in COMMANDS.items():
+        program.command(name, help=entry.summary)(_nothing)
+    return program
+
+
+def _nothing() -> None:
+    pass
+
+
+def _program() -> typer.Typer:
+    """The program without commands."""
     program = typer.Typer(
         name="netlab",
         cls=_Program,
@@ -56,9 +97,6 @@ def app(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST},
     )
     program.callback()(_options)
-    files = [COMMANDS[command]] if command in COMMANDS and command != "help" else COMMANDS.values()
-    for file in dict.fromkeys(files):
-        program.add_typer(import_module(f"{__package__}.{file}").app)
     return program
 
 
@@ -84,10 +122,14 @@ _USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.mro()[1])
 """What typer raises where the words don't fit a command: it exports one kind of it only."""
 
 
+_FOR_HELP: Final[Sequence[list[str]]] = (["-h"], ["--help"], ["-V"], ["--version"])
+
+
 def run(words: Sequence[str]) -> NoReturn:
     """Run the command that the words call, and exit; SystemExit(2) with a message where they call none."""
     try:
-        code = app(next(iter(words), None))(words, prog_name="netlab", standalone_mode=False)
+        program = outline() if list(words) in _FOR_HELP else app(next(iter(words), None))
+        code = program(words, prog_name="netlab", standalone_mode=False)
     except _USAGE_ERROR as error:
         say(_complaint(error))
         code = 2

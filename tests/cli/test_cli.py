@@ -125,6 +125,18 @@ def test_every_command_is_in_a_section_of_the_help(netlab: Netlab) -> None:
     assert [f"{heading}:" in lines for heading in SECTIONS] == [True] * len(SECTIONS)
 
 
+def test_the_list_of_commands_needs_none_of_their_files(netlab: Netlab) -> None:
+    files = {f"netlab.cli.{entry.file}" for entry in FILES.values()}
+    assert modules(netlab, "--help") & files == set()
+    assert isinstance(PROGRAM, TyperGroup)
+    summaries = {name: command.get_short_help_str(1000) for name, command in PROGRAM.commands.items()}
+    assert {name: entry.summary for name, entry in FILES.items()} == summaries
+    whole = get_command(app())
+    assert isinstance(whole, TyperGroup)
+    context = whole.make_context("netlab", ["up"], resilient_parsing=True)
+    assert netlab("--help").stdout == f"{whole.get_help(context)}\n"
+
+
 def test_the_version(netlab: Netlab) -> None:
     wanted = f"netlab {__version__} (netns-lab)\n"
     assert said(netlab("--version")) == said(netlab("-V")) == (0, wanted, "")
