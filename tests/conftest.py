@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import host
+import labs
 import pytest
 import skips
 from chromium import Browser
 from command import SERVER, Netlab, new_lab_name
 
 from netlab.linux import interrupts
+from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -99,6 +101,18 @@ def as_root() -> None:
 
 
 @pytest.fixture
+def own_netns(as_root: None) -> Iterator[None]:
+    """This thread is in an empty network namespace meanwhile."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    unshare(CLONE_NEWNET)
+    try:
+        yield
+    finally:
+        setns(home, CLONE_NEWNET)
+        os.close(home)
+
+
+@pytest.fixture
 def rootless() -> None:
     """Skips the test unless this user can make a user namespace."""
     skips.skip_unless_userns()
@@ -113,6 +127,15 @@ def privilege(request: pytest.FixtureRequest) -> str:
     else:
         skips.skip_unless_userns()
     return option
+
+
+@pytest.fixture(scope="module")
+def lab(shared_netlab: Netlab, privilege: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[labs.Lab]:
+    """The smallest lab, up, for all tests of a module that makes none of its own."""
+    two = labs.make(shared_netlab, new_lab_name(), tmp_path_factory.mktemp("lab"), privilege)
+    two.up()
+    yield two
+    two.down()
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from command import Netlab
 from netlab.kubeproxy import Ruleset, ruleset, shared
 from netlab.kubeproxy.changed import transaction
 from netlab.linux import nft
-from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
 from netlab.model import (
     Endpoint,
     KubeProxy,
@@ -78,20 +75,6 @@ def edited(dice: random.Random, one: Service) -> Service:
             return one._replace(ports=(ServicePort(80, 8080, node_port=30000 + 2 * number + dice.randrange(2)),))
 
 
-@pytest.fixture
-def namespace() -> Iterator[None]:
-    """This thread is in a network namespace of its own."""
-    skips.skip_unless_root()
-    skips.skip_unless_program("nft")
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    unshare(CLONE_NEWNET)
-    try:
-        yield
-    finally:
-        setns(home, CLONE_NEWNET)
-        os.close(home)
-
-
 def told(made: Ruleset) -> str:
     owned = shared.owned_by(made.tables)
     return shared.ours(nft.list_tables(owned), owned)
@@ -100,8 +83,9 @@ def told(made: Ruleset) -> str:
 @pytest.mark.kernel
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.usefixtures("namespace")
+@pytest.mark.usefixtures("own_netns")
 def test_what_is_changed_is_what_would_have_been_loaded(mode: Mode, seed: int) -> None:
+    skips.skip_unless_program("nft")
     dice = random.Random(seed)
     has = [service(number) for number in range(12)]
     nft.run(rules(mode, has).nft(replace=False))
@@ -125,8 +109,9 @@ def test_what_is_changed_is_what_would_have_been_loaded(mode: Mode, seed: int) -
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.usefixtures("namespace")
+@pytest.mark.usefixtures("own_netns")
 def test_where_somebody_leads_to_what_goes_nothing_happens(mode: Mode) -> None:
+    skips.skip_unless_program("nft")
     services = [service(number) for number in range(12)]
     old, new = rules(mode, services), rules(mode, services[1:])
     nft.run(old.nft(replace=False))

@@ -8,25 +8,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import labs
 import pytest
 import skips
-from command import Netlab, new_lab_name
 from terminals import terminal
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(scope="module")
-def lab(shared_netlab: Netlab, privilege: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[labs.Lab]:
-    """The smallest lab, up."""
-    two = labs.make(shared_netlab, new_lab_name(), tmp_path_factory.mktemp("lab"), privilege)
-    two.up()
-    yield two
-    two.down()
 
 
 @pytest.mark.parametrize(

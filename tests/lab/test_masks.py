@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import labs
 import pytest
 import skips
-from command import Netlab, new_lab_name
+from command import Netlab
 
 pytestmark = pytest.mark.kernel
 
@@ -57,15 +56,6 @@ for path in sys.argv[1:]:
         print(path)
 """
 """Names the files that can be opened: those of the kernel's memory and log for reading, others for writing."""
-
-
-@pytest.fixture(scope="module")
-def lab(shared_netlab: Netlab, privilege: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[labs.Lab]:
-    """The smallest lab, up."""
-    two = labs.make(shared_netlab, new_lab_name(), tmp_path_factory.mktemp("lab"), privilege)
-    two.up()
-    yield two
-    two.down()
 
 
 @pytest.mark.parametrize("top", PLACES)

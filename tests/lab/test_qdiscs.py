@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 import skips
@@ -14,7 +12,6 @@ from netlab.errors import UnsupportedError
 from netlab.lab import qdiscs
 from netlab.lab.steps import AddQdisc
 from netlab.linux import tc, tcdump
-from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
 from netlab.model import Qdisc
 
 
@@ -55,19 +52,12 @@ def test_the_words_of_each_kind_become_pyroute2s_arguments() -> None:
 
 
 @pytest.fixture
-def veth() -> Iterator[int]:
+def veth(own_netns: None) -> int:
     """The ifindex of eth0, a veth in a network namespace in which the test runs."""
-    skips.skip_unless_root()
     skips.skip_unless_program("tc")
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    unshare(CLONE_NEWNET)
-    try:
-        subprocess.run(["ip", "link", "add", "eth0", "index", "7", "type", "veth", "peer", "name", "eth1"], check=True)
-        subprocess.run(["ip", "link", "set", "eth0", "up"], check=True)
-        yield 7
-    finally:
-        setns(home, CLONE_NEWNET)
-        os.close(home)
+    subprocess.run(["ip", "link", "add", "eth0", "index", "7", "type", "veth", "peer", "name", "eth1"], check=True)
+    subprocess.run(["ip", "link", "set", "eth0", "up"], check=True)
+    return 7
 
 
 def told() -> str:

@@ -6,7 +6,6 @@ The oracle is the closer look itself: without what was kept, `status` reads ever
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import socket
@@ -22,7 +21,6 @@ from command import Netlab
 from netlab.lab import rest, sealed
 from netlab.lab.directory import LabDirectory
 from netlab.linux.generation import FIRST, generation
-from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
 
 pytestmark = pytest.mark.kernel
 
@@ -253,25 +251,18 @@ def test_a_large_lab_is_at_rest_once_it_is_built(netlab: Netlab, lab_name: str, 
     assert lab.drift() == drift_at_a_closer_look(lab) == ["node: kube-proxy's rules"]
 
 
-def test_each_transaction_counts_and_no_packet_does() -> None:
-    skips.skip_unless_root()
+def test_each_transaction_counts_and_no_packet_does(own_netns: None) -> None:
     skips.skip_unless_program("nft")
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    unshare(CLONE_NEWNET)
-    try:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        assert generation() == FIRST
-        text = "table inet t { set s { type ipv4_addr; flags dynamic; }\nchain c { type filter hook output priority 0; "
-        text += "counter; add @s { ip daddr };\n}\n}\n"
-        subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
-        assert generation() == FIRST + 1
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.sendto(b"", ("127.0.0.1", 9))
-        listing = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
-        assert "127.0.0.1" in listing
-        assert generation() == FIRST + 1
-        subprocess.run(["nft", "add", "element", "inet", "t", "s", "{ 192.0.2.1 }"], check=True)
-        assert generation() == FIRST + 2
-    finally:
-        setns(home, CLONE_NEWNET)
-        os.close(home)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    assert generation() == FIRST
+    text = "table inet t { set s { type ipv4_addr; flags dynamic; }\nchain c { type filter hook output priority 0; "
+    text += "counter; add @s { ip daddr };\n}\n}\n"
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+    assert generation() == FIRST + 1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.sendto(b"", ("127.0.0.1", 9))
+    listing = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    assert "127.0.0.1" in listing
+    assert generation() == FIRST + 1
+    subprocess.run(["nft", "add", "element", "inet", "t", "s", "{ 192.0.2.1 }"], check=True)
+    assert generation() == FIRST + 2

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
-import skips
 from fuzz_rtnetlink import ADDRESSES, DATA_NUMBERS, LINKS, QDISCS, ROUTES
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -22,22 +19,9 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from netlab.linux import netlink, rtdump, tcdump
 from netlab.linux.netlink import NLMSGHDR, attribute
 from netlab.linux.rtdump import Address, Link, Route
-from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
+from netlab.linux.syscalls import CLONE_NEWNET, unshare
 
 NUMBERS = {"IFLA_BR_STP_STATE": 5, "IFLA_BR_VLAN_FILTERING": 7, "IFLA_BR_MCAST_SNOOPING": 23}
-
-
-@pytest.fixture
-def netns() -> Iterator[None]:
-    """This thread in an empty network namespace."""
-    skips.skip_unless_root()
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    unshare(CLONE_NEWNET)
-    try:
-        yield
-    finally:
-        setns(home, CLONE_NEWNET)
-        os.close(home)
 
 
 def ip(*commands: str) -> None:
@@ -141,7 +125,7 @@ def route_of(body: bytes) -> Route | None:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("seed", range(5))
-def test_a_dump_means_what_pyroute2_takes_it_for(netns: None, seed: int) -> None:
+def test_a_dump_means_what_pyroute2_takes_it_for(own_netns: None, seed: int) -> None:
     ip(*things(seed))
     with rtdump.rtnetlink() as sock:
         links = rtdump.dump(sock, rtdump.RTM_GETLINK, rtdump.LINKS)
@@ -155,7 +139,7 @@ def test_a_dump_means_what_pyroute2_takes_it_for(netns: None, seed: int) -> None
 
 @pytest.mark.kernel
 def test_all_is_told_whether_or_not_the_kernel_heeds_what_is_asked_for(
-    netns: None, monkeypatch: pytest.MonkeyPatch
+    own_netns: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ip(*things(7))
     strict = rtdump.told(DATA_NUMBERS)
@@ -165,7 +149,7 @@ def test_all_is_told_whether_or_not_the_kernel_heeds_what_is_asked_for(
 
 
 @pytest.mark.kernel
-def test_a_namespaces_number_is_its_own(netns: None) -> None:
+def test_a_namespaces_number_is_its_own(own_netns: None) -> None:
     first = rtdump.told({}).cookie
     assert rtdump.told({}).cookie == first
     unshare(CLONE_NEWNET)
