@@ -55,6 +55,24 @@ class Fault(NamedTuple):
     delay_s: float = 0.0
 
 
+class How(NamedTuple):
+    """How a command is run: with a fault, its calls recorded, by a Python of its own (started); before is called in its
+    process, with all that it inherits in place."""
+
+    fault: Fault | None = None
+    record: bool = False
+    before: Callable[[], None] | None = None
+    started: bool = False
+
+    @property
+    def filtered(self) -> bool:
+        """Whether its calls are told to this process."""
+        return self.fault is not None or self.record
+
+
+PLAIN = How()
+
+
 class Made(NamedTuple):
     """A call that a command made, by a process of its own or by one of its descendants."""
 
@@ -138,44 +156,21 @@ class Commands:
         self._listeners: dict[int, Command] = {}
         self._later: list[tuple[float, Command, Fault, int]] = []
 
-    def run(
-        self,
-        *argv: str | Path,
-        fault: Fault | None = None,
-        record: bool = False,
-        before: Callable[[], None] | None = None,
-        started: bool = False,
-        stdin: int | None = None,
-        stdout: int | None = None,
-    ) -> Command:
-        """Run `netlab ARGV` to its end, or to the end of its time. started: by a Python of its own."""
-        command = self.begin(
-            *argv, fault=fault, record=record, before=before, started=started, stdin=stdin, stdout=stdout
-        )
+    def run(self, *argv: str | Path, how: How = PLAIN) -> Command:
+        """Run `netlab ARGV` to its end, or to the end of its time."""
+        command = self.begin(*argv, how=how)
         self.finish(command)
         return command
 
-    def begin(
-        self,
-        *argv: str | Path,
-        fault: Fault | None = None,
-        record: bool = False,
-        before: Callable[[], None] | None = None,
-        started: bool = False,
-        stdin: int | None = None,
-        stdout: int | None = None,
-    ) -> Command:
-        """Begin `netlab ARGV`; before is called in its process, with all that it inherits in place."""
+    def begin(self, *argv: str | Path, how: How = PLAIN) -> Command:
+        """Begin `netlab ARGV`."""
         words = [*map(str, argv)]
         streams = os.memfd_create("stdout", os.MFD_CLOEXEC), os.memfd_create("stderr", os.MFD_CLOEXEC)
-        filtered = fault is not None or record
         mine, theirs = socket.socketpair()
         pid = os.fork()
         if pid == 0:
             try:
-                places = (os.open(os.devnull, os.O_RDWR) if stdin is None else stdin, *streams)
-                places = (places[0], streams[0] if stdout is None else stdout, streams[1])
-                self._become(words, places, theirs.fileno(), filtered, before, started)
+                self._become(words, (os.open(os.devnull, os.O_RDWR), *streams), theirs.fileno(), how)
             except BaseException:
                 traceback.print_exc()
             os._exit(1)
@@ -183,7 +178,7 @@ class Commands:
         pidfd = os.pidfd_open(pid)
         listener = None
         with mine:
-            if filtered:
+            if how.filtered:
                 if mine.recv(1):
                     raise AssertionError("the filter says nothing")
                 with suppress(OSError):
@@ -193,7 +188,7 @@ class Commands:
                     os.waitpid(pid, 0)
                     raise OSError(f"no filter in {words}: {_text(streams[1])}")
                 mine.send(b"g")
-        command = Command(words, pid, pidfd, listener, streams, fault, record, started)
+        command = Command(words, pid, pidfd, listener, streams, how.fault, how.record, how.started)
         self._commands[pidfd] = command
         self._poll.register(pidfd, select.POLLIN)
         if listener is not None:
@@ -201,15 +196,7 @@ class Commands:
             self._poll.register(listener, select.POLLIN)
         return command
 
-    def _become(
-        self,
-        argv: Sequence[str],
-        streams: Sequence[int],
-        talk: int,
-        filtered: bool,
-        before: Callable[[], None] | None,
-        started: bool,
-    ) -> NoReturn:
+    def _become(self, argv: Sequence[str], streams: Sequence[int], talk: int, how: How) -> NoReturn:
         """Be the command, in a fresh child."""
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -219,9 +206,9 @@ class Commands:
         os.chdir(self._directory)
         os.environ.clear()
         os.environ.update(self._environment)
-        if before is not None:
-            before()
-        if filtered:
+        if how.before is not None:
+            how.before()
+        if how.filtered:
             if notify.install() != _LISTENER:
                 raise AssertionError("another descriptor was expected")
             waiting = socket.socket(fileno=_TALK)
@@ -230,7 +217,7 @@ class Commands:
             waiting.detach()
             os.close(_LISTENER)
         os.close(_TALK)
-        if started:
+        if how.started:
             os.execv(sys.executable, [sys.executable, "-m", "netlab", *argv])
         sys.argv = ["netlab", *argv]
         sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)

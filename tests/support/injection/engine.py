@@ -9,7 +9,7 @@ import time
 from typing import Any, NoReturn
 
 from injection import commands, judge, sandbox
-from injection.commands import Command, Fault, Place
+from injection.commands import Command, Fault, How, Place
 from injection.judge import Complaint
 from injection.machine import Machine
 from injection.scenarios import SCENARIOS, Scenario
@@ -38,7 +38,7 @@ def serve(channel: socket.socket, privilege: str, *, ordinary: bool, foreign: bo
 
 def _record(scenario: Scenario) -> dict[str, Any]:
     """All calls that the command makes where nothing is injected."""
-    command = scenario.machine.commands.run(*scenario.begin(), record=True)
+    command = scenario.machine.commands.run(*scenario.begin(), how=How(record=True))
     complaints = [*judge.ended(command, any_code=scenario.any_code), *scenario.judge(command)]
     if command.code or complaints:
         raise AssertionError(f"{scenario.name} without a fault: exit {command.code}: {command.stderr}{complaints}")
@@ -49,7 +49,8 @@ def _inject(scenario: Scenario, asked: dict[str, Any]) -> dict[str, Any]:
     begun = time.monotonic()
     kind, number, place, moment, delay_s = asked["fault"]
     fault = Fault(kind, number, Place(*place), moment, delay_s)
-    command = scenario.machine.commands.run(*scenario.begin(), fault=fault, started=asked.get("started", False))
+    how = How(fault, started=asked.get("started", False))
+    command = scenario.machine.commands.run(*scenario.begin(), how=how)
     injected = command.injected
     complaints = [*judge.ended(command, any_code=scenario.any_code, deaf=command.deaf), *scenario.judge(command)]
     return _answer(command, injected and injected.call.name, complaints, begun)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from injection import judge, snapshot
-from injection.commands import Command
+from injection.commands import Command, How
 from injection.judge import BROKEN, TOUCHED, UNTRUE, Complaint
 from injection.machine import Machine
 from injection.scenarios import Scenario
@@ -72,7 +72,7 @@ LIMITS = {
 
 def _under_a_limit(limit: Callable[[], None], *, deaf: bool) -> _Happen:
     def happen(machine: Machine, scenario: Scenario) -> tuple[Command, list[Complaint]]:
-        command = machine.commands.run(*scenario.begin(), before=limit)
+        command = machine.commands.run(*scenario.begin(), how=How(before=limit))
         # Its stderr is a file here, which a limit on files may keep from it.
         complaints = judge.ended(command, any_code=scenario.any_code, deaf=deaf)
         return command, [*complaints, *scenario.judge(command)]
