@@ -43,6 +43,7 @@ SECTIONS = {
         "examples": Entry("examples", "List the topologies and experiments that come with netlab."),
         "lint": Entry("inspect", "Check a topology or an experiment."),
         "plan": Entry("inspect", "Print what `up` does, each step with its ip, nft or sysctl twin."),
+        "graph": Entry("inspect", "Draw a topology: its namespaces, interfaces and links."),
         "rules": Entry("inspect", "Print the NAT rules that kube-proxy would install on a node."),
         "schema": Entry("inspect", "Print the JSON Schema of a topology or an experiment, for editors."),
     },

@@ -1,4 +1,5 @@
-"""Looks at a topology, which need no lab and no privilege: `plan`, `lint`, `schema`, `rules`."""
+"""Looks at a topology, which need no lab and no privilege: `plan`, `lint`, `graph`, `schema`,
+`rules`."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -10,7 +11,7 @@ from netlab.cli.arguments import parse_settings, read_spec, tell_warnings, topol
 from netlab.cli.messages import counted
 from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
 from netlab.errors import UsageError
-from netlab.terminal import say, write
+from netlab.terminal import columns, say, write
 
 app = typer.Typer()
 
@@ -66,6 +67,36 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     more = f", with {' and '.join(counts)}" if counts else ""
     unsaid = f"; its tables were not checked: {sound.unchecked}" if sound.unchecked else ""
     say(f"{file}: lab {sound.lab} is sound{more}{unsaid}")
+
+
+class GraphFormat(StrEnum):
+    text = "text"
+    mermaid = "mermaid"
+    dot = "dot"
+    svg = "svg"
+
+
+@app.command()
+def graph(
+    topology: TopologyArgument = None,
+    settings: SetOption = None,
+    fix: FixOption = None,
+    output: Annotated[
+        GraphFormat, typer.Option("--format", help="text, mermaid, dot (Graphviz), or svg.")
+    ] = GraphFormat.text,
+) -> None:
+    """Draw a topology: its namespaces, interfaces and links."""
+    from netlab.report import graph as drawn
+    from netlab.report import graph_text
+
+    asked = read_spec(topology, parse_settings(settings), fix, None).topology
+    texts = {
+        GraphFormat.text: lambda: graph_text.text(asked, columns()),
+        GraphFormat.mermaid: lambda: graph_text.mermaid(asked),
+        GraphFormat.dot: lambda: graph_text.dot(asked),
+        GraphFormat.svg: lambda: drawn.svg_file(asked),
+    }
+    write(texts[output]())
 
 
 class Document(StrEnum):

@@ -27,8 +27,34 @@ _Line = tuple[str, str]
 """A class for the style, and the text."""
 
 
-def svg(topology: Topology, path: Sequence[str]) -> Markup:
-    """The picture; path are the names of the upper row's namespaces, from left to right."""
+_STYLE = """
+  .graph { --ground: #fff; --ink: #1b1d20; --quiet: #565b62; --line: #868c94; --good: #0a5a9c; }
+  .graph { background: var(--ground); font: 14px system-ui, sans-serif; }
+  @media (prefers-color-scheme: dark) {
+    .graph { --ground: #15181c; --ink: #eceef0; --quiet: #b3b9c1; --line: #8b929b; --good: #7dbdf2; }
+  }
+  text { fill: var(--ink); }
+  .quiet { fill: var(--quiet); font-size: 12px; font-weight: normal; }
+  .head { font-weight: 650; }
+  .plain, .strong { font-size: 12px; }
+  .strong { font-weight: 650; fill: var(--good); }
+  .box { fill: var(--ground); stroke: var(--line); stroke-width: 1.5; }
+  .box.node { stroke-width: 3; }
+  .box.host { stroke-dasharray: 6 4; }
+  .link { fill: none; stroke: var(--line); stroke-width: 3; }
+"""
+
+
+def svg_file(topology: Topology) -> str:
+    """The picture as a file of its own, with its style; the nodes stand in the upper row."""
+    return svg(topology, (), tag("style", _STYLE), xmlns="http://www.w3.org/2000/svg") + "\n"
+
+
+def svg(topology: Topology, path: Sequence[str], *first: Markup, xmlns: str | None = None) -> Markup:
+    """The picture; path are the names of the upper row's namespaces, from left to right.
+
+    first are elements to begin with, xmlns the namespace that a file of SVG names.
+    """
     lines = {netns.name: list(_lines(topology, netns)) for netns in topology.namespaces}
     boxes = _boxes(_places(topology, path), lines)
     width = max(box.x for box in boxes.values()) + BOX_WIDTH + _MARGIN
@@ -43,10 +69,12 @@ def svg(topology: Topology, path: Sequence[str]) -> Markup:
     pairs = "; ".join(f"{a.netns} {a.ifname} to {b.netns} {b.ifname}" for a, b in joined)
     return tag(
         "svg",
+        *first,
         tag("title", f"The lab {topology.name}: {len(topology.namespaces)} namespaces"),
         tag("desc", f"Links: {pairs}."),
         *links,
         *(_draw_box(topology.netns(name), box, lines[name]) for name, box in boxes.items()),
+        xmlns=xmlns,
         class_="graph",
         role="img",
         aria_label=f"The lab {topology.name}. Links: {pairs}.",
