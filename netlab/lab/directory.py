@@ -6,8 +6,7 @@ It is made before anything else of a lab and removed after everything else, and 
 before it is: whoever finds the directory can take the lab down without its YAML. While a lab is changed, the text of
 what it is to become stands in `next-0.yaml`; where such a change was cut short, it stays, and the next one's is
 `next-1.yaml`: what may be in the lab is what all of them ask for. `rest.json` is `rest.py`'s, `spec.kept`
-`kept_spec.py`'s. Nothing here makes or
-removes anything in the kernel.
+`kept_spec.py`'s. Nothing here makes or removes anything in the kernel.
 """
 
 from __future__ import annotations

@@ -176,7 +176,6 @@ class FlowEvents:
         self._packets: dict[tuple[str | None, Direction, Leg], list[Packet]] = defaultdict(list)
         self._reasons: dict[tuple[str | None, Leg], list[InvalidReason]] = defaultdict(list)
         self._verdicts: dict[str | None, list[TraceStep]] = defaultdict(list)
-        self._adopted: dict[str | None, list[ConntrackEvent]] = defaultdict(list)
         self._entry_made = self._syn_traced = False
         # An address as a number is hashed many times faster.
         legs = {(int(src), sport, int(dst), dport): leg for (src, sport, dst, dport), leg in flow.legs().items()}
@@ -187,8 +186,6 @@ class FlowEvents:
                 self.sockets.append(event)
             elif isinstance(event, ConntrackEvent):
                 new = event.change is EntryChange.NEW
-                if new and Leg.ENDPOINT_TO_CLIENT in _legs(legs, event.tuple_orig):
-                    self._adopted[event.netns].append(event)
                 made = new and event.netns == flow.node and self._begins(event.tuple_orig)
                 self._entry_made = self._entry_made or made
             elif isinstance(event, TraceStep) and event.segment is not None:
@@ -231,10 +228,6 @@ class FlowEvents:
     def verdicts(self, netns: str | None) -> list[TraceStep]:
         """The packets, of any connection, that a rule of the namespace found to be `ct state invalid`."""
         return self._verdicts.get(netns, [])
-
-    def adopted(self, netns: str | None) -> list[ConntrackEvent]:
-        """The entries that the namespace's conntrack made anew for a packet of the endpoint's, as if it began there."""
-        return self._adopted.get(netns, [])
 
     def syn(self) -> Segment | None:
         """The client's SYN as it left the client."""
