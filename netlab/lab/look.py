@@ -70,7 +70,7 @@ def look(
         reading = take(namespaces, names, scope, before.reading, again)
     told = None if before is None else (before.reading, before.status)
     status = status_of(namespaces, reading, had, new, state, directory.hosts_text(), known, told)
-    indexes = {key: link.index for key, link in status.links.items()}
+    indexes = {key: link.ifindex for key, link in status.links.items()}
     return Look(difference(had, new, status), indexes, scope, reading, status)
 
 

@@ -97,10 +97,21 @@ def status_of(
     """
     status = Status(
         namespaces=frozenset(reading.told),
+        links={},
+        addresses={},
+        unrouted=set(),
+        routes={},
         sysctls={(name, key): value for name, found in reading.sysctls.items() for key, value in found.items()},
         former={(netns, key): value for netns, key, value in state.former},
+        rules={},
+        standing={},
+        covered=set(),
+        iptables={},
+        tables={},
+        qdiscs={},
         hosts=hosts,
         programs=programs.all_running(namespaces, state),
+        routes_by_dst={},
     )
     for name, has in reading.told.items():
         if before is not None and before[0].told.get(name) is has:
@@ -108,7 +119,7 @@ def status_of(
         else:
             _tell(name, has, status)
     for (netns, ifname), link in status.links.items():
-        if root := reading.qdiscs.get(netns, {}).get(link.index):
+        if root := reading.qdiscs.get(netns, {}).get(link.ifindex):
             status.qdiscs[netns, ifname] = Compared(root, None)
     _fold_spellings(namespaces, new, status)
     standing = _Standing(known.topology, known.namespaces(reading))
@@ -165,7 +176,7 @@ def _tell_again(netns: str, has: rtdump.Told, before: Status, status: Status) ->
 
 def _link(link: rtdump.Link, names: dict[int, str]) -> LinkStatus:
     return LinkStatus(
-        index=link.ifindex,
+        ifindex=link.ifindex,
         kind=link.kind,
         up=link.up,
         master=names.get(link.master or 0),

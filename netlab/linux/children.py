@@ -52,6 +52,7 @@ def _live(body: Callable[[], int | None], ends_by: signal.Signals | None, parent
     code = 1
     try:
         gc.freeze()  # garbage of the parent's has finalizers that are the parent's to run
+        gc.enable()
         if ends_by is not None and parent is not None:
             end_with(ends_by, parent)
         interrupts.forget_in_child(held_back=held_back)

@@ -6,7 +6,6 @@ import copy
 import json
 import random
 from collections import Counter
-from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -164,28 +163,28 @@ def test_a_sysctls_number_may_be_written_as_in_c() -> None:
 def test_changed_attributes_are_set() -> None:
     kernel = built()
     link = kernel.links["client", "eth0"]
-    kernel.links["client", "eth0"] = replace(link, attributes=link.attributes._replace(mtu=9000))
+    kernel.links["client", "eth0"] = link._replace(attributes=link.attributes._replace(mtu=9000))
     assert described(kernel) == ["client: attributes of eth0"]
 
 
 def test_an_attribute_that_the_topology_leaves_open_may_be_anything() -> None:
     kernel = built()
     link = kernel.links["client", "eth0"]
-    kernel.links["client", "eth0"] = replace(
-        link, attributes=link.attributes._replace(txqlen=5, mac="02:00:00:00:00:09")
+    kernel.links["client", "eth0"] = link._replace(
+        attributes=link.attributes._replace(txqlen=5, mac="02:00:00:00:00:09")
     )
     assert described(kernel) == []
 
 
 def test_a_port_that_was_taken_off_its_bridge_is_put_back() -> None:
     kernel = built()
-    kernel.links["node", "veth-client"] = replace(kernel.links["node", "veth-client"], master=None)
+    kernel.links["node", "veth-client"] = kernel.links["node", "veth-client"]._replace(master=None)
     assert described(kernel) == ["node: attributes of veth-client"]
 
 
 def test_a_link_that_was_set_down_comes_up_with_its_routes() -> None:
     kernel = built()
-    kernel.links["client", "eth0"] = replace(kernel.links["client", "eth0"], up=False)
+    kernel.links["client", "eth0"] = kernel.links["client", "eth0"]._replace(up=False)
     kernel.routes["client"].clear()
     assert described(kernel) == ["client: eth0 up", "client: route default via 10.244.0.1"]
 
@@ -199,7 +198,7 @@ def test_a_missing_veth_is_made_anew() -> None:
 def test_a_link_of_another_kind_under_a_name_of_the_labs_is_not_removed() -> None:
     kernel = built()
     kernel.delete_link(("client", "eth0"))
-    kernel.links["client", "eth0"] = replace(kernel.links["node", "cni0"], index=55)
+    kernel.links["client", "eth0"] = kernel.links["node", "cni0"]._replace(ifindex=55)
     steps = difference([topology()], topology(), kernel.look(topology(), topology()))
     assert [step.describe() for step in steps] == CLIENT_ANEW
     with pytest.raises(AssertionError, match="File exists"):
@@ -258,7 +257,7 @@ def test_what_a_user_has_added_stays() -> None:
     kernel.addresses["client", "eth0"].add(ip_interface("192.0.2.7/24"))
     kernel.addresses["node", "lo"].add(ip_interface("192.0.2.8/32"))
     kernel.routes["client"].add(Route(ip_network("192.0.2.0/24"), ip_address("10.244.0.1"), "eth0"))
-    kernel.links["client", "mine"] = replace(kernel.links["node", "cni0"], index=99)
+    kernel.links["client", "mine"] = kernel.links["node", "cni0"]._replace(ifindex=99)
     kernel.qdiscs["client", "eth0"] = "netem delay 5ms"
     kernel.rules["client"] = {("inet", "mine"): "rules"}
     kernel.rules["node"]["ip", "mine"] = "rules"
@@ -618,10 +617,10 @@ def drift(kernel: Simulated, chance: random.Random) -> None:
         case 2:
             kernel.routes[netns].clear()
         case 3:
-            kernel.links[key] = replace(kernel.links[key], up=False)
+            kernel.links[key] = kernel.links[key]._replace(up=False)
             kernel.down(key)
         case 4:
-            kernel.links[key] = replace(kernel.links[key], master=None)
+            kernel.links[key] = kernel.links[key]._replace(master=None)
         case 5:
             kernel.programs.clear()
         case 6:
@@ -717,8 +716,8 @@ def test_changes_that_were_cut_short_leave_nothing_to_the_one_that_is_not(seed: 
 
 def enslaved(kernel: Simulated, key: tuple[str, str], master: str) -> None:
     """A bridge that somebody has made, and a link that is its port."""
-    kernel.links[key[0], master] = replace(kernel.links["node", "cni0"], index=77)
-    kernel.links[key] = replace(kernel.links[key], master=master)
+    kernel.links[key[0], master] = kernel.links["node", "cni0"]._replace(ifindex=77)
+    kernel.links[key] = kernel.links[key]._replace(master=master)
 
 
 def test_a_port_of_somebody_elses_bridge_stays_one() -> None:
@@ -792,7 +791,7 @@ def test_the_mac_address_of_an_interface_that_is_given_none_is_its_own() -> None
     kernel = built()
     link = kernel.links["client", "eth0"]
     attributes = link.attributes._replace(mtu=9000, mac="02:00:00:00:00:09")
-    kernel.links["client", "eth0"] = replace(link, attributes=attributes)
+    kernel.links["client", "eth0"] = link._replace(attributes=attributes)
     assert described(kernel) == ["client: attributes of eth0"]
 
 

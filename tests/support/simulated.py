@@ -6,7 +6,7 @@ For tests of the difference. `look` gives what `reader.read` would.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from netlab.kubeproxy import Family, Ruleset, loaded_by
 from netlab.lab.rule_steps import (
@@ -83,7 +83,7 @@ class Simulated:
             case CreateNetns(netns):
                 assert netns not in self.routes, f"{netns}: File exists"
                 self.routes[netns] = set()
-                self.links[netns, "lo"] = LinkStatus(1, "", False, None, LinkAttributes(mtu=65536))
+                self.links[netns, "lo"] = LinkStatus(1, "", False, None, LinkAttributes(mtu=65536), None, {})
             case CreateLink(made):
                 first, *peers = made.interfaces()
                 indexes = [self._next_index(end.netns) for end in (first, *peers)]
@@ -97,13 +97,12 @@ class Simulated:
                 key = (interface.netns, interface.ifname)
                 self._check_master(interface)
                 link = self.links[key]
-                self.links[key] = replace(
-                    link,
+                self.links[key] = link._replace(
                     master=link.master if keeps_master else interface.master,
                     attributes=_over(link.attributes, interface.attributes),
                 )
             case SetUp(netns, ifname, up, _):
-                self.links[netns, ifname] = replace(self.links[netns, ifname], up=up)
+                self.links[netns, ifname] = self.links[netns, ifname]._replace(up=up)
                 if not up:
                     self.down((netns, ifname))
             case AddAddress(netns, ifname, address, prefix_route):
@@ -204,7 +203,7 @@ class Simulated:
 
     def _next_index(self, netns: str) -> int:
         """Counted in each namespace by itself, as kernel.py does: two veths may look alike by their ends' indexes."""
-        return max((link.index for key, link in self.links.items() if key[0] == netns), default=1) + 1
+        return max((link.ifindex for key, link in self.links.items() if key[0] == netns), default=1) + 1
 
     def _check_master(self, interface: Interface) -> None:
         if interface.master is not None:
@@ -252,7 +251,7 @@ class Simulated:
             del self.links[dead]
             for other, link in self.links.items():
                 if other[0] == netns and link.master == ifname:
-                    self.links[other] = replace(link, master=None)
+                    self.links[other] = link._replace(master=None)
             self.sysctls = {
                 name: value
                 for name, value in self.sysctls.items()
@@ -268,6 +267,10 @@ class Simulated:
             unrouted=set(self.unrouted),
             routes={netns: frozenset(found) for netns, found in self.routes.items()},
             sysctls=dict(self._sysctls(*topologies)),
+            former={},
+            standing={},
+            covered=set(),
+            routes_by_dst={},
             rules=dict(self._rules(*topologies)),
             iptables=dict(self._iptables(*topologies)),
             tables=dict(self._tables(*topologies)),

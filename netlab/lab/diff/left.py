@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from netlab.lab.diff.links import key_of
 from netlab.lab.status import LinkKey, Status
@@ -32,15 +31,14 @@ def without(
     """The same value without the stale links, and all that goes with them."""
     dead = {key for key in status.links if key[0] in gone} | set(stale)
     dead |= {peers[key] for key in dead if key in peers}
-    return Status(
+    return status._replace(
         namespaces=status.namespaces - set(gone),
         links={
-            key: replace(link, master=None) if (key[0], link.master) in dead else link
+            key: link._replace(master=None) if (key[0], link.master) in dead else link
             for key, link in status.links.items()
             if key not in dead
         },
         addresses={key: found for key, found in status.addresses.items() if key not in dead},
-        unrouted=status.unrouted,
         routes={
             netns: frozenset(route for route in routes if (netns, route.dev) not in dead)
             for netns, routes in status.routes.items()
@@ -51,13 +49,9 @@ def without(
             for (netns, key), value in status.sysctls.items()
             if not any(netns == dead_netns and f".{ifname}." in key for dead_netns, ifname in dead)
         },
-        former=status.former,
-        rules=status.rules,
-        standing=status.standing,
-        iptables=status.iptables,
-        tables=status.tables,
         qdiscs={key: pair for key, pair in status.qdiscs.items() if key not in dead},
-        hosts=status.hosts,
+        covered=set(),
+        routes_by_dst={},
         programs=status.programs - {(p.netns, p.name) for p in stopped(had, new, status)},
     )
 
@@ -88,11 +82,8 @@ def after(removed: list[Step], new: Topology, left: Status) -> Status:
             if (netns, route) not in routes and not dropped:
                 yield route._replace(src=None) if sourceless else route
 
-    return replace(
-        left,
-        addresses=addresses,
-        routes={netns: frozenset(staying(netns, found)) for netns, found in left.routes.items()},
-    )
+    remaining = {netns: frozenset(staying(netns, found)) for netns, found in left.routes.items()}
+    return left._replace(addresses=addresses, routes=remaining, routes_by_dst={})
 
 
 def _has_ipv4(addresses: Iterable[InterfaceAddress]) -> bool:

@@ -30,7 +30,7 @@ def other_ends(had: Sequence[Topology], new: Topology, status: Status) -> dict[L
     ends: dict[tuple[int | None, int | None], list[LinkKey]] = {}
     for key, link in status.links.items():
         if link.kind in PAIRED:
-            ends.setdefault((link.index, link.peer_index), []).append(key)
+            ends.setdefault((link.ifindex, link.peer_index), []).append(key)
     asked: dict[LinkKey, list[LinkKey]] = {}
     for one, other in (pair for topology in (*had, new) for pair in topology.pairs()):
         a, b = key_of(one), key_of(other)
