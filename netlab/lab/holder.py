@@ -56,9 +56,9 @@ _MARKER = ".made-run-netns"
 _COMM = "netlab-holder"
 
 
-def _title(lab: str) -> str:
-    """What `ps` shows of a holder's command."""
-    return f"lab {lab}"
+def _title(hosts: Path) -> str:
+    """What `ps` shows of a holder's command: the lab's directory, as another run directory may have one of its name."""
+    return f"lab {hosts.parent}"
 
 
 def alive(holder: Holder) -> bool:
@@ -75,8 +75,8 @@ def _is_init(pid: int) -> bool:
     return False
 
 
-def holds(pid: int, lab: str, hosts: Path) -> bool:
-    """Whether a process is the holder of this lab: it has the lab's own file mounted over /etc/hosts, or its title."""
+def holds(pid: int, hosts: Path) -> bool:
+    """Whether a process is the holder of a lab: it has the lab's own file mounted over /etc/hosts, or its title."""
     if not _is_init(pid):
         return False
     with suppress(OSError):
@@ -84,11 +84,11 @@ def holds(pid: int, lab: str, hosts: Path) -> bool:
             return True
     with suppress(OSError):
         *_, title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1] or [b""]
-        return title == _title(lab).encode() and Path(f"/proc/{pid}/comm").read_bytes() == f"{_COMM}\n".encode()
+        return title == os.fsencode(_title(hosts)) and Path(f"/proc/{pid}/comm").read_bytes() == f"{_COMM}\n".encode()
     return False
 
 
-def find(lab: str, hosts: Path) -> Holder | None:
+def find(hosts: Path) -> Holder | None:
     """The holder of a lab of this user, found among all processes: for a lab whose state can't be understood."""
     for entry in os.scandir("/proc"):
         with suppress(OSError):
@@ -96,7 +96,7 @@ def find(lab: str, hosts: Path) -> Holder | None:
                 continue
             pid = int(entry.name)
             ticks = start_ticks(pid)
-            if ticks is not None and holds(pid, lab, hosts):
+            if ticks is not None and holds(pid, hosts):
                 return Holder(pid, ticks)
     return None
 
@@ -188,7 +188,7 @@ def userns_hint() -> str | None:
     return None
 
 
-def hold(names: Path, hosts: Path, lab: str, *, own_names: bool) -> Newborn:
+def hold(names: Path, hosts: Path, *, own_names: bool) -> Newborn:
     """Fork a lab's holder. After this, children of the calling process are born into the lab's PID namespace.
 
     names is the directory for the network namespaces' names; with own_names a tmpfs is put there first, for the lab
@@ -208,7 +208,7 @@ def hold(names: Path, hosts: Path, lab: str, *, own_names: bool) -> Newborn:
     def be_holder() -> None:
         os.close(ready_r)
         os.close(go_w)
-        _run_holder(names, hosts, _title(lab), ready_w, go_r)
+        _run_holder(names, hosts, ready_w, go_r)
 
     pid = children.fork(be_holder, ends_by=None)
     os.close(ready_w)
@@ -274,7 +274,7 @@ def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> No
         marker.unlink()
 
 
-def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> None:
+def _run_holder(names: Path, hosts: Path, ready: int, go: int) -> None:
     """The holder's own code, in the forked child: set up its mounts, wait to be released, then reap for ever.
 
     Where the parent dies before the release, reading `go` ends with nothing, and the holder ends too.
@@ -297,7 +297,7 @@ def _run_holder(names: Path, hosts: Path, title: str, ready: int, go: int) -> No
         os.write(ready, b"ready")
         os.close(ready)
         if os.read(go, 1):
-            _reap_for_ever(title, null, ended)
+            _reap_for_ever(_title(hosts), null, ended)
     except OSError as error:
         with suppress(OSError):
             os.write(ready, told(error).encode(errors="replace"))

@@ -186,7 +186,7 @@ def _build(directory: LabDirectory, spec: Spec, rootless: bool, done: Done, wait
                 become_rootless()
             else:
                 share_host_names(directory.root)
-            newborn = hold(names, directory.hosts, topology.name, own_names=rootless)
+            newborn = hold(names, directory.hosts, own_names=rootless)
             state = state._replace(holder=newborn.holder)
             directory.write(state)
             newborn.release()

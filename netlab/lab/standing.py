@@ -89,7 +89,7 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
 
 
 def _remove_damaged(directory: LabDirectory) -> list[str]:
-    left = _end(directory, find(directory.lab, directory.hosts))
+    left = _end(directory, find(directory.hosts))
     if os.geteuid() == 0 and (names := sorted(HOST_NAMES.glob(f"{directory.lab}-*"))):
         listed = ", ".join(path.name for path in names)
         left.append(f"what may be its names stays: {listed}; `ip netns del NAME` removes one")
@@ -101,7 +101,7 @@ def _end(directory: LabDirectory, holder: Holder | None) -> list[str]:
     """End the holder, if the process is that; what to say where it didn't end."""
     if holder is None or not alive(holder):
         return []
-    if not holds(holder.pid, directory.lab, directory.hosts):
+    if not holds(holder.pid, directory.hosts):
         return [f"process {holder.pid} isn't this lab's holder, and stays"]
     return [] if kill(holder) else [f"the lab's holder, process {holder.pid}, has not ended yet"]
 

@@ -163,6 +163,27 @@ def test_the_holder_of_a_lab_whose_state_is_damaged_is_found_and_ends(lab: Lab) 
     assert not state.parent.exists()
 
 
+def test_a_lab_of_the_same_name_in_another_run_directory_is_another(
+    netlab: Netlab, lab_name: str, tmp_path: Path, rootless: None
+) -> None:
+    elsewhere = {"NETLAB_LAB_RUNDIR": str(tmp_path / "elsewhere")}
+    file = tmp_path / "topology.yaml"
+    file.write_text(TWO)
+    lab = Lab(netlab, lab_name, file, "--rootless")
+    # First, so that its holder has the smaller number and is looked at before.
+    assert netlab("up", file, "--name", lab_name, "--rootless", env=elsewhere).returncode == 0
+    try:
+        lab.up()
+        holder = lab.status()["holder"]
+        (netlab.rundir / lab_name / "state.json").write_bytes(b"{")
+        assert netlab("down", lab_name).returncode == 0
+        assert start_ticks(holder) is None
+        other = netlab("status", lab_name, env=elsewhere)
+        assert other.stdout.endswith("as its topology says\n"), other.stdout + other.stderr
+    finally:
+        netlab("down", lab_name, env=elsewhere)
+
+
 def test_a_command_for_a_lab_that_is_up_never_builds_one(lab: Lab) -> None:
     """The holder dead, `fix apply` as root once built root's lab where a rootless one had stood."""
     lab.write(TWO + "fixes: {both: {summary: no SACK, set: {namespaces.client: {sysctls: {net.ipv4.tcp_sack: 0}}}}}\n")

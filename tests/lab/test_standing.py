@@ -63,5 +63,5 @@ def test_what_a_planted_state_names_is_not_ended(init: Holder, tmp_path: Path) -
 def test_no_other_process_is_found_for_a_lab_whose_state_is_damaged(init: Holder, tmp_path: Path) -> None:
     directory = lab_directory(tmp_path / "run", "lab")
     directory.create(FULL, "name: lab\n", "127.0.0.1 localhost\n")
-    assert not holds(init.pid, "lab", directory.hosts)
-    assert find("lab", directory.hosts) is None
+    assert not holds(init.pid, directory.hosts)
+    assert find(directory.hosts) is None
