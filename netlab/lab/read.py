@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from typing import NamedTuple
 
@@ -152,15 +152,18 @@ def _tell(netns: str, has: rtdump.Told, status: Status) -> None:
         status.links[netns, link.ifname] = _link(link, names)
     addresses: dict[LinkKey, set[InterfaceAddress]] = {}
     for each in has.addresses:
-        make = IPv4Interface if len(each.address) == 4 else IPv6Interface
-        address = make((each.address, each.prefixlen))
+        address = _address(each.address, each.prefixlen)
         if not address.ip.is_loopback:
             ifname = names[each.ifindex]
             addresses.setdefault((netns, ifname), set()).add(address)
             if not each.prefix_route:
                 status.unrouted.add((netns, ifname, address))
     status.addresses.update({key: frozenset(found) for key, found in addresses.items()})
-    status.routes[netns] = frozenset(_route(route, names) for route in has.routes if route.kind in _KINDS)
+    status.routes[netns] = frozenset(
+        _route(route._replace(ifindex=None), names.get(route.ifindex or 0))
+        for route in has.routes
+        if route.kind in _KINDS
+    )
 
 
 def _tell_again(netns: str, has: rtdump.Told, before: Status, status: Status) -> None:
@@ -197,14 +200,21 @@ def _link(link: rtdump.Link, names: dict[int, str]) -> LinkStatus:
     )
 
 
-def _route(route: rtdump.Route, names: dict[int, str]) -> Route:
+@lru_cache(maxsize=256)  # every namespace has the one of its loopback
+def _address(address: bytes, prefixlen: int) -> InterfaceAddress:
+    make = IPv4Interface if len(address) == 4 else IPv6Interface
+    return make((address, prefixlen))
+
+
+@lru_cache(maxsize=256)  # those of a network's members differ in nothing but the number of their interface
+def _route(route: rtdump.Route, dev: str | None) -> Route:
     make, metric = IPv4Network if len(route.dst) == 4 else IPv6Network, route.metric
     if make is IPv6Network and metric == IP6_RT_PRIO_USER:  # what the kernel puts where none is given
         metric = None
     return Route(
         dst=make((route.dst, route.prefixlen)),
         via=None if route.via is None else ip_address(route.via),
-        dev=names.get(route.ifindex or 0),
+        dev=dev,
         src=None if route.src is None else ip_address(route.src),
         metric=metric,
         kind=_KINDS[route.kind],
