@@ -61,6 +61,9 @@ def down(
         doomed = [choose(root, None)]
     else:  # an empty name is a lab's that isn't there, not one left out
         doomed = [name for name in there if all_labs or name == lab]
+        if not doomed and lab is not None and lab not in ("", ".", "..") and "/" not in lab:
+            for what in take_down(lab_directory(lab)):  # its directory may have lost its mark
+                say(f"netlab: {what}")
     failed: list[str] = []
     for name in doomed:
         try:

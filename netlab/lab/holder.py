@@ -80,7 +80,7 @@ def holds(pid: int, hosts: Path) -> bool:
     if not _is_init(pid):
         return False
     with suppress(OSError):
-        if os.path.samestat(Path(f"/proc/{pid}/root/etc/hosts").stat(), hosts.stat()):
+        if os.path.samestat(Path(f"/proc/{pid}/root/etc/hosts").stat(), hosts.lstat()):
             return True
     with suppress(OSError):
         *_, title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1] or [b""]

@@ -13,7 +13,7 @@ from netlab.errors import LabError
 from netlab.lab.directory import DamagedError, LabDirectory
 from netlab.lab.holder import HOST_NAMES, alive, find, holds, kill, unshare_host_names
 from netlab.lab.netns import Namespaces, end_strays, enter, release_name, strays
-from netlab.lab.rundir import labs
+from netlab.lab.rundir import check, labs
 from netlab.lab.state import Holder, LabState
 from netlab.linux.syscalls import umount
 
@@ -52,7 +52,7 @@ def down(directory: LabDirectory) -> list[str]:
     left: list[str] = []
     with directory.locked() as there:
         if not there:
-            return left
+            return _end_unmarked(directory)
         try:
             left += remove(directory, directory.read())
         except DamagedError as error:
@@ -89,12 +89,28 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
 
 
 def _remove_damaged(directory: LabDirectory) -> list[str]:
-    left = _end(directory, find(directory.hosts))
-    if os.geteuid() == 0 and (names := sorted(HOST_NAMES.glob(f"{directory.lab}-*"))):
-        listed = ", ".join(path.name for path in names)
-        left.append(f"what may be its names stays: {listed}; `ip netns del NAME` removes one")
+    left = [*_end(directory, find(directory.hosts)), *_may_be_names(directory.lab)]
     _clear(directory)
     return left
+
+
+def _end_unmarked(directory: LabDirectory) -> list[str]:
+    """End the holder of a lab whose directory has lost its mark, which therefore stays as it is."""
+    check(directory.root)
+    if directory.path.is_symlink() or not directory.path.is_dir():
+        return []
+    holder = find(directory.hosts)
+    if holder is None:
+        return []
+    lost = f"{directory.path} has lost netlab's mark, and stays: its processes were ended"
+    return [*_end(directory, holder), lost, *_may_be_names(directory.lab)]
+
+
+def _may_be_names(lab: str) -> list[str]:
+    """What to say of names that may be those of root's lab; nothing where there are none."""
+    names = sorted(HOST_NAMES.glob(f"{lab}-*")) if os.geteuid() == 0 else []
+    listed = ", ".join(path.name for path in names)
+    return [f"what may be its names stays: {listed}; `ip netns del NAME` removes one"] if names else []
 
 
 def _end(directory: LabDirectory, holder: Holder | None) -> list[str]:

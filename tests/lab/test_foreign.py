@@ -163,6 +163,24 @@ def test_the_holder_of_a_lab_whose_state_is_damaged_is_found_and_ends(lab: Lab) 
     assert not state.parent.exists()
 
 
+def test_the_holder_of_a_lab_whose_directory_has_lost_its_mark_ends(lab: Lab) -> None:
+    lab.up()
+    holder, directory = lab.status()["holder"], lab.directory()
+    (directory / ".netlab").unlink()
+    (lab.netlab.rundir / "link").symlink_to(directory)
+    assert lab.netlab("down", "link").stderr == "no lab is called link: nothing to do\n"
+    assert start_ticks(holder) is not None
+    before = tree(directory)
+    done = lab.netlab("down", lab.name)
+    if lab.privilege == "--root":
+        for name in ("client", "server"):
+            subprocess.run(["ip", "netns", "del", f"{lab.name}-{name}"], check=True)
+    assert done.returncode == 0
+    assert f"netlab: {directory} has lost netlab's mark, and stays: its processes were ended\n" in done.stderr
+    assert start_ticks(holder) is None
+    assert tree(directory) == before
+
+
 def test_a_lab_of_the_same_name_in_another_run_directory_is_another(
     netlab: Netlab, lab_name: str, tmp_path: Path, rootless: None
 ) -> None:
