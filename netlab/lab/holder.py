@@ -16,16 +16,15 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from netlab.errors import LabError, UnsupportedError, told
-from netlab.lab import exits, locks, masks
+from netlab.lab import exits, masks
+from netlab.lab.host_names import HOST_NAMES
 from netlab.lab.state import Holder
 from netlab.linux import children
-from netlab.linux.files import write_own
 from netlab.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -43,16 +42,10 @@ from netlab.linux.syscalls import (
     close_on_exec,
     mount,
     setns,
-    umount,
     unshare,
 )
 
-HOST_NAMES = Path("/run/netns")
-"""Where iproute2 keeps the names of network namespaces (NETNS_RUN_DIR in its include/namespace.h)."""
-
-
 _HOSTS = Path("/etc/hosts")
-_MARKER = ".made-run-netns"
 _COMM = "netlab-holder"
 
 
@@ -224,54 +217,6 @@ def hold(names: Path, hosts: Path, *, own_names: bool) -> Newborn:
         os.close(go_w)
         raise LabError("the lab's holder ended early")
     return Newborn(Holder(pid, ticks), go_w)
-
-
-def share_host_names(run_directory: Path) -> None:
-    """Make /run/netns the shared mount that `ip netns add` makes of it, and remember if it wasn't one."""
-    marker = run_directory / _MARKER
-    # One lab's first name must not come while another lab, the last one so far, takes the mount away.
-    with locks.held(run_directory):
-        try:
-            mount("none", str(HOST_NAMES), flags=MS_SHARED | MS_REC)
-        except FileNotFoundError:
-            write_own(marker, b"directory")
-            try:
-                HOST_NAMES.mkdir(mode=0o755, exist_ok=True)
-            except OSError as error:
-                raise LabError(
-                    f"can't make {HOST_NAMES}: {error.strerror}", "a rootless lab needs none: `netlab up --rootless`"
-                ) from error
-            _mount_shared(HOST_NAMES)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # EINVAL: a directory, but no mount point
-                raise
-            write_own(marker, b"mount")
-            _mount_shared(HOST_NAMES)
-
-
-def _mount_shared(directory: Path) -> None:
-    mount(str(directory), str(directory), flags=MS_BIND | MS_REC)
-    mount("none", str(directory), flags=MS_SHARED | MS_REC)
-
-
-def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> None:
-    """Undo `share_host_names`, unless another lab may be using it: in_use tells.
-
-    Where a name that isn't ours stands there by now, the mount stays, as after `ip netns add`.
-    """
-    marker = run_directory / _MARKER
-    if not marker.exists():
-        return
-    with locks.held(run_directory):
-        if in_use() or not marker.exists():
-            return
-        if HOST_NAMES.is_dir() and not any(HOST_NAMES.iterdir()):
-            with suppress(OSError):  # EINVAL: not a mount point; EBUSY: a name was added just now
-                umount(str(HOST_NAMES), flags=0)
-            if marker.read_text() == "directory":
-                with suppress(OSError):
-                    HOST_NAMES.rmdir()
-        marker.unlink()
 
 
 def _run_holder(names: Path, hosts: Path, ready: int, go: int) -> None:

@@ -17,7 +17,8 @@ from netlab.errors import LabError, NetlabError, TopologyError, UnsupportedError
 from netlab.lab import plan
 from netlab.lab.apply import Kernel
 from netlab.lab.directory import LabDirectory
-from netlab.lab.holder import HOST_NAMES, become_rootless, hold, share_host_names
+from netlab.lab.holder import become_rootless, hold
+from netlab.lab.host_names import HOST_NAMES, share_host_names
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, load
 from netlab.lab.standing import boot_id, check_standing, is_standing, open_lab, remove

@@ -19,7 +19,8 @@ from typing import BinaryIO, NamedTuple
 
 from netlab.errors import LabError
 from netlab.lab import exits, masks
-from netlab.lab.holder import HOST_NAMES, alive, parse_start_ticks
+from netlab.lab.holder import alive, parse_start_ticks
+from netlab.lab.host_names import HOST_NAMES
 from netlab.lab.state import Holder
 from netlab.linux import children, interrupts
 from netlab.linux.seccomp import change_users_in_name_only

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from netlab.errors import LabError
 from netlab.lab.directory import DamagedError, LabDirectory
-from netlab.lab.holder import HOST_NAMES, alive, find, holds, kill, unshare_host_names
+from netlab.lab.holder import alive, find, holds, kill
+from netlab.lab.host_names import HOST_NAMES, unshare_host_names
 from netlab.lab.netns import Namespaces, end_strays, enter, release_name, strays
 from netlab.lab.rundir import check, labs
 from netlab.lab.state import Holder, LabState

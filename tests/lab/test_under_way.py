@@ -36,15 +36,13 @@ while True:
     threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 """
 TALK = """
-import select, socket, sys, time
-connections = {place: socket.create_connection((place, 80), 20) for place in sys.argv[1:]}
+import select, socket, sys
+connections = {place: socket.create_connection((place, 80), 10) for place in sys.argv[1:]}
 print("talking", flush=True)
 while not select.select([sys.stdin], [], [], 0.005)[0]:
     for place, connection in connections.items():
-        began = time.monotonic()
         connection.sendall(b"x")
         assert connection.recv(10) == b"x", place
-        assert time.monotonic() - began < 10, f"{place} paused"
 print("done")
 """
 """Says something over each connection again and again until it is told to stop."""
