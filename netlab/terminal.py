@@ -14,9 +14,14 @@ import signal
 import sys
 from contextlib import suppress
 from enum import Enum
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from netlab import escapes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from netlab.style import Piece, Style
 
 
 class Control(Enum):
@@ -36,6 +41,12 @@ class Stream(io.TextIOWrapper):
     def control(self, sequence: Control) -> None:
         """Write a control sequence."""
         super().write(sequence.value)
+
+    def styled(self, text: str, style: Style) -> None:
+        """Write text that looks so."""
+        super().write(f"\033[{style.value}m")
+        self.write(text)
+        super().write("\033[0m")
 
     @property
     def buffer(self) -> NoReturn:
@@ -84,6 +95,21 @@ def write(text: str) -> None:
         _end_unread()
 
 
+def show(pieces: Iterable[Piece]) -> None:
+    """Write pieces of text as `write` does, each in its style where stdout is a terminal that is to have colours."""
+    coloured = _has_colours(1)
+    for piece in pieces:
+        if coloured and piece.style is not None and isinstance(sys.stdout, Stream):
+            sys.stdout.styled(piece.text, piece.style)
+        else:
+            write(piece.text)
+
+
+def _has_colours(fd: int) -> bool:
+    """Whether what is written there may be coloured: a terminal that isn't dumb, and no NO_COLOR (no-color.org)."""
+    return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
 def flush() -> None:
     """Have stdout written as far as it goes; as `write`."""
     try:
@@ -104,6 +130,19 @@ def say(message: str) -> None:
     """
     with suppress(OSError):
         sys.stderr.write(f"{escapes.shown(message)}\n")
+        sys.stderr.flush()
+
+
+def say_error(message: str) -> None:
+    """Say what ends the command, as `say` does, with netlab's name before it."""
+    with suppress(OSError):
+        if _has_colours(2) and isinstance(sys.stderr, Stream):
+            from netlab.style import Style
+
+            sys.stderr.styled("netlab:", Style.BAD)
+        else:
+            sys.stderr.write("netlab:")
+        sys.stderr.write(f" {escapes.shown(message)}\n")
         sys.stderr.flush()
 
 

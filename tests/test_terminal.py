@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from hostile import HOSTILE, forbidden
 from places import ROOT
+from terminals import terminal_of
 
 PACKAGE = ROOT / "netlab"
 
@@ -182,3 +184,48 @@ def test_a_stream_that_does_not_block_is_written_to_whole(function: str) -> None
         with os.fdopen(reading) as told:
             assert told.read().rstrip() == text
     assert process.returncode == 0
+
+
+SHOWING = f"""
+from netlab import terminal
+from netlab.style import Piece, Style
+terminal.open_streams()
+terminal.show([Piece("bad", Style.BAD), Piece(" plain\\n"), Piece({HOSTILE!r}, Style.GOOD), Piece("\\n")])
+terminal.say_error("wrong")
+print(terminal.columns())
+"""
+
+
+def shown(env: dict[str, str], columns: int = 90) -> str:
+    """What it writes on a terminal of so many columns."""
+    clean = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "TERM")}
+    return terminal_of([sys.executable, "-c", SHOWING], {**clean, "PYTHONPATH": str(ROOT), **env}, columns)
+
+
+def test_a_terminal_gets_colours_and_what_is_shown_is_escaped() -> None:
+    told = shown({"TERM": "xterm"})
+    assert told.startswith("\033[1;31mbad\033[0m plain\n\033[32m")
+    assert told.endswith("\033[0m\n\033[1;31mnetlab:\033[0m wrong\n90\n")
+    assert forbidden(re.sub(r"\033\[(0|1;31|32)m", "", told)) == []
+
+
+@pytest.mark.parametrize("env", [{"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}, {}], ids=str)
+def test_nothing_is_coloured_where_that_is_not_wanted(env: dict[str, str]) -> None:
+    told = shown(env)
+    assert told.startswith("bad plain\n") and "\033" not in told
+
+
+def test_an_empty_no_color_says_nothing() -> None:
+    assert "\033[1;31m" in shown({"TERM": "xterm", "NO_COLOR": ""})
+
+
+@pytest.mark.parametrize(("columns", "env"), [(60, {}), (200, {}), (0, {"x": ""}), (120, {"COLUMNS": "70"})], ids=str)
+def test_how_wide_data_is(columns: int, env: dict[str, str]) -> None:
+    assert shown(env, columns).splitlines()[-1] == str(int(env.get("COLUMNS", 0)) or columns or 80)
+
+
+def test_into_a_pipe_nothing_is_coloured_and_all_is_80_wide() -> None:
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "70", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", SHOWING], capture_output=True, text=True, env=env, timeout=60)
+    assert "\033" not in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "80"

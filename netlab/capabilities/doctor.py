@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing
 from netlab.linux import nflog
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
+from netlab.style import Piece, Style
 
 FLAGSHIP_NEEDS = ("tcp-repair", "raw-sockets")
 """The capabilities without which the flagship can't run; others are needed by what names them."""
@@ -90,18 +91,23 @@ def exit_code(found: Sequence[Check]) -> int:
     return 77 if any(check.ok is False for check in found) else 0
 
 
-def render(found: Sequence[Check]) -> str:
+_WORDS = {
+    True: Piece("ok  ", Style.GOOD),
+    False: Piece("FAIL", Style.BAD),
+    None: Piece("note", Style.UNSURE),
+}
+
+
+def pieces(found: Sequence[Check]) -> Iterator[Piece]:
     """The checks as a table for people, its last line the conclusion."""
     width = max(len(check.name) for check in found)
-    words = {True: "ok", False: "FAIL", None: "note"}
-    lines = []
     for check in found:
-        lines.append(f"{words[check.ok]:4}  {check.name:{width}}  {check.detail}")
+        yield _WORDS[check.ok]
+        yield Piece(f"  {check.name:{width}}  {check.detail}\n")
         if check.advice:
-            lines.append(f"{'':4}  {'':{width}}  {check.advice}")
+            yield Piece(f"{'':4}  {'':{width}}  {check.advice}\n")
     can = exit_code(found) == 0
-    lines.append("netlab can build labs here." if can else "netlab can't build labs here: see FAIL above.")
-    return "\n".join(lines) + "\n"
+    yield Piece("netlab can build labs here.\n" if can else "netlab can't build labs here: see FAIL above.\n")
 
 
 def render_json(found: Sequence[Check]) -> str:

@@ -13,7 +13,7 @@ from netlab.cli import up
 from netlab.errors import NetlabError, TopologyError, told
 from netlab.escapes import Lines
 from netlab.linux import interrupts
-from netlab.terminal import say
+from netlab.terminal import say, say_error
 
 
 def main() -> None:
@@ -24,16 +24,16 @@ def main() -> None:
         finally:
             terminal.flush()
     except NetlabError as error:
-        say(Lines(error if isinstance(error, TopologyError) else f"netlab: {error}"))
+        (say if isinstance(error, TopologyError) else say_error)(Lines(error))
         sys.exit(error.exit_code)
     except interrupts.Interrupted:
         say("netlab: interrupted")
         sys.exit(130)
     except OSError as error:
-        say(Lines(f"netlab: {NetlabError(told(error), _missing())}"))
+        say_error(Lines(NetlabError(told(error), _missing())))
         sys.exit(1)
     except MemoryError:
-        say("netlab: out of memory")
+        say_error("out of memory")
         sys.exit(1)
 
 

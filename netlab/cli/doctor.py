@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from netlab.cli.options import DataFormat
-from netlab.terminal import write
+from netlab.terminal import show, write
 
 app = typer.Typer()
 
@@ -22,5 +22,8 @@ def doctor(
     from netlab.capabilities import doctor as checkup
 
     found = checkup.checks()
-    write(checkup.render_json(found) if output is DataFormat.json else checkup.render(found))
+    if output is DataFormat.json:
+        write(checkup.render_json(found))
+    else:
+        show(checkup.pieces(found))
     sys.exit(checkup.exit_code(found))

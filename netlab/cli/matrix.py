@@ -12,7 +12,7 @@ from netlab.cli.options import DataFormat, HtmlOption, NameOption, RootOption, S
 from netlab.cli.output import check_places, write_file
 from netlab.errors import UsageError
 from netlab.linux import interrupts
-from netlab.terminal import say, write
+from netlab.terminal import columns, say, show, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,10 @@ def matrix(
         kept += ": with --resume the others are run"
         say(f"netlab: interrupted; {kept if made.kept else 'no cell was done'}")
         sys.exit(130)
-    write(as_json.render(made) if output is DataFormat.json else as_text.render(made))
+    if output is DataFormat.json:
+        write(as_json.render(made))
+    else:
+        show(as_text.pieces(made, columns()))
     if html is not None:
         from netlab.report import matrix_html as as_html
 

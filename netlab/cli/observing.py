@@ -193,7 +193,10 @@ def explain(
     else:
         recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
     told = tell(analyse(recording), flow)
-    terminal.write(explanation.as_json(told) if output is DataFormat.json else explanation.render(told))
+    if output is DataFormat.json:
+        terminal.write(explanation.as_json(told))
+    else:
+        terminal.show(explanation.pieces(told, terminal.columns()))
 
 
 _EXPLAIN_S = 30.0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from netlab.cli.arguments import check_place
 from netlab.cli.options import DataFormat
 from netlab.errors import UsageError
-from netlab.terminal import say, write
+from netlab.terminal import columns, say, show, write
 
 if TYPE_CHECKING:
     from netlab.analysis.findings import Findings
@@ -39,13 +39,17 @@ def write_report(result: "Result", findings: "Findings", output: DataFormat, *, 
     from netlab.report import json as as_json
     from netlab.report import text as as_text
 
-    write(as_json.render(result) if output is DataFormat.json else as_text.render(result))
+    if output is DataFormat.json:
+        write(as_json.render(result))
+    else:
+        show(as_text.pieces(result, columns()))
     if ladder and result.trials:
         from netlab.report import ladder as as_ladder
         from netlab.report.sequence import build as build_ladder
 
         _, trial = result.shown()
-        write("\n" + as_ladder.render(build_ladder(findings, trial.flow, trial)))
+        write("\n")
+        show(as_ladder.pieces(build_ladder(findings, trial.flow, trial), columns()))
 
 
 def page(result: "Result", findings: "Findings") -> str:

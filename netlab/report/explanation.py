@@ -6,19 +6,25 @@ from netlab import escapes
 from netlab.analysis.explanation import Explanation, Step, name
 from netlab.analysis.timeline import ACCURACY
 from netlab.report.wrapping import wrap
+from netlab.style import Piece, Style, plain
 
 _TIME_COLUMNS = 16
 
 
 def render(explanation: Explanation, width: int = 80) -> str:
     """The story as text, ending in a newline; no line is longer than width, which is at least 60 columns."""
+    return plain(pieces(explanation, width))
+
+
+def pieces(explanation: Explanation, width: int = 80) -> list[Piece]:
+    """The same, its headline styled."""
     width = max(width, 60)
     flow = explanation.flow
     whose = name(flow) if explanation.protocol == "tcp" else f"{explanation.protocol} {name(flow)}"
-    lines = wrap(f"{explanation.ending.upper().replace('-', ' ')}: {whose}", width, subsequent_indent="  ")
+    heading = wrap(f"{explanation.ending.upper().replace('-', ' ')}: {whose}", width, subsequent_indent="  ")
     fixes = f"with {', '.join(explanation.fixes)}" if explanation.fixes else "no fix"
     packets = "1 packet" if explanation.packets == 1 else f"{explanation.packets:,} packets"
-    lines += wrap(f"lab {explanation.lab}, {fixes}, kernel {explanation.kernel}; {packets} of this flow seen", width)
+    lines = wrap(f"lab {explanation.lab}, {fixes}, kernel {explanation.kernel}; {packets} of this flow seen", width)
     lines.append("")
     for place, step in enumerate(explanation.chain):
         at = f"{_after(step, explanation.started_ns):>{_TIME_COLUMNS - 2}}  "
@@ -35,7 +41,7 @@ def render(explanation: Explanation, width: int = 80) -> str:
             lines += ["", f"{title}:"]
             for item in items:
                 lines += wrap(item, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-    return "\n".join(lines) + "\n"
+    return [Piece("\n".join(heading), Style.STRONG), Piece("\n" + "\n".join(lines) + "\n")]
 
 
 def as_json(explanation: Explanation) -> str:

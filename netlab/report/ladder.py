@@ -1,7 +1,8 @@
-"""The sequence diagram across the namespaces for a terminal: one line and more a packet, ASCII, no colour. Pure.
+"""The sequence diagram across the namespaces for a terminal: one line and more a packet, ASCII. Pure.
 
 `sequence/` says what is shown; here is how: times, packets and their numbers on the left, then a lifeline a
-namespace, and what befell a packet in words below it. No line is longer than the width.
+namespace, and what befell a packet in words below it. No line is longer than the width. On a narrow page a packet's
+words stand below its line, not before it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import groupby
 from netlab.record.words import endpoint
 from netlab.report.sequence.diagram import Arrow, Column, Fold, Ladder
 from netlab.report.wrapping import wrap
+from netlab.style import Piece, Style, plain
 
 _TIME, _NUMBER = 10, 5
 _WORDS = 20
@@ -19,22 +21,45 @@ _LEAST_PITCH = 9
 """Columns from one lifeline to the next: room for a mark as long as INVALID."""
 
 
+_BESIDE = 80
+"""Columns from which on there is room for a packet's words before the lifelines."""
+_BAD = frozenset({"INVALID", "DROP"})
+
+
 def render(ladder: Ladder, width: int = 80) -> str:
-    """The diagram as lines of at most width columns, ending in a newline; below 80 the width is taken as 80."""
-    return "\n".join(_Text(ladder, max(width, 80)).lines()) + "\n"
+    """The diagram as lines of at most width columns, ending in a newline; below 60 the width is taken as 60."""
+    return plain(pieces(ladder, width))
+
+
+def pieces(ladder: Ladder, width: int = 80) -> Iterator[Piece]:
+    """The same, a line a piece; the lines of packets that conntrack calls INVALID, or that are dropped, are styled."""
+    for line in _Text(ladder, max(width, 60)).lines():
+        yield Piece(line.text, line.style)
+        yield Piece("\n")
 
 
 class _Text:
     def __init__(self, ladder: Ladder, width: int) -> None:
         self._ladder, self._width = ladder, width
-        self._columns, self._place = _fitting(ladder, width - _TIME - _NUMBER - _WORDS - 2)
-        self._left = _TIME + _NUMBER + _WORDS + 1
+        self._beside = width >= _BESIDE
+        self._left = _TIME + _NUMBER + (_WORDS if self._beside else 0) + 1
+        self._columns, self._place = _fitting(ladder, width - self._left - 1)
         lanes = max(len(self._columns) - 1, 1)
         pitch = (width - 1 - self._left) // lanes
         self._x = [self._left + pitch * index for index in range(len(self._columns))]
         self._pitch = pitch
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[Piece]:
+        for row in (*self._head(), *self._ladder.rows):
+            if isinstance(row, str):
+                yield Piece(row)
+            elif isinstance(row, Arrow):
+                yield from self._arrow(row)
+            else:
+                text = f"... {row.text} ..." if isinstance(row, Fold) else row.text
+                yield from map(Piece, self._between(text, self._ladder.ms(row.time_ns)))
+
+    def _head(self) -> Iterator[str]:
         flow = self._ladder.flow
         client = endpoint(flow.client_address, flow.client_port)
         yield from wrap(
@@ -49,13 +74,6 @@ class _Text:
         yield from self._heads([column.netns for column in self._columns])
         yield from self._heads([column.label for column in self._columns])
         yield self._canvas("")
-        for row in self._ladder.rows:
-            if isinstance(row, Arrow):
-                yield from self._arrow(row)
-            elif isinstance(row, Fold):
-                yield from self._between(f"... {row.text} ...", self._ladder.ms(row.time_ns))
-            else:
-                yield from self._between(row.text, self._ladder.ms(row.time_ns))
 
     def _heads(self, words: Sequence[str]) -> Iterator[str]:
         """The words above their lifelines, each broken where the next one's room begins, if it needs any."""
@@ -72,15 +90,16 @@ class _Text:
             if text := "".join(line).rstrip():
                 yield text
 
-    def _arrow(self, arrow: Arrow) -> Iterator[str]:
-        words = _pack(arrow.words, _WORDS)
-        first, *rest = words
+    def _arrow(self, arrow: Arrow) -> Iterator[Piece]:
+        first, *rest = _pack(arrow.words, _WORDS) if self._beside else [""]
         number = f"#{arrow.number}"
-        yield self._canvas(f"{self._ladder.ms(arrow.time_ns):>{_TIME - 1}} {number:<{_NUMBER - 1}} {first}", arrow)
+        gutter = f"{self._ladder.ms(arrow.time_ns):>{_TIME - 1}} {number:<{_NUMBER - 1}} {first}"
+        bad = any(mark.word in _BAD for mark in arrow.marks)
+        yield Piece(self._canvas(gutter, arrow), Style.BAD if bad else None)
         for line in rest:
-            yield self._canvas(" " * (_TIME + _NUMBER) + line)
-        for note in arrow.notes:
-            yield from self._between(note)
+            yield Piece(self._canvas(" " * (_TIME + _NUMBER) + line))
+        for note in (*(() if self._beside else [" ".join(arrow.words)]), *arrow.notes):
+            yield from map(Piece, self._between(note))
 
     def _between(self, text: str, time: str = "") -> Iterator[str]:
         """Text across the lifelines."""

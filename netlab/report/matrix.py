@@ -1,6 +1,6 @@
 """A Matrix for a terminal: the table, what its marks mean, and what is to be said of single cells. Pure.
 
-ASCII only, no colour. A table that is wider than the page goes on below, the other columns first.
+ASCII only. A table that is wider than the page goes on below, the other columns first; names that are too long break.
 """
 
 from __future__ import annotations
@@ -12,19 +12,30 @@ from itertools import zip_longest
 from netlab.analysis.result import Outcome
 from netlab.matrix import Cell, Column, Matrix, Standing
 from netlab.report.wrapping import wrap
+from netlab.style import Piece, Style, plain
 
 _GAP = "  "
+_LONGEST_NAME = 28
+"""Columns for the causes: all that netlab comes with have room."""
+_LONGEST_FIX = 26
+"""And for a fix."""
 
 
-def render(matrix: Matrix, width: int = 110) -> str:
-    """The whole text, ending in a newline. width is in columns; a table of one fix may need more."""
-    lines = [*wrap(setting(matrix), width), ""]
+def render(matrix: Matrix, width: int = 80) -> str:
+    """The whole text, ending in a newline. width is in columns; a table of one fix needs no more than 60."""
+    return plain(pieces(matrix, width))
+
+
+def pieces(matrix: Matrix, width: int = 80) -> Iterator[Piece]:
+    """The same, its cells styled."""
+    yield Piece("\n".join([*wrap(setting(matrix), width), "", ""]))
     for columns in _pages(matrix, width):
-        lines += [*_table(matrix, columns), ""]
-    lines += [*wrap(_legend(matrix), width), ""]
+        yield from _table(matrix, columns)
+        yield Piece("\n")
+    lines = [*wrap(_legend(matrix), width), ""]
     remarks = list(_remarks(matrix, width))
     lines += [*remarks, ""] if remarks else []
-    return "\n".join([*lines, account(matrix)]) + "\n"
+    yield Piece("\n".join([*lines, *wrap(account(matrix), width)]) + "\n")
 
 
 def _legend(matrix: Matrix) -> str:
@@ -102,41 +113,71 @@ def _pages(matrix: Matrix, width: int) -> Iterator[list[Column]]:
 
 
 def _name_width(matrix: Matrix) -> int:
-    return max(len(row.experiment) for row in matrix.rows)
+    return min(max(len(row.experiment) for row in matrix.rows), _LONGEST_NAME)
 
 
 def _column_width(matrix: Matrix, column: Column) -> int:
     cells = [line for row in matrix.rows for line in _lines(matrix.cell(row, column))]
-    return max(map(len, (*cells, *_pieces(column.fix))))
+    return max(map(len, (*cells, *_parts(column.fix, _LONGEST_FIX))))
 
 
-def _pieces(name: str) -> list[str]:
-    """A fix's name where it may be broken: after a hyphen or a plus."""
-    return re.findall(r"[^-+]+[-+]*", name)
+def _parts(name: str, longest: int) -> list[str]:
+    """A name where it may be broken: after a hyphen or a plus, else where it is too long."""
+    return [
+        part[start : start + longest]
+        for part in re.findall(r"[-+]*[^-+]+[-+]*", name)
+        for start in range(0, len(part), longest)
+    ]
 
 
-def _table(matrix: Matrix, columns: Sequence[Column]) -> Iterator[str]:
+def _table(matrix: Matrix, columns: Sequence[Column]) -> Iterator[Piece]:
     widths = [_name_width(matrix), *(_column_width(matrix, column) for column in columns)]
-    heads = [_fold(_pieces(column.fix), width) for column, width in zip(columns, widths[1:], strict=True)]
-    yield from _block([["cause"], *heads], widths)
-    yield "-" * (sum(widths) + len(_GAP) * len(columns))
+    heads = [_unstyled(_fold(column.fix, width)) for column, width in zip(columns, widths[1:], strict=True)]
+    yield from _block([[Piece("cause")], *heads], widths)
+    yield Piece("-" * (sum(widths) + len(_GAP) * len(columns)) + "\n")
     for row in matrix.rows:
-        yield from _block([[row.experiment], *(_lines(matrix.cell(row, column)) for column in columns)], widths)
+        cells = [_styled(matrix.cell(row, column)) for column in columns]
+        yield from _block([_unstyled(_fold(row.experiment, widths[0])), *cells], widths)
 
 
-def _fold(pieces: Iterable[str], width: int) -> list[str]:
+_STYLES = {Outcome.RESET: Style.BAD, Outcome.STALLED: Style.UNSURE, Outcome.COMPLETED: Style.GOOD}
+
+
+def _unstyled(lines: Iterable[str]) -> list[Piece]:
+    return [Piece(line) for line in lines]
+
+
+def _styled(cell: Cell) -> list[Piece]:
+    """The cell's lines, the first of them as how its trials ended, where all ended so; the numbers quiet."""
+    lines = _lines(cell)
+    found = {outcome for outcome in Outcome if cell.count(outcome)}
+    if not cell.trials:
+        return [Piece(line, Style.QUIET) for line in lines]
+    style = _STYLES.get(found.pop()) if len(found) == 1 else Style.UNSURE
+    return [*(Piece(line, style) for line in lines[:-1]), Piece(lines[-1], Style.QUIET)]
+
+
+def _fold(name: str, width: int) -> list[str]:
+    """A name in lines that are no longer than the width."""
     lines = [""]
-    for piece in pieces:
+    for piece in _parts(name, width):
         if len(lines[-1]) + len(piece) > width:
             lines.append("")
         lines[-1] += piece
     return lines
 
 
-def _block(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
-    """Cells beside each other, each in lines of its own."""
-    for lines in zip_longest(*cells, fillvalue=""):
-        yield _GAP.join(line.ljust(width) for line, width in zip(lines, widths, strict=True)).rstrip()
+def _block(cells: Sequence[Sequence[Piece]], widths: Sequence[int]) -> Iterator[Piece]:
+    """Cells beside each other, each in lines of its own; no line ends in blanks."""
+    for lines in zip_longest(*cells, fillvalue=Piece("")):
+        blank = ""
+        for piece, width in zip(lines, widths, strict=True):
+            if piece.text:
+                yield Piece(blank)
+                yield piece
+                blank = ""
+            blank += " " * (width - len(piece.text)) + _GAP
+        yield Piece("\n")
 
 
 def _remarks(matrix: Matrix, width: int) -> Iterator[str]:

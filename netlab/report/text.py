@@ -1,7 +1,7 @@
 """A Result for a terminal: what it says, and the picture of one trial. Pure.
 
 The picture is the Kubernetes post's: numbered packets between client, node and server, with the addresses, flags and
-sequence numbers that were seen. ASCII only, no colour, no line longer than the width.
+sequence numbers that were seen. ASCII only, no line longer than the width.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ from netlab.model import Address
 from netlab.record.events import ACK, ConntrackEvent, Direction, InvalidReason, Packet, SocketEvent, flag_names
 from netlab.record.flow import ends, inverse
 from netlab.report.wrapping import wrap
+from netlab.style import Piece, Style, plain
 
 _MARGIN = "  "
 
 
 def render(result: Result, width: int = 80) -> str:
     """The whole text, ending in a newline. width is in columns; below 60 it is taken as 60."""
+    return plain(pieces(result, width))
+
+
+def pieces(result: Result, width: int = 80) -> list[Piece]:
+    """The same, its headline styled."""
     width = max(width, 60)
-    lines = [headline(result), *wrap(_setting(result), width), *wrap(account(result), width)]
+    lines = [*wrap(_setting(result), width), *wrap(account(result), width)]
     lines += [line for each in load(result) or rate(result) for line in wrap(each, width)]
     lines += wrap(expectation(result), width)
     lines += _missing(result, width)
@@ -37,7 +43,14 @@ def render(result: Result, width: int = 80) -> str:
             "",
             *_Picture(width, trial).lines,
         ]
-    return "\n".join(lines) + "\n"
+    return [Piece(headline(result), _STYLES[result.result]), Piece("\n" + "\n".join(lines) + "\n")]
+
+
+_STYLES = {
+    Conclusion.REPRODUCED: Style.BAD,
+    Conclusion.NOT_REPRODUCED: Style.GOOD,
+    Conclusion.INCONCLUSIVE: Style.UNSURE,
+}
 
 
 def headline(result: Result) -> str:

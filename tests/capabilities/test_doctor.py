@@ -16,6 +16,7 @@ from netlab.capabilities import doctor
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.doctor import Check
 from netlab.linux.files import write_own
+from netlab.style import plain
 
 FINE = [
     Check("kernel", True, "Linux 6.12.0"),
@@ -37,7 +38,7 @@ FORBIDDEN = Check(
 
 
 def test_table() -> None:
-    assert doctor.render(FINE) == (
+    assert plain(doctor.pieces(FINE)) == (
         "ok    kernel               Linux 6.12.0\n"
         "ok    libnftables binding  /usr/lib/python3/dist-packages/nftables\n"
         "note  qdisc netem          can't be added: No such file or directory\n"
@@ -50,7 +51,7 @@ def test_table() -> None:
 
 def test_table_of_a_failure() -> None:
     found = [FINE[0], FORBIDDEN]
-    assert doctor.render(found) == (
+    assert plain(doctor.pieces(found)) == (
         "ok    kernel           Linux 6.12.0\n"
         "FAIL  user namespaces  this user can't make a user namespace: Operation not permitted\n"
         "                       kernel.apparmor_restrict_unprivileged_userns is 1: run netlab as root\n"

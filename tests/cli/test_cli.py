@@ -506,8 +506,8 @@ def test_nothing_is_coloured_into_a_pipe_even_where_the_environment_asks(netlab:
 
 def test_errors_on_a_terminal_are_plain_text_too(netlab: Netlab, lab: Path) -> None:
     ours, theirs = pty.openpty()
-    argv = netlab.argv("plan", "nowhere.yaml")
-    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, cwd=lab, env=netlab.environment())
+    argv, env = netlab.argv("plan", "nowhere.yaml"), netlab.environment({"NO_COLOR": "1"})
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, cwd=lab, env=env)
     os.close(theirs)
     told = b""
     with suppress(OSError):  # EIO: the last one has closed the terminal

@@ -22,6 +22,7 @@ from netlab.experiments.catalogue import Run, runs
 from netlab.matrix import Cell, Column, Standing, grid
 from netlab.report import matrix as text
 from netlab.report import matrix_html, matrix_json
+from netlab.style import Style, plain
 
 # --- text ------------------------------------------------------------------------------------------------------------
 
@@ -29,7 +30,7 @@ from netlab.report import matrix_html, matrix_json
 def test_the_table() -> None:
     made = tables.matrix(settings=(("kube_proxy.mode", "nftables"), ("vars.client_window", "8192")))
     assert (
-        text.render(made)
+        text.render(made, 110)
         == """\
 kube-proxy-reset, kube_proxy.mode=nftables, vars.client_window=8192: each cell run once, in labs of their own;
 kernel 6.18.44
@@ -85,16 +86,47 @@ INVALID, one segment sent again, 0.3 seconds.
 skipped: late-retransmit, all: needs netem:
   Specified qdisc kind is unknown.
 
-4 cells: 0 as expected, 0 unexpected, 0 inconclusive, 4 skipped
+4 cells: 0 as expected, 0 unexpected, 0
+inconclusive, 4 skipped
 """
     )
+
+
+LONG = "x" * 60
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("rename", ["drop-invalid-{}", LONG + "{}", "a+b-{}-" + LONG])
+def test_no_line_of_a_table_is_wider_than_the_page_whatever_is_called_how(width: int, rename: str) -> None:
+    made = tables.matrix("window-overrun")
+    columns = tuple(Column(rename.format(number)) for number in range(12))
+    cells = tuple(
+        replace(made.cells[number % 4], experiment=LONG, fix=column.fix) for number, column in enumerate(columns)
+    )
+    wide = replace(made, columns=columns, rows=(replace(made.rows[0], experiment=LONG),), cells=cells)
+    lines = text.render(wide, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if line != line.rstrip()]
+    told = "".join("".join(line.split()) for line in lines)
+    assert LONG[:28] in told
+
+
+def test_cells_are_styled_as_they_ended_and_nothing_else_changes() -> None:
+    made = tables.matrix()
+    pieces = list(text.pieces(made))
+    assert plain(pieces) == text.render(made)
+    styles = {piece.text: piece.style for piece in pieces if piece.style}
+    assert styles["reset"] is Style.BAD
+    assert styles["stalled !"] is Style.UNSURE
+    assert styles["completed"] is styles["completed *"] is Style.GOOD
+    assert styles["skipped"] is styles["10i 0r 0.2s"] is Style.QUIET
 
 
 def test_several_trials_are_counted() -> None:
     trials = (tables.RESET, tables.INCONCLUSIVE, tables.COMPLETED)
     made = tables.with_trials(tables.matrix("window-overrun"), *trials)
     assert (
-        text.render(made)
+        text.render(made, 110)
         == """\
 kube-proxy-reset: each cell run 3 times, in labs of their own; kernel 6.18.44
 

@@ -32,6 +32,7 @@ from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Stimulus
 from netlab.report import ladder, ladder_svg, sequence
 from netlab.report.sequence.diagram import Arrow, Fold, Ladder
+from netlab.style import Style, plain
 
 
 def drawn(events: Iterable[Event], **changes: Any) -> Ladder:
@@ -468,11 +469,30 @@ def test_the_text_is_ascii_and_no_line_is_longer_than_the_width_whatever_the_nam
     columns = tuple(
         replace(column, netns=long.get(column.netns, column.netns), label=str(flow.vip)) for column in picture.columns
     )
-    for width in (20, 80, 81, 132):
+    for width in (20, 60, 79, 80, 81, 132, 200):
         text = ladder.render(replace(picture, flow=flow, columns=columns), width)
         assert text.isascii()
-        assert max(len(line) for line in text.splitlines()) <= max(width, 80)
+        assert max(len(line) for line in text.splitlines()) <= max(width, 60)
         assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+def test_on_a_narrow_page_words_stand_below() -> None:
+    picture = drawn(pictures.reset(), bytes_received=2304, ended=False)
+    lines = ladder.render(picture, 60).splitlines()
+    at = next(index for index, line in enumerate(lines) if "-INVALID-" in line)
+    assert lines[at : at + 2] == [
+        "   +0.060 #8    |<---------INVALID----------|<------------|",
+        "               PSH,ACK seq 3073 ack 5 len 4000",
+    ]
+
+
+def test_the_lines_of_invalid_packets_are_styled() -> None:
+    picture = drawn(pictures.reset(), bytes_received=2304, ended=False)
+    pieces = list(ladder.pieces(picture))
+    assert plain(pieces) == ladder.render(picture)
+    styled = [piece.text for piece in pieces if piece.style is Style.BAD]
+    assert styled == [line for line in ladder.render(picture).splitlines() if re.search(r"-INVALID-", line)]
+    assert styled
 
 
 @pytest.mark.parametrize("between", [1, 2, 6])

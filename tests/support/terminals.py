@@ -87,10 +87,13 @@ def terminal(lab: labs.Lab, *argv: str) -> Iterator[Terminal]:
 
 
 def terminal_of(argv: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> str:
-    """All that a program writes on a terminal of so many columns, stderr too, with plain newlines."""
+    """All that a program writes on a terminal of so many columns, stderr too, with plain newlines.
+
+    COLUMNS is taken out of the environment where it is the tests' own.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    without = {key: value for key, value in environment.items() if key != "COLUMNS"}
+    without = {key: value for key, value in environment.items() if (key, value) != ("COLUMNS", os.environ.get(key))}
     process = subprocess.Popen([*argv], stdin=theirs, stdout=theirs, stderr=theirs, env=without)
     os.close(theirs)
     told = b""
