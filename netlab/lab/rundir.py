@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from netlab.errors import LabError, UsageError
@@ -16,6 +17,12 @@ RUNDIR_VARIABLE = "NETLAB_LAB_RUNDIR"
 """Environment variable that puts the labs' directory elsewhere; a test suite keeps its labs apart with it."""
 
 
+@cache
+def _uid() -> int:
+    """Of whoever began this command: once it has entered a rootless lab's user namespace, it is root there."""
+    return os.geteuid()
+
+
 def run_directory() -> Path:
     """Where this user's labs are written down: a directory that a reboot empties.
 
@@ -23,13 +30,13 @@ def run_directory() -> Path:
     """
     if given := os.environ.get(RUNDIR_VARIABLE):
         return Path(os.path.abspath(given))  # noqa: PTH100 (resolves ..)
-    if os.geteuid() == 0:
+    if _uid() == 0:
         return Path("/run/netns-lab")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     # A relative one is ignored, says the XDG Base Directory Specification; su keeps that of another user's session.
     if runtime and Path(runtime).is_absolute() and os.access(runtime, os.W_OK | os.X_OK):
         return Path(runtime) / "netns-lab"
-    return Path("/tmp") / f"netns-lab-{os.geteuid()}"  # noqa: S108 (mode 0700, refused if not ours)
+    return Path("/tmp") / f"netns-lab-{_uid()}"  # noqa: S108 (mode 0700, refused if not ours)
 
 
 @contextmanager

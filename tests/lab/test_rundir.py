@@ -10,6 +10,7 @@ import pytest
 from states import lab_directory
 
 from netlab.errors import LabError, UsageError
+from netlab.lab import rundir
 from netlab.lab.directory import LabDirectory
 from netlab.lab.rundir import choose, labs, run_directory, sweep
 
@@ -21,9 +22,9 @@ def test_the_run_directory_is_the_variables_or_roots_or_the_users(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert run_directory() == Path("/somewhere")
     monkeypatch.delenv("NETLAB_LAB_RUNDIR")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(rundir, "_uid", lambda: 0)
     assert run_directory() == Path("/run/netns-lab")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(rundir, "_uid", lambda: 1000)
     assert run_directory() == tmp_path / "netns-lab"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
     assert run_directory() == Path("/tmp/netns-lab-1000")

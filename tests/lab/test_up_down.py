@@ -214,6 +214,32 @@ def test_up_needs_root_for_a_root_lab(netlab: Netlab, lab_name: str, tmp_path: P
     assert not netlab.rundir.exists()
 
 
+def test_an_ordinary_users_lab_is_found_again_whatever_has_been_looked_at(
+    netlab: Netlab, lab_name: str, rootless: None, tmp_path: Path
+) -> None:
+    """In the lab's user namespace the command is root, whose labs are elsewhere."""
+    if os.geteuid() == 0:
+        pytest.skip("root's labs are where root's are")
+    env = {"NETLAB_LAB_RUNDIR": "", "XDG_RUNTIME_DIR": str(tmp_path)}
+    lab = labs.make(netlab, lab_name, tmp_path, "--rootless")
+
+    def say(*words: str | Path) -> str:
+        done = netlab(*words, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    up = ("up", lab.file, "--name", lab_name)
+    try:
+        say(*up)
+        assert say(*up) == f"lab {lab_name} is up: nothing to do\n"
+        say("exec", "-l", lab_name, "client", "--", "ip", "link", "set", "eth0", "down")
+        assert "client: eth0 up" in say("status", lab_name)
+        assert "change" in say(*up)
+    finally:
+        assert say("down", lab_name) == f"lab {lab_name} is down\n"
+    assert not (tmp_path / "netns-lab").exists()
+
+
 SMALL_MTU = """
 namespaces:
   node: {role: node}
