@@ -9,13 +9,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import skips
 import typer
 import yaml
 from command import Netlab
+from markdown import blocks, steps
 from places import ROOT
 
 from netlab.cli.app import app
@@ -58,19 +59,6 @@ TABLES = {
     "Fix": FIX,
 }
 """Each table of keys by its heading, and the description that it must agree with."""
-
-
-class Block(NamedTuple):
-    """A fenced block: its language, its text, and the line it begins in."""
-
-    language: str
-    text: str
-    line: int
-
-
-def blocks(page: str) -> Iterator[Block]:
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-        yield Block(match[1], match[2], page[: match.start()].count("\n") + 2)
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
@@ -147,13 +135,6 @@ def test_every_whole_topology_in_a_document_loads() -> None:
 
 
 # --- what the page says that a command prints ------------------------------------------------------------------------
-
-
-def steps(text: str) -> Iterator[tuple[str, str]]:
-    """The commands of a console block and what each prints."""
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, _, output = part.partition("\n")
-        yield command, output
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> str:
