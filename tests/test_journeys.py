@@ -17,7 +17,7 @@ from markdown import blocks, steps
 from places import DOCS
 
 NAME = "kube-proxy-reset"
-JOURNEYS = ("start",)
+JOURNEYS = ("start", "production", "hypothesis")
 """The pages that are played from the first command to the last, in a directory of their own."""
 
 
