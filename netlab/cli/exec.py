@@ -37,10 +37,10 @@ def shell(name: NetnsArgument, lab: LabOption = None) -> None:
 
 def _run_inside(name: str, argv: list[str], lab: str | None) -> NoReturn:
     from netlab.lab.exec import run
-    from netlab.lab.standing import open_lab
+    from netlab.lab.standing import open_own
 
     _, state = find_lab(lab)
-    namespaces = open_lab(state)
+    namespaces = open_own(state, name)
     check_netns(state, name)
     # debian_chroot is what Debian's and Ubuntu's shells show in their prompt.
     environment = {**os.environ, "debian_chroot": f"{state.lab}/{name}", "NETLAB_LAB_NETNS": name}

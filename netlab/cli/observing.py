@@ -62,14 +62,14 @@ def capture(
     Ctrl-C ends it.
     """
     from netlab.lab.lifecycle import as_it_is
-    from netlab.lab.standing import open_lab
+    from netlab.lab.standing import open_own
     from netlab.observe import capture as captures
 
     if file == "-" and terminal.data_is_shown():
         raise UsageError("pcapng on a terminal helps nobody", "-w FILE, or a pipe: netlab capture | tshark -r -")
     directory, state = find_lab(lab)
     roles = {netns.name: netns.role.value for netns in as_it_is(directory, state).topology.namespaces}
-    namespaces = open_lab(state)
+    namespaces = open_own(state)
     tapped = captures.taps(namespaces, roles, names or [])
     snaplen_bytes = captures.WHOLE_FRAME_BYTES if snaplen is None else snaplen
     program = None
@@ -117,7 +117,7 @@ def watch(
     Ctrl-C ends it.
     """
     from netlab.lab.lifecycle import as_it_is
-    from netlab.lab.standing import open_lab
+    from netlab.lab.standing import open_own
     from netlab.observe import recorder
     from netlab.record.observers import describe_observer, describe_unobserved
     from netlab.report.live import line
@@ -126,7 +126,7 @@ def watch(
     topology = as_it_is(directory, state).topology
     for name in netns or []:
         check_netns(state, name)
-    namespaces = open_lab(state)
+    namespaces = open_own(state)
     started_ns = time.time_ns()
 
     def show(events: "Sequence[Event]") -> None:
@@ -209,13 +209,13 @@ def _watch_for_reset(lab: str | None, flow: str | None, seconds: float) -> "Reco
     """
     from netlab.capabilities.probes import deciding
     from netlab.lab.lifecycle import as_it_is
-    from netlab.lab.standing import open_lab
+    from netlab.lab.standing import open_own
     from netlab.observe import recorder
     from netlab.observe.until_reset import UntilReset
 
     directory, state = find_lab(lab)
     spec = as_it_is(directory, state)
-    namespaces = open_lab(state)
+    namespaces = open_own(state)
     reset = UntilReset(flow)
 
     def look(events: "Sequence[Event]") -> None:

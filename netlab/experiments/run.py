@@ -18,7 +18,7 @@ from netlab.lab import lifecycle
 from netlab.lab.directory import LabDirectory
 from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, with_only_fixes
-from netlab.lab.standing import down, is_standing, open_lab
+from netlab.lab.standing import down, is_standing, open_own
 from netlab.linux import interrupts
 from netlab.linux.reserve import Reserve
 from netlab.observe.recorder import Source
@@ -76,7 +76,7 @@ def namespaces(directory: LabDirectory) -> Namespaces:
     """Enter the lab, which is up."""
     state = directory.read()
     assert state is not None
-    return open_lab(state)
+    return open_own(state)
 
 
 def run(

@@ -45,6 +45,25 @@ def open_lab(state: LabState) -> Namespaces:
     return enter(state.holder, HOST_NAMES, state.prefix, rootless=state.rootless)
 
 
+def open_own(state: LabState, *names: str) -> Namespaces:
+    """Enter a lab that stands, to work in these of its namespaces, or in all; LabError where another has the name of
+    one of them."""
+    namespaces = open_lab(state)
+    for name, inode in state.namespaces:
+        if names and name not in names:
+            continue
+        try:
+            namespaces.fd(name)
+        except LabError:  # it is gone: whoever needs it is told
+            continue
+        if not namespaces.exists(name, inode):
+            raise LabError(
+                f"what stands as {state.prefix}{name} isn't the lab's network namespace {name}",
+                f"remove it (`ip netns del {state.prefix}{name}`), then `netlab up` makes the lab's again",
+            )
+    return namespaces
+
+
 def down(directory: LabDirectory) -> list[str]:
     """Remove a lab, from its state alone; an absent lab is success. Returns what was left alone, in sentences.
 

@@ -163,6 +163,30 @@ def test_the_holder_of_a_lab_whose_state_is_damaged_is_found_and_ends(lab: Lab) 
     assert not state.parent.exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("exec", "client", "--", "ip", "link", "delete", "theirs"), ("watch",), ("capture", "-w", "x"), ("explain",)],
+    ids=lambda command: command[0],
+)
+def test_no_command_works_in_a_namespace_that_took_a_names_place(
+    lab: Lab, tmp_path: Path, as_root: None, command: tuple[str, ...]
+) -> None:
+    if lab.privilege != "--root":
+        pytest.skip("nobody else names a namespace in a rootless lab")
+    lab.up()
+    name = f"{lab.name}-client"
+    for arguments in (("del", name), ("add", name), ("exec", name, "ip", "link", "add", "theirs", "type", "veth")):
+        subprocess.run(["ip", "netns", *arguments], check=True)
+    try:
+        done = lab.netlab(*command, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"netlab: what stands as {name} isn't the lab's network namespace client\n" in done.stderr
+        subprocess.run(["ip", "-n", name, "link", "show", "theirs"], check=True, stdout=subprocess.DEVNULL)
+        lab.down()
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
 def test_the_holder_of_a_lab_whose_directory_has_lost_its_mark_ends(lab: Lab) -> None:
     lab.up()
     holder, directory = lab.status()["holder"], lab.directory()
