@@ -23,10 +23,13 @@ from netlab.lab import locks, mark
 from netlab.lab.rundir import check, made, remove_if_empty
 from netlab.lab.state import Asked, LabState, decode, encode
 from netlab.linux import interrupts
-from netlab.linux.files import private, read_own, replace_own, write_own
+from netlab.linux.files import draft_of, private, read_own, replace_own, write_own
 
 _KEPT = ("rest.json", "spec.kept")
 """What saves work, and can go at any time."""
+
+_DRAFTS = tuple(draft_of(Path(name)).name for name in ("state.json", *_KEPT))
+"""What a killed command has left of a file that it was about to replace."""
 
 
 class DamagedError(LabError):
@@ -146,7 +149,7 @@ class LabDirectory:
 
         What a user has put there stays. OSError where something of netlab's can't be removed.
         """
-        for pattern in ("logs/*.log", "*.new", "next-*.yaml", "topology.yaml", "hosts", *_KEPT, "state.json"):
+        for pattern in ("logs/*.log", *_DRAFTS, "next-*.yaml", "topology.yaml", "hosts", *_KEPT, "state.json"):
             if pattern.startswith("logs/") and self._logs.is_symlink():
                 continue
             for path in self.path.glob(pattern):
@@ -212,6 +215,9 @@ class LabDirectory:
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if locks.lock(fd) and locks.same(fd, self.path):
+                for name in _DRAFTS:
+                    with suppress(OSError):
+                        (self.path / name).unlink()
                 return fd
         except OSError:  # a file system that has no locks
             with suppress(OSError):

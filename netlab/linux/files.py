@@ -49,14 +49,19 @@ def write_own(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 def replace_own(path: Path, data: bytes) -> None:
     """`write_own` in one step, by way of a `.new` beside it: a killed writer leaves the old file or the new one."""
-    draft = path.with_suffix(".new")
+    new = draft_of(path)
     try:
-        write_own(draft, data)
-        draft.replace(path)
+        write_own(new, data)
+        new.replace(path)
     except OSError:
         with suppress(OSError):
-            draft.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
         raise
+
+
+def draft_of(path: Path) -> Path:
+    """Where `replace_own` writes a file before it replaces the old one."""
+    return path.with_suffix(".new")
 
 
 def read_own(path: Path) -> bytes:

@@ -136,11 +136,21 @@ def test_clearing_removes_what_was_written_and_nothing_else(directory: LabDirect
     directory.log("server", "web").write_text("hello\n")
     (directory.path / "state.new").write_text("torn")
     directory.names.mkdir()
-    mine = directory.path / "mine.txt"
+    mine = directory.path / "mine.new"
     mine.write_text("a user's own")
     directory.clear()
     assert sorted(directory.path.iterdir()) == [directory.path / ".netlab", mine]
     directory.clear()
+
+
+def test_what_a_killed_command_was_about_to_write_goes_with_the_next(directory: LabDirectory) -> None:
+    directory.create(FULL, "name: lab\n", "")
+    drafts = {directory.path / f"{name}.new" for name in ("state", "rest", "spec", "mine")}
+    for draft in drafts:
+        draft.write_text("torn")
+    with directory.locked():
+        assert drafts & {*directory.path.iterdir()} == {directory.path / "mine.new"}
+    assert directory.read() == FULL
 
 
 # --- the lock --------------------------------------------------------------------------------------------------------
