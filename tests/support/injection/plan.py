@@ -66,6 +66,11 @@ def situations(commands: Container[str], privilege: str, *, root: bool, count: i
     return [_happening(one) for one in found[:count]]
 
 
+def mixed(injections: Sequence[Injection], seed: int) -> list[Injection]:
+    """The same, so that some of each kind come early; in the same order for the same seed."""
+    return random.Random(seed).sample(injections, len(injections))
+
+
 def _happening(one: Situation) -> Injection:
     return Injection(one.command, one.step, one.kind, {"scenario": one.command, "situation": one.name()})
 
