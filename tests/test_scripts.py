@@ -78,7 +78,7 @@ def clone() -> Iterator[Path]:
             shutil.copy(ROOT / "scripts" / script, root / "scripts" / script)
         digest = wheel(root, "locked", "1", "print('the locked one')")
         wheel(root, "locked", "2", "print('a newer one')")
-        for level in ("run", "dev"):
+        for level in ("run", "dev", "docs"):
             (root / f"scripts/requirements/{level}.txt").write_text(f"locked==1 --hash=sha256:{digest}\n")
         (root / "pyproject.toml").write_text(PYPROJECT)
         (root / "backend.py").write_text(BACKEND)
@@ -236,7 +236,7 @@ def test_setup_installs_what_is_missing_without_asking(clone: Path) -> None:
 
 def test_setup_of_an_unknown_level(clone: Path) -> None:
     done = setup(clone, "everything")
-    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup [run|dev|newest]\n")
+    assert (done.returncode, done.stderr) == (1, "setup: usage: scripts/setup [run|dev|docs|newest]\n")
 
 
 def lock(clone: Path) -> subprocess.CompletedProcess[str]:
@@ -252,14 +252,18 @@ def test_lock_asks_for_what_the_project_and_its_build_need(clone: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     options = "pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"
     heading = "# Made by scripts/lock from pyproject.toml; not to be edited.\n"
-    locked = {level: (clone / f"scripts/requirements/{level}.txt").read_text() for level in ("run", "dev")}
+    locked = {level: (clone / f"scripts/requirements/{level}.txt").read_text() for level in ("run", "dev", "docs")}
     assert locked["run"] == f"{heading}{options} pyproject.toml\nbuilder>=1\n"
-    like_run = r"--extra dev --constraint /\S+/run.txt"
-    assert re.fullmatch(f"{heading}{options} {like_run} pyproject.toml\nbuilder>=1\n", locked["dev"])
+    like_run, like_dev = (
+        r"--extra dev --extra docs --constraint /\S+/run.txt",
+        r"--extra docs --constraint /\S+/dev.txt",
+    )
+    for level, like in (("dev", like_run), ("docs", like_dev)):
+        assert re.fullmatch(f"{heading}{options} {like} pyproject.toml\nbuilder>=1\n", locked[level])
 
 
 def test_a_lock_that_can_not_be_renewed_stays_as_it_was(clone: Path) -> None:
-    files = [clone / f"scripts/requirements/{level}.txt" for level in ("run", "dev")]
+    files = [clone / f"scripts/requirements/{level}.txt" for level in ("run", "dev", "docs")]
     before = [file.read_text() for file in files]
     wheel(clone, "uv", "1", "import sys; print('half'); sys.exit('no index' if 'dev' in sys.argv else 0)")
     done = lock(clone)
@@ -267,7 +271,7 @@ def test_a_lock_that_can_not_be_renewed_stays_as_it_was(clone: Path) -> None:
     assert [file.read_text() for file in files] == before
 
 
-@pytest.mark.parametrize("level", ["run", "dev"])
+@pytest.mark.parametrize("level", ["run", "dev", "docs"])
 def test_the_lock_holds_what_pyproject_asks_for_each_with_hashes_and_from_nowhere(level: str) -> None:
     _, *entries = re.split(r"\n(?=\S)", (ROOT / f"scripts/requirements/{level}.txt").read_text())
     locked = {}
@@ -281,7 +285,8 @@ def test_the_lock_holds_what_pyproject_asks_for_each_with_hashes_and_from_nowher
         locked[requirement.name] = only.version
 
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extra = told["project"]["optional-dependencies"]["dev"] if level == "dev" else []
+    extras = {"run": (), "dev": ("dev", "docs"), "docs": ("docs",)}[level]
+    extra = [each for name in extras for each in told["project"]["optional-dependencies"][name]]
     asked = map(Requirement, (*told["build-system"]["requires"], *told["project"]["dependencies"], *extra))
     for requirement in asked:
         assert locked[requirement.name.lower()] in requirement.specifier
