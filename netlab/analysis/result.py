@@ -205,6 +205,20 @@ class PerThousand:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What an experiment's document says for who has its claim in production; each member may be empty.
+
+    outcomes has what it expects with each fix alone, on this kernel, in the document's order. kernels says which
+    kernels do so, remedy what helps beside the fixes; see has names and addresses of what to read.
+    """
+
+    outcomes: tuple[tuple[Word, Outcome], ...] = ()
+    kernels: str = ""
+    remedy: str = ""
+    see: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a run showed. claim is the experiment's, in one sentence; kernel is `uname -r`.
 
@@ -222,6 +236,7 @@ class Result:
     expected: Outcome | None = None
     explanation: str = ""
     plain: Outcome | None = None
+    advice: Advice = Advice()
 
     def count(self, outcome: Outcome) -> int:
         """How many trials ended so."""

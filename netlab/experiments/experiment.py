@@ -128,6 +128,8 @@ class Experiment(NamedTuple):
     does, or a program of the lab. trials is how often it is run where its caller doesn't say. topology is the file of
     the lab that it is run in, None for the one that lists the document; settings are the `--set` pairs that it needs
     there. needs are the capabilities without which it can't be run.
+    kernels, remedy and see are for who has its claim in production: which kernels do so, what helps beside the fixes,
+    names and addresses of what to read.
     expect has what is expected of each fix ("plain" without any): the first that holds.
     """
 
@@ -142,6 +144,9 @@ class Experiment(NamedTuple):
     needs: tuple[str, ...] = ()
     expect: tuple[tuple[str, tuple[Expectation, ...]], ...] = ()
     explanation: str = ""
+    kernels: str = ""
+    remedy: str = ""
+    see: tuple[tuple[str, str], ...] = ()
     topology: str | None = None
     settings: tuple[tuple[str, str], ...] = ()
     listens: bool = True

@@ -213,6 +213,12 @@ EXPERIMENT = Fields(
         "name": Key(Text("an experiment's name", words.experiment_name, words.LABEL), "its name (default: the file's)"),
         "claim": Key(Text("text", words.prose), "what it shows, in one sentence", required=True),
         "explanation": Key(Text("text", words.prose), "why the kernel does so, for who reads the report"),
+        "kernels": Key(Text("text", words.prose), "which kernels do so, in a phrase"),
+        "remedy": Key(Text("text", words.prose), "what helps beside the fixes, for who has this in production"),
+        "see": Key(
+            MapOf(Text("an address on the web", words.web_address), words.prose),
+            "what to read about it: names and their https:// addresses",
+        ),
         "topology": Key(Text("a file's name"), "the lab it is run in; left out: the topology that lists it"),
         "set": Key(
             MapOf(Text("a value", numbers=True), maximum=MAX_SET),

@@ -18,7 +18,7 @@ from netlab.analysis.crosscheck import crosscheck
 from netlab.analysis.findings import Findings, analyse
 from netlab.analysis.judge import Observed, judge_trial
 from netlab.analysis.judge_load import Member, by_connection, client_port, judge_load
-from netlab.analysis.result import Evidence, Outcome, Proof, Result, TrialResult
+from netlab.analysis.result import Advice, Evidence, Outcome, Proof, Result, TrialResult
 from netlab.errors import LabError, StepError
 from netlab.experiments.conditions import Condition, conditions, is_live
 from netlab.experiments.connection import Connection
@@ -29,6 +29,7 @@ from netlab.experiments.moment import Moment
 from netlab.experiments.not_applied import NotApplied
 from netlab.experiments.roles import Roles, assign
 from netlab.experiments.stimuli import stimuli
+from netlab.kubeproxy.fixes import PLAIN
 from netlab.kubeproxy.notrack import untracks
 from netlab.lab.netns import Namespaces
 from netlab.linux import interrupts
@@ -129,9 +130,18 @@ def observe_run(
         expected=expected,
         explanation=experiment.explanation,
         plain=experiment.expected((), capabilities),
+        advice=_advice(experiment, capabilities),
     )
     drawn, _ = result.shown()
     return Ran(result, shows[result.trials[drawn - 1].outcome], tuple(disagreements))
+
+
+def _advice(experiment: Experiment, capabilities: Collection[str]) -> Advice:
+    """What the document says of each fix alone, on a kernel with these capabilities, and beside the fixes."""
+    fixes = (name for name, _ in experiment.expect if name != PLAIN and "+" not in name)
+    expected = ((name, experiment.expected((name,), capabilities)) for name in fixes)
+    outcomes = tuple((name, outcome) for name, outcome in expected if outcome is not None)
+    return Advice(outcomes, experiment.kernels, experiment.remedy, experiment.see)
 
 
 def _findings(recorder: Recorder, ended: Sequence[_Ended], source: Source) -> Findings:

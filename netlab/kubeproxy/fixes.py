@@ -130,7 +130,7 @@ FIXES: dict[str, Fix] = {
     for fix in (
         Fix(
             "drop-invalid",
-            "drop packets that conntrack calls INVALID, first of all in the forward hook (kube-proxy since v1.15)",
+            "drop packets that conntrack calls INVALID, first of all in the forward hook (kube-proxy v1.15 to v1.28)",
             _drop_invalid,
             _no_node,
         ),
@@ -148,7 +148,7 @@ FIXES: dict[str, Fix] = {
         ),
         Fix(
             "nftables-mode",
-            "kube-proxy's nftables mode, which has no rule against INVALID packets",
+            "kube-proxy's nftables mode, which has no rule against INVALID packets: fixes nothing",
             _nftables_mode,
             _in_nftables_mode,
         ),

@@ -46,6 +46,12 @@ def section(name: str, heading: str, *children: Markup) -> Markup:
     return tag("section", tag("h2", heading, id=name), *children, aria_labelledby=name)
 
 
+def folded(name: str, heading: str, *children: Markup) -> Markup:
+    """A part of the page that is unfolded by its heading."""
+    body = tag("details", tag("summary", tag("h2", heading, id=name)), *children)
+    return tag("section", body, class_="folded", aria_labelledby=name)
+
+
 def figure(label: str, pictures: Sequence[Markup]) -> Markup:
     """Pictures in a box of their own, which scrolls where they are wider than the page."""
     return tag("figure", *pictures, class_="figure", tabindex=0, role="group", aria_label=label)

@@ -14,8 +14,8 @@ from itertools import zip_longest
 from netlab import escapes
 from netlab.analysis.result import Claim, Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
-from netlab.record.events import ACK, ConntrackEvent, Direction, InvalidReason, Packet, SocketEvent, flag_names
-from netlab.record.flow import ends, inverse
+from netlab.record.events import ACK, ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
+from netlab.report import lanes
 from netlab.report.wrapping import wrap
 from netlab.style import Piece, Style, plain
 
@@ -168,15 +168,13 @@ class _Picture:
     """
 
     def __init__(self, width: int, trial: TrialResult) -> None:
-        lanes = width - len(_MARGIN) - 3
-        self._left, self._right = lanes // 2, lanes - lanes // 2
+        room = width - len(_MARGIN) - 3
+        self._left, self._right = room // 2, room - room // 2
         self._trial, self._flow = trial, trial.flow
         self._seen: dict[Link, list[Evidence]] = {}
         for piece in trial.evidence:
             self._seen.setdefault(piece.link, []).append(piece)
-        rst = self._one(Link.RST)
-        own = (self._flow.client, self._flow.server)
-        self._between = rst.event.netns if rst and rst.event.netns not in own else self._flow.node or ""
+        self._between = lanes.middle(trial)
         self.lines: list[str] = []
         self._heads()
         self._requests()
@@ -306,31 +304,13 @@ class _Picture:
         return tip + "-" * (room - len(end) - 1) + end
 
     def _to_server(self, piece: Evidence) -> bool:
-        """Whether a packet goes to the server's side: by the flow's headers, or to what is no address of the client."""
         assert isinstance(piece.event, Packet)
-        header, flow = ends(piece.event.segment), self._flow
-        if header in flow.headers():
-            return True
-        if inverse(header) in flow.headers():
-            return False
-        return header[2:] not in ((flow.client_address, flow.client_port), flow.peer)
+        return lanes.to_server(self._flow, piece.event)
 
     def _lane(self, piece: Evidence) -> bool:
-        """Whether a packet was seen in the right lane: at the server, or at that side of who is between."""
+        """Whether a packet was seen in the right lane."""
         assert isinstance(piece.event, Packet)
-        netns, out, flow = piece.event.netns, piece.event.direction is Direction.OUT, self._flow
-        to_server = self._to_server(piece)
-        if netns == flow.client and netns != flow.server:
-            return False
-        if netns == flow.server and netns != flow.client:
-            return True
-        if netns == flow.client:  # and the server's too, as of a pod that calls itself
-            return to_server is not out
-        header = ends(piece.event.segment)
-        leg = header if to_server else inverse(header)
-        if flow.translated and leg in flow.headers():
-            return leg != flow.headers()[0]
-        return to_server is out
+        return lanes.beyond(self._flow, piece.event)
 
     def _draw(
         self, label: str, piece: Evidence, text: Sequence[str], other: Sequence[str] = (), *, tip: str = ""

@@ -90,6 +90,16 @@ def prose(text: str) -> str:
     return visible(text)
 
 
+WEB_ADDRESS = r"^https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?(/[!#$%&'()*+,./:;=?@A-Za-z0-9_~-]*)?$"
+
+
+def web_address(text: str) -> str:
+    """Where something can be read, as a report links to it."""
+    if not re.fullmatch(WEB_ADDRESS, text):
+        raise InvalidError(f"{text!r} is no address on the web", "as https://example.org/page")
+    return text
+
+
 def _host_name(text: str, what: str) -> str:
     if text in LOOPBACK_NAMES:
         raise InvalidError(f"{text!r} can't be {what}", "inside each namespace that is its own lo")

@@ -163,3 +163,19 @@ def test_no_number_is_too_long_to_be_refused(text: str) -> None:
     with pytest.raises(TopologyError) as caught:
         load(text, "lab.yaml")
     assert all(len(one) <= 1100 for one in str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    "text", ["https://kernel.org", "https://git.kernel.org/linus/6e250dcbff1d", "https://a:8443/b?c=d#e"]
+)
+def test_what_can_be_read_on_the_web(text: str) -> None:
+    assert words.web_address(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["http://kernel.org", "javascript:alert(1)", "https://", "https://a/ b", 'https://a/"', ""]
+)
+def test_what_is_no_address_on_the_web(text: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        words.web_address(text)
+    assert caught.value.hint == "as https://example.org/page"

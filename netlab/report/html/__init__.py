@@ -46,8 +46,7 @@ def _sections(result: Result, findings: Findings) -> Iterator[Markup]:
     recording = findings.timeline.recording
     topology, unreadable = _topology(recording)
     trial = drawn.draw(result, findings)
-    yield summary.render(result, topology)
-    yield lab.render(topology, unreadable, [column.netns for column in trial.ladder.columns] if trial else [])
+    yield summary.render(result, topology, trial)
     yield load.render(result)
     if trial:
         yield chain.render(result, trial)
@@ -55,6 +54,7 @@ def _sections(result: Result, findings: Findings) -> Iterator[Markup]:
         yield window.render(trial.ladder, recording)
         yield rules.render(trial, recording, topology)
         yield evidence.render(trial)
+    yield lab.render(topology, unreadable, [column.netns for column in trial.ladder.columns] if trial else [])
     yield unseen.render(recording, trial.story if trial else None)
     yield trials.render(result)
     yield repeat.render(result, recording)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from netlab.record.events import DatagramPacket, InvalidReason, Packet, SocketEvent
 from netlab.report.html.drawn import Drawn
 from netlab.report.markup import Markup, join
-from netlab.report.page import section, table
+from netlab.report.page import folded, table
 from netlab.report.words import LINKS, evidence_words
 
 
@@ -25,7 +25,7 @@ def render(drawn: Drawn) -> Markup:
                 piece.note,
             )
         )
-    return section(
+    return folded(
         "evidence",
         "Evidence",
         table(("What it shows", "Namespace", "Interface", "Time", "Packet", "In numbers"), rows),

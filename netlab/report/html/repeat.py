@@ -6,7 +6,7 @@ from netlab.analysis.result import Result
 from netlab.escapes import shell_words
 from netlab.record.recording import Recording
 from netlab.report.markup import Markup, tag
-from netlab.report.page import code, section
+from netlab.report.page import code, folded
 
 
 def render(result: Result, recording: Recording) -> Markup:
@@ -28,7 +28,7 @@ def render(result: Result, recording: Recording) -> Markup:
     for fix in result.fixes:
         words += ["--fix", fix]
     command = shell_words(["netlab", "run", *words, "--trials", str(len(result.trials))])
-    return section(
+    return folded(
         "repeat",
         "How to repeat it",
         tag("p", f"On Linux {recording.kernel}, with {saved}:"),

@@ -10,7 +10,7 @@ from netlab.record.events import ConntrackEvent
 from netlab.record.recording import Recording
 from netlab.report.html.drawn import Drawn
 from netlab.report.markup import Markup, tag
-from netlab.report.page import code, section, table
+from netlab.report.page import code, folded, table
 from netlab.report.sequence.diagram import Arrow, Ladder
 
 
@@ -37,7 +37,7 @@ def render(drawn: Drawn, recording: Recording, topology: Topology | None) -> Mar
             tag("h3", "Conntrack's entry"),
             table(("ms", "Namespace", "Change", "TCP state", "Status"), entries),
         ]
-    return section("rules", "The way through the rules", *shown)
+    return folded("rules", "The way through the rules", *shown)
 
 
 def _ruleset(topology: Topology | None, node: str) -> Iterator[Markup]:

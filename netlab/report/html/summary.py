@@ -1,4 +1,4 @@
-"""The top of the page: the headline, what it means, and the facts of the run. Pure."""
+"""The first screen: the outcome in a sentence, the packets that decided it, what to do; the facts folded. Pure."""
 
 from __future__ import annotations
 
@@ -6,45 +6,64 @@ from typing import assert_never
 
 from netlab.analysis.result import Claim, Outcome, Result
 from netlab.model import Topology
-from netlab.report import text
+from netlab.report import post_svg, text
+from netlab.report.html import advice
+from netlab.report.html.drawn import Drawn
 from netlab.report.markup import Markup, tag
 from netlab.report.page import facts
+from netlab.report.sentence import sentence
 
-_CHAIN = "Each link of the chain, from the reply to the reset socket, was seen in the kernel, in order."
-_UNHARMED = (
-    "What the experiment does was seen to take place in every trial, no connection was reset, and every byte arrived."
-)
+_CHAIN = "Every step from the untranslated packet to the reset socket was seen in the kernel, in order."
+_UNHARMED = "The experiment's steps took place in every trial, and every byte arrived."
 
 
-def render(result: Result, topology: Topology | None) -> Markup:
-    """The answer; topology is the lab's, None where its text can't be read."""
-    fixes = ", ".join(result.fixes) or "none"
-    about = [
-        ("Experiment", result.experiment),
-        ("Claim", result.claim),
-        ("Lab", result.lab),
-        ("Fixes", fixes),
+def render(result: Result, topology: Topology | None, drawn: Drawn | None) -> Markup:
+    """The first screen; topology is the lab's, None where its text can't be read."""
+    missing = [
+        tag("li", f"{piece} (in {count} of {len(result.trials)} trials)")
+        for piece, count in (*text.missing(result).items(), *text.refuted(result).items())
+    ]
+    picture = post_svg.figure(drawn.trial) if drawn else None
+    beside = [
+        *([tag("figure", picture, _caption(result, drawn), class_="post")] if picture and drawn else []),
+        *filter(None, [advice.render(result, topology)]),
+    ]
+    return tag(
+        "section",
+        tag("p", text.headline(result), class_=f"verdict {result.result}"),
+        tag("h1", sentence(result), id="result", class_=result.result, tabindex=-1),
+        tag("p", _meaning(result), class_="meaning"),
+        *([tag("ul", *missing, class_="missing")] if missing else []),
+        *([tag("div", *beside, class_="beside")] if beside else []),
+        tag("details", tag("summary", "About this run"), facts(_about(result, topology)), class_="about"),
+        aria_labelledby="result",
+    )
+
+
+def _caption(result: Result, drawn: Drawn) -> Markup:
+    one = ", one connection of its load" if result.trials[drawn.number - 1].load else ""
+    return tag(
+        "figcaption", f"Trial {drawn.number} of {len(result.trials)}{one}, kernel {result.kernel}, as it was seen."
+    )
+
+
+def _about(result: Result, topology: Topology | None) -> list[tuple[str, str]]:
+    """The facts of the run. What a document claims and explains is of a lab without a fix."""
+    plain = " without a fix" if result.fixes else ""
+    about = [("Experiment", result.experiment), (f"Claim{plain}", result.claim)]
+    if result.explanation:
+        about.append((f"Why{plain}", " ".join(result.explanation.split())))
+    about.append(("Lab", result.lab))
+    if topology and topology.description:
+        about.append(("About the lab", topology.description))
+    about += [
+        ("Fixes", ", ".join(result.fixes) or "none"),
         ("Kernel", result.kernel),
         ("Trials", "; ".join([text.account(result), *(text.load(result) or text.rate(result))])),
     ]
     if result.expected is not None:
         about.append(("Expected", text.expectation(result)))
-    if result.explanation:
-        about.insert(2, ("Explanation", " ".join(result.explanation.split())))
-    if topology and topology.description:
-        about.insert(3, ("About the lab", topology.description))
-    missing = [
-        tag("li", f"{piece} (in {count} of {len(result.trials)} trials)")
-        for piece, count in (*text.missing(result).items(), *text.refuted(result).items())
-    ]
-    return tag(
-        "section",
-        tag("h1", text.headline(result), id="result", class_=result.result, tabindex=-1),
-        tag("p", _meaning(result), class_="meaning"),
-        *([tag("ul", *missing, class_="missing")] if missing else []),
-        facts(about),
-        aria_labelledby="result",
-    )
+    return about
 
 
 def _meaning(result: Result) -> str:
@@ -54,15 +73,15 @@ def _meaning(result: Result) -> str:
     ended = ", ".join(f"{result.count(outcome)} {outcome}" for outcome in Outcome if result.count(outcome))
     match result.claim_is:
         case Claim.UNDECIDED:
-            return "This run proves nothing either way. What is missing:"
+            return "It can't be judged, because this is missing:"
         case Claim.REFUTED:
-            return f"What the document claims was seen not to be so: {ended}, expected {_wanted(result)}."
+            return f"The document expects {_wanted(result)}; seen: {ended}."
         case Claim.CONFIRMED if result.count(Outcome.RESET) == len(result.trials):
             return _CHAIN
         case Claim.CONFIRMED if result.count(Outcome.COMPLETED) == len(result.trials):
             return _UNHARMED
         case Claim.CONFIRMED:
-            return f"What the document claims was seen: {ended}."
+            return f"As the document expects: {ended}."
         case _:
             assert_never(result.claim_is)
 

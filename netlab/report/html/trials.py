@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from netlab.analysis.result import Outcome, Result
 from netlab.report.markup import Markup, tag
-from netlab.report.page import section, table
+from netlab.report.page import folded, table
 
 
 def render(result: Result) -> Markup:
@@ -21,4 +21,4 @@ def render(result: Result) -> Markup:
     ]
     counts = ", ".join(f"{result.count(outcome)} {outcome}" for outcome in Outcome)
     grid = table(("Trial", "Outcome", "Took", "Bytes", "Missing"), rows)
-    return section("trials", "All trials", tag("details", tag("summary", counts), grid))
+    return folded("trials", "All trials", tag("details", tag("summary", counts), grid))

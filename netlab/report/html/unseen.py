@@ -7,7 +7,7 @@ from netlab.record.events import CounterChange
 from netlab.record.observers import describe_observer, describe_unobserved
 from netlab.record.recording import Recording
 from netlab.report.markup import Markup, tag
-from netlab.report.page import bullets, section, table
+from netlab.report.page import bullets, folded, table
 
 
 def render(recording: Recording, story: Explanation | None) -> Markup:
@@ -34,4 +34,4 @@ def render(recording: Recording, story: Explanation | None) -> Markup:
     if counters:
         grid = table(("Namespace", "Counter", "Change"), counters)
         said.append(tag("details", tag("summary", "The kernel's counters, from beginning to end"), grid))
-    return section("unseen", "What was not seen", *said)
+    return folded("unseen", "What was not seen", *said)

@@ -1,0 +1,94 @@
+"""What to do: the fixes that help against the experiment's cause, how they are set, what they cost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from netlab.analysis.result import Claim, Outcome, Result
+from netlab.kubeproxy.remedies import REMEDIES, Remedy
+from netlab.model import Topology
+from netlab.report.markup import Markup, join, tag
+from netlab.report.page import code
+
+_SHOWN = 2
+"""So many fixes are told in full at once; the others can be unfolded."""
+
+
+def render(result: Result, topology: Topology | None) -> Markup:
+    """The part of the first screen; empty where the document says nothing of fixes, kernels or what to read."""
+    advice = result.advice
+    said = [*_fixes(result, topology), *_beside(result)]
+    if not said and not advice.see:
+        return Markup("")
+    return tag(
+        "div",
+        tag("h2", "What to do", id="advice"),
+        *said,
+        *_read(result),
+        class_="advice",
+        role="region",
+        aria_labelledby="advice",
+    )
+
+
+def _fixes(result: Result, topology: Topology | None) -> Iterator[Markup]:
+    """The fixes that help, those in use first; those that don't."""
+    outcomes = result.advice.outcomes
+    if result.plain is Outcome.COMPLETED:
+        if result.claim_is is not Claim.CONFIRMED:
+            return
+        yield tag("p", "Nothing: on this kernel it does no harm, with a fix or without one.")
+        return
+    if not outcomes or result.plain is None:
+        return
+    helps = [name for name, outcome in outcomes if outcome is Outcome.COMPLETED]
+    helps.sort(key=lambda name: name not in result.fixes)
+    own = {fix.name: fix.summary for fix in topology.fixes} if topology else {}
+    if not helps:
+        yield tag("p", "None of the fixes helps against this cause.")
+    told = [tag("li", *_fix(name, own, in_use=name in result.fixes)) for name in helps]
+    if told:
+        yield tag("ul", *told[:_SHOWN], class_="fixes")
+    if told[_SHOWN:]:
+        names = ", ".join(helps[_SHOWN:])
+        more = tag("summary", f"Helps too: {names}")
+        yield tag("details", more, tag("ul", *told[_SHOWN:], class_="fixes"))
+    others = [f"{name} ({outcome})" for name, outcome in outcomes if outcome is not Outcome.COMPLETED]
+    if others:
+        yield tag("p", f"Doesn't help: {', '.join(others)}.")
+
+
+def _fix(name: str, own: Mapping[str, str], *, in_use: bool) -> Iterator[Markup]:
+    """How it is set, which kube-proxy has it, what it costs."""
+    yield tag("strong", name)
+    if in_use:
+        yield tag("span", " as in this run", class_="quiet")
+    remedy: Remedy | None = REMEDIES.get(name)
+    if remedy is None:
+        if own.get(name):
+            yield tag("p", own[name])
+        return
+    if remedy.command:
+        yield code(remedy.command)
+    links = [_link(*each) for each in remedy.see]
+    where = "On each node; kube-proxy: " if remedy.command else "kube-proxy: "
+    yield tag("p", tag("b", where), remedy.kube_proxy, *([" (", join(links, ", "), ")"] if links else []))
+    yield tag("p", tag("b", "Costs: "), remedy.cost)
+
+
+def _beside(result: Result) -> Iterator[Markup]:
+    advice = result.advice
+    if advice.remedy and result.plain is not Outcome.COMPLETED:
+        yield tag("p", tag("b", "Beside the fixes: "), advice.remedy)
+    if advice.kernels:
+        yield tag("p", tag("b", "Kernels: "), f"{advice.kernels}. This one is {result.kernel}.")
+
+
+def _read(result: Result) -> Iterator[Markup]:
+    if result.advice.see:
+        yield tag("p", tag("b", "Read: "), join((_link(*each) for each in result.advice.see), "; "))
+
+
+def _link(text: str, address: str) -> Markup:
+    """A link; a bundle from elsewhere may name anything as its address, and only the web's are links."""
+    return tag("a", text, href=address, rel="noreferrer") if address.startswith("https://") else join([text])

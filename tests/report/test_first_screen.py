@@ -1,0 +1,211 @@
+"""The first screen of a report: the outcome in a sentence, the packets that decided it, what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pictures
+import pytest
+from chromium import Browser
+from html_files import Document
+
+from netlab.analysis.findings import analyse
+from netlab.analysis.result import Advice, Load, Outcome, Result
+from netlab.kubeproxy.fixes import FIXES
+from netlab.kubeproxy.remedies import REMEDIES
+from netlab.report import html
+from netlab.report.post_svg import figure
+from netlab.report.sentence import sentence
+
+ADVICE = Advice(
+    outcomes=(
+        ("drop-invalid", Outcome.COMPLETED),
+        ("be-liberal", Outcome.COMPLETED),
+        ("nftables-mode", Outcome.RESET),
+        ("notrack", Outcome.COMPLETED),
+    ),
+    kernels="all",
+    see=(("The post", "https://kubernetes.io/blog/"), ("a trap", "javascript:alert(1)")),
+)
+PARTLY: dict[str, Any] = {"bytes_received": 2304, "ended": False}
+
+
+def page(events: list[Any], fixes: tuple[str, ...] = (), advice: Advice = ADVICE, **changes: Any) -> str:
+    """The page of a hand-made run of the flagship's experiment, which is reset without a fix."""
+    partly = PARTLY if events == pictures.reset() else {}
+    result, recording = pictures.run(events, fixes=fixes, **partly)
+    expected = Outcome.COMPLETED if fixes else Outcome.RESET
+    result = replace(result, expected=expected, plain=Outcome.RESET, advice=advice, **changes)
+    return html.render(result, analyse(recording))
+
+
+def judged(outcomes: list[Outcome], **changes: Any) -> Result:
+    """A Result of trials that ended so."""
+    result, _ = pictures.run(pictures.reset(), **PARTLY)
+    trials = tuple(replace(result.trials[0], outcome=outcome) for outcome in outcomes)
+    return replace(result, trials=trials, **changes)
+
+
+R, C, S, U = Outcome.RESET, Outcome.COMPLETED, Outcome.STALLED, Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (judged([R, R], expected=R, plain=R), "The connection is reset in 2 of 2 trials."),
+        (judged([C, C], expected=C, plain=C), "The connection survives in 2 of 2 trials."),
+        (judged([C], expected=R, plain=R), "The connection survives in the one trial, against the claim."),
+        (
+            judged([C, C, R], expected=C, plain=C),
+            "The connection survives in 2 of 3 trials, 1 reset, against the claim.",
+        ),
+        (
+            judged([C, C], expected=C, plain=R, fixes=("be-liberal",)),
+            "With be-liberal the connection survives in 2 of 2 trials.",
+        ),
+        (
+            judged([R], expected=R, plain=R, fixes=("nftables-mode",)),
+            "With nftables-mode the connection is still reset in the one trial.",
+        ),
+        (
+            judged([S], expected=S, plain=R, fixes=("drop-invalid",)),
+            "With drop-invalid the connection stalls in the one trial.",
+        ),
+        (judged([R, U], expected=R, plain=R), "Nothing is proved: 1 of 2 trials can't be judged."),
+        (judged([], expected=R, plain=R), "No trial was run."),
+    ],
+)
+def test_every_outcome_has_its_sentence(result: Result, said: str) -> None:
+    assert sentence(result) == said
+
+
+def test_a_load_is_told_by_its_connections() -> None:
+    result = judged([R], expected=R, plain=R)
+    other = result.trials[0]
+    for completed, others, said in (
+        (999, (other,), "1 of 1,000 connections are reset."),
+        (1000, (), "None of 1,000 connections is reset."),
+    ):
+        load = Load(completed, others, None, 0, 0)
+        assert sentence(replace(result, trials=(replace(other, load=load),))) == said
+
+
+def test_what_to_do_names_what_helps_and_how_it_is_set() -> None:
+    document = Document(page(pictures.reset()))
+    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    for words in (
+        "sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1",
+        "iptables -I FORWARD -m conntrack --ctstate INVALID -j DROP",
+        "always in v1.15 to v1.28, in iptables mode (kubernetes#74840)",
+        "Costs: Conntrack no longer keeps forged or late segments out",
+        "Helps too: notrack",
+        "Doesn't help: nftables-mode (reset).",
+        "Kernels: all. This one is 6.18.44.",
+    ):
+        assert words in advice
+    links = {text: attrs["href"] for attrs, text in document.all("a")}
+    assert links["The post"] == "https://kubernetes.io/blog/"
+    assert "a trap" not in links
+    assert "a trap" in advice
+
+
+def test_the_fix_of_the_run_comes_first() -> None:
+    document = Document(page(pictures.accepted(), ("be-liberal",)))
+    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert advice.startswith("What to dobe-liberal as in this run")
+
+
+def test_where_it_does_no_harm_there_is_nothing_to_do() -> None:
+    result, recording = pictures.run(pictures.accepted())
+    result = replace(result, expected=C, plain=C, advice=replace(ADVICE, remedy="Pray."))
+    document = Document(html.render(result, analyse(recording)))
+    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert "Nothing: on this kernel it does no harm, with a fix or without one." in advice
+    assert "Pray." not in advice
+
+
+@pytest.mark.parametrize("events", [pictures.reset(), pictures.accepted(), pictures.dropped()])
+def test_no_page_of_a_fix_keeps_the_claim_as_what_happened(events: list[Any]) -> None:
+    fixes = () if events == pictures.reset() else ("drop-invalid",)
+    names = [text for _, text in Document(page(events, fixes, explanation="It dies.")).all("dt")]
+    assert ("Claim" in names) is not bool(fixes)
+    assert ("Claim without a fix" in names) is bool(fixes)
+    assert ("Why without a fix" in names) is bool(fixes)
+
+
+def test_the_figure_has_the_five_packets_with_their_addresses() -> None:
+    result, _ = pictures.run(pictures.reset(), **PARTLY)
+    drawn = figure(result.trials[0])
+    assert drawn is not None
+    texts = [text for attrs, text in Document(drawn).all("text") if attrs.get("class") in ("ends", "number")]
+    assert texts == [
+        *("1", "10.0.0.2:40000 → 192.168.0.2:80"),
+        *("2", "10.0.0.2:40000 → 10.0.1.2:8080"),
+        *("3", "10.0.1.2:8080 → 10.0.0.2:40000"),
+        *("4", "10.0.1.2:8080 → 10.0.0.2:40000"),
+        *("5", "10.0.0.2:40000 → 10.0.1.2:8080"),
+    ]
+    words = {text for attrs, text in Document(drawn).all("text") if (attrs.get("class") or "").startswith("pill-text")}
+    assert words == {"NAT", "INVALID"}
+
+
+def test_what_is_dropped_is_drawn_so() -> None:
+    result, _ = pictures.run(pictures.dropped(), fixes=("drop-invalid",))
+    drawn = figure(result.trials[0])
+    assert drawn is not None
+    assert "INVALID · DROP" in [text for _, text in Document(drawn).all("text")]
+
+
+def test_every_fix_has_its_costs() -> None:
+    assert list(REMEDIES) == list(FIXES)
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+ON_A_LINE = """[...document.querySelectorAll("svg")].flatMap(svg => {
+  const lines = [...svg.querySelectorAll(".lifeline, .shaft")].map(line => line.getBBox());
+  return [...svg.querySelectorAll("text:not(.pill-text)")].filter(text => {
+    const at = text.getBBox();
+    return lines.some(line => line.x < at.x + at.width - 1 && line.x + line.width > at.x + 1
+      && line.y < at.y + at.height - 1 && line.y + line.height > at.y + 1);
+  }).map(text => text.textContent);
+})"""
+"""The texts that a lifeline or an arrow goes through."""
+
+OVER_EACH_OTHER = """[...document.querySelectorAll("svg.post")].flatMap(svg => {
+  const texts = [...svg.querySelectorAll("text")];
+  const boxes = texts.map(text => text.getBBox());
+  return texts.filter((text, i) => boxes.some((other, j) => j > i && other.x < boxes[i].x + boxes[i].width
+    && other.x + other.width > boxes[i].x && other.y + 3 < boxes[i].y + boxes[i].height
+    && other.y + other.height > boxes[i].y + 3)).map(text => text.textContent);
+})"""
+"""The texts of the figure that stand on another one."""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_outcome_figure_and_advice_are_on_the_first_screen(
+    browser: Browser, tmp_path: Path, width: int, height: int
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(page(pictures.reset()), encoding="utf-8")
+    browser.open(file, width)
+    browser.call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+    )
+    seen = 'document.querySelector("{}").getBoundingClientRect().bottom <= innerHeight'
+    for what in ("h1", "svg.post", "#advice", ".fixes pre"):
+        assert browser.value(seen.format(what)), what
+
+
+@pytest.mark.parametrize(("width", "name"), [*product([390, 768, 1280, 1920], ["reset", "dropped", "accepted"])])
+def test_no_words_of_the_figure_are_in_the_way(browser: Browser, tmp_path: Path, width: int, name: str) -> None:
+    events = {"reset": pictures.reset(), "dropped": pictures.dropped(), "accepted": pictures.accepted()}[name]
+    file = tmp_path / "page.html"
+    file.write_text(page(events, () if name == "reset" else ("drop-invalid",)), encoding="utf-8")
+    browser.open(file, width)
+    assert browser.value(ON_A_LINE.replace('querySelectorAll("svg")', 'querySelectorAll("svg.post")')) == []
+    assert browser.value(OVER_EACH_OTHER) == []
+    assert browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
