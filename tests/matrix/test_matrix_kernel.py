@@ -254,11 +254,11 @@ QUICK = ("path-flip", "crafted-ahead", "bad-checksum", "half-open", "entry-delet
 
 @pytest.mark.inside
 @pytest.mark.long
-def test_both_modes_of_kube_proxy_give_the_same_outcomes(netlab: Netlab, lab_name: str, privilege: str) -> None:
+def test_both_modes_of_kube_proxy_give_the_same_outcomes(netlab: Netlab, lab_name: str, rootless: None) -> None:
     chosen = [option for name in QUICK for option in ("--experiment", name)]
     found = []
     for mode in ("iptables", "nftables"):
-        options = ("--name", lab_name, privilege, "--set", f"kube_proxy.mode={mode}", "--format", "json")
+        options = ("--name", lab_name, "--rootless", "--set", f"kube_proxy.mode={mode}", "--format", "json")
         done = netlab("matrix", FLAGSHIP, *chosen, "--fix", "drop-invalid", "--fix", "notrack", *options)
         assert done.returncode == 0, done.stdout + done.stderr
         found.append(cells(done.stdout))
