@@ -147,12 +147,16 @@ def say_error(message: str) -> None:
 
 
 def show_line(line: str = "") -> None:
-    """Show this line alone, cut to the terminal's width, where `show_line` has shown another; on stderr."""
+    """Show this line alone, cut to the terminal's width, where `show_line` has shown another; on stderr.
+
+    There is room behind it for the ^C that a terminal echoes: it would begin a new line, and this one would stay.
+    """
     assert isinstance(sys.stderr, Stream)
     with suppress(OSError):
         columns = os.get_terminal_size(2).columns or 80
         sys.stderr.control(Control.CLEAR_LINE)
-        sys.stderr.write(escapes.line(line)[: columns - 1])
+        shown, room = escapes.line(line), columns - len("^C") - 1
+        sys.stderr.write(shown if len(shown) <= room else f"{shown[: max(room - 3, 0)]}...")
         sys.stderr.flush()
 
 

@@ -53,7 +53,7 @@ def is_lab(word: str | None) -> bool:
     """Whether an argument that may be a file or a lab is the name of a lab, and of no file."""
     from netlab.lab.rundir import labs, run_directory
 
-    return word is not None and word in labs(run_directory()) and not Path(word).exists()
+    return word is not None and word in labs(run_directory()) and not Path(word).is_file()
 
 
 def parse_settings(pairs: "Sequence[str] | None") -> tuple[tuple[str, str], ...]:
@@ -116,11 +116,48 @@ def lab_directory(lab: str) -> "LabDirectory":
     return LabDirectory(run_directory(), lab)
 
 
-def find_lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
-    """The directory and state of the lab that a command means; None for the only one. LabError, UsageError."""
-    from netlab.lab.rundir import choose, run_directory
+def lab_name(lab: str | None) -> str:
+    """The lab that a command means: by its name, or by the file of its topology; None for that of the topology in this
+    directory, if it is up, else for the only one. UsageError where that is none, or several."""
+    from netlab.lab.rundir import choose, labs, run_directory
 
-    directory = lab_directory(choose(run_directory(), lab))
+    there = labs(run_directory())
+    if lab is None and len(there) > 1 and (here := topology_here()) is not None:
+        found = labs_of(here)
+        return found[0] if len(found) == 1 else choose(run_directory(), None)
+    if lab is not None and lab not in there and is_file_name(lab):
+        found = labs_of(lab)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"several labs are up from {lab}: {', '.join(found)}", "name the one you mean: -l LAB")
+        if not Path(lab).exists():
+            raise UsageError(f"{lab}: there is no such file", "name a lab, or the file of its topology")
+        raise UsageError(f"no lab of {lab} is up", f"`netlab up {lab}` builds it")
+    return choose(run_directory(), lab)
+
+
+def is_file_name(word: str) -> bool:
+    """Whether a word that may be a lab's name or a file is a file's: no lab's name has a slash or a suffix."""
+    return "/" in word or Path(word).suffix != "" or Path(word).is_file()
+
+
+def labs_of(file: str) -> list[str]:
+    """The labs that are up from this topology's file."""
+    whole = absolute(file)
+    return [state.lab for _, state in find_labs() if state.file == whole]
+
+
+def one_lab(argument: str | None, option: str | None) -> str | None:
+    """The lab that a command is told as its argument or with -l; UsageError where these are two."""
+    if None not in (argument, option) and argument != option:
+        raise UsageError(f"{argument} and -l {option} are two labs", "name one of them")
+    return option if argument is None else argument
+
+
+def find_lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
+    """The directory and state of the lab that a command means, as `lab_name` has it. LabError, UsageError."""
+    directory = lab_directory(lab_name(lab))
     state = directory.read()
     if state is None:
         raise LabError(

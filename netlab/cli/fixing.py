@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab.cli.arguments import find_lab, find_labs, is_lab, read_spec
+from netlab.cli.arguments import find_lab, find_labs, is_lab, lab_name, one_lab, read_spec
 from netlab.cli.group import Group
-from netlab.cli.options import LabOption, complete_fix
+from netlab.cli.options import LabOption, complete_fix, complete_lab
 from netlab.cli.up import outcome_text
 from netlab.linux import interrupts
 from netlab.terminal import say, write
@@ -29,6 +29,10 @@ def fix_list(
         str | None,
         typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: all labs."),
     ] = None,
+    lab: Annotated[
+        str | None,
+        typer.Option("--lab", "-l", metavar="LAB", help="A lab that is up.", autocompletion=complete_lab),
+    ] = None,
 ) -> None:
     """List the mitigations by name, and say which labs have them.
 
@@ -37,6 +41,7 @@ def fix_list(
     from netlab.kubeproxy.fixes import FIXES
     from netlab.lab.lifecycle import as_it_is
 
+    topology = one_lab(topology, lab if lab is None else lab_name(lab))
     if topology is None or is_lab(topology):
         found = find_labs() if topology is None else [find_lab(topology)]
         specs = [as_it_is(directory, state) for directory, state in found]

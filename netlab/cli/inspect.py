@@ -1,19 +1,52 @@
 """Looks at a topology, which need no lab and no privilege: `plan`, `lint`, `graph`, `schema`,
 `rules`."""
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from netlab import shipped
-from netlab.cli.arguments import parse_settings, read_spec, tell_warnings, topology_file
+from netlab.cli.arguments import (
+    find_lab,
+    find_labs,
+    parse_settings,
+    read_spec,
+    tell_warnings,
+    topology_file,
+    topology_here,
+)
 from netlab.cli.messages import counted
-from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument
+from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument, complete_lab
 from netlab.errors import UsageError
 from netlab.terminal import columns, say, write
 
+if TYPE_CHECKING:
+    from netlab.model import Topology
+
 app = typer.Typer()
+
+
+_LabOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lab", "-l", metavar="LAB", help="Of a lab that is up, instead of a file.", autocompletion=complete_lab
+    ),
+]
+
+
+def _topology(
+    topology: str | None, settings: Sequence[str] | None, fixes: Sequence[str] | None, lab: str | None
+) -> "Topology":
+    """What a file describes, or what a lab is: the one named, or the one that is meant where no topology is here."""
+    if lab is None and (topology is not None or topology_here() is not None or not find_labs()):
+        return read_spec(topology, parse_settings(settings), fixes, None).topology
+    if topology is not None or settings or fixes:
+        raise UsageError("a lab is shown as it is", "leave out the topology, --set and --fix, or -l")
+    from netlab.lab.lifecycle import as_it_is
+
+    return as_it_is(*find_lab(lab)).topology
 
 
 class PlanFormat(StrEnum):
@@ -52,11 +85,12 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     from netlab.experiments.lint import lint as check
     from netlab.topology import read_text
 
+    file = topology_file(topology)
+
     def reads(path: str) -> None:
-        if not shipped.has(path):
+        if not shipped.has(file):
             say(f"note: this reads {path}, which is outside the directory of the file that names it")
 
-    file = topology_file(topology)
     sound = check(read_text(file), file, parse_settings(settings), name, reads)
     tell_warnings(file, sound.warnings)
     if sound.lab is None:
@@ -81,6 +115,7 @@ def graph(
     topology: TopologyArgument = None,
     settings: SetOption = None,
     fix: FixOption = None,
+    lab: _LabOption = None,
     output: Annotated[
         GraphFormat, typer.Option("--format", help="text, mermaid, dot (Graphviz), or svg.")
     ] = GraphFormat.text,
@@ -89,7 +124,7 @@ def graph(
     from netlab.report import graph as drawn
     from netlab.report import graph_text
 
-    asked = read_spec(topology, parse_settings(settings), fix, None).topology
+    asked = _topology(topology, settings, fix, lab)
     texts = {
         GraphFormat.text: lambda: graph_text.text(asked, columns()),
         GraphFormat.mermaid: lambda: graph_text.mermaid(asked),
@@ -125,12 +160,13 @@ def rules(
     topology: TopologyArgument = None,
     settings: SetOption = None,
     fix: FixOption = None,
+    lab: _LabOption = None,
     output: Annotated[RulesFormat, typer.Option("--format", help="nft or iptables-save text.")] = RulesFormat.nft,
 ) -> None:
     """Print the NAT rules that kube-proxy would install on a node."""
     from netlab.kubeproxy import ruleset
 
-    asked = read_spec(topology, parse_settings(settings), fix, None).topology
+    asked = _topology(topology, settings, fix, lab)
     found = ruleset(asked, node)
     if found is None:
         nodes = ", ".join(asked.kube_proxy.nodes)

@@ -1,15 +1,17 @@
 """The life of a lab: `up`, `down`, `status`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from netlab.cli.arguments import lab_directory
+from netlab.cli.arguments import is_file_name, lab_directory, lab_name, labs_of, one_lab
 from netlab.cli.options import (
     DataFormat,
     FixOption,
     LabArgument,
     NameOption,
+    OtherLabOption,
     RootOption,
     SetOption,
     TopologyArgument,
@@ -41,7 +43,8 @@ def up(
 
 @app.command()
 def down(
-    lab: LabArgument = None,
+    argument: LabArgument = None,
+    lab: OtherLabOption = None,
     all_labs: Annotated[bool, typer.Option("--all", help="Take every lab of this user down.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
@@ -49,16 +52,20 @@ def down(
 
     Its YAML isn't needed; a lab that isn't there is success.
     """
-    from netlab.lab.rundir import choose, labs, run_directory, sweep
+    from netlab.lab.rundir import labs, run_directory, sweep
     from netlab.lab.standing import down as take_down
     from netlab.linux import cgroups
 
     root = run_directory()
+    lab = one_lab(argument, lab)
     if all_labs and lab is not None:
         raise UsageError("--all and a lab's name don't go together")
     there = labs(root)
     if lab is None and there and not all_labs:
-        doomed = [choose(root, None)]
+        doomed = [lab_name(None)]
+    elif lab is not None and lab not in there and is_file_name(lab):
+        found = labs_of(lab)
+        doomed = [lab_name(lab)] if found or not Path(lab).exists() else []
     else:  # an empty name is a lab's that isn't there, not one left out
         doomed = [name for name in there if all_labs or name == lab]
         if not doomed and lab is not None and lab not in ("", ".", "..") and "/" not in lab:
@@ -82,24 +89,25 @@ def down(
     if failed:
         raise LabError("\n".join(("these labs could not be taken down:", *failed)))
     if not doomed and not quiet:
-        is_file = lab is not None and lab.endswith((".yaml", ".yml"))
-        hint = "; that is a file: `netlab down` takes a lab's name" if is_file else ""
-        what = "no lab is up" if lab is None else f"no lab is called {lab or repr(lab)}"
-        say(f"{what}: nothing to do{hint}")
+        what = "no lab is up"
+        if lab is not None:
+            what = f"no lab of {lab} is up" if is_file_name(lab) else f"no lab is called {lab or repr(lab)}"
+        say(f"{what}: nothing to do")
 
 
 @app.command()
 def status(
-    lab: Annotated[
+    argument: Annotated[
         str | None,
         typer.Argument(
             metavar="[LAB]", help="A lab's name; left out: all labs, each in a line.", autocompletion=complete_lab
         ),
     ] = None,
+    lab: OtherLabOption = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
     """List the labs that are up, or show what is in one.
 
     One lab: its namespaces, addresses, services and programs, and what differs from its topology.
     """
-    show(StatusOptions(lab, output.value))
+    show(StatusOptions(one_lab(argument, lab), output.value))

@@ -8,7 +8,16 @@ import typer
 
 from netlab.cli.arguments import find_lab, is_lab, parse_settings, topology_file
 from netlab.cli.messages import Progress, bar, counted
-from netlab.cli.options import DataFormat, HtmlOption, NameOption, RootOption, SetOption, complete_fix
+from netlab.cli.options import (
+    DataFormat,
+    HtmlOption,
+    NameOption,
+    RootOption,
+    SetOption,
+    complete_experiment,
+    complete_fix,
+    whole,
+)
 from netlab.cli.output import check_places, write_file
 from netlab.errors import UsageError
 from netlab.linux import interrupts
@@ -32,7 +41,13 @@ def matrix(
     ] = None,
     experiment: Annotated[
         list[str] | None,
-        typer.Option("--experiment", "-e", metavar="NAME", help="Only this experiment, and others named so."),
+        typer.Option(
+            "--experiment",
+            "-e",
+            metavar="NAME",
+            help="Only this experiment, and others named so.",
+            autocompletion=complete_experiment,
+        ),
     ] = None,
     fix: Annotated[
         list[str] | None,
@@ -40,11 +55,19 @@ def matrix(
             "--fix", metavar="NAME", help="Only plain and this fix, or several: a+b.", autocompletion=complete_fix
         ),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="How often to run each cell.")] = 1,
+    trials: Annotated[
+        int, typer.Option("--trials", metavar="N", parser=whole(1), help="How often to run each cell.")
+    ] = 1,
     settings: SetOption = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="So many cells at a time; left out: what the machine bears."),
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            parser=whole(1),
+            help="So many cells at a time; left out: what the machine bears.",
+        ),
     ] = None,
     name: NameOption = None,
     root: RootOption = None,

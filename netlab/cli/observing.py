@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netlab import terminal
-from netlab.cli.arguments import check_netns, find_lab
+from netlab.cli.arguments import check_netns, find_lab, is_file_name, is_lab, labs_of, one_lab
 from netlab.cli.messages import counted
-from netlab.cli.options import DataFormat, LabArgument, LabOption, complete_netns
+from netlab.cli.options import (
+    DataFormat,
+    LabArgument,
+    LabOption,
+    OtherLabOption,
+    complete_interface,
+    complete_lab,
+    complete_netns,
+    seconds,
+    whole,
+)
 from netlab.errors import LabError, UsageError
 from netlab.linux import interrupts
 from netlab.terminal import say
@@ -34,7 +44,7 @@ def capture(
         typer.Argument(
             metavar="[NAME[:IFNAME]]…",
             help="Namespaces, or single interfaces of them; left out: all.",
-            autocompletion=complete_netns,
+            autocompletion=complete_interface,
         ),
     ] = None,
     file: Annotated[
@@ -45,15 +55,15 @@ def capture(
     ] = "",
     count: Annotated[
         int | None,
-        typer.Option("--count", "-c", min=1, help="End after so many packets."),
+        typer.Option("--count", "-c", metavar="N", parser=whole(1), help="End after so many packets."),
     ] = None,
     for_s: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
+        typer.Option("--for", metavar="SECONDS", parser=seconds, help="End after so many seconds."),
     ] = None,
     snaplen: Annotated[
         int | None,
-        typer.Option("--snaplen", "-s", metavar="BYTES", min=1, max=262144, help="Keep so much of each packet."),
+        typer.Option("--snaplen", "-s", metavar="BYTES", parser=whole(1, 262144), help="Keep so much of each packet."),
     ] = None,
     lab: LabOption = None,
 ) -> None:
@@ -100,7 +110,8 @@ def capture(
 
 @app.command()
 def watch(
-    lab: LabArgument = None,
+    argument: LabArgument = None,
+    lab: OtherLabOption = None,
     netns: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,7 +120,7 @@ def watch(
     ] = None,
     for_s: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", min=0, help="End after so many seconds."),
+        typer.Option("--for", metavar="SECONDS", parser=seconds, help="End after so many seconds."),
     ] = None,
 ) -> None:
     """Show what happens in a lab, an event a line.
@@ -122,7 +133,7 @@ def watch(
     from netlab.record.observers import describe_observer, describe_unobserved
     from netlab.report.live import line
 
-    directory, state = find_lab(lab)
+    directory, state = find_lab(one_lab(argument, lab))
     topology = as_it_is(directory, state).topology
     for name in netns or []:
         check_netns(state, name)
@@ -164,7 +175,15 @@ def watch(
 def explain(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[LAB|FILE]", help="A lab that is up, or a bundle; left out: the only lab."),
+        typer.Argument(
+            metavar="[LAB|FILE]",
+            help="A lab that is up, or a bundle; left out: as for `watch`.",
+            autocompletion=complete_lab,
+        ),
+    ] = None,
+    lab: Annotated[
+        str | None,
+        typer.Option("--lab", "-l", metavar="LAB", help="A lab that is up.", autocompletion=complete_lab),
     ] = None,
     flow: Annotated[
         str | None,
@@ -172,7 +191,7 @@ def explain(
     ] = None,
     for_s: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", min=0, help="Watch a lab for so long at most; left out: 30."),
+        typer.Option("--for", metavar="SECONDS", parser=seconds, help="Watch a lab for so long at most; left out: 30."),
     ] = None,
     output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
 ) -> None:
@@ -184,14 +203,16 @@ def explain(
     from netlab.analysis.telling import tell
     from netlab.report import explanation
 
-    if source is not None and Path(source).is_file():
+    if source is not None and lab is None and not is_lab(source) and is_file_name(source) and not labs_of(source):
         if for_s is not None:
             raise UsageError("--for is how long to watch a lab, and this is a file")
+        if not Path(source).exists():
+            raise UsageError(f"{source}: there is no such file", "name a lab, or what `netlab run --bundle FILE` wrote")
         from netlab.record.bundle import recording_of
 
         recording = recording_of(Path(source))
     else:
-        recording = _watch_for_reset(source, flow, _EXPLAIN_S if for_s is None else for_s)
+        recording = _watch_for_reset(one_lab(source, lab), flow, _EXPLAIN_S if for_s is None else for_s)
     told = tell(analyse(recording), flow)
     if output is DataFormat.json:
         terminal.write(explanation.as_json(told))

@@ -6,17 +6,44 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab.cli.arguments import find_labs, topology_file
+from netlab.cli.arguments import find_lab, find_labs, is_lab, topology_file
 from netlab.errors import NetlabError
 from netlab.escapes import line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class DataFormat(StrEnum):
     text = "text"
     json = "json"
+
+
+def whole(least: int, most: int | None = None) -> "Callable[[str], int]":
+    """What reads a whole number in this range; it raises BadParameter."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or number < least or (most is not None and number > most):
+            limits = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+            raise typer.BadParameter(f"{text!r} is no whole number {limits}.")
+        return number
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """What reads a time in seconds; it raises BadParameter."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise typer.BadParameter(f"{text!r} is no number of seconds.")
+    return number
 
 
 def complete_lab(incomplete: str) -> list[str]:
@@ -26,10 +53,67 @@ def complete_lab(incomplete: str) -> list[str]:
     return _offered(labs(run_directory()), incomplete)
 
 
-def complete_netns(incomplete: str) -> list[str]:
-    """The namespaces of all labs that are up."""
-    names = {name for _, state in find_labs() for name, _ in state.namespaces}
-    return _offered(sorted(names), incomplete)
+def complete_netns(context: typer.Context, incomplete: str) -> list[str]:
+    """The namespaces of the lab that is meant; none where that isn't clear."""
+    try:
+        _, state = find_lab(_lab_of(context))
+    except NetlabError:
+        return []
+    return _offered((name for name, _ in state.namespaces), incomplete)
+
+
+def complete_interface(context: typer.Context, incomplete: str) -> list[str]:
+    """The namespaces of the lab that is meant, and after a colon the interfaces of one.
+
+    bash breaks words at a colon, and has only what follows replaced.
+    """
+    from netlab.lab import lifecycle
+
+    before = [*(context.params.get("names") or []), *context.args]
+    netns, colon, _ = incomplete.partition(":")
+    start = f"{netns}:"
+    if not colon and before[-1:] == [":"] and len(before) > 1:
+        netns, colon, start = before[-2], ":", ""
+    if not colon:
+        return complete_netns(context, incomplete)
+    try:
+        topology = lifecycle.as_it_is(*find_lab(_lab_of(context))).topology
+    except NetlabError:
+        return []
+    names = [each.ifname for each in topology.interfaces() if each.netns == netns]
+    return _offered((f"{start}{name}" for name in names), incomplete)
+
+
+def complete_experiment(context: typer.Context, incomplete: str) -> list[str]:
+    """The experiments of the topology on the command line, or of the lab that is meant."""
+    from netlab.experiments import catalogue
+    from netlab.topology import read_text
+
+    try:
+        if (lab := context.params.get("lab")) is not None or is_lab(_topology_of(context)):
+            directory, state = find_lab(lab or _topology_of(context))
+            text, file, settings = directory.topology_text(), state.file or "-", state.settings
+        else:
+            file, settings = topology_file(_topology_of(context)), ()
+            text = read_text(file)
+        found = catalogue.runs(text, file, settings)
+    except NetlabError:
+        return []
+    return _offered((run.experiment.name for run in found), incomplete)
+
+
+def _lab_of(context: typer.Context) -> str | None:
+    named = _argument(context, "argument") if "argument" in context.params else None
+    return context.params.get("lab") or named
+
+
+def _topology_of(context: typer.Context) -> str | None:
+    return _argument(context, "topology")
+
+
+def _argument(context: typer.Context, name: str) -> str | None:
+    """The first argument. Where an option lacks its value, click leaves the arguments unsorted."""
+    return context.params.get(name) or next(iter(context.args), None)
 
 
 def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
@@ -43,8 +127,7 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
     found = dict.fromkeys(FIXES)
     with suppress(NetlabError):
         if "topology" in context.params:
-            # Where an option lacks its value, as here, click leaves the arguments unsorted.
-            file = topology_file(context.params["topology"] or next(iter(context.args), None))
+            file = topology_file(_topology_of(context))
             found |= dict.fromkeys(fix.name for fix in topology.read(file)[1].fixes)
         else:
             for directory, state in find_labs():
@@ -61,13 +144,18 @@ TopologyArgument = Annotated[
     str | None,
     typer.Argument(metavar="[TOPOLOGY]", help="A YAML file, or - for stdin; left out: topology.yaml here."),
 ]
+_WHICH_LAB = "A lab that is up; left out: that of topology.yaml here, else the only one."
 LabArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[LAB]", help="A lab's name; left out: the only one.", autocompletion=complete_lab),
+    typer.Argument(metavar="[LAB]", help=_WHICH_LAB, autocompletion=complete_lab),
 ]
 LabOption = Annotated[
     str | None,
-    typer.Option("--lab", "-l", help="A lab's name; left out: the only one.", autocompletion=complete_lab),
+    typer.Option("--lab", "-l", metavar="LAB", help=_WHICH_LAB, autocompletion=complete_lab),
+]
+OtherLabOption = Annotated[
+    str | None,
+    typer.Option("--lab", "-l", metavar="LAB", help="The same as the argument.", autocompletion=complete_lab),
 ]
 NetnsArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A namespace of the lab.", autocompletion=complete_netns)
@@ -87,7 +175,7 @@ FixOption = Annotated[
 ]
 NameOption = Annotated[
     str | None,
-    typer.Option("--name", help="Another name for the lab."),
+    typer.Option("--name", metavar="NAME", help="Another name for the lab."),
 ]
 RootOption = Annotated[
     bool | None,

@@ -12,12 +12,25 @@ from netlab.cli.arguments import (
     find_lab,
     is_lab,
     lab_directory,
+    lab_name,
+    one_lab,
     parse_settings,
     topology_file,
     topology_here,
 )
 from netlab.cli.messages import Progress
-from netlab.cli.options import DataFormat, FixOption, HtmlOption, LadderOption, NameOption, RootOption, SetOption
+from netlab.cli.options import (
+    DataFormat,
+    FixOption,
+    HtmlOption,
+    LadderOption,
+    NameOption,
+    RootOption,
+    SetOption,
+    complete_experiment,
+    complete_lab,
+    whole,
+)
 from netlab.cli.output import check_places, check_report_options, page, write_file, write_report
 from netlab.errors import UsageError
 from netlab.terminal import say
@@ -47,14 +60,28 @@ def run(
             help="A topology's file, an experiment's, or a lab that is up; left out: as for `up`.",
         ),
     ] = None,
+    lab: Annotated[
+        str | None,
+        typer.Option("--lab", "-l", metavar="LAB", help="In this lab, which is up.", autocompletion=complete_lab),
+    ] = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="How often to try; left out: as the document says, else 20.")
+        int | None,
+        typer.Option(
+            "--trials", metavar="N", parser=whole(1), help="How often to try; left out: as the document says, else 20."
+        ),
     ] = None,
     settings: SetOption = None,
     fix: FixOption = None,
     experiment: Annotated[
         str | None,
-        typer.Option("--experiment", "--trigger", "-e", metavar="NAME", help="Which experiment; left out: the first."),
+        typer.Option(
+            "--experiment",
+            "--trigger",
+            "-e",
+            metavar="NAME",
+            help="Which experiment; left out: the first.",
+            autocompletion=complete_experiment,
+        ),
     ] = None,
     expect: Annotated[
         Expectation | None,
@@ -85,7 +112,9 @@ def run(
 
     check_report_options(output, ladder=ladder)
     check_places(html, pcapng, bundle)
-    chosen = _chosen(topology, experiment, parse_settings(settings), name)
+    chosen = _chosen(
+        one_lab(topology, lab if lab is None else lab_name(lab)), experiment, parse_settings(settings), name
+    )
     fixes = tuple(dict.fromkeys(fix or ()))
     fixed = load_with_fixes(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
     spec = Spec(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
@@ -119,13 +148,13 @@ def _chosen(
 ) -> "Run":
     """The experiment to run: of a file, or of a lab that is up."""
     from netlab.experiments import catalogue
-    from netlab.lab.rundir import choose, labs, run_directory
+    from netlab.lab.rundir import labs, run_directory
     from netlab.lab.standing import check_standing
     from netlab.topology import read_text
 
     nothing_here = topology is None and topology_here() is None
     if is_lab(topology) or (nothing_here and labs(run_directory())):
-        directory, state = find_lab(choose(run_directory(), topology))
+        directory, state = find_lab(topology)
         check_standing(state)
         text, file = directory.topology_text(), state.file or "-"
         (chosen,) = catalogue.runs(

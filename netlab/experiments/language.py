@@ -83,6 +83,8 @@ class OneVerb(NamedTuple):
                 broken = broken or item is None or item.broken
             else:
                 verbs.append((key.value, key, value))
+        if not verbs and any(key.value == self.without for key, _ in node.value if self.without):
+            return None if broken else Item(fields, node, path)
         found = self._found(reader, node, path, verbs, fields)
         return None if found is None or broken else found
 
@@ -90,8 +92,6 @@ class OneVerb(NamedTuple):
         self, reader: Reader, node: Node, path: str, verbs: list[tuple[str, Node, Node]], fields: dict[str, Item]
     ) -> Item | None:
         known = self.verbs()
-        if not verbs and self.without in fields:
-            return Item(fields, node, path)
         if len(verbs) != 1:
             found = " and ".join(name for name, _, _ in verbs) or "none"
             reader.problem(node, path, f"expected {self.what}, found {found}", "a step has one; give each its own")

@@ -168,5 +168,5 @@ def choose(root: Path, lab: str | None) -> str:
     if not there:
         raise UsageError("no lab is up", "`netlab up topology.yaml` builds one")
     if len(there) > 1:
-        raise UsageError(f"several labs are up: {', '.join(there)}", "name the one you mean")
+        raise UsageError(f"several labs are up: {', '.join(there)}", "name the one you mean: -l LAB")
     return there[0]

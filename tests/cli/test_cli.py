@@ -176,7 +176,7 @@ def test_help_of_a_command(netlab: Netlab) -> None:
 
             Options:
               --set PATH=VALUE  Change a value of the topology: vars.window=1048576.
-              --name <str>      Another name for the lab.
+              --name NAME       Another name for the lab.
               -h, --help        Show this message and exit.
             """),
         "",
@@ -410,9 +410,9 @@ NO_SUCH_LAB = "netlab: no lab is called x\n  hint: no lab is up: `netlab up` bui
         (
             ["down", "x.yaml"],
             (
-                0,
+                2,
                 "",
-                "no lab is called x.yaml: nothing to do; that is a file: `netlab down` takes a lab's name\n",
+                "netlab: x.yaml: there is no such file\n  hint: name a lab, or the file of its topology\n",
             ),
         ),
         (["down", "-q", "x"], (0, "", "")),

@@ -37,3 +37,18 @@ def test_it_says_what_is_waited_for(
         screen.type("\x03")
         screen.expect(r"\r\x1b\[Knetlab: interrupted")
         assert screen.wait() == 130
+
+
+def test_what_ctrl_c_echoes_does_not_cut_the_line_in_two(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    """A terminal echoes ^C where the cursor is: at the right edge it would go on in the next line."""
+    text = SLOW.replace("READY", f"command: 'false {'x' * 200}'")
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, text)
+    with terminal(lab, *netlab.argv("up", lab.file, "--name", lab_name, privilege)) as screen:
+        screen.resize(24, 60)
+        shown = screen.expect(r"\r\x1b\[Kwaiting for client: [^\r]*")
+        assert len(shown.removeprefix("\r\x1b[K")) <= 57 and shown.endswith("...")
+        screen.type("\x03")
+        assert screen.expect(r"\^C\r\x1b\[Knetlab: interrupted")
+        assert screen.wait() == 130

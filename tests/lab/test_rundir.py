@@ -168,7 +168,7 @@ def test_a_command_means_the_lab_it_names_or_the_only_one(tmp_path: Path) -> Non
     [
         ((), None, "no lab is up\n  hint: `netlab up topology.yaml` builds one"),
         ((), "x", "no lab is called x\n  hint: no lab is up: `netlab up` builds one"),
-        (("one", "two"), None, "several labs are up: one, two\n  hint: name the one you mean"),
+        (("one", "two"), None, "several labs are up: one, two\n  hint: name the one you mean: -l LAB"),
         (("one", "two"), "x", "no lab is called x\n  hint: the labs here are: one, two"),
     ],
 )
