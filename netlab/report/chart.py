@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from netlab.report.markup import Markup, join, path, tag, text_width, wrap_text
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 26, 56, 118
+_LEFT, _RIGHT, _TOP, _BOTTOM = 78, 26, 84, 146
 _PLOT = 300
 _BEFORE, _AFTER = 24, 12
 """So many packets are drawn before and after the one that the chart is about."""
 
-_FATES = {"accepted": "accepted", "ignored": "ignored: let pass", "INVALID": "INVALID"}
+_FATES = {"accepted": "accepted", "ignored": "ignored: let pass", "INVALID": "INVALID: not translated"}
+
+_NARROWEST = 800
 
 _PAUSE_MS = 1.0
 """A pause longer than this between two packets is marked."""
@@ -72,20 +74,20 @@ def sentence(point: Point) -> str:
     return f"{said}: {point.fate}{all_the_same}."
 
 
-def svg(points: Sequence[Point]) -> Markup:
-    """The chart around its culprit; points must not be empty."""
+def drawn(points: Sequence[Point]) -> tuple[Markup, int]:
+    """The chart around its culprit, and its width, a multiple of 100; points must not be empty."""
     about = culprit(points)
     assert about is not None
     middle = points.index(about)
-    drawn = points[max(middle - _BEFORE, 0) : middle + _AFTER + 1]
-    return _Chart(drawn, about).markup()
+    chart = _Chart(points[max(middle - _BEFORE, 0) : middle + _AFTER + 1], about)
+    return chart.markup(), chart.width
 
 
 class _Chart:
     def __init__(self, points: Sequence[Point], about: Point) -> None:
         self._points, self._about = points, about
         self._slot = min(max(640 / len(points), 30), 60)
-        self._width = max(_LEFT + self._slot * len(points) + _RIGHT, 720)
+        self.width = -(-int(max(_LEFT + self._slot * len(points) + _RIGHT, _NARROWEST)) // 100) * 100
         limits = [point.edge + (point.forgiven_bytes or 0) for point in points]
         self._low = min(min(point.seq for point in points), min(point.edge for point in points))
         high = max(max(point.end for point in points), *limits, self._low + 1)
@@ -106,8 +108,8 @@ class _Chart:
             class_="chart",
             role="img",
             aria_label=f"Window chart. {sentence(self._about)}",
-            viewBox=f"0 0 {self._width:g} {height}",
-            width=self._width,
+            viewBox=f"0 0 {self.width} {height}",
+            width=self.width,
             height=height,
         )
 
@@ -132,8 +134,11 @@ class _Chart:
                 yield tag("line", class_="pause", x1=self._x(index), x2=self._x(index), y1=_TOP, y2=base + 38)
             if pause or not index:
                 yield tag("text", f"{point.when_ms:+.1f}", class_="small", x=x, y=base + 36, text_anchor="middle")
-        order = "packets in the order in which they were sent; times in ms; dotted: a pause of over 1 ms"
-        yield tag("text", order, class_="small", x=_LEFT, y=base + 58)
+        yield tag(
+            "text", "The server's sequence numbers, in bytes", class_="axis", x=8, y=_TOP - 14
+        )
+        order = "Packets in the order they were sent, with their times in ms; a dotted line is a pause of over 1 ms"
+        yield tag("text", order, class_="axis", x=_LEFT, y=base + 58)
 
     def _bars(self) -> Iterator[Markup]:
         for index, point in enumerate(self._points):
@@ -152,16 +157,26 @@ class _Chart:
 
     def _lines(self) -> Iterator[Markup]:
         y = _TOP + _PLOT + 80
-        keys = [("edge", "td_maxend: what the client allowed")]
+        keys = [("edge", "what the client allowed (td_maxend)")]
         yield tag("path", class_="edge", d=path(self._stairs([point.edge for point in self._points])))
         limits = [point.edge + point.forgiven_bytes for point in self._points if point.forgiven_bytes is not None]
         if len(limits) == len(self._points):
             yield tag("path", class_="limit", d=path(self._stairs(limits)))
-            keys.append(("limit", "as far past it as conntrack forgives"))
+            keys.append(("limit", "what conntrack forgives past it"))
         for index, (kind, name) in enumerate(keys):
             x = _LEFT + 300 * index
             yield tag("path", class_=kind, d=path([(x, y), (x + 34, y)]))
             yield tag("text", name, x=x + 42, y=y + 4)
+        if self._about.beyond_bytes > 0:
+            tone = "bad" if self._about.fate == "INVALID" else "plain"
+            yield tag(
+                "path",
+                class_=f"bracket {tone}",
+                d=path([(_LEFT, y + 40), (_LEFT + 6, y + 40), (_LEFT + 6, y + 54), (_LEFT, y + 54)]),
+            )
+            yield tag(
+                "text", f"how far #{self._about.number} ends past what the client allowed", x=_LEFT + 28, y=y + 51
+            )
         for index, (fate, name) in enumerate(_FATES.items()):
             x = _LEFT + 150 * index
             yield self._bar(Point(0, 0, 0, 0, 0, None, fate), x, y + 14, 20, 14)
@@ -184,7 +199,7 @@ class _Chart:
         yield tag("path", class_=f"bracket {tone}", d=path([(x - 6, top), (x, top), (x, bottom), (x - 6, bottom)]))
         lines = wrap_text(sentence(point), 330, 13)
         widest, middle = max(text_width(line, 13) for line in lines), left + self._slot / 2
-        start = min(max(middle - widest / 2, _LEFT), self._width - widest - 8)
+        start = min(max(middle - widest / 2, _LEFT), self.width - widest - 8)
         yield tag("path", class_=f"leader {tone}", d=path([(middle, top), (middle, 22 + 17 * (len(lines) - 1))]))
         for index, line in enumerate(lines):
             yield tag("text", line, class_=f"callout {tone}", x=start, y=18 + 17 * index)

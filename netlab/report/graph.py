@@ -6,7 +6,7 @@ hang on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from netlab.model import Netns, Protocol, Role, Service, ServicePort, Topology
@@ -55,9 +55,8 @@ def svg(topology: Topology, path: Sequence[str], *first: Markup, xmlns: str | No
 
     first are elements to begin with, xmlns the namespace that a file of SVG names.
     """
-    lines = {netns.name: list(_lines(topology, netns)) for netns in topology.namespaces}
-    boxes = _boxes(_places(topology, path), lines)
-    width = max(box.x for box in boxes.values()) + BOX_WIDTH + _MARGIN
+    lines, boxes = _laid_out(topology, path)
+    width = _width(boxes)
     height = max(box.y + box.height for box in boxes.values()) + _MARGIN
     joined = topology.pairs()
     ends = dict.fromkeys((a.netns, b.netns) for a, b in joined)
@@ -82,6 +81,21 @@ def svg(topology: Topology, path: Sequence[str], *first: Markup, xmlns: str | No
         width=width,
         height=height,
     )
+
+
+def width(topology: Topology, path: Sequence[str]) -> float:
+    """How wide `svg` is, in its user units."""
+    return _width(_laid_out(topology, path)[1])
+
+
+def _laid_out(topology: Topology, path: Sequence[str]) -> tuple[dict[str, list[_Line]], dict[str, Box]]:
+    """The lines and the box of each namespace."""
+    lines = {netns.name: list(_lines(topology, netns)) for netns in topology.namespaces}
+    return lines, _boxes(_places(topology, path), lines)
+
+
+def _width(boxes: Mapping[str, Box]) -> float:
+    return max(box.x for box in boxes.values()) + BOX_WIDTH + _MARGIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,13 @@ _SIZE = 13
 _BOLD = 1.15
 """How much wider a remark's text is."""
 
-_GUTTER = 124
-_WIDEST, _ROOM, _NARROWEST = 208, 700, 150
-"""From one lifeline to the next: so that all fit side by side on the page; of many the figure must scroll."""
+_WORDS, _TEXT = 72, 336
+"""Where a row's words begin and end: beside the lifelines, since no text stands on one, and within a phone's width."""
 
-_RIGHT = 76
+_FIRST, _RIGHT = _TEXT + 56, 70
+_USUAL, _NARROWEST = 1000, 150
+"""As wide as the page on most screens; the least from one lifeline to the next, where the figure must scroll."""
+
 _LINE = 17
 _HEAD = 52
 _TALLEST = 600
@@ -32,9 +34,8 @@ def figures(ladder: Ladder) -> list[Markup]:
     """The pictures, from top to bottom; each has the namespaces' names at its top."""
     pieces: list[list[tuple[Row, float]]] = [[]]
     height = float(_HEAD)
-    width = _width(ladder)
     for row in ladder.rows:
-        tall = _height(row, width)
+        tall = _height(row)
         if pieces[-1] and height + tall > _TALLEST:
             pieces.append([])
             height = _HEAD
@@ -43,34 +44,36 @@ def figures(ladder: Ladder) -> list[Markup]:
     return [_figure(ladder, piece, number, len(pieces)) for number, piece in enumerate(pieces, 1) if piece]
 
 
-def _width(ladder: Ladder) -> float:
-    return _GUTTER + _pitch(ladder) * (len(ladder.columns) - 1) + _RIGHT
-
-
-def _pitch(ladder: Ladder) -> float:
-    return max(min(_WIDEST, _ROOM / max(len(ladder.columns) - 1, 1)), _NARROWEST)
+def width(ladder: Ladder) -> int:
+    """A multiple of 100, by which the page says where it must be scrolled."""
+    needed = _FIRST + _NARROWEST * (len(ladder.columns) - 1) + _RIGHT
+    return max(_USUAL, -(-needed // 100) * 100)
 
 
 def _x(ladder: Ladder, column: int) -> float:
-    return _GUTTER + 14 + _pitch(ladder) * column
+    return _FIRST + (width(ladder) - _FIRST - _RIGHT) / max(len(ladder.columns) - 1, 1) * column
 
 
-def _notes(row: Row, width: float) -> list[str]:
-    room = width - _GUTTER - 34
+def _texts(row: Row) -> list[tuple[str, str]]:
+    """A row's lines beside the lifelines, each with its class."""
+    room = _TEXT - _WORDS
     if isinstance(row, Arrow):
-        return [line for note in row.notes for line in wrap_text(note, room, _SIZE)]
+        lines = [(line, "words") for line in wrap_text(" ".join(row.words), room / _BOLD, _SIZE)]
+        bad = [mark.word for mark in row.marks if mark.word in ("INVALID", "DROP")]
+        if bad:
+            lines.append((" · ".join(dict.fromkeys(bad)), "verdict"))
+        return lines + [(line, "note") for note in row.notes for line in wrap_text(note, room, _SIZE)]
     if isinstance(row, Fold):
-        return wrap_text(f"… {row.text} …", room, _SIZE)
-    return wrap_text(row.text, room / _BOLD, _SIZE)
+        return [(line, "fold") for line in wrap_text(f"… {row.text} …", room, _SIZE)]
+    return [(line, "remark") for line in wrap_text(row.text, room / _BOLD, _SIZE)]
 
 
-def _height(row: Row, width: float) -> float:
-    notes = len(_notes(row, width)) * _LINE
-    return 44.0 + notes if isinstance(row, Arrow) else notes + 10.0
+def _height(row: Row) -> float:
+    return max(len(_texts(row)), 2 if isinstance(row, Arrow) else 1) * _LINE + 12.0
 
 
 def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: int) -> Markup:
-    width, height = _width(ladder), _HEAD + sum(tall for _, tall in rows) + 8
+    wide, height = width(ladder), _HEAD + sum(tall for _, tall in rows) + 8
     names = ", ".join(column.netns for column in ladder.columns)
     part = f", part {number} of {of}" if of > 1 else ""
     lifelines = [
@@ -80,7 +83,7 @@ def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: 
     drawn: list[Markup] = []
     top = float(_HEAD)
     for row, tall in rows:
-        drawn += _row(ladder, row, top, width)
+        drawn += _row(ladder, row, top, wide)
         top += tall
     return tag(
         "svg",
@@ -94,8 +97,8 @@ def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: 
         *drawn,
         class_="ladder",
         role="group",
-        viewBox=f"0 0 {width:g} {height:g}",
-        width=width,
+        viewBox=f"0 0 {wide} {height:g}",
+        width=wide,
         height=height,
     )
 
@@ -107,39 +110,35 @@ def _heads(ladder: Ladder) -> Iterator[Markup]:
             yield tag("text", column.label, class_="small", x=_x(ladder, index), y=35, text_anchor="middle")
 
 
-def _row(ladder: Ladder, row: Row, top: float, width: float) -> Iterator[Markup]:
-    notes = _notes(row, width)
+def _row(ladder: Ladder, row: Row, top: float, wide: float) -> Iterator[Markup]:
     if isinstance(row, Arrow):
-        yield _packet(ladder, row, top, notes, width)
+        yield _packet(ladder, row, top, wide)
         return
-    kind = "fold" if isinstance(row, Fold) else "remark"
-    yield tag("text", ladder.ms(row.time_ns), class_="small", x=_GUTTER - 60, y=top + 16, text_anchor="end")
-    yield from _lines(notes, top + 16, kind)
+    yield tag("text", ladder.ms(row.time_ns), class_="small", x=8, y=top + 17)
+    yield from _lines(row, top)
 
 
-def _lines(lines: Sequence[str], y: float, kind: str) -> Iterator[Markup]:
-    for index, line in enumerate(lines):
-        yield tag("text", line, class_=kind, x=_GUTTER + 22, y=y + index * _LINE)
+def _lines(row: Row, top: float) -> Iterator[Markup]:
+    for index, (line, kind) in enumerate(_texts(row)):
+        yield tag("text", line, class_=kind, x=_WORDS, y=top + 17 + index * _LINE)
 
 
-def _packet(ladder: Ladder, arrow: Arrow, top: float, notes: Sequence[str], width: float) -> Markup:
+def _packet(ladder: Ladder, arrow: Arrow, top: float, wide: float) -> Markup:
     start, end = _x(ladder, arrow.start), _x(ladder, arrow.reach)
     ahead = 1 if end >= start else -1
-    y = top + 31
+    y = top + 20
     kinds = ["packet"]
     kinds += ["invalid"] if arrow.marked("INVALID") else ["dropped"] if arrow.marked("DROP") else []
     kinds += ["rst"] if arrow.kind[0] == "RST" else []
     words = " ".join(arrow.words)
-    anchor = "start" if ahead > 0 else "end"
     drawn = [
-        tag("rect", class_="hit", x=2, y=top + 2, width=width - 4, height=41 + len(notes) * _LINE, rx=4),
-        tag("text", f"#{arrow.number}", class_="number", x=_GUTTER - 6, y=top + 18, text_anchor="end"),
-        tag("text", ladder.ms(arrow.time_ns), class_="small", x=_GUTTER - 60, y=top + 18, text_anchor="end"),
+        tag("rect", class_="hit", x=2, y=top + 2, width=wide - 4, height=_height(arrow) - 4, rx=4),
+        tag("text", f"#{arrow.number}", class_="number", x=8, y=top + 17),
+        tag("text", ladder.ms(arrow.time_ns), class_="small", x=8, y=top + 17 + _LINE),
         tag("line", class_="shaft", x1=start, x2=end - 6 * ahead, y1=y, y2=y),
         *(_tip(_x(ladder, column), y, ahead) for column in sorted(arrow.came_to)),
-        tag("text", words, class_="words", x=start + 9 * ahead, y=y - 14, text_anchor=anchor),
         *_marks(ladder, arrow, y),
-        *_lines(notes, y + 22, "note"),
+        *_lines(arrow, top),
     ]
     spoken = (
         f"Packet {arrow.number}, {words}, from {ladder.columns[arrow.start].netns} to {ladder.columns[arrow.end].netns}"

@@ -13,6 +13,9 @@ from importlib.resources import files
 
 from netlab.report.markup import Markup, tag
 
+_WIDEST_STEP = 1600
+"""The widest picture that `report.css` tells apart."""
+
 
 def document(title: str, kicker: str, sections: Iterable[Markup], script: str = "") -> str:
     """The whole file. The first section holds the element with the id `result`; script is a file of this package."""
@@ -52,9 +55,19 @@ def folded(name: str, heading: str, *children: Markup) -> Markup:
     return tag("section", body, class_="folded", aria_labelledby=name)
 
 
-def figure(label: str, pictures: Sequence[Markup]) -> Markup:
-    """Pictures in a box of their own, which scrolls where they are wider than the page."""
-    return tag("figure", *pictures, class_="figure", tabindex=0, role="group", aria_label=label)
+def figure(label: str, picture: Markup, width: float) -> Markup:
+    """A picture of that width in a box of its own, which scrolls where it is wider than the page, and says so then.
+
+    The style knows of widths in steps of 100: of one in between it is said a little early.
+    """
+    step = min(-(-int(width) // 100) * 100, _WIDEST_STEP)
+    cue = tag("p", "Wider than the screen: scroll sideways →", class_=f"cue w{step}")
+    return tag(
+        "div",
+        cue,
+        tag("figure", picture, class_="figure", tabindex=0, role="group", aria_label=label),
+        class_="scrolls",
+    )
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:

@@ -22,6 +22,7 @@ from places import TOPOLOGIES
 
 from netlab.analysis.findings import analyse
 from netlab.analysis.result import Result
+from netlab.record.events import SYN, Packet, TraceStep
 from netlab.record.observers import ObserverId, ObserverKind, Unobserved
 from netlab.record.recording import Recording
 from netlab.report import graph, html
@@ -463,7 +464,7 @@ def test_it_shows(browser: Browser, written: dict[str, Path], name: str, width: 
     assert browser.requests() == [written[name].as_uri()]
     assert browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     sizes = browser.value('[...document.querySelectorAll("svg")].map(svg => [svg.clientWidth, svg.clientHeight])')
-    assert len(sizes) == {"no trials": 1, "stalled": 4}.get(name, 5)
+    assert len(sizes) == {"no trials": 1, "reset": 6, "inconclusive": 6}.get(name, 5)
     assert min(width for width, _ in sizes) > 300
     assert min(height for _, height in sizes) > 100
     assert browser.value(OUTSIDE) == []
@@ -482,6 +483,72 @@ def test_wide_pictures_scroll_in_their_own_box(browser: Browser, written: dict[s
     )
     assert boxes
     assert all(box == [True, 0] for box in boxes)
+
+
+ON_A_LINE = """[...document.querySelectorAll("svg")].flatMap(svg => {
+  const lines = [...svg.querySelectorAll(".lifeline, .shaft")].map(line => line.getBBox());
+  return [...svg.querySelectorAll("text:not(.pill-text)")].filter(text => {
+    const at = text.getBBox();
+    return lines.some(line => line.x < at.x + at.width - 1 && line.x + line.width > at.x + 1
+      && line.y < at.y + at.height - 1 && line.y + line.height > at.y + 1);
+  }).map(text => text.textContent);
+})"""
+"""The texts that a lifeline or an arrow goes through."""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280, 1920])
+def test_pictures_are_read_at_every_width(browser: Browser, written: dict[str, Path], width: int) -> None:
+    """No text on a line; a cue wherever a picture is wider than the screen, and only there; INVALID in sight."""
+    for name in ("reset", "dropped"):
+        browser.open(written[name], width)
+        browser.value('document.querySelectorAll("section > details").forEach(details => details.open = true)')
+        assert browser.value(ON_A_LINE) == []
+        scrolled = browser.value(
+            '[...document.querySelectorAll(".scrolls")].map(box => [box.querySelector("figure").scrollWidth > '
+            'box.querySelector("figure").clientWidth, box.querySelector(".cue").checkVisibility()])'
+        )
+        assert scrolled
+        assert [wider for wider, _ in scrolled] == [cue for _, cue in scrolled]
+        assert browser.value(
+            '[...document.querySelectorAll(".verdict.reproduced, .ladder .verdict")].length > 0 && '
+            '[...document.querySelectorAll(".ladder .verdict")].every(word => '
+            'word.getBoundingClientRect().right <= word.closest("figure").getBoundingClientRect().right)'
+        )
+
+
+def test_the_chart_names_its_axes_and_every_mark() -> None:
+    words = [text for attrs, text in page("reset").all("text")]
+    for said in (
+        "The server's sequence numbers, in bytes",
+        "Packets in the order they were sent, with their times in ms; a dotted line is a pause of over 1 ms",
+        "what the client allowed (td_maxend)",
+        "what conntrack forgives past it",
+        "accepted",
+        "ignored: let pass",
+        "INVALID: not translated",
+        "how far #8 ends past what the client allowed",
+    ):
+        assert said in words
+
+
+def test_the_rule_that_chose_the_endpoint_is_unfolded_and_ends_of_chains_are_left_out() -> None:
+    result, recording = run("reset")
+    packets = [event for event in recording.events if isinstance(event, Packet) and event.netns == "client-node"]
+    syn = next(event for event in packets if event.segment.flags == SYN and event.segment.dport == 80)
+
+    def step(chain: str, rule: str, verdict: str) -> TraceStep:
+        return TraceStep(
+            syn.time_ns, "client-node", 7, "ip", "nat", chain, rule, verdict, syn.ifname, segment=syn.segment
+        )
+
+    steps = (
+        step("PREROUTING", "counter jump KUBE-SVC", "jump KUBE-SVC"),
+        step("KUBE-SVC", "counter dnat to 10.0.1.2:8080", "continue"),
+        step("KUBE-SVC", "", "continue"),
+    )
+    document = Document(rendered(result, replace(recording, events=(*recording.events, *steps))))
+    (shown,) = [text for attrs, text in document.all("details") if "open" in attrs and "dnat to" in text]
+    assert shown.endswith("ip nat KUBE-SVCcounter dnat to 10.0.1.2:8080continue")
 
 
 def test_the_dark_scheme_is_dark(browser: Browser, written: dict[str, Path]) -> None:

@@ -14,4 +14,6 @@ def render(topology: Topology | None, unreadable: str, way: Sequence[str]) -> Ma
     """The namespaces, those on the way marked; without a topology the reason why there is none."""
     if topology is None:
         return folded("lab", "The lab", tag("p", f"No picture: {unreadable}"))
-    return folded("lab", "The lab", figure("The lab's namespaces", [graph.svg(topology, way)]))
+    return folded(
+        "lab", "The lab", figure("The lab's namespaces", graph.svg(topology, way), graph.width(topology, way))
+    )

@@ -24,7 +24,7 @@ def render(ladder: Ladder, own: int) -> Markup:
         f"{total:,} packets of one connection{beside}; {drawn}. "
         "Time runs downwards, in milliseconds since the trial began; sequence numbers are relative, windows in "
         "bytes. "
-        "Choose a packet to see where it was and what befell it."
+        "Select a packet for its path and verdicts."
     )
     legend = (
         "NAT: addresses were rewritten there. INVALID: conntrack found the packet so there, and NAT skips it "
@@ -40,7 +40,7 @@ def render(ladder: Ladder, own: int) -> Markup:
         tag("p", lead),
         tag("p", legend, class_="legend"),
         *(
-            figure(f"Sequence diagram, part {index} of {len(pictures)}", [picture])
+            figure(f"Sequence diagram, part {index} of {len(pictures)}", picture, ladder_svg.width(ladder))
             for index, picture in enumerate(pictures, 1)
         ),
         tag(
@@ -49,7 +49,7 @@ def render(ladder: Ladder, own: int) -> Markup:
             class_="panel",
             hidden=True,
             role="region",
-            aria_label="The chosen packet",
+            aria_label="The selected packet",
             aria_live="polite",
         ),
         tag(

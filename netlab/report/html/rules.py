@@ -18,8 +18,8 @@ def render(drawn: Drawn, recording: Recording, topology: Topology | None) -> Mar
     """The way through the rules, where it was traced; else the rules themselves."""
     ladder = drawn.ladder
     traced = [arrow for arrow in ladder.arrows() if arrow.path.trace and arrow.number in drawn.shown]
-    shown = [_trace(arrow) for arrow in traced if arrow.evidence]
-    others = [_trace(arrow) for arrow in traced if not arrow.evidence]
+    shown = [_trace(arrow) for arrow in traced if arrow.evidence or _chooses(arrow)]
+    others = [_trace(arrow) for arrow in traced if not (arrow.evidence or _chooses(arrow))]
     if others:
         shown.append(tag("details", tag("summary", f"{len(others):,} more packets"), *others))
     if not traced:
@@ -48,16 +48,23 @@ def _ruleset(topology: Topology | None, node: str) -> Iterator[Markup]:
     yield tag("details", tag("summary", f"nft rules on {node}"), code(found.nft(replace=False)))
 
 
+def _chooses(arrow: Arrow) -> bool:
+    """Whether a rule translated it: NAT's rules see the first packet of a connection alone."""
+    return any("dnat" in step.rule.lower() for step in arrow.path.trace)
+
+
 def _trace(arrow: Arrow) -> Markup:
+    """Its way, rule by rule; a chain that ends without a verdict says nothing, only what its policy decides."""
     rows = [
-        (step.netns, f"{step.family} {step.table} {step.chain}", step.rule or "(policy or end of chain)", step.verdict)
+        (step.netns, f"{step.family} {step.table} {step.chain}", step.rule or "(the chain's policy)", step.verdict)
         for step in arrow.path.trace
+        if step.rule or step.verdict not in ("continue", "return")
     ]
     return tag(
         "details",
         tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words)),
         table(("Namespace", "Chain", "Rule", "Verdict"), rows),
-        open=arrow.evidence,
+        open=arrow.evidence or _chooses(arrow),
     )
 
 

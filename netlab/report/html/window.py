@@ -28,7 +28,7 @@ def render(ladder: Ladder, recording: Recording) -> Markup:
         "window",
         "The window",
         tag("p", chart.sentence(about)),
-        figure("Window chart", [chart.svg(points)]),
+        figure("Window chart", *chart.drawn(points)),
     )
 
 

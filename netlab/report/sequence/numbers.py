@@ -50,7 +50,7 @@ class Numbers:
         if bound is None or not syns:
             return text
         relative = _relative(int(bound[1]), syns)
-        return f"{text[: bound.end()]} [{relative} here]{text[bound.end() :]}"
+        return f"{text[: bound.end()]} [relative {relative}]{text[bound.end() :]}"
 
 
 def _relative(number: int, syns: Sequence[Segment]) -> int:
