@@ -27,6 +27,8 @@ SECTIONS = {
         "status": Entry("lifecycle", "List the labs that are up, or show what is in one."),
         "exec": Entry("exec", "Run a program in a namespace."),
         "shell": Entry("exec", "Open a shell in a namespace."),
+        "logs": Entry("programs", "Show what a program of a lab has printed."),
+        "restart": Entry("programs", "End a program of a lab, and start it again."),
         "fix": Entry("fixing", "List mitigations, or apply and revert them on a lab."),
     },
     "Experiments": {

@@ -62,6 +62,19 @@ def complete_netns(context: typer.Context, incomplete: str) -> list[str]:
     return _offered((name for name, _ in state.namespaces), incomplete)
 
 
+def complete_program(context: typer.Context, incomplete: str) -> list[str]:
+    """The namespaces that have programs, and the programs: after a namespace its own."""
+    try:
+        _, state = find_lab(_lab_of(context))
+    except NetlabError:
+        return []
+    words = [*(context.params.get("words") or []), *context.args]
+    if words:
+        return _offered((one.name for one in state.programs if one.netns == words[0]), incomplete)
+    names = dict.fromkeys(name for one in state.programs for name in (one.netns, one.name))
+    return _offered(names, incomplete)
+
+
 def complete_interface(context: typer.Context, incomplete: str) -> list[str]:
     """The namespaces of the lab that is meant, and after a colon the interfaces of one.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +23,7 @@ from netlab.lab.netns import Namespaces
 from netlab.lab.spec import Spec, load
 from netlab.lab.standing import boot_id, check_standing, is_standing, open_lab, remove
 from netlab.lab.state import Asked, LabState
-from netlab.lab.steps import Step
+from netlab.lab.steps import StartProgram, Step, StopProgram
 from netlab.lab.work import Done, Waiting, Work, unseen
 from netlab.linux import interrupts
 from netlab.linux.reserve import Reserve
@@ -78,6 +78,28 @@ def change(directory: LabDirectory, spec: Spec) -> Outcome:
             raise LabError(f"the lab {directory.lab} is gone", "`netlab up` builds it again")
         check_standing(state)
         return _changed(directory, state, spec, unseen, unseen)
+
+
+def restart(directory: LabDirectory, netns: str, name: str, *, waiting: Waiting = unseen) -> None:
+    """End a program of the lab that stands, where it still runs, and start it again; LabError where it doesn't come up.
+
+    UsageError where the topology has no such program. Where it is cut short, `up` starts what is missing.
+    """
+    with directory.locked():
+        state = directory.read()
+        if state is None:
+            raise LabError(f"the lab {directory.lab} is gone", "`netlab up` builds it again")
+        topology = as_it_is(directory, state).topology
+        found = {(each.name, program.name): program for each in topology.namespaces for program in each.programs}
+        if (netns, name) not in found:
+            raise UsageError(f"{netns} has no program {name}", f"{directory.lab} has: {_programs(found)}")
+        namespaces = open_lab(state)
+        work = Work(directory, state, namespaces, Kernel(namespaces), waiting)
+        work.carry_out([StopProgram(netns, name), StartProgram(netns, found[netns, name])], unseen)
+
+
+def _programs(found: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} in {netns}" for netns, name in found) or "none"
 
 
 def _changed(directory: LabDirectory, state: LabState, spec: Spec, done: Done, waiting: Waiting) -> Outcome:

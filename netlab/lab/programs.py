@@ -55,6 +55,11 @@ def all_running(namespaces: Namespaces, state: LabState) -> frozenset[tuple[str,
     return frozenset((one.netns, one.name) for one in state.programs if running(namespaces, one))
 
 
+def how_ended(namespaces: Namespaces, started: StartedProgram) -> str:
+    """How a program that isn't running ended, in words; none where the lab's holder doesn't tell."""
+    return _ending(namespaces, started.pid, 0.0)
+
+
 def stop(namespaces: Namespaces, started: StartedProgram) -> None:
     """End a program and its children: SIGTERM, and SIGKILL for what is left when it is gone, or after a second.
 
@@ -86,8 +91,12 @@ def wait_ready(
         if gone and _ready(namespaces, started.netns, program.ready, output, deadline):
             return
         if gone or time.monotonic() > deadline:
-            how = _ending(namespaces, started.pid) if gone else ""
-            why = f"ended{how} before it was ready" if gone else f"wasn't ready after {program.ready.timeout_s:g} s"
+            how = _ending(namespaces, started.pid, _REAPED_S) if gone else ""
+            why = (
+                f"ended{f' ({how})' if how else ''} before it was ready"
+                if gone
+                else f"wasn't ready after {program.ready.timeout_s:g} s"
+            )
             last = output.end().rstrip().split("\n")
             tail = "".join(f"\n    {line(each)}" for each in last[-5:] if any(last))
             said = f"; its last output:{tail}" if tail else "; it printed nothing"
@@ -106,13 +115,14 @@ def _exits(namespaces: Namespaces) -> Iterator[int]:
         os.close(file)
 
 
-def _ending(namespaces: Namespaces, pid: int) -> str:
-    """How a program that has ended did, in words; none where the holder doesn't tell: that of an earlier netlab."""
-    deadline = time.monotonic() + _REAPED_S
+def _ending(namespaces: Namespaces, pid: int, within_s: float) -> str:
+    """How a program that has ended did, in words; none where the holder doesn't tell: that of an earlier netlab, or one
+    that hasn't reaped it within that time."""
+    deadline = time.monotonic() + within_s
     with suppress(OSError), _exits(namespaces) as file:
         while (status := exits.status(file, pid)) is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        return "" if status is None else f" ({ending(status)})"
+        return "" if status is None else ending(status)
     return ""
 
 

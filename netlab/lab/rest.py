@@ -138,6 +138,12 @@ def _as_asked(directory: LabDirectory, asked: Asked, named: bool, rootless: bool
 
 def at_rest(directory: LabDirectory, state: LabState, namespaces: Namespaces) -> Rest | None:
     """What was written down of a lab that stands, if all is as it was; None where that has to be found out."""
+    found = seen_at_rest(directory, state, namespaces)
+    return None if found is None else found[0]
+
+
+def seen_at_rest(directory: LabDirectory, state: LabState, namespaces: Namespaces) -> tuple[Rest, Reading] | None:
+    """The same, with what the kernel says now."""
     rest = kept(directory)
     if rest is None or state.following or rest.made_of != made_now(directory, state):
         return None
@@ -146,7 +152,8 @@ def at_rest(directory: LabDirectory, state: LabState, namespaces: Namespaces) ->
         reading = take(namespaces, names, rest.scope)
     except LabError:
         return None
-    return rest if rest.saw == _digest(directory, reading, all_running(namespaces, state)) else None
+    same = rest.saw == _digest(directory, reading, all_running(namespaces, state))
+    return (rest, reading) if same else None
 
 
 def _digest(directory: LabDirectory, reading: Reading, running: frozenset[tuple[str, str]]) -> str:
