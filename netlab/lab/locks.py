@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from netlab.errors import LabError
@@ -23,7 +23,8 @@ def lock(fd: int) -> bool:
 
 def free(fd: int) -> None:
     """Give the lock up, whoever has inherited it, and close the file."""
-    fcntl.flock(fd, fcntl.LOCK_UN)
+    with suppress(OSError):  # it goes when the file is closed, then
+        fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
 
