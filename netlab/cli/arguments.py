@@ -91,6 +91,11 @@ def tell_warnings(file: str, warnings: "Iterable[Problem]") -> None:
         say(warning.told(file, "warning: "))
 
 
+def problems_json(file: str, problems: "Iterable[Problem]") -> list[dict[str, object]]:
+    """Problems or warnings of a file, in words that JSON has."""
+    return [{"file": file, **problem._asdict()} for problem in problems]
+
+
 def regular_text(file: str) -> str | None:
     """The text of a regular file; None where there is none, or it doesn't read as text: `read_spec` says so."""
     from netlab.yamlspec.limits import MAX_BYTES

@@ -1,11 +1,10 @@
 """This machine: `doctor`."""
 
 import sys
-from typing import Annotated
 
 import typer
 
-from netlab.cli.options import DataFormat
+from netlab.cli.options import DataFormat, FormatOption
 from netlab.terminal import show, write
 
 app = typer.Typer()
@@ -13,7 +12,7 @@ app = typer.Typer()
 
 @app.command()
 def doctor(
-    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    output: FormatOption = DataFormat.text,
 ) -> None:
     """Check what this kernel and this user can do.
 

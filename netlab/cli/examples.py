@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from netlab import escapes, shipped, terminal
-from netlab.cli.options import DataFormat
+from netlab.cli.options import DataFormat, FormatOption
 from netlab.errors import LabError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _Example(NamedTuple):
 
 @app.command()
 def examples(
-    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    output: FormatOption = DataFormat.text,
 ) -> None:
     """List the topologies and experiments that come with netlab.
 

@@ -1,28 +1,40 @@
 """Looks at a topology, which need no lab and no privilege: `plan`, `lint`, `graph`, `schema`,
 `rules`."""
 
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netlab import shipped
+from netlab import escapes, shipped
 from netlab.cli.arguments import (
     find_lab,
     find_labs,
     parse_settings,
+    problems_json,
     read_spec,
     tell_warnings,
     topology_file,
     topology_here,
 )
 from netlab.cli.messages import counted
-from netlab.cli.options import FixOption, NameOption, SetOption, TopologyArgument, complete_lab
-from netlab.errors import UsageError
+from netlab.cli.options import (
+    DataFormat,
+    FixOption,
+    FormatOption,
+    NameOption,
+    SetOption,
+    TopologyArgument,
+    complete_lab,
+)
+from netlab.errors import TopologyError, UsageError
 from netlab.terminal import columns, say, write
 
 if TYPE_CHECKING:
+    from netlab.errors import Problem
+    from netlab.experiments.lint import Sound
     from netlab.model import Topology
 
 app = typer.Typer()
@@ -77,11 +89,17 @@ def plan(
 
 
 @app.command()
-def lint(topology: TopologyArgument = None, settings: SetOption = None, name: NameOption = None) -> None:
+def lint(
+    topology: TopologyArgument = None,
+    settings: SetOption = None,
+    name: NameOption = None,
+    output: FormatOption = DataFormat.text,
+) -> None:
     """Check a topology or an experiment.
 
     A topology is checked with its experiments and fixes. Each problem is told with its place and a hint.
     """
+    from netlab.experiments.lint import Sound
     from netlab.experiments.lint import lint as check
     from netlab.topology import read_text
 
@@ -91,7 +109,16 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
         if not shipped.has(file):
             say(f"note: this reads {path}, which is outside the directory of the file that names it")
 
-    sound = check(read_text(file), file, parse_settings(settings), name, reads)
+    try:
+        sound = check(read_text(file), file, parse_settings(settings), name, reads)
+    except TopologyError as error:
+        if output is not DataFormat.json:
+            raise
+        write(_lint_json(file, Sound(None, ()), error.file, error.problems))
+        sys.exit(error.exit_code)
+    if output is DataFormat.json:
+        write(_lint_json(file, sound))
+        return
     tell_warnings(file, sound.warnings)
     if sound.lab is None:
         say(f"{file}: the experiment {sound.experiments[0]} is sound")
@@ -101,6 +128,20 @@ def lint(topology: TopologyArgument = None, settings: SetOption = None, name: Na
     more = f", with {' and '.join(counts)}" if counts else ""
     unsaid = f"; its tables were not checked: {sound.unchecked}" if sound.unchecked else ""
     say(f"{file}: lab {sound.lab} is sound{more}{unsaid}")
+
+
+def _lint_json(file: str, found: "Sound", wrong: str = "", problems: "Sequence[Problem]" = ()) -> str:
+    """What `lint` found; wrong is the file that the problems are in, which may be one that file names."""
+    told = {
+        "file": file,
+        "sound": not problems,
+        "lab": found.lab,
+        "experiments": [*found.experiments],
+        "unchecked": found.unchecked or None,
+        "problems": problems_json(wrong, problems),
+        "warnings": problems_json(file, found.warnings),
+    }
+    return escapes.as_json(told)
 
 
 class GraphFormat(StrEnum):

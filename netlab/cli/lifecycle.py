@@ -9,6 +9,7 @@ from netlab.cli.arguments import is_file_name, lab_directory, lab_name, labs_of,
 from netlab.cli.options import (
     DataFormat,
     FixOption,
+    FormatOption,
     LabArgument,
     NameOption,
     OtherLabOption,
@@ -21,7 +22,8 @@ from netlab.cli.status import Options as StatusOptions
 from netlab.cli.status import show
 from netlab.cli.up import Options, build
 from netlab.errors import LabError, NetlabError, UsageError, told
-from netlab.terminal import say
+from netlab.escapes import as_json
+from netlab.terminal import say, write
 
 app = typer.Typer()
 
@@ -36,9 +38,10 @@ def up(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps, and do nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print each step.")] = False,
+    output: FormatOption = DataFormat.text,
 ) -> None:
     """Build a lab, or make the one that is up follow its topology."""
-    build(Options(topology, tuple(settings or ()), tuple(fix or ()), name, root, dry_run, quiet, verbose))
+    build(Options(topology, tuple(settings or ()), tuple(fix or ()), name, root, dry_run, quiet, verbose, output.value))
 
 
 @app.command()
@@ -47,6 +50,7 @@ def down(
     lab: OtherLabOption = None,
     all_labs: Annotated[bool, typer.Option("--all", help="Take every lab of this user down.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    output: FormatOption = DataFormat.text,
 ) -> None:
     """Take a lab down.
 
@@ -56,7 +60,7 @@ def down(
     from netlab.lab.standing import down as take_down
     from netlab.linux import cgroups
 
-    root = run_directory()
+    root, told_as_json = run_directory(), output is DataFormat.json
     lab = one_lab(argument, lab)
     if all_labs and lab is not None:
         raise UsageError("--all and a lab's name don't go together")
@@ -72,6 +76,7 @@ def down(
             for what in take_down(lab_directory(lab)):  # its directory may have lost its mark
                 say(f"netlab: {what}")
     failed: list[str] = []
+    gone: dict[str, list[str]] = {}
     for name in doomed:
         try:
             left = take_down(lab_directory(name))
@@ -80,15 +85,18 @@ def down(
                 raise
             failed.append(f"  {name}: {told(error) if isinstance(error, OSError) else error}")
             continue
+        gone[name] = left
         for what in left:
             say(f"netlab: {what}")
-        if not quiet:
+        if not quiet and not told_as_json:
             say(f"lab {name} is down")
     sweep(root)
     cgroups.sweep()
+    if told_as_json:
+        write(as_json({"down": [{"lab": name, "left": left} for name, left in gone.items()]}))
     if failed:
         raise LabError("\n".join(("these labs could not be taken down:", *failed)))
-    if not doomed and not quiet:
+    if not doomed and not quiet and not told_as_json:
         what = "no lab is up"
         if lab is not None:
             what = f"no lab of {lab} is up" if is_file_name(lab) else f"no lab is called {lab or repr(lab)}"
@@ -104,7 +112,7 @@ def status(
         ),
     ] = None,
     lab: OtherLabOption = None,
-    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    output: FormatOption = DataFormat.text,
 ) -> None:
     """List the labs that are up, or show what is in one.
 

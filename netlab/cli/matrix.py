@@ -10,6 +10,7 @@ from netlab.cli.arguments import find_lab, is_lab, parse_settings, topology_file
 from netlab.cli.messages import Progress, bar, counted
 from netlab.cli.options import (
     DataFormat,
+    FormatOption,
     HtmlOption,
     NameOption,
     RootOption,
@@ -71,7 +72,7 @@ def matrix(
     ] = None,
     name: NameOption = None,
     root: RootOption = None,
-    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    output: FormatOption = DataFormat.text,
     html: HtmlOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a matrix was interrupted.")] = False,
 ) -> None:

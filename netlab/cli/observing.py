@@ -14,6 +14,7 @@ from netlab.cli.arguments import check_netns, find_lab, is_file_name, is_lab, la
 from netlab.cli.messages import counted
 from netlab.cli.options import (
     DataFormat,
+    FormatOption,
     LabArgument,
     LabOption,
     OtherLabOption,
@@ -193,7 +194,7 @@ def explain(
         float | None,
         typer.Option("--for", metavar="SECONDS", parser=seconds, help="Watch a lab for so long at most; left out: 30."),
     ] = None,
-    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    output: FormatOption = DataFormat.text,
 ) -> None:
     """Say why a connection was reset, packet by packet.
 

@@ -194,6 +194,7 @@ RootOption = Annotated[
     bool | None,
     typer.Option("--root/--rootless", help="Namespaces that `ip netns` sees, or in a user namespace of their own."),
 ]
+FormatOption = Annotated[DataFormat, typer.Option("--format", help="text or json.")]
 LadderOption = Annotated[
     bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
 ]

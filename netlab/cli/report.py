@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from netlab.cli.options import DataFormat, HtmlOption, LadderOption
+from netlab.cli.options import DataFormat, FormatOption, HtmlOption, LadderOption
 from netlab.cli.output import check_places, check_report_options, page, write_file, write_report
 
 app = typer.Typer()
@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command()
 def report(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `netlab run --bundle FILE` wrote.")],
-    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    output: FormatOption = DataFormat.text,
     ladder: LadderOption = False,
     html: HtmlOption = None,
 ) -> None:

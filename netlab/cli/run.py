@@ -22,6 +22,7 @@ from netlab.cli.messages import Progress
 from netlab.cli.options import (
     DataFormat,
     FixOption,
+    FormatOption,
     HtmlOption,
     LadderOption,
     NameOption,
@@ -89,7 +90,7 @@ def run(
     ] = None,
     name: NameOption = None,
     root: RootOption = None,
-    output: Annotated[DataFormat, typer.Option("--format", help="text or json.")] = DataFormat.text,
+    output: FormatOption = DataFormat.text,
     ladder: LadderOption = False,
     html: HtmlOption = None,
     pcapng: Annotated[

@@ -13,6 +13,7 @@ from netlab.cli.arguments import (
     absolute,
     lab_directory,
     parse_settings,
+    problems_json,
     read_spec,
     regular_text,
     tell_warnings,
@@ -20,11 +21,12 @@ from netlab.cli.arguments import (
     topology_here,
 )
 from netlab.cli.messages import Progress, counted
-from netlab.escapes import Lines, line
+from netlab.escapes import Lines, as_json, line
 from netlab.linux import interrupts
 from netlab.terminal import say, write
 
 if TYPE_CHECKING:
+    from netlab.errors import Problem
     from netlab.lab.lifecycle import Outcome
     from netlab.lab.rest import AtRest
     from netlab.lab.steps import Step
@@ -42,6 +44,7 @@ class Options(NamedTuple):
     dry_run: bool = False
     quiet: bool = False
     verbose: bool = False
+    output: str = "text"
 
 
 def plain(words: Sequence[str]) -> Options | None:
@@ -55,6 +58,8 @@ def plain(words: Sequence[str]) -> Options | None:
                 options = options._replace(quiet=True)
             case ["--verbose" | "-v", *words]:
                 options = options._replace(verbose=True)
+            case ["--format", "text" | "json" as word, *words]:
+                options = options._replace(output=word)
             case ["--name", word, *words] if _is_value(word):
                 options = options._replace(name=word)
             case ["--set", word, *words] if _is_value(word):
@@ -77,21 +82,23 @@ def build(options: Options) -> None:
     interrupts.stop_on_signals()
     rootless = None if options.root is None else not options.root
     if not options.dry_run and (found := _lab_at_rest(options, rootless)) is not None:
-        if not options.quiet:
-            tell_warnings(topology_file(options.topology), found.warnings)
-            say(nothing_to_do(found.lab))
+        _tell_at_rest(options, found)
         return
     gc.disable()  # what is made lives until the end, and a large lab's values take a tenth of the time to walk over
     from netlab.lab import lifecycle
 
     spec = read_spec(options.topology, parse_settings(options.settings), options.fixes, options.name)
-    if not options.quiet:
-        tell_warnings(topology_file(options.topology), spec.warnings)
+    file = topology_file(options.topology)
+    if not options.quiet and options.output == "text":
+        tell_warnings(file, spec.warnings)
     directory = lab_directory(spec.topology.name)
     if options.dry_run:
         from netlab.lab import plan
 
         steps = lifecycle.pending(directory, spec)
+        if options.output == "json":
+            write(plan.as_json(steps, spec.topology))
+            return
         write(plan.as_text(steps, f"{spec.topology.name}-") if steps else "")
         return
     topology = spec.topology
@@ -106,8 +113,30 @@ def build(options: Options) -> None:
         outcome = lifecycle.up(directory, spec, rootless=rootless, done=done, waiting=progress.waiting)
     finally:
         progress.end()
-    if not options.quiet:
+    if options.output == "json":
+        did = "built" if outcome.built else "changed" if outcome.steps else "nothing"
+        told = [step.describe() for step in outcome.steps]
+        write(_as_json(topology.name, did, told, outcome.spec.fixes, file, spec.warnings))
+    elif not options.quiet:
         say(outcome_text(outcome, verbose=options.verbose))
+
+
+def _tell_at_rest(options: Options, found: "AtRest") -> None:
+    file = topology_file(options.topology)
+    if options.output == "json":
+        fixes = tuple(dict.fromkeys(options.fixes))
+        write(_as_json(found.lab, "nothing", [], fixes, file, found.warnings))
+    elif not options.quiet:
+        tell_warnings(file, found.warnings)
+        say(nothing_to_do(found.lab))
+
+
+def _as_json(
+    lab: str, did: str, steps: Sequence[str], fixes: Sequence[str], file: str, warnings: "Sequence[Problem]"
+) -> str:
+    """What `up` did: built, changed or nothing; and the steps that it took for it."""
+    told = {"lab": lab, "did": did, "steps": [*steps], "fixes": [*fixes], "warnings": problems_json(file, warnings)}
+    return as_json(told)
 
 
 def _lab_at_rest(options: Options, rootless: bool | None) -> "AtRest | None":

@@ -175,9 +175,10 @@ def test_help_of_a_command(netlab: Netlab) -> None:
               [TOPOLOGY]  A YAML file, or - for stdin; left out: topology.yaml here.
 
             Options:
-              --set PATH=VALUE  Change a value of the topology: vars.window=1048576.
-              --name NAME       Another name for the lab.
-              -h, --help        Show this message and exit.
+              --set PATH=VALUE      Change a value of the topology: vars.window=1048576.
+              --name NAME           Another name for the lab.
+              --format <text|json>  text or json.  [default: text]
+              -h, --help            Show this message and exit.
             """),
         "",
     )

@@ -22,6 +22,7 @@ Typer = Callable[[tuple[str, ...]], Options | None]
 WORDS = (
     *("--root", "--rootless", "--quiet", "-q", "--verbose", "-v", "--name", "--set", "--fix"),
     *("lab.yaml", "-", "vars.window=1", "be-liberal", "", "up"),
+    *("--format", "json", "text"),
     *("--dry-run", "--help", "-h", "--nam", "--name=x", "--set=a=1", "-qv", "-x", "--no-root", "--"),
 )
 """What people may write after `netlab up`: all that it knows, and what is not plain or wrong."""
@@ -51,7 +52,7 @@ def sentences() -> Iterator[tuple[str, ...]]:
         yield from product(WORDS, repeat=length)
     chance = random.Random(8)
     for _ in range(1500):
-        yield tuple(chance.choices(WORDS[:13], k=chance.randint(3, 7)))
+        yield tuple(chance.choices(WORDS[:16], k=chance.randint(3, 7)))
 
 
 def test_typer_reads_plain_words_in_the_same_way(typer: Typer) -> None:
@@ -62,6 +63,7 @@ def test_typer_reads_plain_words_in_the_same_way(typer: Typer) -> None:
 
 def test_every_option_but_dry_run_has_plain_words() -> None:
     words = "lab.yaml --set vars.mtu=1 --set vars.window=2 --fix be-liberal --fix syn-first --name mine --root -q -v"
+    words += " --format json"
     assert plain(words.split()) == Options(
         topology="lab.yaml",
         settings=("vars.mtu=1", "vars.window=2"),
@@ -70,13 +72,27 @@ def test_every_option_but_dry_run_has_plain_words() -> None:
         root=True,
         quiet=True,
         verbose=True,
+        output="json",
     )
     assert plain([]) == Options()
     assert plain(["-", "--rootless", "--quiet", "--verbose"]) == Options("-", root=False, quiet=True, verbose=True)
 
 
 @pytest.mark.parametrize(
-    "words", ["a.yaml b.yaml", "--name", "--set -q", "--dry-run", "--help", "--name=x", "-qv", "--nam x", "--", "--x"]
+    "words",
+    [
+        "a.yaml b.yaml",
+        "--name",
+        "--set -q",
+        "--dry-run",
+        "--help",
+        "--name=x",
+        "--format yaml",
+        "-qv",
+        "--nam x",
+        "--",
+        "--x",
+    ],
 )
 def test_what_is_not_plain_is_left_to_typer(words: str) -> None:
     assert plain(words.split()) is None
