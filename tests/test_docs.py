@@ -102,6 +102,28 @@ def test_what_is_made_from_the_code_is_not_old() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0), "scripts/pages writes it anew"
 
 
+def test_the_man_page_has_every_command_and_option_and_no_mistake() -> None:
+    page = (ROOT / "docs/netlab.1").read_text().replace("\\-", "-")
+    commands = [(["netlab"], typer.main.get_command(app()))]
+    while commands:
+        way, command = commands.pop()
+        commands += [([*way, name], inner) for name, inner in getattr(command, "commands", {}).items()]
+        assert f".B {' '.join(way)}" in page
+        for parameter in command.params:
+            assert all(word in page for word in parameter.opts if word.startswith("-")), (way, parameter.opts)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_the_man_page_is_set_without_a_warning(columns: int) -> None:
+    skips.skip_unless_program("groff")
+    argv = ["groff", "-man", "-Tutf8", "-Kutf8", "-ww", f"-rLL={columns}n", str(ROOT / "docs/netlab.1")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = re.sub(r"\x1b\[[\d;]*m|.\x08", "", done.stdout).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert [line for line in lines if line.startswith("       netlab run ")]
+
+
 def test_every_key_of_the_language_is_in_a_table() -> None:
     """A new mapping inside the language needs a table of its own, or it would stay unmentioned."""
     met: list[Fields] = []
