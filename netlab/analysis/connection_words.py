@@ -77,7 +77,7 @@ class ConnectionWords:
     def _stale(self) -> list[Step]:
         return [
             Step(
-                f"the kernel in {event.netns} is made to believe in a send window of {event.window_bytes:,} bytes "
+                f"a step sets the send window of {event.netns}'s socket to {event.window_bytes:,} bytes "
                 f"(it was {event.was_bytes:,})",
                 None,
                 event.time_ns,

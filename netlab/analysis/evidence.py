@@ -28,7 +28,7 @@ from netlab.record.events import (
 )
 from netlab.record.flow import Flow, ends
 
-THROWN_AWAY = "the client's kernel throws it away: its checksum is wrong"
+THROWN_AWAY = "the client's kernel drops it: its checksum is wrong"
 """What becomes of an untranslated packet with a wrong checksum (tcp_v4_rcv(), net/ipv4/tcp_ipv4.c)."""
 
 _UNLOGGED = "a rule found it INVALID; conntrack logged no reason"

@@ -100,7 +100,7 @@ def _disagreements(timeline: Timeline, words: ConnectionWords) -> list[str]:
 def _unseen(timeline: Timeline, flow: Flow, words: ConnectionWords) -> list[str]:
     parts = [(flow.client, "the client"), (flow.node, "the node that translates"), (flow.server, "the server")]
     found = not_observed(timeline.recording, parts)
-    found += [f"whether conntrack's log is as computed on {netns}: {why}" for netns, why in timeline.unverified]
+    found += [f"the crosscheck with conntrack's log on {netns}: {why}" for netns, why in timeline.unverified]
     if words.paths and not any(path.segment.flags & SYN for path in words.paths):
         found.append("the connection's beginning: sequence numbers are those on the wire")
     loose = [reason for reason in timeline.loose if flow.client_address in (reason.segment.src, reason.segment.dst)]

@@ -327,4 +327,4 @@ def _whither(path: DatagramPath, *, delivered: bool) -> str:
     if delivered:
         return f"reaches {last.netns}"
     verb = "coming into" if last.direction is Direction.IN else "leaving"
-    return f"is seen nowhere after {verb} {last.netns}/{last.ifname}"
+    return f"is not seen after {verb} {last.netns}/{last.ifname}"

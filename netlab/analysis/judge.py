@@ -117,10 +117,10 @@ _UNHARMED = frozenset((Outcome.COMPLETED, Outcome.STALLED, Outcome.HALF_CLOSED, 
 """The outcomes in which no RST ended the connection."""
 
 _ALL_THE_SAME = {
-    Outcome.RESET: "; the connection was reset all the same",
-    Outcome.RESET_BY_PEER: "; the connection was reset by its peer all the same",
-    Outcome.RESET_IN_HANDSHAKE: "; the connection was reset in the handshake all the same",
-    Outcome.REFUSED: "; the connection was refused all the same",
+    Outcome.RESET: "; the connection was still reset",
+    Outcome.RESET_BY_PEER: "; the connection was still reset by its peer",
+    Outcome.RESET_IN_HANDSHAKE: "; the connection was still reset in the handshake",
+    Outcome.REFUSED: "; the connection was still refused",
 }
 """What is told of a connection that ended so without what was to be observed."""
 

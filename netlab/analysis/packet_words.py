@@ -116,7 +116,7 @@ class PacketWords:
             case Failure.OVERSHOT | Failure.SEQ_OVER:
                 edge = bounds[CheckName.SEQ_UPPER].bound
                 wire = f", {edge} on the wire" if self.numbers.known(way) else ""
-                known = f"what {check.netns} knows {receiver} to allow"
+                known = f"the window that conntrack on {check.netns} allows"
                 return (
                     f"it ends {checked.beyond_bytes:,} bytes past {known} (td_maxend "
                     f"{self.numbers.relative(edge, way)}{wire}); kernels since 6.1 forgive "
@@ -124,7 +124,7 @@ class PacketWords:
                 )
             case Failure.SEQ_UNDER:
                 short = -bounds[CheckName.SEQ_LOWER].margin_bytes
-                return f"it ends {short:,} bytes before the oldest data that {receiver} can still want"
+                return f"it ends {short:,} bytes before the oldest data that {receiver} may still need"
             case Failure.ACK_OVER:
                 over = -bounds[CheckName.ACK_UPPER].margin_bytes
                 return f"it acknowledges {over:,} bytes more than {check.netns} has seen"
@@ -174,12 +174,12 @@ class PacketWords:
             case Maker.REFUSAL:
                 return f"{sender} has sent nothing that {asked} could acknowledge -> {number}, seq = {asked}'s ack"
             case Maker.GONE:
-                why = "netlab has closed its socket" if answer.by_netlab else "it has no such connection any more"
+                why = "netlab has closed the socket" if answer.by_netlab else "it has no such connection any more"
                 return f"{sender} answers {asked} with {number}: {why}"
             case Maker.ABORT:
                 if answer.by_netlab:
                     return f"netlab closes {sender}'s socket before all is read: {number} to {path.last.netns}"
-                return f"{sender} aborts the connection of its own accord: {number} to {path.last.netns}"
+                return f"{sender} aborts the connection itself: {number} to {path.last.netns}"
             case Maker.RULE:
                 assert answer.rule is not None
                 return f"{rule(answer.rule)} on {sender} rejects {asked} with {number}"
@@ -224,7 +224,7 @@ class PacketWords:
             return Step(text, number, path.last.time_ns)
         if path.corrupt and path.fate is Fate.DELIVERED:
             netns = path.last.netns
-            text = f"#{number} reaches {netns}, whose kernel throws away what has a wrong checksum, and answers nothing"
+            text = f"#{number} reaches {netns}, whose kernel drops what has a wrong checksum, and answers nothing"
             return Step(text, number, path.last.time_ns)
         thrown = found.thrown_away
         if thrown is not None and path.fate is not Fate.DELIVERED:
@@ -253,4 +253,4 @@ def whither(path: PacketPath) -> str:
     if path.fate is Fate.DROPPED:
         return "is dropped"
     verb = "coming into" if last.direction is Direction.IN else "leaving"
-    return f"is seen nowhere after {verb} {last.netns}/{last.ifname}"
+    return f"is not seen after {verb} {last.netns}/{last.ifname}"

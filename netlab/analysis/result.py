@@ -116,7 +116,7 @@ class Proof:
     """Whether the stimulus took place: the evidence for it, and what is missing from it (empty if nothing is).
 
     only_states: no event is missing, only how sockets and counters were to stand. refuted is what the claim needs and
-    was seen not to hold, by observers that told all they saw: "a segment with RST reaching client, and saw none" (after
+    was seen not to hold, by observers that told all they saw: "a segment with RST reaching client; saw none" (after
     "expected"); empty where what is missing may have been there.
     """
 

@@ -134,8 +134,8 @@ def program(name: str) -> Check:
     """Whether a program that labs do not need, but people do, is there."""
     path = shutil.which(name, path=search_path(os.environ.get("PATH")))
     if path is None:
-        return Check(f"program {name}", None, "not installed; netlab does without")
-    return Check(f"program {name}", True, f"{path}; netlab does without")
+        return Check(f"program {name}", None, "not installed; netlab doesn't need it")
+    return Check(f"program {name}", True, f"{path}; netlab doesn't need it")
 
 
 def command() -> Check:

@@ -166,7 +166,7 @@ def find_lab(lab: str | None) -> "tuple[LabDirectory, LabState]":
     state = directory.read()
     if state is None:
         raise LabError(
-            f"the lab {directory.lab} was never begun", f"`netlab down {directory.lab}` removes what is left"
+            f"the lab {directory.lab} was never built", f"`netlab down {directory.lab}` removes what is left"
         )
     return directory, state
 

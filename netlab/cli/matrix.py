@@ -111,8 +111,8 @@ def matrix(
         progress.end()
     if isinstance(made, runner.Stopped):
         kept = f"{counted(made.kept, 'cell')} of {made.to_run} {'is' if made.kept == 1 else 'are'} kept"
-        kept += ": with --resume the others are run"
-        say(f"netlab: interrupted; {kept if made.kept else 'no cell was done'}")
+        kept += ": --resume runs the others"
+        say(f"netlab: interrupted; {kept if made.kept else 'no cell was finished'}")
         sys.exit(130)
     if output is DataFormat.json:
         write(as_json.render(made))

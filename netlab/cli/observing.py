@@ -77,7 +77,7 @@ def capture(
     from netlab.observe import capture as captures
 
     if file == "-" and terminal.data_is_shown():
-        raise UsageError("pcapng on a terminal helps nobody", "-w FILE, or a pipe: netlab capture | tshark -r -")
+        raise UsageError("refusing to write pcapng to a terminal", "-w FILE, or a pipe: netlab capture | tshark -r -")
     directory, state = find_lab(lab)
     roles = {netns.name: netns.role.value for netns in as_it_is(directory, state).topology.namespaces}
     namespaces = open_own(state)

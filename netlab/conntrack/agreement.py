@@ -33,7 +33,7 @@ class Disagreement:
     def __str__(self) -> str:
         match self.kind:
             case Differs.LOGGED_ONLY:
-                return f'the kernel logged "{self.logged}" where the model finds nothing amiss'
+                return f'the kernel logged "{self.logged}" where the model expects nothing'
             case Differs.PREDICTED_ONLY:
                 return f'the model expects "{self.predicted}", and the kernel logged nothing'
             case Differs.TEXT:

@@ -212,7 +212,7 @@ EXPERIMENT = Fields(
     {
         "name": Key(Text("an experiment's name", words.experiment_name, words.LABEL), "its name (default: the file's)"),
         "claim": Key(Text("text", words.prose), "what it shows, in one sentence", required=True),
-        "explanation": Key(Text("text", words.prose), "why the kernel does so, for who reads the report"),
+        "explanation": Key(Text("text", words.prose), "why the kernel does so, for the reader of the report"),
         "kernels": Key(Text("text", words.prose), "which kernels do so, in a phrase"),
         "remedy": Key(Text("text", words.prose), "what helps beside the fixes, for who has this in production"),
         "see": Key(
@@ -222,7 +222,7 @@ EXPERIMENT = Fields(
         "topology": Key(Text("a file's name"), "the lab it is run in; left out: the topology that lists it"),
         "set": Key(
             MapOf(Text("a value", numbers=True), maximum=MAX_SET),
-            "values of that topology that must be others, as `--set` has them",
+            "values of that topology to change, as with `--set`",
         ),
         "vars": Key(
             MapOf(Text("a number, true, false or text", numbers=True), words.variable_name, words.VARIABLE_NAME),
@@ -231,9 +231,7 @@ EXPERIMENT = Fields(
         "client": Key(NETNS, "the namespace that connects", required=True),
         "service": Key(SERVICE, "the service it connects to; or else `to`"),
         "to": Key(SOCKET, "the namespace and port it connects to, without any service"),
-        "listens": Key(
-            Boolean(), "whether a server of netlab's listens there, at every endpoint (default true); else nobody need"
-        ),
+        "listens": Key(Boolean(), "whether netlab's server listens there, at every endpoint (default true)"),
         "payload_bytes": Key(BYTES, f"bytes the server sends (default {PAYLOAD_BYTES})"),
         "trials": Key(Integer(1, 10**6), f"how often `netlab run` runs it (default {TRIALS})"),
         "timeout_s": Key(Seconds(), f"after this long a transfer counts as stalled (default {TIMEOUT_S:g})"),

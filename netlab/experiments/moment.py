@@ -103,13 +103,13 @@ class Moment:
         Where it wasn't, kind of netns are the observers that would have seen it.
         """
         if count == 0 and seen:
-            refuted = f"no {_bare(what)}, and saw {len(seen)}"
-            return Proof((), f"the absence of {what}: {len(seen)} seen", refuted=refuted)
+            refuted = f"no {_bare(what)}; saw {len(seen)}"
+            return Proof((), f"no {_bare(what)} ({len(seen)} seen)", refuted=refuted)
         if len(seen) >= count:
             return Proof(tuple(seen[:1]))
         times = f"{count} times " if count > 1 else ""
         missing = f"{times}{what}{f' ({len(seen)} seen)' if seen else ''}"
-        refuted = f"{times}{what}, and saw {len(seen) or 'none'}" if self.would_have_seen(kind, netns) else ""
+        refuted = f"{times}{what}; saw {len(seen) or 'none'}" if self.would_have_seen(kind, netns) else ""
         return Proof((), missing, refuted=refuted)
 
 

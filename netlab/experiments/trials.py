@@ -439,7 +439,7 @@ def _found(condition: Condition, moment: Moment, action: Action) -> Proof:
         with within(_LOOK_S):
             return condition.look(moment, action.arguments)
     except TimeoutError:
-        hint = "is it a regular expression that repeats what repeats itself, as in (a+)+?"
+        hint = "don't repeat a repetition, as in (a+)+"
         raise LabError(f"{action.describe()}: looking for it takes longer than {_LOOK_S:g} s", hint) from None
 
 

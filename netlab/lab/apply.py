@@ -176,10 +176,10 @@ class Kernel:
         message = Lines(f"{step.describe()}: {words}")
         if isinstance(step, CreateLink) and code == errno.EOPNOTSUPP:
             kind = step.link.kind
-            return UnsupportedError(message, f"this kernel makes no {kind}: is its module loaded? sudo modprobe {kind}")
+            return UnsupportedError(message, f"this kernel makes no {kind}: load its module: sudo modprobe {kind}")
         if isinstance(step, CreateLink) and code == errno.EEXIST:
             return StepError(
-                message, "somebody else has made one of that name there: remove it, or rename one of the two"
+                message, "another program has made one of that name there: remove it, or rename one of the two"
             )
         return StepError(message, Lines(f"the same by hand: {step.twin(self._namespaces.prefix)}"))
 
@@ -229,7 +229,7 @@ class Kernel:
                 case LoadTable(netns) if step.foreign:
                     table = f"{step.table.family} {step.table.name}"
                     hint = f"remove it (nft delete table {table}), or call the topology's differently"
-                    raise StepError(f"{step.describe()}: somebody else has made a table of that name there", hint)
+                    raise StepError(f"{step.describe()}: another program has made a table of that name there", hint)
                 case LoadTable(netns, table, replace, former):
                     with self._namespaces.inside(netns):
                         nft.run(_over_table((*former, table), step.body) if replace else step.commands)
@@ -415,5 +415,5 @@ def no_sysctl(key: str) -> UnsupportedError:
     """What is said where this kernel has no sysctl of that name."""
     return UnsupportedError(
         f"this kernel has no sysctl {key} in a network namespace of its own",
-        "is its module loaded? is the key spelt as `sysctl -a` has it?",
+        "load its module, or check the key's spelling with `sysctl -a`",
     )

@@ -124,7 +124,7 @@ class LabDirectory:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         return DamagedError(
             f"{path} can't be understood: {why}",
-            f"was it changed, or written by another version of netlab? `netlab down {self.lab}` removes the lab",
+            f"it was changed, or another version of netlab wrote it; `netlab down {self.lab}` removes the lab",
         )
 
     def read(self) -> LabState | None:
@@ -190,7 +190,7 @@ class LabDirectory:
                     fd = self._take(create=create)
                 if fd is not None:
                     break
-                locks.wait_for_lock(deadline, f"another netlab command is at work on the lab {self.lab}")
+                locks.wait_for_lock(deadline, f"another netlab command is working on the lab {self.lab}")
             yield fd is not None
         finally:
             if fd is not None:

@@ -157,15 +157,15 @@ def launch(
         os.close(fd)
     with os.fdopen(failed_r) as failed, os.fdopen(go_w, "wb", buffering=0) as go:
         if not pid:
-            raise LabError(f"{name}: can't start {argv[0]}: the process that was to start it was killed")
+            raise LabError(f"{name}: can't start {argv[0]}: the process that starts it was killed")
         journal(int(pid))
         with suppress(BrokenPipeError):  # it was killed
             go.write(b"g")
         if not children.readable(failed.fileno(), _BEGINS_S):
-            raise LabError(f"{name}: can't start {argv[0]}: something keeps it from beginning for {_BEGINS_S:g} s")
+            raise LabError(f"{name}: can't start {argv[0]}: it did not begin within {_BEGINS_S:g} s")
         complaint = failed.read()  # ends when the exec closes the pipe
         if complaint:
-            raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "is it installed, and on PATH?")
+            raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "install it, or check PATH")
 
 
 def _fork(

@@ -64,7 +64,7 @@ def up(
         if rootless is None:
             rootless = os.geteuid() != 0 if state is None else state.rootless
         if left := remove(directory, state):
-            raise LabError(f"not all that was left of the lab is gone: {'; '.join(left)}")
+            raise LabError(f"some of the lab's remains could not be removed: {'; '.join(left)}")
         steps = _build(directory, spec, rootless, done, waiting)
         return Outcome(spec, built=True, steps=tuple(steps), leftovers=state is not None)
 
@@ -156,8 +156,8 @@ def _written(text: str, asked: Asked, state: LabState) -> Spec:
         return load(text, asked.file, asked.settings, asked.fixes, state.lab)
     except (TopologyError, UsageError) as error:
         raise LabError(
-            f"what is written down of the lab {state.lab} is no topology to this netlab: {error.message}",
-            f"was it changed, or written by another version? `netlab down {state.lab}` removes the lab",
+            f"this netlab can't read the stored topology of the lab {state.lab}: {error.message}",
+            f"it was changed, or another version wrote it; `netlab down {state.lab}` removes the lab",
         ) from error
 
 
@@ -325,6 +325,6 @@ def _follow(work: Work, had: Sequence[Topology], new: Topology, known: Known, do
         raise LabError(
             f"the lab {new.name} doesn't stay as its topology says: "
             + "; ".join(step.describe() for step in found.steps[:5]),
-            "does a program in the lab, or another value of the topology, change it back?",
+            "a program in the lab, or another value of the topology, may change it back",
         )
     return steps, found

@@ -29,7 +29,7 @@ def overview(output: str) -> str:
         return escapes.as_json({"labs": found})
     if not found:
         return "no lab is up\n"
-    table = _table([("LAB", "IS", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY"), *(_cells(row) for row in found)])
+    table = _table([("LAB", "STATE", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY"), *(_cells(row) for row in found)])
     notes = [f"{row['why']}; `netlab down {row['lab']}` removes what is left\n" for row in found if row["why"]]
     return "".join((table, "\n" if notes else "", *notes))
 
@@ -172,7 +172,9 @@ def _text(told: dict[str, Any]) -> str:
         parts.append(f"\nfixes: {', '.join(told['fixes'])}\n")
     drift = told["drift"]
     if told["changing"]:
-        parts.append("\nbetween two topologies: an `up` is changing it, or was cut short; `netlab up` completes it\n")
-    parts.append("\nas its topology says\n" if not drift else "\ndrift, which `netlab up` mends:\n")
+        parts.append("\nhalf changed: an `up` is changing it or was interrupted; `netlab up` completes it\n")
+    parts.append(
+        "\nno drift: the kernel has what the topology says\n" if not drift else "\ndrift (`netlab up` repairs it):\n"
+    )
     parts += [f"  {line}\n" for line in drift]
     return "".join(parts)

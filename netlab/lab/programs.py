@@ -147,9 +147,9 @@ class _Output:
             with within(_SEARCH_S):
                 return self._pattern.search(text) is not None
         except TimeoutError:
-            said = f"looking for {self._pattern.pattern!r} in its output comes to no end within {_SEARCH_S:g} s"
+            said = f"looking for {self._pattern.pattern!r} in its output doesn't finish within {_SEARCH_S:g} s"
             message = f"{self._whose}: {said}"
-            hint = f"in {len(text):,} characters: repeat nothing that repeats itself, as in (a+)+"
+            hint = f"in {len(text):,} characters: don't repeat a repetition, as in (a+)+"
             raise LabError(message, hint) from None
 
     def end(self) -> str:

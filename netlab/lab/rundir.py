@@ -51,7 +51,7 @@ def made(root: Path) -> Iterator[None]:
             with private():
                 root.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise LabError(f"{root.parent} is no directory", f"set {RUNDIR_VARIABLE} to another place") from None
+            raise LabError(f"{root.parent} is not a directory", f"set {RUNDIR_VARIABLE} to another place") from None
         except FileNotFoundError:  # in /proc, say
             raise LabError(f"{root.parent} can't be made", f"set {RUNDIR_VARIABLE} to another place") from None
         with suppress(FileExistsError, FileNotFoundError):
@@ -70,11 +70,9 @@ def check(root: Path) -> None:
     for place in _way(root.absolute().parent):
         found = place.lstat()
         if found.st_uid not in (0, os.geteuid(), _unmapped()):
-            raise LabError(f"{root} is no safe place: {place} belongs to another user", elsewhere)
+            raise LabError(f"{root} is not safe: {place} belongs to another user", elsewhere)
         if not stat.S_ISLNK(found.st_mode) and _others_write(found) and not found.st_mode & stat.S_ISVTX:
-            raise LabError(
-                f"{root} is no safe place: others can write to {place}", f"chmod go-w {place}, or {elsewhere}"
-            )
+            raise LabError(f"{root} is not safe: others can write to {place}", f"chmod go-w {place}, or {elsewhere}")
     try:
         found = root.lstat()
     except FileNotFoundError:
@@ -82,7 +80,7 @@ def check(root: Path) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise LabError(f"{root} is a symbolic link", f"remove it, or {elsewhere}")
     if not stat.S_ISDIR(found.st_mode):
-        raise LabError(f"{root} is no directory", f"remove it, or {elsewhere}")
+        raise LabError(f"{root} is not a directory", f"remove it, or {elsewhere}")
     if found.st_uid != os.geteuid():
         raise LabError(f"{root} belongs to another user", elsewhere)
     if _others_write(found):

@@ -33,7 +33,7 @@ def check_standing(state: LabState) -> None:
     """LabError where the lab doesn't stand."""
     if not is_standing(state):
         raise LabError(
-            f"the lab {state.lab} isn't whole: it was killed, or its building was",
+            f"the lab {state.lab} is incomplete: it, or the command that built it, was killed",
             f"`netlab down {state.lab}` removes what is left, `netlab up` builds it again",
         )
 
@@ -78,10 +78,10 @@ def down(directory: LabDirectory) -> list[str]:
         except DamagedError as error:
             left += [error.message, *_remove_damaged(directory)]
         if not directory.is_clear():
-            left.append(f"{directory.path} isn't empty, and stays")
+            left.append(f"{directory.path} isn't empty; netlab left it")
             directory.give_up()
         elif not directory.unmake():
-            left.append(f"{directory.path} can't be removed, and stays")
+            left.append(f"{directory.path} can't be removed; netlab left it")
     return left
 
 
@@ -100,7 +100,9 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
         left += _end(directory, state.holder)
         end_strays(doomed)
         if not state.rootless:
-            left += [f"{path} isn't this lab's, and stays" for path, inode in names if not release_name(path, inode)]
+            left += [
+                f"{path} isn't this lab's; netlab left it" for path, inode in names if not release_name(path, inode)
+            ]
         else:
             with suppress(OSError):  # mounted only where this very process has begun to build the lab
                 umount(str(directory.names))
@@ -122,7 +124,7 @@ def _end_unmarked(directory: LabDirectory) -> list[str]:
     holder = find(directory.hosts)
     if holder is None:
         return []
-    lost = f"{directory.path} has lost netlab's mark, and stays: its processes were ended"
+    lost = f"{directory.path} has lost netlab's mark; netlab ended its processes and left it"
     return [*_end(directory, holder), lost, *_may_be_names(directory.lab)]
 
 
@@ -138,7 +140,7 @@ def _end(directory: LabDirectory, holder: Holder | None) -> list[str]:
     if holder is None or not alive(holder):
         return []
     if not holds(holder.pid, directory.hosts):
-        return [f"process {holder.pid} isn't this lab's holder, and stays"]
+        return [f"process {holder.pid} isn't this lab's holder; netlab left it"]
     return [] if kill(holder) else [f"the lab's holder, process {holder.pid}, has not ended yet"]
 
 

@@ -122,5 +122,5 @@ def qdisc(reader: Reader, item: Item) -> Qdisc | None:
         if ("latency" in item) == ("limit" in item):
             reader.at(item, "tbf needs either latency or limit", "latency: 50ms")
         if ("peakrate" in item) != ("mtu" in item):
-            reader.at(item, "tbf's peakrate and mtu belong together", "mtu: the size of peakrate's bucket")
+            reader.at(item, "tbf needs both peakrate and mtu, or neither", "mtu: the size of peakrate's bucket")
     return Qdisc(kind, tuple((word, value.value) for word, value in item.value.items() if word != "kind"))

@@ -70,12 +70,12 @@ def read_own(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
-            raise ValueError("it is no regular file") from None
+            raise ValueError("it is not a regular file") from None
         raise
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if found.st_uid != os.geteuid():
             raise ValueError("it belongs to another user")
         if found.st_mode & 0o022:

@@ -107,7 +107,7 @@ def make_own_table(name: str, body: str) -> None:
     def make(libnftables: Nftables) -> None:
         there, handle = _own_table(libnftables, name)
         if there and handle is None:
-            raise OSError(errno.EEXIST, f"somebody else's table inet {name} is there: nft delete table inet {name}")
+            raise OSError(errno.EEXIST, f"another program's table inet {name} is there: nft delete table inet {name}")
         over = f"delete table inet handle {handle}\n" if there else ""
         _run(libnftables, f'{over}create table inet {name} {{ comment "{_OWN}"; }}\ntable inet {name} {{\n{body}\n}}\n')
 

@@ -24,7 +24,7 @@ from netlab.record import codec
 _LOCK_S = 5.0
 """How long to wait for a former one whose labs are being taken down."""
 
-_ANEW = "leave out --resume to begin anew"
+_ANEW = "leave out --resume to start over"
 
 
 class Journal:
@@ -73,7 +73,7 @@ class Journal:
 
     def _open(self) -> int:
         deadline = time.monotonic() + _LOCK_S
-        complaint = f"another `netlab matrix` is at work on the lab {self._lab}"
+        complaint = f"another `netlab matrix` is working on the lab {self._lab}"
         while True:
             with made(self._root):
                 flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

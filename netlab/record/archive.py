@@ -87,7 +87,7 @@ def _check_end(file: BufferedReader) -> None:
     if at < 0 or not (tail[at:].startswith(_END_SIGNATURE) and tail.endswith(b"\0\0")):
         at = tail.rfind(_END_SIGNATURE)
     if at < 0 or at + _END.size > len(tail):
-        raise ArchiveError("it is no zip, or was cut off")
+        raise ArchiveError("it is not a zip file, or was cut off")
     _, disk, first_disk, here, members, directory_bytes, directory_at, _ = _END.unpack_from(tail, at)
     if tail[max(0, at - _LOCATOR_BYTES) : at].startswith(_LOCATOR_SIGNATURE):
         raise ArchiveError("it is a zip64, and so larger than any bundle")
@@ -96,7 +96,7 @@ def _check_end(file: BufferedReader) -> None:
     if directory_bytes > MOST_DIRECTORY_BYTES:
         raise ArchiveError(f"its directory has {directory_bytes:,} bytes, {MOST_DIRECTORY_BYTES:,} are read at most")
     if directory_at + directory_bytes > size:
-        raise ArchiveError("its directory lies outside of it")
+        raise ArchiveError("its directory lies outside the file")
     file.seek(0)
 
 

@@ -53,7 +53,7 @@ def rules_of(netns: str, spelling: str) -> str:
 
 _MOST_JSON_BYTES = 96 << 20
 _MOST_TEXT_BYTES = 64 << 20
-_AGAIN = "get the file anew, or run again with `netlab run --bundle FILE`"
+_AGAIN = "get the file again, or run again with `netlab run --bundle FILE`"
 
 _NOT_TEXT = (Member.PACKETS, Member.EVENTS, Member.JUDGED, "/")
 
@@ -110,7 +110,7 @@ def is_bundle(path: Path) -> bool:
 def read(path: Path) -> Contents:
     """What is in a bundle's file; UsageError, saying why, for one that is none, is damaged, or is of a newer format."""
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no file", "`netlab run --bundle FILE` writes a bundle")
+        raise UsageError(f"{path} is not a file", "`netlab run --bundle FILE` writes a bundle")
     with damage_named(path), archive.opened(path) as members:
         number = _format(members, path)
         if number > FORMAT:
@@ -156,7 +156,7 @@ def damage_named(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except archive.ArchiveError as error:
-        raise UsageError(f"{path} is no bundle, or is damaged: {error}", _AGAIN) from error
+        raise UsageError(f"{path} is not a bundle, or is damaged: {error}", _AGAIN) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is damaged: {error}", _AGAIN) from error
 
@@ -177,4 +177,4 @@ def _format(members: archive.Archive, path: Path) -> int:
         match codec.parse(members.read(Member.MANIFEST, _MOST_TEXT_BYTES)):
             case {"is": kind, "format": int(number)} if kind == _KIND:
                 return number
-    raise UsageError(f"{path} is no bundle", "`netlab run --bundle FILE` writes one")
+    raise UsageError(f"{path} is not a bundle", "`netlab run --bundle FILE` writes one")

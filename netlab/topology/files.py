@@ -79,5 +79,5 @@ def _is_full(path: str, callers: bool) -> bool:
     if stat.S_ISFIFO(found.st_mode) and callers and path.startswith(_CALLERS):
         return True
     if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"{path} is no regular file", "name a file; - reads standard input")
+        raise UsageError(f"{path} is not a regular file", "name a file; - reads standard input")
     return found.st_size > 0

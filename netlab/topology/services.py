@@ -291,7 +291,7 @@ def kube_proxy_of(sections: Sections, wiring: Wiring, service_cidrs: tuple[Netwo
         if sections.service_items and not nodes and read:
             hint = "give the namespace that forwards the clients' packets role: node"
             sections.reader.at(
-                sections.root["services"], "nobody translates a cluster IP: no namespace is a node", hint
+                sections.root["services"], "nothing translates a cluster IP: no namespace is a node", hint
             )
     for node in nodes:
         for name, table in sections.items[node].get("tables", {}).items():

@@ -74,8 +74,7 @@ def test_a_side_that_is_closed() -> None:
     assert chain(hops.recording()) == [
         "the last of server is #6: FIN,ACK, seq 1, ack 5; it reaches client",
         "server closes its side: its FIN arrives, after all that came before it",
-        "the last of client is #7: PSH,ACK 100 bytes, seq 5, ack 2; "
-        "it is seen nowhere after coming into client-node/cni0",
+        "the last of client is #7: PSH,ACK 100 bytes, seq 5, ack 2; it is not seen after coming into client-node/cni0",
     ]
     hops = Hops().opened()
     hops.to_server(500, FIN | ACK, 5, 1)
@@ -100,7 +99,7 @@ def test_a_rst_that_was_lost_closes_no_window() -> None:
     hops.to_client(500, RST | ACK, 1, 5, window=0, hops=3)
     assert chain(hops.recording()) == [
         GOES_ON[0],
-        "the last of server is #6: RST,ACK, seq 1, ack 5; it is seen nowhere after leaving client-node/cni0",
+        "the last of server is #6: RST,ACK, seq 1, ack 5; it is not seen after leaving client-node/cni0",
     ]
 
 

@@ -251,7 +251,7 @@ def test_a_lab_is_watched_until_a_connection_is_reset(netlab: Netlab, lab_name: 
     assert (watching.returncode, errors) == (0, "")
     text = " ".join(told.split())
     assert re.match(r"RESET BY PEER: 10\.0\.0\.2:\d+ > 192\.168\.0\.2:80 \(endpoint 10\.0\.1\.2:80\)", text), text
-    gave_up = r"server aborts the connection of its own accord: RST #(\d+) to client .* -> #\1 reaches client"
+    gave_up = r"server aborts the connection itself: RST #(\d+) to client .* -> #\1 reaches client"
     assert re.search(gave_up, text), text
     assert "disagree" not in text
 

@@ -130,7 +130,7 @@ def test_a_reset_that_came_otherwise_than_claimed_is_inconclusive() -> None:
     trial = judge(events)
     assert (trial.outcome, trial.missing) == (
         Outcome.INCONCLUSIVE,
-        ("a larger send window: the kernel's went from 0 to 0 bytes; the connection was reset all the same",),
+        ("a larger send window: the kernel's went from 0 to 0 bytes; the connection was still reset",),
     )
     assert "server-reset" in links(trial)
 
@@ -201,7 +201,7 @@ def test_a_reply_with_a_wrong_checksum_is_no_sign_of_a_reset() -> None:
     trial = judge(events)
     assert (trial.outcome, trial.missing) == (Outcome.COMPLETED, ())
     assert links(trial)[-3:] == ["reply", "invalid", "reply-untranslated"]
-    assert trial.evidence[-1].note == "the client's kernel throws it away: its checksum is wrong"
+    assert trial.evidence[-1].note == "the client's kernel drops it: its checksum is wrong"
     events["invalid"] = story.reason(62, "client-node", story.UPPER_BOUND, bad)
     assert judge(events).evidence[-1].note == ""
 

@@ -62,7 +62,7 @@ def test_a_port_where_nobody_listens() -> None:
 
 def test_a_socket_that_aborts() -> None:
     assert said(aborted().recording(), 6) == [
-        "server aborts the connection of its own accord: RST #6 to client (RST,ACK, seq 1, ack 5)",
+        "server aborts the connection itself: RST #6 to client (RST,ACK, seq 1, ack 5)",
         UNOBSERVED.format(6),
     ]
 
@@ -86,7 +86,7 @@ def test_a_socket_that_is_gone() -> None:
         "server answers #6 with RST #7: it has no such connection any more (RST, seq 1)"
     )
     assert said(gone().recording(stimuli=by_netlab()), 7)[0] == (
-        "server answers #6 with RST #7: netlab has closed its socket (RST, seq 1)"
+        "server answers #6 with RST #7: netlab has closed the socket (RST, seq 1)"
     )
 
 
@@ -244,7 +244,7 @@ def test_what_only_the_model_says_is_said_to_be_the_models() -> None:
     hops = Hops().filled()
     hops.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
     assert said(hops.recording(), 8)[1:3] == [
-        "it ends 4,694 bytes past what client-node knows client to allow (td_maxend 2306, 7306 on the wire); "
+        "it ends 4,694 bytes past the window that conntrack on client-node allows (td_maxend 2306, 7306 on the wire); "
         "kernels since 6.1 forgive 2,303 here",
         f'conntrack on client-node: INVALID by the model, "{stories.OVER}"; its own log has nothing',
     ]
@@ -277,10 +277,10 @@ def test_a_packet_that_the_kernel_dropped() -> None:
     hops.reason(712, stories.OVER, bad)
     drop = PacketDrop(START_NS + 715_000, "client-node", "NETFILTER_DROP", segment=bad)
     assert said(hops.recording(events=(*hops.events, drop)), 8)[-1] == ("client-node's kernel drops #8: NETFILTER_DROP")
-    assert said(hops.recording(), 8)[-1] == "#8 is seen nowhere after coming into client-node/eth0"
+    assert said(hops.recording(), 8)[-1] == "#8 is not seen after coming into client-node/eth0"
 
 
 def test_a_packet_with_a_wrong_checksum() -> None:
     assert said(stories.corrupted(), 9)[-1] == (
-        "#9 reaches client, whose kernel throws away what has a wrong checksum, and answers nothing"
+        "#9 reaches client, whose kernel drops what has a wrong checksum, and answers nothing"
     )

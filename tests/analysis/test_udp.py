@@ -303,7 +303,7 @@ lab dns, no fix, kernel 6.18.44; 1 packet of this flow seen
                    NAT are not asked
      +0.010 ms  -> its destination stays 10.96.0.10:53; the rules of default/dns
                    lead to 10.1.1.4:5353
-     +0.040 ms  -> #1 is seen nowhere after coming into outside/eth0
+     +0.040 ms  -> #1 is not seen after coming into outside/eth0
 
 Also:
   each datagram keeps the entry for another while; on node `conntrack -D -p udp
@@ -366,7 +366,7 @@ lab dns, no fix, kernel 6.18.44; 4 packets of this flow seen
      +1.030 ms  -> NAT on node: its destination becomes 10.1.1.4:5353
      +1.030 ms  -> no namespace had 10.1.1.4 any more at the end of the
                    observation
-     +1.040 ms  -> #3 is seen nowhere after leaving node/veth-dns-2
+     +1.040 ms  -> #3 is not seen after leaving node/veth-dns-2
      +4.000 ms  -> node answers with #4: ICMP host unreachable
      +4.010 ms  -> #4 reaches client: a socket that is connected there has the
                    error, one that is not is told nothing
@@ -399,7 +399,7 @@ lab dns, no fix, kernel 6.18.44; 2 packets of this flow seen
 
      +0.000 ms  #1 leaves client: UDP, 7 bytes to 10.96.0.10:53
      +0.030 ms  -> NAT on node: its destination becomes 10.1.1.4:5353
-     +0.040 ms  -> #1 is seen nowhere after leaving node/veth-dns-2
+     +0.040 ms  -> #1 is not seen after leaving node/veth-dns-2
      +0.040 ms  -> no namespace had 10.1.1.4 at the end
      +3.000 ms  -> node answers with #2: ICMP host unreachable
      +3.010 ms  -> #2 reaches client: a socket that is connected there has the
@@ -615,7 +615,7 @@ def test_entries_from_before_the_rules_on_a_real_kernel(netlab: Netlab, lab: str
         r"-> #(\d+) leaves client: UDP, 5 bytes to 10\.96\.0\.10:53 .* "
         r"-> conntrack on node finds that entry for #\1, so the rules of NAT are not asked .* "
         r"its destination stays 10\.96\.0\.10:53; the rules of default/dns lead to 10\.1\.1\.4:5353 .* "
-        r"#\1 is seen nowhere after coming into outside/eth0 .* "
+        r"#\1 is not seen after coming into outside/eth0 .* "
         r"STALE ENTRY: udp 10\.1\.1\.2:4001 > 10\.96\.0\.10:53 \(endpoint 10\.1\.1\.3:5353\)"
     )
     assert re.match(before, text), text

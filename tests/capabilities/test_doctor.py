@@ -27,7 +27,7 @@ FINE = [
         "can't be added: No such file or directory",
         "topologies that ask for it can't be built",
     ),
-    Check("program ip", None, "not installed; netlab does without"),
+    Check("program ip", None, "not installed; netlab doesn't need it"),
 ]
 FORBIDDEN = Check(
     "user namespaces",
@@ -43,7 +43,7 @@ def test_table() -> None:
         "ok    libnftables binding  /usr/lib/python3/dist-packages/nftables\n"
         "note  qdisc netem          can't be added: No such file or directory\n"
         "                           topologies that ask for it can't be built\n"
-        "note  program ip           not installed; netlab does without\n"
+        "note  program ip           not installed; netlab doesn't need it\n"
         "netlab can build labs here.\n"
     )
     assert doctor.exit_code(FINE) == 0
@@ -64,7 +64,7 @@ def test_json() -> None:
     assert json.loads(doctor.render_json([FINE[3], FORBIDDEN])) == {
         "usable": False,
         "checks": [
-            {"name": "program ip", "ok": None, "detail": "not installed; netlab does without", "advice": ""},
+            {"name": "program ip", "ok": None, "detail": "not installed; netlab doesn't need it", "advice": ""},
             {
                 "name": "user namespaces",
                 "ok": False,
@@ -115,7 +115,7 @@ def test_no_netlab_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_program_that_is_not_there() -> None:
     assert doctor.program("no-such-program") == Check(
-        "program no-such-program", None, "not installed; netlab does without"
+        "program no-such-program", None, "not installed; netlab doesn't need it"
     )
 
 

@@ -73,8 +73,8 @@ def test_where_several_are_up_one_is_named(labs: Labs) -> None:
 
 def test_the_topology_here_names_its_lab(labs: Labs) -> None:
     done = labs("exec", "nobody", "true", at="two")
-    assert "lab two isn't whole" in done.stderr
-    assert "lab one isn't whole" in labs("exec", "-l", "one", "nobody", "true", at="two").stderr
+    assert "lab two is incomplete" in done.stderr
+    assert "lab one is incomplete" in labs("exec", "-l", "one", "nobody", "true", at="two").stderr
 
 
 def test_the_only_lab_needs_no_name(netlab: Netlab, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_only_lab_needs_no_name(netlab: Netlab, tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["two/topology.yaml", "./two/topology.yaml"])
 def test_a_file_names_its_lab(labs: Labs, word: str) -> None:
     assert which(labs("graph", "-l", word)) == "two"
-    assert "lab two isn't whole" in labs("status", word).stderr
+    assert "lab two is incomplete" in labs("status", word).stderr
 
 
 def test_two_labs_of_a_file(labs: Labs) -> None:
@@ -119,7 +119,7 @@ def test_an_argument_and_an_option_that_differ(labs: Labs, command: str) -> None
 def test_each_command_takes_it_in_each_way(labs: Labs, command: str, way: list[str]) -> None:
     if (command, way) == ("run", ["two/topology.yaml"]):  # runs it in the lab of that name, which it would build
         return
-    assert "the lab two isn't whole" in labs(command, *way).stderr
+    assert "the lab two is incomplete" in labs(command, *way).stderr
 
 
 def test_down_of_a_file_takes_its_lab_down(labs: Labs) -> None:

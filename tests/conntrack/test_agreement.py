@@ -27,7 +27,7 @@ def test_disagreements_are_told() -> None:
     stray = [reason(checked[0].packet, "invalid state")]
     pairs = [(each, wrong if each is checked[-1] else stray if each is checked[0] else []) for each in checked]
     assert [str(each) for each in disagreements(pairs)] == [
-        'the kernel logged "invalid state" where the model finds nothing amiss',
+        'the kernel logged "invalid state" where the model expects nothing',
         'the kernel logged "42 bytes more than expected" where the model expects "2304 bytes more than expected"',
     ]
     silent = disagreements([(checked[-1], [])])

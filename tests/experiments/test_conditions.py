@@ -115,12 +115,12 @@ def test_what_is_missing_is_refuted_once_the_time_is_over_and_nothing_was_lost()
     missing = "a segment with RST reaching client"
     assert look("packet", hops, 600, RST_COMES) == Proof((), missing)
     assert look("packet", hops, 600, RST_COMES, frozenset()) == Proof((), missing), "nobody saw the client's packets"
-    refuted = f"{missing}, and saw none"
+    refuted = f"{missing}; saw none"
     assert look("packet", hops, 600, RST_COMES, WHOLE) == Proof((), missing, refuted=refuted)
     hops.to_client(800, RST | ACK, 501, 5)
     assert look("packet", hops, 600, RST_COMES, WHOLE).missing == ""
     twice = look("packet", hops, 600, {**RST_COMES, "count": 2}, WHOLE)
-    assert (twice.missing, twice.refuted) == (f"2 times {missing} (1 seen)", f"2 times {missing}, and saw 1")
+    assert (twice.missing, twice.refuted) == (f"2 times {missing} (1 seen)", f"2 times {missing}; saw 1")
 
 
 def test_what_was_not_to_be_and_was_seen_is_refuted_whatever_was_lost() -> None:
@@ -130,8 +130,8 @@ def test_what_was_not_to_be_and_was_seen_is_refuted_whatever_was_lost() -> None:
     hops.to_client(800, RST | ACK, 501, 5)
     assert look("packet", hops, 600, none) == Proof(
         (),
-        "the absence of a segment with RST reaching client: 1 seen",
-        refuted="no segment with RST reaching client, and saw 1",
+        "no segment with RST reaching client (1 seen)",
+        refuted="no segment with RST reaching client; saw 1",
     )
 
 
@@ -140,7 +140,7 @@ def test_conntrack_says_nothing_of_what_did_not_come_to_it() -> None:
     missing = "a segment of the server's that conntrack in client-node finds INVALID"
     assert look("conntrack", hops, 600, INVALID, WHOLE) == Proof((), missing)
     sent = hops.to_client(700, PSH | ACK, 1, 5, 500)
-    assert look("conntrack", hops, 600, INVALID, WHOLE).refuted == f"{missing}, and saw none"
+    assert look("conntrack", hops, 600, INVALID, WHOLE).refuted == f"{missing}; saw none"
     assert look("conntrack", hops, 600, INVALID).refuted == ""
     for name, arguments in (("invalid", {"in": "client-node"}), ("found-invalid", {"in": "client-node"})):
         assert look(name, hops, 600, arguments, WHOLE).refuted
@@ -161,7 +161,7 @@ def test_conntrack_finds_each_valid_or_one_invalid() -> None:
     assert look("conntrack", hops, 600, valid).missing == ""
     hops.invalid(720, 1, sent)
     proof = look("conntrack", hops, 600, valid)
-    assert proof.refuted == "no segment of the server's that conntrack in client-node finds INVALID, and saw 1"
+    assert proof.refuted == "no segment of the server's that conntrack in client-node finds INVALID; saw 1"
 
 
 def test_a_regular_expression_that_comes_to_no_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -521,7 +521,7 @@ def test_what_was_to_be_observed_and_was_not_is_missing(
     line = "a line of conntrack's log in client-node that matches 'over the window'"
     assert (trial["outcome"], done.returncode) == ("inconclusive", 1)
     assert trial["missing"] == [f"{line} (within 5 s of steps[6], finish)"]
-    assert trial["refuted"] == f"{line}, and saw none"
+    assert trial["refuted"] == f"{line}; saw none"
 
 
 @pytest.mark.kernel

@@ -127,7 +127,7 @@ def test_a_state_that_cannot_be_understood_is_an_error_that_names_the_file(direc
         directory.read()
     assert str(raised.value) == (
         f"{file} can't be understood: it is a list, not an object\n"
-        "  hint: was it changed, or written by another version of netlab? `netlab down lab` removes the lab"
+        "  hint: it was changed, or another version of netlab wrote it; `netlab down lab` removes the lab"
     )
 
 
@@ -183,7 +183,7 @@ def test_the_second_command_waits_and_then_gives_up(directory: LabDirectory) -> 
             pass
     finally:
         os.close(fd)
-    assert str(raised.value) == "another netlab command is at work on the lab lab\n  hint: wait for it, or end it"
+    assert str(raised.value) == "another netlab command is working on the lab lab\n  hint: wait for it, or end it"
     with directory.locked(timeout_s=0.1) as there:
         assert there
 

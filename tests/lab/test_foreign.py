@@ -77,7 +77,7 @@ def test_a_users_file_in_a_labs_directory_stays_and_the_directory_is_then_his(la
     directory = lab.netlab.rundir / lab.name
     (directory / "notes.txt").write_text("mine\n")
     done = lab.netlab("down", lab.name)
-    assert done.stderr == f"netlab: {directory} isn't empty, and stays\nlab {lab.name} is down\n"
+    assert done.stderr == f"netlab: {directory} isn't empty; netlab left it\nlab {lab.name} is down\n"
     assert tree(directory) == {"notes.txt": "mine\n"}
     assert lab.try_up().stderr.startswith(f"netlab: {directory} isn't a lab's\n")
 
@@ -130,7 +130,7 @@ def test_a_damaged_state_hides_no_other_lab_and_its_own_can_be_removed(lab: Lab,
     assert done.returncode == 0
     assert f"lab {lab.name} is down\n" in done.stderr
     if damage == "a directory":  # which isn't netlab's
-        assert f"netlab: {broken.path} isn't empty, and stays\n" in done.stderr
+        assert f"netlab: {broken.path} isn't empty; netlab left it\n" in done.stderr
     else:
         assert not broken.path.exists()
 
@@ -200,7 +200,7 @@ def test_the_holder_of_a_lab_whose_directory_has_lost_its_mark_ends(lab: Lab) ->
         for name in ("client", "server"):
             subprocess.run(["ip", "netns", "del", f"{lab.name}-{name}"], check=True)
     assert done.returncode == 0
-    assert f"netlab: {directory} has lost netlab's mark, and stays: its processes were ended\n" in done.stderr
+    assert f"netlab: {directory} has lost netlab's mark; netlab ended its processes and left it\n" in done.stderr
     assert start_ticks(holder) is None
     assert tree(directory) == before
 
@@ -221,7 +221,7 @@ def test_a_lab_of_the_same_name_in_another_run_directory_is_another(
         assert netlab("down", lab_name).returncode == 0
         assert start_ticks(holder) is None
         other = netlab("status", lab_name, env=elsewhere)
-        assert other.stdout.endswith("as its topology says\n"), other.stdout + other.stderr
+        assert other.stdout.endswith("no drift: the kernel has what the topology says\n"), other.stdout + other.stderr
     finally:
         netlab("down", lab_name, env=elsewhere)
 
@@ -233,7 +233,7 @@ def test_a_command_for_a_lab_that_is_up_never_builds_one(lab: Lab) -> None:
     holder = json.loads(lab.netlab("status", lab.name, "--format", "json").stdout)["holder"]
     os.kill(holder, 9)
     whole = (
-        f"netlab: the lab {lab.name} isn't whole: it was killed, or its building was\n"
+        f"netlab: the lab {lab.name} is incomplete: it, or the command that built it, was killed\n"
         f"  hint: `netlab down {lab.name}` removes what is left, `netlab up` builds it again\n"
     )
     for command in (["fix", "apply", "both"], ["fix", "revert"], ["exec", "client", "--", "true"]):

@@ -188,7 +188,7 @@ def test_what_is_changed_back_again_and_again_is_an_error(
     assert refused.stderr == (
         f"netlab: the lab {lab_name} doesn't stay as its topology says: "
         "client: sysctl net.ipv4.conf.all.forwarding = 0\n"
-        "  hint: does a program in the lab, or another value of the topology, change it back?\n"
+        "  hint: a program in the lab, or another value of the topology, may change it back\n"
     )
     lab.write(labs.TWO)
     assert lab.drift() == []
@@ -207,7 +207,7 @@ def test_what_somebody_else_has_made_under_a_name_of_the_labs_stays_and_is_an_er
     assert refused.returncode == 1
     assert refused.stderr == (
         "netlab: client: veth eth0 to server eth0: File exists\n"
-        "  hint: somebody else has made one of that name there: remove it, or rename one of the two\n"
+        "  hint: another program has made one of that name there: remove it, or rename one of the two\n"
     )
     assert "bridge" in lab.exec("client", "ip", "-d", "link", "show", "eth0")
     lab.exec("client", "ip", "link", "del", "eth0")

@@ -88,14 +88,14 @@ def test_holder_killed(netlab: Netlab, lab_name: str, privilege: str, tmp_path: 
         listed = netlab("status")
         mode = privilege.lstrip("-")
         assert listed.stdout == (
-            "LAB        IS    MODE".replace("MODE", f"MODE{' ' * max(0, len(mode) - 4)}")
-            + f"  NAMESPACES  FIXES  TOPOLOGY\n{lab_name}  dead  {mode}  2           -      {lab.file}\n"
+            "LAB        STATE  MODE".replace("MODE", f"MODE{' ' * max(0, len(mode) - 4)}")
+            + f"  NAMESPACES  FIXES  TOPOLOGY\n{lab_name}  dead   {mode}  2           -      {lab.file}\n"
         )
         for command in (["status", lab_name], ["exec", "client", "--", "true"]):
             done = netlab(*command)
             assert done.stdout == ""
             assert done.stderr == (
-                f"netlab: the lab {lab_name} isn't whole: it was killed, or its building was\n"
+                f"netlab: the lab {lab_name} is incomplete: it, or the command that built it, was killed\n"
                 f"  hint: `netlab down {lab_name}` removes what is left, `netlab up` builds it again\n"
             )
             assert done.returncode == 1
@@ -115,7 +115,7 @@ def test_a_killed_labs_files_are_read_as_far_as_they_go(
     labs.kill(lab.status()["holder"], signal.SIGKILL)
     (lab.directory() / "topology.yaml").unlink()  # as in the middle of a `down`
     done = netlab("status", lab_name)
-    assert done.stderr.startswith(f"netlab: the lab {lab_name} isn't whole")
+    assert done.stderr.startswith(f"netlab: the lab {lab_name} is incomplete")
     assert done.returncode == 1
     assert lab.down() == f"lab {lab_name} is down\n"
 
@@ -124,7 +124,7 @@ def test_a_directory_alone_is_removed(netlab: Netlab, lab_name: str, tmp_path: P
     lab_directory(netlab.rundir, lab_name)
     listed = netlab("status")
     assert listed.stdout == (
-        "LAB        IS           MODE  NAMESPACES  FIXES  TOPOLOGY\n"
+        "LAB        STATE        MODE  NAMESPACES  FIXES  TOPOLOGY\n"
         f"{lab_name}  never begun        0           -      -\n"
     )
     assert netlab("down").stderr == f"lab {lab_name} is down\n"

@@ -115,7 +115,7 @@ def test_a_table_of_somebody_elses_under_a_name_of_the_topologys_is_refused(
     lab.write(guarded)
     refused = lab.try_up()
     assert refused.returncode == 1
-    assert "somebody else has made a table of that name there\n  hint: remove it (nft delete table inet guard)" in (
+    assert "another program has made a table of that name there\n  hint: remove it (nft delete table inet guard)" in (
         refused.stderr
     )
     assert "chain mine" in lab.exec("client", "nft", "list", "table", "inet", "guard")

@@ -195,8 +195,8 @@ def test_environment_of_a_program(netlab: Netlab, lab_name: str, privilege: str,
         (
             ["python3", "-uc", "print('a' * 40 + '!', end=''); import time; time.sleep(1000)"],
             'ready: {output: "(a+)+$", timeout_s: 1}',
-            "netlab: server: program it: looking for '(a+)+$' in its output comes to no end within 5 s\n"
-            "  hint: in 41 characters: repeat nothing that repeats itself, as in (a+)+\n",
+            "netlab: server: program it: looking for '(a+)+$' in its output doesn't finish within 5 s\n"
+            "  hint: in 41 characters: don't repeat a repetition, as in (a+)+\n",
         ),
         (
             ["sleep", "1000"],
@@ -207,7 +207,7 @@ def test_environment_of_a_program(netlab: Netlab, lab_name: str, privilege: str,
             ["/no/such/program"],
             "env: {}",
             "netlab: server: can't start /no/such/program: No such file or directory\n"
-            "  hint: is it installed, and on PATH?\n",
+            "  hint: install it, or check PATH\n",
         ),
     ],
     ids=["ended", "ended without a word", "killed", "never ready", "never matched", "a check without end", "not there"],

@@ -67,9 +67,8 @@ def test_a_run_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
 def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "run"
     root.write_text("")
-    assert (
-        refusal(root) == f"{root} is no directory\n  hint: remove it, or set NETLAB_LAB_RUNDIR to a directory of yours"
-    )
+    hint = "remove it, or set NETLAB_LAB_RUNDIR to a directory of yours"
+    assert refusal(root) == f"{root} is not a directory\n  hint: {hint}"
 
 
 def test_a_run_directory_that_nobody_can_make_is_refused() -> None:
@@ -94,7 +93,7 @@ def test_a_run_directory_whose_place_others_could_take_is_refused(tmp_path: Path
     root.mkdir(parents=True)
     above.chmod(0o777)
     assert refusal(root) == (
-        f"{root} is no safe place: others can write to {above}\n"
+        f"{root} is not safe: others can write to {above}\n"
         f"  hint: chmod go-w {above}, or set NETLAB_LAB_RUNDIR to a directory of yours"
     )
     (tmp_path / "link").symlink_to(above)
@@ -109,7 +108,7 @@ def test_a_run_directory_below_another_users_is_refused(tmp_path: Path) -> None:
     root.mkdir(parents=True)
     os.chown(root.parent, 65534, 65534)
     assert refusal(root) == (
-        f"{root} is no safe place: {root.parent} belongs to another user\n"
+        f"{root} is not safe: {root.parent} belongs to another user\n"
         "  hint: set NETLAB_LAB_RUNDIR to a directory of yours"
     )
 

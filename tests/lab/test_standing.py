@@ -55,7 +55,7 @@ def test_what_a_planted_state_names_is_not_ended(init: Holder, tmp_path: Path) -
     directory = lab_directory(tmp_path / "run", "lab")
     planted = FULL._replace(boot_id=boot_id(), holder=init, rootless=os.geteuid() != 0, namespaces=(), programs=())
     directory.create(planted, "name: lab\n", "127.0.0.1 localhost\n")
-    assert down(directory) == [f"process {init.pid} isn't this lab's holder, and stays"]
+    assert down(directory) == [f"process {init.pid} isn't this lab's holder; netlab left it"]
     assert alive(init)
     assert not directory.path.exists()
 

@@ -167,7 +167,7 @@ def test_a_foreign_namespace_under_our_name_stays(netlab: Netlab, lab_name: str,
         foreign = Path("/run/netns", name).stat().st_ino
         if foreign == inodes["client"]:
             pytest.skip("the kernel gave the new namespace the old one's number")
-        assert lab.down() == f"netlab: /run/netns/{name} isn't this lab's, and stays\nlab {lab_name} is down\n"
+        assert lab.down() == f"netlab: /run/netns/{name} isn't this lab's; netlab left it\nlab {lab_name} is down\n"
         assert Path("/run/netns", name).stat().st_ino == foreign
         assert not Path("/run/netns", f"{lab_name}-server").exists()
         assert not netlab.rundir.exists()
@@ -193,7 +193,7 @@ def test_a_foreign_file_that_took_a_names_place_stays(
             case _:
                 place.write_text("" if what == "an empty file" else "mine")
         before = place.lstat()
-        assert lab.down() == f"netlab: {place} isn't this lab's, and stays\nlab {lab_name} is down\n"
+        assert lab.down() == f"netlab: {place} isn't this lab's; netlab left it\nlab {lab_name} is down\n"
         assert (place.lstat().st_ino, place.lstat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     finally:
         if place.is_dir() and not place.is_symlink():

@@ -51,7 +51,7 @@ def test_what_cannot_be_understood_is_said(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes() + b"{}\n")
     with pytest.raises(UsageError) as caught, journal(tmp_path / "run", resume=True):
         pass
-    assert str(caught.value) == f"{file} can't be understood: None, not Cell\n  hint: leave out --resume to begin anew"
+    assert str(caught.value) == f"{file} can't be understood: None, not Cell\n  hint: leave out --resume to start over"
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -134,7 +134,7 @@ def test_interrupted_and_resumed(netlab: Netlab, lab_name: str, privilege: str, 
     before = host.snapshot(netlab.rundir)
     file = topology(tmp_path, document(tmp_path, "harmless"), slow(tmp_path))
     stopped = interrupted(netlab, lab_name, file, privilege, signal.SIGINT)
-    assert stopped == (130, "netlab: interrupted; 1 cell of 2 is kept: with --resume the others are run\n")
+    assert stopped == (130, "netlab: interrupted; 1 cell of 2 is kept: --resume runs the others\n")
     left = [line for line in host.snapshot(netlab.rundir) if line not in before]
     assert left == [f"file {netlab.rundir}/.netlab", f"file {netlab.rundir}/{lab_name}.matrix"]
     options = ["--name", lab_name, "--fix", "plain", privilege, "--resume"]
@@ -212,7 +212,7 @@ def test_a_terminal_shows_what_is_played(netlab: Netlab, lab_name: str, rootless
         screen.resize(24, 100)
         screen.expect(rf"\r\x1b\[K\[-{{20}}\] {lab_name}: 0/1 cells; running slow with plain")
         screen.type("\x03")
-        screen.expect(r"\r\x1b\[Knetlab: interrupted; no cell was done")
+        screen.expect(r"\r\x1b\[Knetlab: interrupted; no cell was finished")
         assert screen.wait() == 130
     assert not netlab.rundir.exists()
 
@@ -224,7 +224,7 @@ def test_two_at_once(netlab: Netlab, lab_name: str, rootless: None, tmp_path: Pa
         labs.until((tmp_path / "begun").exists, "the slow experiment")
         other = netlab(*argv[3:])
         assert other.returncode == 1
-        assert f"another `netlab matrix` is at work on the lab {lab_name}" in other.stderr
+        assert f"another `netlab matrix` is working on the lab {lab_name}" in other.stderr
         (tmp_path / "go").touch()
         matrix.communicate(timeout=labs.DEADLINE_S)
     assert matrix.returncode == 0

@@ -298,7 +298,7 @@ def test_nothing_is_written_to_a_terminal(lab: Lab) -> None:
     os.close(terminal)
     os.close(ours)
     assert done.stderr == (
-        "netlab: pcapng on a terminal helps nobody\n  hint: -w FILE, or a pipe: netlab capture | tshark -r -\n"
+        "netlab: refusing to write pcapng to a terminal\n  hint: -w FILE, or a pipe: netlab capture | tshark -r -\n"
     )
     assert done.returncode == 2
 

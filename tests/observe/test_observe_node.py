@@ -309,7 +309,7 @@ def test_somebody_elses_table_of_that_name_is_left_alone(pair: PrivateLab) -> No
     before = pair.run("right", "nft", "-a", "list", "ruleset")
     with pytest.raises(OSError) as raised:
         TraceObserver(pair, "right", {80}, conntrack=True)
-    words = f"nft: somebody else's table inet {TRACE_TABLE} is there: nft delete table inet {TRACE_TABLE}"
+    words = f"nft: another program's table inet {TRACE_TABLE} is there: nft delete table inet {TRACE_TABLE}"
     assert told(raised.value) == words
     assert pair.run("right", "nft", "-a", "list", "ruleset") == before
 

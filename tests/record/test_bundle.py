@@ -247,15 +247,15 @@ def test_an_errno_that_is_none_is_told() -> None:
     assert str(caught.value) == "errno: -1 is not between 0 and 4,095"
 
 
-NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
+NO_BUNDLE = "FILE is not a bundle\n  hint: `netlab run --bundle FILE` writes one"
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: b"", "FILE is no bundle, or is damaged: it is no zip, or was cut off"),
-        (lambda: b"lab: text\n", "FILE is no bundle, or is damaged: it is no zip, or was cut off"),
-        (lambda: packed({})[:-100], "FILE is no bundle, or is damaged: it is no zip, or was cut off"),
+        (lambda: b"", "FILE is not a bundle, or is damaged: it is not a zip file, or was cut off"),
+        (lambda: b"lab: text\n", "FILE is not a bundle, or is damaged: it is not a zip file, or was cut off"),
+        (lambda: packed({})[:-100], "FILE is not a bundle, or is damaged: it is not a zip file, or was cut off"),
         (foreign_zip, NO_BUNDLE),
         (lambda: packed({"manifest.json": b"[]"}), NO_BUNDLE),
         (lambda: packed({"manifest.json": b'{"is": "netlab bundle", "format": "1"}'}), NO_BUNDLE),
@@ -270,7 +270,7 @@ NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
         ),
         (
             lambda: packed({"judged.json": None}),
-            "FILE is no bundle, or is damaged: it has no judged.json",
+            "FILE is not a bundle, or is damaged: it has no judged.json",
         ),
         (lambda: packed({"judged.json": b'{"is": "Flow"}'}), "FILE is damaged: 'Flow', not Result"),
         (lambda: packed({"events.json": b"[" * 100_000}), "FILE is damaged: events.json: it nests too deep"),
@@ -278,17 +278,17 @@ NO_BUNDLE = "FILE is no bundle\n  hint: `netlab run --bundle FILE` writes one"
         (flipped, "FILE is "),
         (
             lambda: packed({"report.html": bytes(200 << 20)}),
-            "FILE is no bundle, or is damaged: report.html unpacks to 209,715,200 bytes, of which",
+            "FILE is not a bundle, or is damaged: report.html unpacks to 209,715,200 bytes, of which",
         ),
         (
             lambda: packed({"../x": b"x"}),
-            "FILE is no bundle, or is damaged: the name '../x' is none that a bundle's member has",
+            "FILE is not a bundle, or is damaged: the name '../x' is none that a bundle's member has",
         ),
         (
             lambda: packed({"events.json": b"[" + b"[]," * 9_000_000 + b"[]]"}),
             "FILE is damaged: events.json: to read it takes some",
         ),
-        (encrypted, "FILE is no bundle, or is damaged: manifest.json is encrypted"),
+        (encrypted, "FILE is not a bundle, or is damaged: manifest.json is encrypted"),
     ],
     ids=[
         "empty",

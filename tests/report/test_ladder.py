@@ -368,7 +368,7 @@ def test_what_was_not_translated_ends_on_its_way_to_the_vip() -> None:
     picture = drawn([*pictures.reset(), *way, found_invalid(703, 1, ack)], bytes_received=2304, ended=False)
     assert arrow(picture, 12).notes == (
         "INVALID: a rule on client-node found it so; conntrack logged no reason",
-        "DROP: it was last seen at client-node/veth-client, on its way to the VIP, where nobody is",
+        "DROP: it was last seen at client-node/veth-client; no route to the VIP",
     )
 
 

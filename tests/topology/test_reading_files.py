@@ -36,13 +36,13 @@ def refusal(path: Path | str) -> str:
 
 
 def test_what_is_no_regular_file_is_refused_at_once(fifo: Path) -> None:
-    assert refusal(fifo) == f"{fifo} is no regular file"
-    assert refusal("/dev/zero") == "/dev/zero is no regular file"
-    assert refusal("/dev/null") == "/dev/null is no regular file"
+    assert refusal(fifo) == f"{fifo} is not a regular file"
+    assert refusal("/dev/zero") == "/dev/zero is not a regular file"
+    assert refusal("/dev/null") == "/dev/null is not a regular file"
     assert refusal(fifo.parent) == f"{fifo.parent} is a directory"
     link = fifo.parent / "link"
     link.symlink_to(fifo)
-    assert refusal(link) == f"{link} is no regular file"
+    assert refusal(link) == f"{link} is not a regular file"
     link.unlink()
     link.symlink_to(link)
     assert refusal(link) == f"{link}: Too many levels of symbolic links"
@@ -64,7 +64,7 @@ def test_a_pipe_of_the_shell_is_read() -> None:
 def test_a_document_names_no_pipe_and_no_standard_input(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     try:
-        with pytest.raises(UsageError, match="is no regular file"):
+        with pytest.raises(UsageError, match="is not a regular file"):
             Named("lab.yaml", f"/dev/fd/{read_end}").read_text()
     finally:
         os.close(read_end)
@@ -118,7 +118,7 @@ def test_a_document_names_regular_files_only(netlab: Netlab, tmp_path: Path, key
     file.write_text(key % kind)
     done = netlab("lint", file)
     assert done.returncode == 2
-    why = {"directory": "is a directory", "missing": "there is no such file"}.get(kind, "is no regular file")
+    why = {"directory": "is a directory", "missing": "there is no such file"}.get(kind, "is not a regular file")
     assert f"{kind}{':' if kind == 'missing' else ''} {why}\n" in done.stderr
     assert "  hint: a path is relative to the file that names it\n" in done.stderr
 

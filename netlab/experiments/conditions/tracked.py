@@ -38,17 +38,17 @@ def look(moment: Moment, arguments: Mapping[str, Any]) -> Proof:
         return Proof((), str(missing))
     what = f"entry of the connection in {netns}'s conntrack"
     if not arguments.get("there", True):
-        absent = Proof((), f"the absence of an {what}", refuted=f"no {what}, and found one" if over else "")
+        absent = Proof((), f"no {what} (there is one)", refuted=f"no {what}; found one" if over else "")
         return Proof(()) if entry is None else absent
     if entry is None:
-        return Proof((), f"an {what}", refuted=f"an {what}, and found none" if over else "")
+        return Proof((), f"an {what}", refuted=f"an {what}; found none" if over else "")
     found = {key: getattr(entry, key) for key in _STANDING}
     differing = [key for key in _STANDING if key in arguments and arguments[key] != found[key]]
     if not differing:
         return Proof(())
     wanted = ", ".join(f"{key} {_word(arguments[key])}" for key in differing)
     seen = ", ".join(f"{key} {_word(found[key])}" for key in differing)
-    refuted = f"the {what} with {wanted}, and found it with {seen}" if over else ""
+    refuted = f"the {what} with {wanted}; found it with {seen}" if over else ""
     return Proof((), f"the {what} with {wanted} (it has {seen})", refuted=refuted)
 
 

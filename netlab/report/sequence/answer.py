@@ -34,7 +34,7 @@ def reset(found: PacketFinding) -> list[str]:
             assert answer.rule is not None
             return [f"rule `{answer.rule.rule}` of chain {answer.rule.chain} rejects {number} with a RST"]
         case Maker.ABORT:
-            return [f"{answer.sender} aborts the connection of its own accord"]
+            return [f"{answer.sender} aborts the connection itself"]
         case Maker.STIMULUS:
             return ["a step of the experiment made it"]
         case Maker.NOT_TCP:

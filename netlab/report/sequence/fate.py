@@ -19,7 +19,7 @@ from netlab.report.sequence.frame import Frame
 from netlab.report.sequence.notes import Told, drop, translation
 from netlab.report.sequence.numbers import Numbers
 
-THROWN_AWAY = "the client's kernel throws it away: its checksum is wrong"
+THROWN_AWAY = "the client's kernel drops it: its checksum is wrong"
 """What becomes of an untranslated packet with a wrong checksum (tcp_v4_rcv(), net/ipv4/tcp_ipv4.c)."""
 
 
@@ -106,7 +106,7 @@ class Fates:
         else:
             account.marks.append(self._frame.mark(last.netns, "DROP"))
             astray = last.ends[2] == self._flow.vip and any(mark.word == "INVALID" for mark in account.marks)
-            whither = ", on its way to the VIP, where nobody is" if astray else ""
+            whither = "; no route to the VIP" if astray else ""
             account.notes.append(f"DROP: it was last seen at {where}{whither}")
         account.qualifier = f"{account.qualifier}, dropped" if account.qualifier else "dropped"
 
