@@ -177,6 +177,11 @@ def columns() -> int:
     return os.get_terminal_size(1).columns or 80
 
 
+def list_columns() -> int | None:
+    """How wide a list is to be whose entries a program may want whole, each in a line: None where it may be one."""
+    return columns() if data_is_shown() else None
+
+
 def data_is_shown() -> bool:
     """Whether stdout is a terminal."""
     return os.isatty(1)

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -98,16 +99,24 @@ _WORDS = {
 }
 
 
-def pieces(found: Sequence[Check]) -> Iterator[Piece]:
-    """The checks as a table for people, its last line the conclusion."""
-    width = max(len(check.name) for check in found)
+def pieces(found: Sequence[Check], width: int | None = None) -> Iterator[Piece]:
+    """The checks as a table for people, its last line the conclusion; in lines of so many columns, or of any number."""
+    names = max(len(check.name) for check in found)
+    room = None if width is None else max(width - len("FAIL") - names - 4, 20)
     for check in found:
         yield _WORDS[check.ok]
-        yield Piece(f"  {check.name:{width}}  {check.detail}\n")
-        if check.advice:
-            yield Piece(f"{'':4}  {'':{width}}  {check.advice}\n")
+        head = check.name
+        for text in (check.detail, check.advice):
+            for line in [text] if room is None else _unbroken(text, room):
+                yield Piece(f"{'' if head else '    '}  {head:{names}}  {line}\n" if line else "")
+                head = ""
     can = exit_code(found) == 0
     yield Piece("netlab can build labs here.\n" if can else "netlab can't build labs here: see FAIL above.\n")
+
+
+def _unbroken(text: str, room: int) -> list[str]:
+    """In lines: a path or a sysctl that is longer stays whole, so that it can be copied."""
+    return textwrap.wrap(text, room, break_on_hyphens=False, break_long_words=False)
 
 
 def render_json(found: Sequence[Check]) -> str:

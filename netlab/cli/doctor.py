@@ -5,7 +5,7 @@ import sys
 import typer
 
 from netlab.cli.options import DataFormat, FormatOption
-from netlab.terminal import show, write
+from netlab.terminal import list_columns, show, write
 
 app = typer.Typer()
 
@@ -24,5 +24,5 @@ def doctor(
     if output is DataFormat.json:
         write(checkup.render_json(found))
     else:
-        show(checkup.pieces(found))
+        show(checkup.pieces(found, list_columns()))
     sys.exit(checkup.exit_code(found))

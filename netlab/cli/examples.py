@@ -9,6 +9,7 @@ import typer
 from netlab import escapes, shipped, terminal
 from netlab.cli.options import DataFormat, FormatOption
 from netlab.errors import LabError
+from netlab.style import Piece, Style
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ def examples(
             )
         )
         return
-    terminal.write("\n".join(_lines(topologies, experiments, terminal.columns())) + "\n")
+    terminal.show(_pieces(topologies, experiments, terminal.columns()))
     terminal.say("`netlab up TOPOLOGY` and `netlab run EXPERIMENT` take these names in any directory.")
     terminal.say(f"The files are in {directory}.")
 
@@ -72,24 +73,23 @@ def _read(files: "Mapping[str, Path]") -> Iterator[_Example]:
         yield _Example(name, top.get("claim", top.get("description", "")), Path(top.get("topology", "")).stem, path)
 
 
-def _lines(topologies: list[_Example], experiments: list[_Example], width: int) -> Iterator[str]:
+def _pieces(topologies: list[_Example], experiments: list[_Example], width: int) -> Iterator[Piece]:
     names = max(len(each.name) for each in (*topologies, *experiments))
-    yield "TOPOLOGIES"
+    yield Piece("TOPOLOGIES\n")
     for each in topologies:
         yield from _entry(each, names, width)
     for lab in sorted({each.topology for each in experiments}):
-        yield from ("", f"EXPERIMENTS in {lab}")
+        yield Piece(f"\nEXPERIMENTS in {lab}\n")
         for each in experiments:
             if each.topology == lab:
                 yield from _entry(each, names, width)
 
 
-def _entry(example: _Example, names: int, width: int) -> list[str]:
+def _entry(example: _Example, names: int, width: int) -> Iterator[Piece]:
     from netlab.report.wrapping import wrap
 
-    return wrap(
-        example.sentence,
-        width,
-        initial_indent=f"  {example.name.ljust(names)}  ",
-        subsequent_indent=" " * (names + 4),
-    )
+    indent = names + 4
+    first, *more = wrap(example.sentence, max(width - indent, 20)) or [""]
+    yield Piece(f"  {example.name:{names}}", Style.STRONG)
+    yield Piece(f"  {first}\n")
+    yield from (Piece(f"{'':{indent}}{line}\n") for line in more)

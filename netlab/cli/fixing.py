@@ -9,10 +9,12 @@ from netlab.cli.group import Group
 from netlab.cli.options import LabOption, complete_fix, complete_lab
 from netlab.cli.up import outcome_text
 from netlab.linux import interrupts
-from netlab.terminal import say, write
+from netlab.terminal import list_columns, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from netlab.style import Piece
 
 app = typer.Typer(
     name="fix",
@@ -57,7 +59,24 @@ def fix_list(
         if topology is not None and name in FIXES and (why := FIXES[name].lacks(known[0].topology)) is not None:
             notes.append(f"not here: {why[0]}")
         noted = f"  [{'; '.join(notes)}]" if notes else ""
-        write(f"{name:{width}} {summary}{noted}\n")
+        show(_entry(name, f"{summary}{noted}", width))
+
+
+def _entry(name: str, text: str, names: int) -> "Iterator[Piece]":
+    """A line of the list; on a terminal as many as it needs."""
+    import textwrap
+
+    from netlab.style import Piece, Style
+
+    columns = list_columns()
+    lines = (
+        [text]
+        if columns is None
+        else textwrap.wrap(text, max(columns - names - 1, 20), break_on_hyphens=False, break_long_words=False)
+    )
+    yield Piece(f"{name:{names}}", Style.STRONG)
+    yield Piece(f" {lines[0]}\n")
+    yield from (Piece(f"{'':{names}} {line}\n") for line in lines[1:])
 
 
 @app.command("apply")

@@ -165,3 +165,14 @@ def test_probes_on_this_kernel() -> None:
     ]
     assert [check for check in found if check.ok is False] == []
     assert socket.if_nameindex() == links
+
+
+def test_a_narrow_terminal_gets_more_lines_and_whole_words() -> None:
+    path = doctor.Check("binding", False, f"it is not in /{'x' * 40} nor elsewhere", "sudo apt-get install it")
+    assert plain(doctor.pieces([path], 44)) == (
+        "FAIL  binding  it is not in\n"
+        f"               /{'x' * 40}\n"
+        "               nor elsewhere\n"
+        "               sudo apt-get install it\n"
+        "netlab can't build labs here: see FAIL above.\n"
+    )

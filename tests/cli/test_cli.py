@@ -364,6 +364,15 @@ def test_the_fixes_are_listed(netlab: Netlab) -> None:
     assert [line.split()[0] for line in stdout.splitlines()] == list(FIXES)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_on_a_terminal_the_list_of_fixes_is_as_wide(netlab: Netlab, columns: int) -> None:
+    told = terminal_of(netlab.argv("fix", "list"), netlab.environment({"NO_COLOR": "1"}), columns)
+    words = " ".join(told.split())
+    assert all(f"{fix.name} {fix.summary}" in words for fix in FIXES.values())  # no word is broken
+    longest = max(len(word) for fix in FIXES.values() for word in fix.summary.split())
+    assert max(map(len, told.splitlines())) <= max(columns, max(map(len, FIXES)) + 1 + longest)
+
+
 def test_a_topologys_own_fixes_are_listed_with_what_it_has_nothing_for(netlab: Netlab, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(OWN_FIX)
     code, stdout, stderr = said(netlab("fix", "list", "own.yaml", cwd=tmp_path))

@@ -85,7 +85,7 @@ def test_they_are_listed_as_json(netlab: Netlab) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 120, 200])
 def test_the_list_is_as_wide_as_the_terminal(netlab: Netlab, columns: int) -> None:
-    screen = terminal_of(netlab.argv("examples"), netlab.environment(), columns)
+    screen = terminal_of(netlab.argv("examples"), netlab.environment({"NO_COLOR": "1"}), columns)
     widest = max(map(len, screen.split("`netlab up")[0].splitlines()))
     assert columns - 15 <= widest <= columns or columns == 200
 

@@ -106,6 +106,14 @@ def test_what_a_topology_says_is_shown_and_not_obeyed(draw: object) -> None:
         assert told.startswith('graph "q\\"\\\\" {\n')
 
 
+@pytest.mark.parametrize("name", ["a-b", "graph", "end", "node", "subgraph", "edge"])
+def test_a_name_that_means_something_to_graphviz_or_mermaid(name: str) -> None:
+    odd = load(f"namespaces: {{{name}: {{}}, b: {{}}}}\nlinks: [{{ends: [{name}, b]}}]\n", "a-b.c.yaml")
+    assert f'\n  "{name}" [label="{name}\\nhost"]\n' in dot(odd)
+    assert f'\n  "{name}" -- "b" [' in dot(odd)
+    assert f'\n  n0["{name}<br>host"]\n' in mermaid(odd)
+
+
 def test_a_lab_without_a_link() -> None:
     alone = load("namespaces: {a: {}}\n", "alone.yaml")
     assert text(alone) == "alone\n\na (host)\n"
