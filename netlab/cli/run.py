@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -34,7 +34,7 @@ from netlab.cli.options import (
 )
 from netlab.cli.output import check_places, check_report_options, page, write_file, write_report
 from netlab.errors import UsageError
-from netlab.terminal import say
+from netlab.terminal import columns, say, write
 
 if TYPE_CHECKING:
     from netlab.analysis.findings import Findings
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from netlab.experiments.catalogue import Run
     from netlab.lab.netns import Namespaces
     from netlab.lab.spec import Spec
+    from netlab.model import Topology
     from netlab.record.environment import Environment
 
 app = typer.Typer()
@@ -73,6 +74,12 @@ def run(
     ] = None,
     settings: SetOption = None,
     fix: FixOption = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare", metavar="NAMES", help="Without a fix, then with each of these: drop-invalid,be-liberal."
+        ),
+    ] = None,
     experiment: Annotated[
         str | None,
         typer.Option(
@@ -107,28 +114,22 @@ def run(
     """
     from netlab.capabilities.probes import probe
     from netlab.experiments import run as runner
-    from netlab.lab.spec import Spec
-    from netlab.linux import interrupts
-    from netlab.topology import load_with_fixes
 
     check_report_options(output, ladder=ladder)
+    if compare is not None:
+        _check_compared(fix=fix, ladder=ladder, pcapng=pcapng, bundle=bundle, expect=expect)
     check_places(html, pcapng, bundle)
     chosen = _chosen(
         one_lab(topology, lab if lab is None else lab_name(lab)), experiment, parse_settings(settings), name
     )
-    fixes = tuple(dict.fromkeys(fix or ()))
-    fixed = load_with_fixes(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
-    spec = Spec(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
     capabilities = runner.there(chosen, probe(chosen.experiment.capabilities()))
-    directory = lab_directory(spec.topology.name)
-    with runner.standing(directory, spec, None if root is None else not root) as spec, interrupts.let_through():
-        keep_frames = pcapng is not None or bundle is not None
-        namespaces = runner.namespaces(directory)
-        count = trials or chosen.experiment.trials
-        result, findings = _run(
-            namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames, whole=bundle is not None
-        )
-        environment = _environment(namespaces, spec) if bundle is not None else None
+    fixes = tuple(dict.fromkeys(fix or ()))
+    if compare is not None:
+        sys.exit(_compare(chosen, _compared(chosen, compare), capabilities, trials, root, output, html))
+    ran = _in_its_lab(
+        chosen, fixes, capabilities, trials, root, keep_frames=pcapng is not None, whole=bundle is not None
+    )
+    result, findings = ran.result, ran.findings
     html_page = page(result, findings) if html is not None or bundle is not None else ""
     write_report(result, findings, output, ladder=ladder)
     if html is not None:
@@ -137,11 +138,97 @@ def run(
         from netlab.report.packets import render
 
         write_file(pcapng, render(result, findings.timeline.recording, drawn_only=True))
-    if bundle is not None and environment is not None:
+    if bundle is not None and ran.environment is not None:
         from netlab.report import bundle as bundles
 
-        write_file(bundle, bundles.render(spec.topology, result, findings.timeline.recording, environment, html_page))
+        write_file(
+            bundle, bundles.render(ran.topology, result, findings.timeline.recording, ran.environment, html_page)
+        )
     sys.exit(result.exit_code(expect))
+
+
+class _Ran(NamedTuple):
+    """One run: the topology with its fixes, what it showed, and what a bundle has beside it."""
+
+    topology: "Topology"
+    result: "Result"
+    findings: "Findings"
+    environment: "Environment | None"
+
+
+def _in_its_lab(
+    chosen: "Run",
+    fixes: tuple[str, ...],
+    capabilities: tuple[str, ...],
+    trials: int | None,
+    root: bool | None,
+    *,
+    keep_frames: bool = False,
+    whole: bool = False,
+) -> _Ran:
+    """Run the experiment with these fixes, in a lab that is left as it was found; whole: with all that a bundle has."""
+    from netlab.experiments import run as runner
+    from netlab.lab.spec import Spec
+    from netlab.linux import interrupts
+    from netlab.topology import load_with_fixes
+
+    fixed = load_with_fixes(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
+    spec = Spec(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
+    directory = lab_directory(spec.topology.name)
+    with runner.standing(directory, spec, None if root is None else not root) as spec, interrupts.let_through():
+        namespaces = runner.namespaces(directory)
+        count = trials or chosen.experiment.trials
+        result, findings = _run(
+            namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames or whole, whole=whole
+        )
+        environment = _environment(namespaces, spec) if whole else None
+    return _Ran(spec.topology, result, findings, environment)
+
+
+def _check_compared(**others: object) -> None:
+    """UsageError where --compare stands beside an option that is about one run."""
+    given = [f"--{name}" for name, value in others.items() if value]
+    if given:
+        raise UsageError(f"--compare makes several runs, and {given[0]} is about one", "leave one of them out")
+
+
+def _compared(chosen: "Run", names: str) -> list[tuple[str, ...]]:
+    """The fixes of each run: none first, then each that is named, "a+b" for two together; UsageError for a name that is
+    none."""
+    from netlab.kubeproxy.fixes import check_name
+
+    wanted = [tuple(dict.fromkeys(each.strip().split("+"))) for each in names.split(",")]
+    for each in (each for fixes in wanted for each in fixes):
+        check_name(chosen.topology, each)
+    return [(), *dict.fromkeys(wanted)]
+
+
+def _compare(
+    chosen: "Run",
+    compared: list[tuple[str, ...]],
+    capabilities: tuple[str, ...],
+    trials: int | None,
+    root: bool | None,
+    output: DataFormat,
+    html: Path | None,
+) -> int:
+    """Run it with each of these fixes, one run after the other; the exit code: 1 before 3 before 0."""
+    from netlab.experiments import run as runner
+    from netlab.lab.spec import Spec
+    from netlab.report import compare
+
+    plain = Spec(chosen.topology, chosen.text, absolute(chosen.file), chosen.settings, ())
+    # One lab for all, which each run changes and changes back: a process can hold no second one.
+    with runner.standing(lab_directory(chosen.topology.name), plain, None if root is None else not root):
+        runs = [_in_its_lab(chosen, fixes, capabilities, trials, root) for fixes in compared]
+    results = [ran.result for ran in runs]
+    write(compare.as_json(results) if output is DataFormat.json else compare.render(results, columns()))
+    if html is not None:
+        from netlab.report.html.compare import render
+
+        write_file(html, render([(ran.result, ran.findings) for ran in runs]).encode())
+    codes = {result.exit_code() for result in results}
+    return next(code for code in (1, 3, 0) if code in codes)
 
 
 def _chosen(

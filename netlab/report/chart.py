@@ -134,9 +134,7 @@ class _Chart:
                 yield tag("line", class_="pause", x1=self._x(index), x2=self._x(index), y1=_TOP, y2=base + 38)
             if pause or not index:
                 yield tag("text", f"{point.when_ms:+.1f}", class_="small", x=x, y=base + 36, text_anchor="middle")
-        yield tag(
-            "text", "The server's sequence numbers, in bytes", class_="axis", x=8, y=_TOP - 14
-        )
+        yield tag("text", "The server's sequence numbers, in bytes", class_="axis", x=8, y=_TOP - 14)
         order = "Packets in the order they were sent, with their times in ms; a dotted line is a pause of over 1 ms"
         yield tag("text", order, class_="axis", x=_LEFT, y=base + 58)
 

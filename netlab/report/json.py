@@ -26,7 +26,12 @@ FORMAT = 1
 
 def render(result: Result) -> str:
     """The object, indented by two, ending in a newline."""
-    members = {
+    return escapes.as_json(members(result))
+
+
+def members(result: Result) -> dict[str, Any]:
+    """The object's members."""
+    found: dict[str, Any] = {
         "format": FORMAT,
         "result": result.result,
         "experiment": result.experiment,
@@ -41,16 +46,16 @@ def render(result: Result) -> str:
         "reset_rate": _reset_rate(result),
         "trials": [trial_members(number, each) for number, each in enumerate(result.trials, 1)],
     }
-    if found := result.per_thousand():
-        members["resets_per_thousand"] = {
-            "connections": found.connections,
-            "resets": found.resets,
-            "rate": round(found.rate, 3),
+    if rate := result.per_thousand():
+        found["resets_per_thousand"] = {
+            "connections": rate.connections,
+            "resets": rate.resets,
+            "rate": round(rate.rate, 3),
             "confidence": 0.95,
-            "low": round(found.low, 3),
-            "high": round(found.high, 3),
+            "low": round(rate.low, 3),
+            "high": round(rate.high, 3),
         }
-    return escapes.as_json(members)
+    return found
 
 
 def _reset_rate(result: Result) -> dict[str, Any] | None:
