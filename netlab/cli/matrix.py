@@ -57,7 +57,7 @@ def matrix(
         ),
     ] = None,
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", parser=whole(1), help="How often to run each cell.")
+        int, typer.Option("--trials", metavar="N", parser=whole(1), help="How many trials in each cell.")
     ] = 1,
     settings: SetOption = None,
     jobs: Annotated[
@@ -67,7 +67,7 @@ def matrix(
             "-j",
             metavar="N",
             parser=whole(1),
-            help="So many cells at a time; left out: what the machine bears.",
+            help="How many cells at a time; left out: as many as memory allows.",
         ),
     ] = None,
     name: NameOption = None,

@@ -56,15 +56,15 @@ def capture(
     ] = "",
     count: Annotated[
         int | None,
-        typer.Option("--count", "-c", metavar="N", parser=whole(1), help="End after so many packets."),
+        typer.Option("--count", "-c", metavar="N", parser=whole(1), help="Stop after this many packets."),
     ] = None,
     for_s: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", parser=seconds, help="End after so many seconds."),
+        typer.Option("--for", metavar="SECONDS", parser=seconds, help="Stop after this many seconds."),
     ] = None,
     snaplen: Annotated[
         int | None,
-        typer.Option("--snaplen", "-s", metavar="BYTES", parser=whole(1, 262144), help="Keep so much of each packet."),
+        typer.Option("--snaplen", "-s", metavar="BYTES", parser=whole(1, 262144), help="Bytes to keep of each packet."),
     ] = None,
     lab: LabOption = None,
 ) -> None:
@@ -121,7 +121,7 @@ def watch(
     ] = None,
     for_s: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", parser=seconds, help="End after so many seconds."),
+        typer.Option("--for", metavar="SECONDS", parser=seconds, help="Stop after this many seconds."),
     ] = None,
 ) -> None:
     """Show what happens in a lab, an event a line.
@@ -192,7 +192,7 @@ def explain(
     ] = None,
     for_s: Annotated[
         float | None,
-        typer.Option("--for", metavar="SECONDS", parser=seconds, help="Watch a lab for so long at most; left out: 30."),
+        typer.Option("--for", metavar="SECONDS", parser=seconds, help="Seconds to watch a lab at most; left out: 30."),
     ] = None,
     output: FormatOption = DataFormat.text,
 ) -> None:

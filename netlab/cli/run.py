@@ -69,7 +69,7 @@ def run(
     trials: Annotated[
         int | None,
         typer.Option(
-            "--trials", metavar="N", parser=whole(1), help="How often to try; left out: as the document says, else 20."
+            "--trials", metavar="N", parser=whole(1), help="How many trials; left out: as the document says, else 20."
         ),
     ] = None,
     settings: SetOption = None,

@@ -214,7 +214,7 @@ EXPERIMENT = Fields(
         "claim": Key(Text("text", words.prose), "what it shows, in one sentence", required=True),
         "explanation": Key(Text("text", words.prose), "why the kernel does so, for the reader of the report"),
         "kernels": Key(Text("text", words.prose), "which kernels do so, in a phrase"),
-        "remedy": Key(Text("text", words.prose), "what helps beside the fixes, for who has this in production"),
+        "remedy": Key(Text("text", words.prose), "what helps beside the fixes, in production"),
         "see": Key(
             MapOf(Text("an address on the web", words.web_address), words.prose),
             "what to read about it: names and their https:// addresses",

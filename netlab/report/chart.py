@@ -64,8 +64,8 @@ def sentence(point: Point) -> str:
     beyond, forgiven = point.beyond_bytes, point.forgiven_bytes
     if beyond <= 0:
         return (
-            f"Every packet stayed within what the client allowed; #{point.number} came closest to the end of it, "
-            f"by {-beyond:,} bytes."
+            f"Every packet ended inside the window that the client allowed; #{point.number} came closest to its end "
+            f"({-beyond:,} bytes before it)."
         )
     said = f"#{point.number} ends {beyond:,} bytes past what the client allowed"
     if forgiven is not None:

@@ -62,9 +62,10 @@ class _Text:
     def _head(self) -> Iterator[str]:
         flow = self._ladder.flow
         client = endpoint(flow.client_address, flow.client_port)
+        behind = f", which is {endpoint(flow.endpoint, flow.target_port)} behind the NAT of {flow.node}"
         yield from wrap(
-            f"{client} talks to {endpoint(flow.vip, flow.port)}, which is {endpoint(flow.endpoint, flow.target_port)} "
-            f"behind the NAT of {flow.node}. Numbers are relative, windows in bytes, times in ms.",
+            f"{client} talks to {endpoint(flow.vip, flow.port)}{behind if flow.translated else ''}. "
+            "Numbers are relative, windows in bytes, times in ms.",
             self._width,
         )
         hidden = [column.netns for column in self._ladder.columns if column not in self._columns]

@@ -17,9 +17,9 @@ from netlab.report.page import bullets, document, facts, section, table
 from netlab.report.words import LINKS, evidence_words
 
 _MEANING = {
-    0: "Every cell that can be run here was seen to be as expected.",
-    1: "The kernel did not do what was expected in each cell: see those that are framed.",
-    3: "Some cells prove nothing either way: see what they lack.",
+    0: "Every cell that can be run here ended as expected.",
+    1: "Some cells did not end as expected: they are framed.",
+    3: "Some cells are inconclusive: each says what it lacks.",
     77: "Nothing in this table can be run here.",
 }
 
@@ -80,7 +80,7 @@ def _table(matrix: Matrix) -> Markup:
     ]
     legend = (
         "INVALID: packets that conntrack found so. Sent again: segments. Both by the kernel's counters. The time is "
-        "that of all of a cell's trials. What is not as expected is framed."
+        "that of all of a cell's trials. A frame marks a cell that is not as expected."
     )
     return section(
         "table",
@@ -209,5 +209,5 @@ def _fixes(matrix: Matrix) -> Markup:
 def _kernel(matrix: Matrix) -> Iterator[Markup]:
     if matrix.capabilities:
         rows = [(each.name, "yes" if each.there else "no", each.reason) for each in matrix.capabilities]
-        lead = tag("p", "What the experiments need of the kernel, or expect by, as it was found by trying:")
+        lead = tag("p", "Found by trying. Experiments need these, or expect another outcome without them:")
         yield section("kernel", "What this kernel can do", lead, table(("Capability", "There", "Seen"), rows))

@@ -148,10 +148,10 @@ def missing(result: Result) -> Counter[str]:
 
 def _missing(result: Result, width: int) -> list[str]:
     lines = []
-    for what, pieces in (("missing", missing(result)), ("not so", refuted(result))):
+    for said, pieces in (("missing in {}: {}", missing(result)), ("in {}: expected {}", refuted(result))):
         for piece, count in pieces.items():
             trials = "1 trial" if count == 1 else f"{count} trials"
-            lines += wrap(f"{what} in {trials}: {piece}", width, subsequent_indent=_MARGIN)
+            lines += wrap(said.format(trials, piece), width, subsequent_indent=_MARGIN)
     return lines
 
 

@@ -25,7 +25,7 @@ def render(recording: Recording, story: Explanation | None) -> Markup:
     if unobserved:
         said += [tag("p", "Not observed, or not told for sure:"), bullets(unobserved)]
     if disagreements:
-        said += [tag("p", "Where the kernel's log is not what the window model computes:"), bullets(disagreements)]
+        said += [tag("p", "Where the kernel's log and the window model disagree:"), bullets(disagreements)]
     counters = [
         (event.netns, event.name, f"{event.by:+,}")
         for event in recording.events
