@@ -56,9 +56,9 @@ def down(
 
     Its YAML isn't needed; a lab that isn't there is success.
     """
-    from netlab.lab.rundir import labs, run_directory, sweep
+    from netlab.lab.rundir import labs, run_directory
     from netlab.lab.standing import down as take_down
-    from netlab.linux import cgroups
+    from netlab.lab.standing import sweep
 
     root, told_as_json = run_directory(), output is DataFormat.json
     lab = one_lab(argument, lab)
@@ -90,8 +90,8 @@ def down(
             say(f"netlab: {what}")
         if not quiet and not told_as_json:
             say(f"lab {name} is down")
-    sweep(root)
-    cgroups.sweep()
+    for what in sweep(root):
+        say(f"netlab: {what}")
     if told_as_json:
         write(as_json({"down": [{"lab": name, "left": left} for name, left in gone.items()]}))
     if failed:

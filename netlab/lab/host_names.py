@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from netlab.errors import LabError
@@ -51,21 +50,32 @@ def _mount_shared(directory: Path) -> None:
     mount("none", str(directory), flags=MS_SHARED | MS_REC)
 
 
-def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> None:
-    """Undo `share_host_names`, unless another lab may be using it: in_use tells.
+def unshare_host_names(run_directory: Path, *, in_use: Callable[[], bool]) -> list[str]:
+    """Undo `share_host_names`, unless another lab may be using it: in_use tells. What stays, in sentences: it is tried
+    again by whoever calls this next.
 
     Where a name that isn't ours stands there by now, the mount stays, as after `ip netns add`.
     """
     marker = run_directory / _MARKER
     if not marker.exists():
-        return
+        return []
     with locks.held(run_directory):
         if in_use() or not marker.exists():
-            return
+            return []
         if HOST_NAMES.is_dir() and not any(HOST_NAMES.iterdir()):
-            with suppress(OSError):  # EINVAL: not a mount point; EBUSY: a name was added just now
-                umount(str(HOST_NAMES), flags=0)
-            if marker.read_text() == "directory":
-                with suppress(OSError):
-                    HOST_NAMES.rmdir()
+            try:
+                _undo(marker.read_text())
+            except OSError as error:
+                return [f"{HOST_NAMES} stays until the next `netlab down`: {error.strerror}"]
         marker.unlink()
+    return []
+
+
+def _undo(made: str) -> None:
+    try:
+        umount(str(HOST_NAMES), flags=0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # no mount point
+            raise
+    if made == "directory":
+        HOST_NAMES.rmdir()

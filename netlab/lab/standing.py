@@ -15,6 +15,7 @@ from netlab.lab.holder import alive, find, holds, kill
 from netlab.lab.host_names import HOST_NAMES, unshare_host_names
 from netlab.lab.netns import Namespaces, end_strays, enter, release_name, strays
 from netlab.lab.rundir import check, labs
+from netlab.lab.rundir import sweep as sweep_directories
 from netlab.lab.state import Holder, LabState
 from netlab.linux.syscalls import umount
 
@@ -86,7 +87,8 @@ def down(directory: LabDirectory) -> list[str]:
 
 
 def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
-    """Remove all that the state names. Repeating it, or beginning it after a kill at any point, is safe."""
+    """Remove all that the state names; what is left, in sentences. Repeating it, or beginning it after a kill at any
+    point, is safe."""
     left: list[str] = []
     if state is None and not directory.is_clear():
         return _remove_damaged(directory)
@@ -142,6 +144,16 @@ def _end(directory: LabDirectory, holder: Holder | None) -> list[str]:
     if not holds(holder.pid, directory.hosts):
         return [f"process {holder.pid} isn't this lab's holder; netlab left it"]
     return [] if kill(holder) else [f"the lab's holder, process {holder.pid}, has not ended yet"]
+
+
+def sweep(root: Path) -> list[str]:
+    """Remove what killed commands have left beside the labs, and what labs shared; what stays, in sentences."""
+    from netlab.linux import cgroups  # which no other command needs
+
+    left = unshare_host_names(root, in_use=lambda: bool(labs(root)))
+    sweep_directories(root)
+    cgroups.sweep()
+    return left
 
 
 def _clear(directory: LabDirectory) -> None:
