@@ -26,7 +26,7 @@ _USUAL, _NARROWEST = 1000, 150
 
 _LINE = 17
 _HEAD = 52
-_TALLEST = 600
+_TALLEST = 440
 """A piece is no taller than this, so that on paper no page is left half empty for a figure that must stay whole."""
 
 
