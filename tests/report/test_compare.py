@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from chromium import Browser
 from command import Netlab
 from html_files import Document
-from places import TOPOLOGIES
+from places import ROOT, TOPOLOGIES
 
 from netlab.analysis.findings import Findings, analyse
 from netlab.analysis.result import Outcome, Result
@@ -135,3 +136,15 @@ def test_run_compares(netlab: Netlab, lab_name: str, privilege: str, tmp_path: P
     document = Document(file.read_text(encoding="utf-8"))
     assert [text for _, text in document.all("h2")][:3] == ["plain", "drop-invalid", "be-liberal"]
     assert netlab("status", lab_name).returncode != 0
+
+
+@pytest.mark.kernel
+def test_the_pictures_of_the_documentation_are_made_by_one_command(tmp_path: Path) -> None:
+    """Those in docs/pictures, and the README shows them."""
+    done = subprocess.run([ROOT / "scripts/pictures", tmp_path], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    made = {file.name: file.read_bytes()[:4] for file in tmp_path.iterdir()}
+    assert set(made) == {file.name for file in (ROOT / "docs/pictures").iterdir()}
+    assert set(made.values()) == {b"\x89PNG"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in made if f"docs/pictures/{name}" not in readme] == []

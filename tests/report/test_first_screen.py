@@ -181,10 +181,7 @@ def test_outcome_figure_and_advice_are_on_the_first_screen(
 ) -> None:
     file = tmp_path / "page.html"
     file.write_text(page(pictures.reset()), encoding="utf-8")
-    browser.open(file, width)
-    browser.call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-    )
+    browser.open(file, width, height=height)
     seen = 'document.querySelector("{}").getBoundingClientRect().bottom <= innerHeight'
     for what in ("h1", "svg.post", "#advice", ".fixes pre"):
         assert browser.value(seen.format(what)), what

@@ -83,10 +83,10 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, page: Path, width: int, *, dark: bool = False, fragment: str = "") -> None:
-        """Show a file in a window that is so many pixels wide, and wait until it is loaded; forgets earlier events."""
+    def open(self, page: Path, width: int, *, height: int = 800, dark: bool = False, fragment: str = "") -> None:
+        """Show a file in a window of so many pixels, and wait until it is loaded; forgets earlier events."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
