@@ -98,7 +98,7 @@ NETLABS = (
     ),
     Term(
         "picked up",
-        "Conntrack met a connection in the middle, without its SYN. It made an entry all the same "
+        "Conntrack met a connection in the middle, without its SYN. It still made an entry "
         "(`nf_conntrack_tcp_loose=1`), and checks no window of it.",
     ),
     Term("plain", "A lab without any fix: the first column of the matrix."),
