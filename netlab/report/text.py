@@ -100,12 +100,12 @@ def account(result: Result) -> str:
 
 
 def rate(result: Result) -> list[str]:
-    """How often trials are reset, as the 95 % confidence interval; nothing where no trial told."""
+    """How often trials are reset, as the 95% confidence interval; nothing where not two of them told."""
     interval = result.reset_rate()
-    if interval is None:
+    if interval is None or len(result.trials) - result.count(Outcome.INCONCLUSIVE) < 2:
         return []
     low, high = interval
-    return [f"resets in {low:.1%} to {high:.1%} of trials (95 % confidence)"]
+    return [f"resets in {low:.0%} to {high:.0%} of trials (95% confidence)"]
 
 
 def load(result: Result) -> list[str]:
@@ -117,7 +117,7 @@ def load(result: Result) -> list[str]:
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in ended if count)
     lines = [f"{sum(load.connections for load in loads):,} connections: {counts}"]
     if found := result.per_thousand():
-        between = f"{found.low:.1f} to {found.high:.1f} with 95 % confidence"
+        between = f"{found.low:.1f} to {found.high:.1f} with 95% confidence"
         lines.append(f"resets per thousand connections: {found.rate:.1f} ({between})")
     late, logged = sum(load.late for load in loads), sum(load.logged for load in loads)
     lines.append(f"{late:,} segments came after a copy of their data; conntrack logged something about {logged:,}")

@@ -59,7 +59,7 @@ REPRODUCED 2/6 connections reset
 load in lab kube-proxy-reset, no fix, kernel 6.18.44
 2 reset in 0.5 s; 44,608 of 60,000 bytes arrived; events lost: 0
 6 connections: 2 reset, 2 stalled, 2 completed
-resets per thousand connections: 333.3 (96.8 to 700.0 with 95 % confidence)
+resets per thousand connections: 333.3 (96.8 to 700.0 with 95% confidence)
 2 segments came after a copy of their data; conntrack logged something about 4
 the server had 30 % of a CPU
 

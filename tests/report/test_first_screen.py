@@ -112,6 +112,12 @@ def test_what_to_do_names_what_helps_and_how_it_is_set() -> None:
     assert "a trap" in advice
 
 
+def test_what_helps_without_a_fix_comes_first() -> None:
+    document = Document(page(pictures.reset(), advice=replace(ADVICE, remedy="A longer timeout.")))
+    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert advice.startswith("What to doWithout a fix: A longer timeout.drop-invalid")
+
+
 def test_the_fix_of_the_run_comes_first() -> None:
     document = Document(page(pictures.accepted(), ("be-liberal",)))
     advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")

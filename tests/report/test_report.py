@@ -37,7 +37,7 @@ def test_reproduced() -> None:
 REPRODUCED 2/2
 window-overrun in lab kube-proxy-reset, no fix, kernel 6.18.44
 2 reset in 0.5 s; 4,608 of 20,000 bytes arrived; events lost: 0
-resets in 34.2% to 100.0% of trials (95 % confidence)
+resets in 34% to 100% of trials (95% confidence)
 
 Trial 1 of 2, as seen in the kernel:
 
@@ -90,7 +90,6 @@ def test_not_reproduced_because_it_was_dropped() -> None:
 NOT REPRODUCED 0/1 reset
 window-overrun in lab kube-proxy-reset, with drop-invalid, kernel 6.18.44
 1 completed in 0.2 s; 10,000 of 10,000 bytes arrived; events lost: 0
-resets in 0.0% to 79.3% of trials (95 % confidence)
 
 Trial 1 of 1, as seen in the kernel:
 
@@ -132,7 +131,6 @@ def test_not_reproduced_because_it_was_accepted() -> None:
 NOT REPRODUCED 0/1 reset
 window-overrun in lab kube-proxy-reset, with be-liberal, kernel 6.18.44
 1 completed in 0.2 s; 10,000 of 10,000 bytes arrived; events lost: 0
-resets in 0.0% to 79.3% of trials (95 % confidence)
 
 Trial 1 of 1, as seen in the kernel:
 
@@ -183,7 +181,6 @@ window-overrun in lab kube-proxy-reset, no fix, kernel
 6.18.44
 1 completed, 3 inconclusive in 1.0 s; 40,000 of 40,000 bytes
 arrived; events lost: 12
-resets in 0.0% to 79.3% of trials (95 % confidence)
 missing in 2 trials: the RST that reset the socket in server
 missing in 1 trial: 12 events lost by the packets on
   client/eth0

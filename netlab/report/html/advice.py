@@ -17,7 +17,7 @@ _SHOWN = 2
 def render(result: Result, topology: Topology | None) -> Markup:
     """The part of the first screen; empty where the document says nothing of fixes, kernels or what to read."""
     advice = result.advice
-    said = [*_fixes(result, topology), *_beside(result)]
+    said = [*_remedy(result), *_fixes(result, topology), *_kernels(result)]
     if not said and not advice.see:
         return Markup("")
     return tag(
@@ -76,12 +76,14 @@ def _fix(name: str, own: Mapping[str, str], *, in_use: bool) -> Iterator[Markup]
     yield tag("p", tag("b", "Costs: "), remedy.cost)
 
 
-def _beside(result: Result) -> Iterator[Markup]:
-    advice = result.advice
-    if advice.remedy and result.plain is not Outcome.COMPLETED:
-        yield tag("p", tag("b", "Beside the fixes: "), advice.remedy)
-    if advice.kernels:
-        yield tag("p", tag("b", "Kernels: "), f"{advice.kernels}. This one is {result.kernel}.")
+def _remedy(result: Result) -> Iterator[Markup]:
+    if result.advice.remedy and result.plain is not Outcome.COMPLETED:
+        yield tag("p", tag("b", "Without a fix: "), result.advice.remedy)
+
+
+def _kernels(result: Result) -> Iterator[Markup]:
+    if result.advice.kernels:
+        yield tag("p", tag("b", "Kernels: "), f"{result.advice.kernels}. This one is {result.kernel}.")
 
 
 def _read(result: Result) -> Iterator[Markup]:
