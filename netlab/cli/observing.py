@@ -132,7 +132,8 @@ def watch(
     from netlab.lab.standing import open_own
     from netlab.observe import recorder
     from netlab.record.observers import describe_observer, describe_unobserved
-    from netlab.report.live import line
+    from netlab.report.live import line, style
+    from netlab.style import Piece
 
     directory, state = find_lab(one_lab(argument, lab))
     topology = as_it_is(directory, state).topology
@@ -145,7 +146,7 @@ def watch(
         if not events:
             say(f"watching {', '.join(netns or [each.name for each in topology.namespaces])}")
         for event in events:
-            terminal.write(f"{line(event, started_ns)}\n")
+            terminal.show([Piece(line(event, started_ns), style(event)), Piece("\n")])
         terminal.flush()
 
     with interrupts.as_news() as news:

@@ -7,6 +7,7 @@ import errno
 from netlab import escapes
 from netlab.record import words as datagrams
 from netlab.record.events import (
+    RST,
     ConntrackEvent,
     CounterChange,
     DatagramPacket,
@@ -30,12 +31,26 @@ from netlab.record.events import (
 )
 from netlab.record.network import InterfaceState, Neighbour, RouteState
 from netlab.record.words import endpoint
+from netlab.style import Style
 
 
 def line(event: Event, started_ns: int) -> str:
     """Seconds since the start, where it was seen, and what: without a line's end."""
     where, what = _where_and_what(event)
     return escapes.line(f"{(event.time_ns - started_ns) / 1e9:12.6f}  {where}  {what}")
+
+
+def style(event: Event) -> Style | None:
+    """How the line is to look: what ends connections, and what is lost, is to be seen among the rest."""
+    match event:
+        case InvalidReason() | TcpReset():
+            return Style.BAD
+        case Packet() if event.segment.flags & RST:
+            return Style.BAD
+        case PacketDrop():
+            return Style.UNSURE
+        case _:
+            return None
 
 
 def _where_and_what(event: Event) -> tuple[str, str]:
