@@ -17,6 +17,7 @@ from netlab.analysis.result import Advice, Load, Outcome, Result
 from netlab.kubeproxy.fixes import FIXES
 from netlab.kubeproxy.remedies import REMEDIES
 from netlab.report import html
+from netlab.report.html.summary import tone
 from netlab.report.post_svg import figure
 from netlab.report.sentence import sentence
 
@@ -80,6 +81,11 @@ R, C, S, U = Outcome.RESET, Outcome.COMPLETED, Outcome.STALLED, Outcome.INCONCLU
 )
 def test_every_outcome_has_its_sentence(result: Result, said: str) -> None:
     assert sentence(result) == said
+
+
+def test_a_stall_has_not_the_colour_of_what_survives() -> None:
+    kinds = [tone(judged([outcome], expected=outcome, plain=R, fixes=("drop-invalid",))) for outcome in (R, S, C, U)]
+    assert kinds == ["reproduced", "harmed", "not-reproduced", "inconclusive"]
 
 
 def test_a_load_is_told_by_its_connections() -> None:

@@ -11,7 +11,7 @@ from netlab.escapes import shell_words
 from netlab.model import Topology
 from netlab.record.recording import Recording
 from netlab.report import compare, post_svg, text
-from netlab.report.html import advice, chain, drawn
+from netlab.report.html import advice, chain, drawn, summary
 from netlab.report.linking import linked
 from netlab.report.markup import Markup, tag
 from netlab.report.page import code, document, facts, folded
@@ -27,7 +27,7 @@ def render(runs: Sequence[tuple[Result, Findings]]) -> str:
     cards = [_card(result, each) for result, each in runs]
     top = tag(
         "section",
-        tag("h1", compare.outcome(results), id="result", class_=first.result, tabindex=-1),
+        tag("h1", compare.outcome(results), id="result", class_=summary.tone(first), tabindex=-1),
         tag("div", *cards, class_="cards"),
         *filter(None, [advice.render(first, _topology(recording))]),
         aria_labelledby="result",
@@ -46,7 +46,7 @@ def _card(result: Result, findings: Findings) -> Markup:
     return tag(
         "article",
         tag("h2", name, id=f"run-{name}"),
-        tag("p", text.headline(result), class_=f"verdict {result.result}"),
+        tag("p", text.headline(result), class_=f"verdict {summary.tone(result)}"),
         tag("p", sentence(result)),
         *([tag("p", tag("b", "Why: "), said)] if (said := compare.why(result)) else []),
         *([tag("figure", picture, class_="post")] if picture else []),

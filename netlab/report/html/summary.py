@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from netlab.analysis.result import Claim, Outcome, Result
+from netlab.analysis.result import Claim, Conclusion, Outcome, Result
 from netlab.model import Topology
 from netlab.report import post_svg, text
 from netlab.report.html import advice
@@ -30,14 +30,22 @@ def render(result: Result, topology: Topology | None, drawn: Drawn | None) -> Ma
     ]
     return tag(
         "section",
-        tag("p", text.headline(result), class_=f"verdict {result.result}"),
-        tag("h1", sentence(result), id="result", class_=result.result, tabindex=-1),
+        tag("p", text.headline(result), class_=f"verdict {tone(result)}"),
+        tag("h1", sentence(result), id="result", class_=tone(result), tabindex=-1),
         tag("p", _meaning(result), class_="meaning"),
         *([tag("ul", *missing, class_="missing")] if missing else []),
         *([tag("div", *beside, class_="beside")] if beside else []),
         tag("details", tag("summary", "About this run"), facts(_about(result, topology)), class_="about"),
         aria_labelledby="result",
     )
+
+
+def tone(result: Result) -> str:
+    """The class that colours a headline: a connection that stalls is not reset, but it does not survive either."""
+    survived = result.count(Outcome.COMPLETED) == len(result.trials)
+    if result.result is Conclusion.NOT_REPRODUCED and not survived:
+        return "harmed"
+    return result.result
 
 
 def _caption(result: Result, drawn: Drawn) -> Markup:
