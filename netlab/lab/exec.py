@@ -162,7 +162,10 @@ def launch(
         with suppress(BrokenPipeError):  # it was killed
             go.write(b"g")
         if not children.readable(failed.fileno(), _BEGINS_S):
-            raise LabError(f"{name}: can't start {argv[0]}: it did not begin within {_BEGINS_S:g} s")
+            raise LabError(
+                f"{name}: can't start {argv[0]}: it did not begin within {_BEGINS_S:g} s",
+                "something may stop it: `netlab down` ends all programs of the lab",
+            )
         complaint = failed.read()  # ends when the exec closes the pipe
         if complaint:
             raise LabError(f"{name}: can't start {argv[0]}: {complaint}", "install it, or check PATH")
