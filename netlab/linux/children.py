@@ -108,14 +108,18 @@ def ask(body: Callable[[BinaryIO], int | None], *, held_back: bool = False, with
     return Answer(said, status)
 
 
-_LOOK_S, _STOPS = 1.0, 5
-"""How often it is looked whether a child is stopped, and how often one is continued before it is given up."""
+_LOOK_S = 0.2
+"""How often it is looked whether a child is stopped."""
+
+_stops_left = [20]
+"""How often this process still continues children that something stops, before it gives one up, and then each at once:
+a command that asks a hundred of them must end, too."""
 
 
 def _hear(child: int, source: int) -> bytes:
     """What the child says until it closes the pipe or ends. Where it is stopped, it is continued."""
     said: list[bytes] = []
-    stops, pidfd = 0, os.pidfd_open(child)
+    pidfd = os.pidfd_open(child)
     poll = select.poll()
     poll.register(source, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
@@ -130,8 +134,8 @@ def _hear(child: int, source: int) -> bytes:
             elif there:  # what it has begotten may still have the pipe
                 break
             elif os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
-                stops += 1
-                if stops > _STOPS:
+                _stops_left[0] -= 1
+                if _stops_left[0] < 0:
                     raise OSError(errno.EBUSY, "something stops it again and again", "a process of netlab's own")
                 os.kill(child, signal.SIGCONT)  # it may be that the terminal's ^Z and `fg` come to it last
     finally:

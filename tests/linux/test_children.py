@@ -273,6 +273,7 @@ def stopping_itself(told: BinaryIO) -> None:
 
 def test_a_child_that_is_stopped_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "_LOOK_S", 0.01)
+    monkeypatch.setattr(children, "_stops_left", [5])
     assert children.ask(stopping_itself) == (b"went on", 0)
 
 
@@ -282,6 +283,7 @@ def test_a_child_that_is_stopped_again_and_again_is_given_up(monkeypatch: pytest
             stopping_itself(told)
 
     monkeypatch.setattr(children, "_LOOK_S", 0.01)
+    monkeypatch.setattr(children, "_stops_left", [5])
     with pytest.raises(OSError, match="something stops it again and again"):
         children.ask(never)
 
