@@ -303,7 +303,7 @@ def test_vagrantfile_is_ruby() -> None:
 def test_demo() -> None:
     if os.geteuid() != 0:
         skips.skip_unless_userns()
-    done = subprocess.run([ROOT / "scripts/demo"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([ROOT / "scripts/demo"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-3:] == [
         "no fix               REPRODUCED 20/20",
