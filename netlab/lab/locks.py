@@ -29,15 +29,17 @@ def free(fd: int) -> None:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[bool]:
-    """Hold the lock on a directory, for which this waits; yields whether the directory is there."""
+def held(directory: Path, timeout_s: float = 10.0) -> Iterator[bool]:
+    """Hold the lock on a directory; yields whether that is there. LabError where another has the lock for so long."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         yield False
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        deadline = time.monotonic() + timeout_s
+        while not lock(fd):
+            wait_for_lock(deadline, f"another netlab command keeps {directory}")
         yield same(fd, directory)
     finally:
         free(fd)

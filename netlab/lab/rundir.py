@@ -133,7 +133,7 @@ def _unmapped() -> int:
 def remove_if_empty(root: Path) -> None:
     """Remove what killed commands have left of labs' directories; and, where netlab made it, the labs' directory with
     the last lab in it."""
-    with suppress(OSError), locks.held(root) as there:
+    with suppress(OSError, LabError), locks.held(root) as there:
         if there:
             mark.sweep(root)
             mark.unmake(root)
