@@ -49,6 +49,8 @@ def session_rundir() -> Iterator[Path]:
         yield rundir
         SERVER.close()
         diff = host.changes(before, rundir)
+        if diff:  # the lab of a script that was killed, say
+            Netlab(rundir).start("down", "--all")
     if diff:
         pytest.fail(f"the tests left the host changed:\n{diff}", pytrace=False)
 
