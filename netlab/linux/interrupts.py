@@ -48,15 +48,14 @@ def too_late() -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """They are lost meanwhile: a second Ctrl-C doesn't stop the taking back."""
-    before = {number: signal.getsignal(number) for number in _HEARD}
-    for number in _HEARD:
-        signal.signal(number, _lose)
+    """They are lost meanwhile: a second Ctrl-C doesn't stop the taking back, nor a system call of it (EINTR)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        while signal.sigtimedwait(_HEARD, 0) is not None:
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
