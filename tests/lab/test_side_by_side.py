@@ -51,7 +51,7 @@ def test_two_labs_with_the_same_addresses(netlab: Netlab, lab_name: str, privile
         pair.append(lab)
     for lab in pair:
         assert lab.exec("client", "python3", "-c", ASK) == f"I am {lab.name}\n"
-    several = f"netlab: several labs are up: {lab_name}a, {lab_name}b\n  hint: name the one you mean\n"
+    several = f"netlab: several labs are up: {lab_name}a, {lab_name}b\n  hint: name the one you mean: -l LAB\n"
     for command in (["exec", "client", "--", "true"], ["shell", "client"], ["down"], ["fix", "apply", "be-liberal"]):
         done = netlab(*command)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", several)
