@@ -50,6 +50,6 @@ def test_what_ctrl_c_echoes_does_not_cut_the_line_in_two(
         shown = screen.expect(r"\r\x1b\[Kwaiting for client: [^\r]*")
         assert len(shown.removeprefix("\r\x1b[K")) <= 57 and shown.endswith("...")
         screen.type("\x03")
-        # The kernel discards what is on its way to the terminal at a ^C: half of a line drawn again may follow the echo.
+        # At a ^C the kernel discards what is on its way: half of a line drawn again may follow the echo.
         assert screen.expect(r"\^C[^\n]*\r\x1b\[Knetlab: interrupted")
         assert screen.wait() == 130
