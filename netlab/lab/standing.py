@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from netlab.errors import LabError
@@ -96,11 +97,11 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
         place = directory.names if state.rootless else HOST_NAMES
         names = [(place / (state.prefix + name), inode) for name, inode in state.namespaces]
         held = state.holder is not None and alive(state.holder)
-        # Only a namespace that something of ours still keeps is surely the one with that inode: numbers are reused.
-        pinned = {inode for path, inode in names if held or _stands(path, inode)}
-        doomed = strays(pinned)
-        left += _end(directory, state.holder)
-        end_strays(doomed)
+        there = Path(f"/proc/{state.holder.pid}/root") if held and state.rootless and state.holder else None
+        with _pinned([(there / path.relative_to("/") if there else path, inode) for path, inode in names]) as pinned:
+            doomed = strays(pinned)
+            left += _end(directory, state.holder)
+            end_strays(doomed)
         if not state.rootless:
             left += [
                 f"{path} isn't this lab's; netlab left it" for path, inode in names if not release_name(path, inode)
@@ -161,8 +162,19 @@ def _clear(directory: LabDirectory) -> None:
     directory.clear()
 
 
-def _stands(path: Path, inode: int) -> bool:
-    try:
-        return path.stat().st_ino == inode and path.stat().st_dev != path.parent.stat().st_dev
-    except FileNotFoundError:
-        return False
+@contextmanager
+def _pinned(names: Sequence[tuple[Path, int]]) -> Iterator[set[int]]:
+    """The inodes of those of these namespaces that stand under their names, kept open meanwhile.
+
+    The number of one that is gone may be another's by now: the kernel gives the lowest that is free.
+    """
+    nsfs = Path("/proc/self/ns/net").stat().st_dev
+    with ExitStack() as stack:
+        pinned = set()
+        for path, inode in names:
+            with suppress(OSError):
+                fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) == (nsfs, inode):
+                    pinned.add(inode)
+        yield pinned

@@ -73,7 +73,8 @@ class Work:
     def _delete(self, steps: Sequence[DeleteNetns], done: Done) -> None:
         inodes = dict(self.state.namespaces)
         for step in steps:
-            end_strays(strays({inodes[step.netns]}))
+            if self.namespaces.exists(step.netns, inodes[step.netns]):  # else the inode may be another's by now
+                end_strays(strays({inodes[step.netns]}))
             with interrupts.held_back():  # between them, an empty file would stand where the name was
                 self.namespaces.release(step.netns, inodes.pop(step.netns))
                 self._write(self.state._replace(namespaces=tuple(inodes.items())))

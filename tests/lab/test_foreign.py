@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import Netlab
-from labs import TWO, Lab
+from labs import TWO, Lab, until
 from states import lab_directory
 
 from netlab.lab.holder import start_ticks
@@ -185,6 +185,37 @@ def test_no_command_works_in_a_namespace_that_took_a_names_place(
         lab.down()
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def namespace_of(process: subprocess.Popen[str]) -> int:
+    """The inode of its network namespace, once that isn't the test's own."""
+    own, theirs = (Path(f"/proc/{pid}/ns/net") for pid in ("self", process.pid))
+    until(lambda: theirs.stat().st_ino != own.stat().st_ino, "a network namespace of its own")
+    return theirs.stat().st_ino
+
+
+@pytest.mark.parametrize("command", ["down", "up"])
+def test_who_got_the_inode_of_a_labs_namespace_that_is_gone_is_spared(lab: Lab, as_root: None, command: str) -> None:
+    """The kernel gives the lowest inode that is free: that of a namespace whose name somebody has taken away."""
+    lab.up()
+    name, holder = f"{lab.name}-client", lab.status()["holder"]
+    inside = ["nsenter", "-m", "-p", "-t", str(holder), "umount", "/run/netns/client"]
+    subprocess.run(["ip", "netns", "del", name] if lab.privilege == "--root" else inside, check=True)
+    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, text=True) as foreign:
+        file = lab.directory() / "state.json"
+        state = json.loads(file.read_text())
+        state["namespaces"] = [
+            [one, namespace_of(foreign) if one == "client" else ino] for one, ino in state["namespaces"]
+        ]
+        file.write_text(json.dumps(state))
+        if command == "up":
+            lab.file.write_text("namespaces: {server: {}}\n")
+            lab.netlab("up", lab.file, "--name", lab.name, lab.privilege)
+        else:
+            lab.down()
+        assert foreign.poll() is None
+        foreign.communicate("")
+    assert foreign.returncode == 0
 
 
 def test_the_holder_of_a_lab_whose_directory_has_lost_its_mark_ends(lab: Lab) -> None:
