@@ -18,7 +18,7 @@ from netlab.cli.arguments import (
     topology_file,
     topology_here,
 )
-from netlab.cli.messages import Progress
+from netlab.cli.messages import Progress, counted
 from netlab.cli.options import (
     DataFormat,
     FixOption,
@@ -144,6 +144,9 @@ def run(
         write_file(
             bundle, bundles.render(ran.topology, result, findings.timeline.recording, ran.environment, html_page)
         )
+        if (recorded := len(findings.timeline.recording.flows)) < len(result.trials):
+            held = f"{counted(recorded, 'trial')} of {len(result.trials):,}"
+            say(f"netlab: {bundle} has the packets of {held}, which is as much as can be read again")
     sys.exit(result.exit_code(expect))
 
 

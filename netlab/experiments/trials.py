@@ -51,6 +51,11 @@ _TOGETHER = 20
 run takes no more memory than a short one."""
 
 
+_MOST_EVENTS = 100_000
+"""So many events of a run's trials at most are kept for a bundle, if they aren't of a single one: with more, its reader
+would take more memory than it takes (`record/codec.py`, MOST_MEMORY_BYTES)."""
+
+
 class Ran(NamedTuple):
     """What a run showed, and the Findings of the trials that were judged together with the one to draw.
 
@@ -80,12 +85,13 @@ def observe_run(
     fixes are the names of those the lab was built with, capabilities what this kernel has of those the experiment asks
     for. progress is called with (trials done, trials in all). keep_frames keeps the packets' bytes, up to the end of
     their headers. The recording of the Findings has the events of its trials, and their flows in order: with `whole`,
-    of all trials of the run. source is what it says of where the lab came from. UsageError where the topology can't run
-    it, LabError where the lab isn't as the topology says, UnsupportedError where this kernel or user can't.
+    of all trials of the run, or of as many as a bundle has room for. source is what it says of where the lab came from.
+    UsageError where the topology can't run it, LabError where the lab isn't as the topology says, UnsupportedError
+    where this kernel or user can't.
     """
     as_fixed = experiment.with_fixes(fixes)
     roles = _with_own_address(assign(topology, experiment), namespaces)
-    together = trials if whole else min(trials, _TOGETHER)
+    together = trials if whole else _TOGETHER
     judged: list[TrialResult] = []
     used_ports: set[int] = set()
     shows: dict[Outcome, Findings] = {}
@@ -103,11 +109,14 @@ def observe_run(
         ) as recorder,
         interrupts.let_through(),
     ):
-        for first in range(0, trials, together):
+        while len(judged) < trials:
+            first = len(judged)
             if first:
                 recorder.begin_anew()
             ended: list[_Ended] = []
             for number in range(first, min(first + together, trials)):
+                if number > first and recorder.kept() * (len(ended) + 1) > len(ended) * _MOST_EVENTS:
+                    break  # another one like these would be too much
                 under_way = _Trial(topology, as_fixed, roles, namespaces, recorder, number, used_ports)
                 ended.append(under_way.run())
                 if progress is not None:

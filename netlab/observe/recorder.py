@@ -237,6 +237,10 @@ class Recorder:
         self._network = list(self._network_states())
         self._started_ns = time.time_ns()
 
+    def kept(self) -> int:
+        """How many events were taken, and are kept."""
+        return len(self._events)
+
     def forget(self, wanted: Callable[[Event], bool]) -> None:
         """Keep only these of the events that were taken."""
         self._events = [event for event in self._events if wanted(event)]

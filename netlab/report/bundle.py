@@ -50,6 +50,8 @@ def contents(
         "kernel": result.kernel,
         "began": _time(recording.started_ns),
         "ended": _time(recording.ended_ns),
+        "trials": len(result.trials),
+        "recorded": [number for number, trial in enumerate(result.trials, 1) if trial.flow in recording.flows],
     }
     steps = plan.up(topology)
     texts: dict[str, str] = {

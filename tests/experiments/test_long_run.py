@@ -44,6 +44,15 @@ def test_for_a_bundle_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert findings.timeline.recording.flows == tuple(trial.flow for trial in result.trials)
 
 
+def test_for_a_bundle_only_so_many_are_that_it_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, findings, _ = run(monkeypatch, whole=True)
+    a_trial = len(findings.timeline.recording.events) // 5
+    monkeypatch.setattr(trials, "_MOST_EVENTS", a_trial * 5 // 2)
+    result, findings, _ = run(monkeypatch, whole=True)
+    assert [trial.outcome for trial in result.trials] == [Outcome.RESET] * 5
+    assert findings.timeline.recording.flows == tuple(trial.flow for trial in result.trials[:2])
+
+
 def test_no_trial_meets_an_entry_of_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry stays for ten seconds after a RST: the next SYN from the same port makes none."""
     result, _, disagreements = run(monkeypatch, ("namespaces.client.sysctls", SYSCTLS), whole=False)

@@ -106,6 +106,8 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
             "kernel": "6.18.44",
             "began": "2023-11-14T22:13:20Z",
             "ended": "2023-11-14T22:13:20Z",
+            "trials": 1,
+            "recorded": [1],
         }
         assert json.loads(archive.read("sysctls.json")) == ENVIRONMENT.sysctls
         assert json.loads(archive.read("kernel.json")) == ENVIRONMENT.kernel
