@@ -27,7 +27,7 @@ from netlab.lab.exec import search_path
 from netlab.lab.holder import become_rootless
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing
-from netlab.linux import nflog
+from netlab.linux import advice, libnftables, nflog, nft
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
 from netlab.style import Piece, Style
 
@@ -187,15 +187,15 @@ def pyroute2_package() -> Check:
 
 
 def nftables_binding() -> Check:
-    """The libnftables binding, and that the library behind it loads."""
+    """libnftables, and through which module it is called."""
+    make = libnftables.binding()
     try:
-        import nftables
-
-        nftables.Nftables()
-    except (ImportError, OSError) as error:
-        advice = "sudo apt-get install python3-nftables, then run scripts/setup"
-        return Check("libnftables binding", False, str(error), advice)
-    return Check("libnftables binding", True, str(Path(nftables.__file__).parent.resolve()))
+        make()
+    except OSError as error:
+        return Check("libnftables binding", False, str(error), advice.install("libnftables1"))
+    if make is libnftables.Library:
+        return Check("libnftables binding", True, "netlab's own; there is no module nftables")
+    return Check("libnftables binding", True, str(sys.modules[make.__module__].__file__))
 
 
 # --- what the kernel does when asked --------------------------------------------------------------------------------
@@ -244,11 +244,10 @@ def nat() -> Check:
     """nf_tables with the kinds of rules that kube-proxy installs."""
 
     def body() -> str:
-        import nftables
-
-        code, _, error = nftables.Nftables().cmd(NAT_RULES)
-        if code:
-            raise NetlabError(error.strip().splitlines()[0])
+        try:
+            nft.run(NAT_RULES)
+        except OSError as error:
+            raise NetlabError(error.strerror or str(error)) from error
         return "nf_tables with DNAT, masquerade, reject and conntrack state"
 
     return _try("kube-proxy rules", attempt(body))

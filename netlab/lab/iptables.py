@@ -38,7 +38,9 @@ def _run(argv: Sequence[str], text: str = "") -> str:
 
     program = shutil.which(argv[0], path=search_path(os.environ.get("PATH")))
     if program is None:
-        hint = "sudo apt-get install iptables, or load_with: libnftables under kube_proxy"
+        from netlab.linux import advice
+
+        hint = f"{advice.install('iptables')}, or load_with: libnftables under kube_proxy"
         raise UnsupportedError(f"there is no program {argv[0]}", hint)
     # iptables-legacy locks a file of the host's, /run/xtables.lock, against others that change the same tables. Who is
     # root in a user namespace only may not open it, and nobody else changes a lab's.

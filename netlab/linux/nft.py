@@ -1,7 +1,7 @@
 """nftables, through libnftables: it takes nft's own words and answers in them.
 
 Everything here acts in the calling thread's network namespace, and raises OSError: EINVAL with nft's complaint, ENOPKG
-where the library's Python binding is missing, EIO where the library has ended.
+where the library is missing, EIO where the library has ended.
 
 libnftables is never called in this process. Where it gets no socket or no memory, and where a dump is interrupted, it
 calls exit(3); what it holds for impossible, it answers with abort(3); and deep nesting in a text uses up its stack. A
@@ -17,12 +17,10 @@ import re
 import resource
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from netlab.linux import children
-
-if TYPE_CHECKING:
-    from nftables import Nftables
+from netlab.linux.libnftables import Context, binding
 
 
 def run(commands: str) -> str:
@@ -33,7 +31,7 @@ def run(commands: str) -> str:
 def ruleset_with_handles() -> str:
     """Equivalent to `nft -s -a list ruleset`."""
 
-    def listed(libnftables: Nftables) -> str:
+    def listed(libnftables: _Context) -> str:
         libnftables.set_handle_output(True)
         libnftables.set_stateless_output(True)
         return _run(libnftables, "list ruleset")
@@ -47,14 +45,14 @@ def complaint(text: str) -> str:
     Equivalent to `nft -f FILE`.
     """
 
-    def loaded(libnftables: Nftables) -> str:
+    def loaded(libnftables: _Context) -> str:
         # nft tells lines of a file only.
         file = os.memfd_create("rules", 0)
         with os.fdopen(file, "wb") as out:
             out.write(text.encode())
             out.flush()
             code, _, said = libnftables.cmd_from_file(f"/proc/self/fd/{file}")
-        return str(said) if code else ""
+        return said if code else ""
 
     return str(_in_child(loaded))
 
@@ -65,7 +63,7 @@ def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
     Equivalent to `nft -s list table FAMILY NAME` for each, sorted; what packets have put into sets is left out.
     """
 
-    def listed(libnftables: Nftables) -> list[str]:
+    def listed(libnftables: _Context) -> list[str]:
         if after:
             _run(libnftables, after)
         libnftables.set_stateless_output(True)
@@ -77,7 +75,7 @@ def list_tables(tables: Iterable[tuple[str, str]], after: str = "") -> str:
 def list_with_handles(tables: Iterable[tuple[str, str]]) -> str:
     """The (family, name) tables that exist. Equivalent to `nft -s -a list table FAMILY NAME` for each."""
 
-    def listed(libnftables: Nftables) -> str:
+    def listed(libnftables: _Context) -> str:
         libnftables.set_handle_output(True)
         libnftables.set_stateless_output(True)
         return "".join(_listing(libnftables, family, name) for family, name in sorted(tables))
@@ -85,12 +83,12 @@ def list_with_handles(tables: Iterable[tuple[str, str]]) -> str:
     return str(_in_child(listed))
 
 
-def _listing(libnftables: Nftables, family: str, name: str) -> str:
+def _listing(libnftables: _Context, family: str, name: str) -> str:
     """A table's listing, nothing where there is none; OSError where that can't be told."""
     code, output, complaint = libnftables.cmd(f"list table {family} {name}")
     if code and os.strerror(errno.ENOENT) not in complaint:
         raise OSError(errno.EIO, complaint.strip() or f"table {family} {name} can't be listed")
-    return str(output) if code == 0 else ""
+    return output if code == 0 else ""
 
 
 _OWN = "netlab's, for a while"
@@ -104,7 +102,7 @@ def make_own_table(name: str, body: str) -> None:
     what nft reads between its braces.
     """
 
-    def make(libnftables: Nftables) -> None:
+    def make(libnftables: _Context) -> None:
         there, handle = _own_table(libnftables, name)
         if there and handle is None:
             raise OSError(errno.EEXIST, f"another program's table inet {name} is there: nft delete table inet {name}")
@@ -117,7 +115,7 @@ def make_own_table(name: str, body: str) -> None:
 def remove_own_table(name: str) -> None:
     """Remove what `make_own_table` has made, where it still is."""
 
-    def remove(libnftables: Nftables) -> None:
+    def remove(libnftables: _Context) -> None:
         _, handle = _own_table(libnftables, name)
         if handle is not None:
             _run(libnftables, f"delete table inet handle {handle}")
@@ -128,12 +126,12 @@ def remove_own_table(name: str) -> None:
         _in_child(remove)
 
 
-def _own_table(libnftables: Nftables, name: str) -> tuple[bool, str | None]:
+def _own_table(libnftables: _Context, name: str) -> tuple[bool, str | None]:
     """Whether there is an inet table of that name, and its handle where it is one of ours."""
     libnftables.set_handle_output(True)
     code, listing, _ = libnftables.cmd(f"list table inet {name}")
     libnftables.set_handle_output(False)
-    ours = re.match(rf'table inet {name} \{{ # handle (\d+)\n\tcomment "{_OWN}"\n', str(listing))
+    ours = re.match(rf'table inet {name} \{{ # handle (\d+)\n\tcomment "{_OWN}"\n', listing)
     return code == 0, ours and ours[1]
 
 
@@ -144,29 +142,25 @@ _DYNAMIC_ELEMENTS = (
 """The elements of a set or map with `flags dynamic`, and what stands before them there."""
 
 
-def _run(libnftables: Nftables, commands: str) -> str:
+def _run(libnftables: _Context, commands: str) -> str:
     code, output, complaint = libnftables.cmd(commands)
     if code:
         raise OSError(errno.EINVAL, complaint.strip(), "nft")
-    return str(output)
+    return output
 
 
 _ANSWER = b"\0"
 """What the child writes before its answer, after whatever the library itself has printed."""
 
 
-def _in_child(work: Callable[[Nftables], Any]) -> Any:
+def _in_child(work: Callable[[_Context], Any]) -> Any:
     """What work makes of a libnftables context: a value that JSON can hold, or OSError.
 
     Whatever interrupts it, a transaction has happened or has not, and the child is gone.
     """
-    try:
-        from nftables import Nftables  # here, not in each child anew
-    except ImportError:
-        words = "its Python binding is missing: sudo apt-get install python3-nftables, then scripts/setup"
-        raise OSError(errno.ENOPKG, words, "libnftables") from None
+    make = binding()  # here, not in each child anew
     try:  # held back from the child: a Ctrl-C at the terminal would end it
-        said, status = children.ask(lambda told: _answer(Nftables, work, told.fileno()), held_back=True)
+        said, status = children.ask(lambda told: _answer(make, work, told.fileno()), held_back=True)
     except OSError as error:
         raise OSError(error.errno, error.strerror, "nft") from error
     printed, answered, last = said.partition(_ANSWER)
@@ -179,7 +173,7 @@ def _in_child(work: Callable[[Nftables], Any]) -> Any:
     return value
 
 
-def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told: int) -> int:
+def _answer(make: Callable[[], Context], work: Callable[[_Context], Any], told: int) -> int:
     """In the child: the answer, or the words of what stood in its way."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its abort is no crash of ours
     for stream in (1, 2):
@@ -187,21 +181,36 @@ def _answer(make: Callable[[], Nftables], work: Callable[[Nftables], Any], told:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the caller's descriptors may leave no room for a socket
     sys.unraisablehook = lambda _: None  # where making one fails, the binding's own __del__ does, too
     try:
-        libnftables = make()
-        libnftables.cmd = _with_any_bytes(libnftables.cmd)
-        answer = [None, work(libnftables)]
-    except OSError as error:  # without a number where the library can't be loaded
-        answer = [[error.errno or errno.ENOPKG, error.strerror or str(error)], None]
+        answer = [None, work(_Context(make()))]
+    except OSError as error:
+        number, words = error.errno, error.strerror or str(error)
+        if number is None:  # the library can't be loaded
+            from netlab.linux import advice
+
+            number, words = errno.ENOPKG, f"{words}: {advice.install('libnftables1')}"
+        answer = [[number, words], None]
     with os.fdopen(1, "wb", closefd=False) as out:
         out.write(_ANSWER + json.dumps(answer).encode())
     return 0
 
 
-def _with_any_bytes(cmd: Callable[[bytes], tuple[int, bytes, bytes]]) -> Callable[[str], tuple[int, str, str]]:
-    """Nftables.cmd, of text, where a comment may hold what is no UTF-8: such a byte is spelt `\\xff`."""
+class _Context:
+    """A context, in text, where a comment may hold what is no UTF-8: such a byte is spelt `\\xff`."""
 
-    def run(commands: str) -> tuple[int, str, str]:
-        code, output, complaint = cmd(commands.encode())
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def set_handle_output(self, wanted: bool) -> None:
+        self._context.set_handle_output(wanted)
+
+    def set_stateless_output(self, wanted: bool) -> None:
+        self._context.set_stateless_output(wanted)
+
+    def cmd(self, commands: str) -> tuple[int, str, str]:
+        return self._text(*self._context.cmd(commands.encode()))
+
+    def cmd_from_file(self, path: str) -> tuple[int, str, str]:
+        return self._text(*self._context.cmd_from_file(path.encode()))
+
+    def _text(self, code: int, output: bytes, complaint: bytes) -> tuple[int, str, str]:
         return code, output.decode(errors="backslashreplace"), complaint.decode(errors="backslashreplace")
-
-    return run

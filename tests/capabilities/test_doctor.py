@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import skips
@@ -15,6 +18,7 @@ from states import lab_directory
 from netlab.capabilities import doctor
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.doctor import Check
+from netlab.linux.advice import install as install_command
 from netlab.linux.files import write_own
 from netlab.style import plain
 
@@ -117,6 +121,38 @@ def test_program_that_is_not_there() -> None:
     assert doctor.program("no-such-program") == Check(
         "program no-such-program", None, "not installed; netlab doesn't need it"
     )
+
+
+def test_the_binding_that_libnftables_is_called_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "libnftables binding"
+    assert doctor.nftables_binding() == Check(name, True, str(sys.modules["nftables.nftables"].__file__))
+    monkeypatch.setitem(sys.modules, "nftables", None)
+    assert doctor.nftables_binding() == Check(name, True, "netlab's own; there is no module nftables")
+
+    def missing(name: str) -> NoReturn:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    monkeypatch.setattr(shutil, "which", {"sudo": "/usr/bin/sudo", "apt-get": "/usr/bin/apt-get"}.get)
+    advice = "sudo apt-get install libnftables1"
+    assert doctor.nftables_binding() == Check(name, False, "libnftables.so.1: cannot open shared object file", advice)
+
+
+@pytest.mark.parametrize(
+    ("programs", "uid", "command"),
+    [
+        ({"apt-get", "sudo"}, 0, "sudo apt-get install it"),
+        ({"apt-get"}, 0, "apt-get install it"),
+        ({"apt-get"}, 1000, "su -c 'apt-get install it'"),
+        (set(), 0, "install what Debian's package it holds"),
+    ],
+)
+def test_a_package_is_installed_by_what_this_machine_has(
+    monkeypatch: pytest.MonkeyPatch, programs: set[str], uid: int, command: str
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in programs else None)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert install_command("it") == command
 
 
 def test_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,31 +5,86 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import resource
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 import skips
+from places import ROOT
 from private_lab import PrivateLab
 
 from netlab.errors import told
-from netlab.linux import interrupts, nft
+from netlab.linux import advice, interrupts, libnftables, nft
 from netlab.model import Netns, Role, Topology
 
 
-def test_without_its_python_binding_nft_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nftables", None)
+@pytest.mark.parametrize("module", [ModuleType("nftables"), None], ids=["a module of that name", "no module"])
+def test_without_the_library_nft_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType | None
+) -> None:
+    def missing(name: str) -> NoReturn:
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setitem(sys.modules, "nftables", module)
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    monkeypatch.setattr(advice, "install", "apt-get install {}".format)
     with pytest.raises(OSError) as raised:
         nft.run("list ruleset")
     assert raised.value.errno == errno.ENOPKG
     assert told(raised.value) == (
-        "libnftables: its Python binding is missing: sudo apt-get install python3-nftables, then scripts/setup"
+        "nft: libnftables.so.1: cannot open shared object file: No such file or directory: apt-get install libnftables1"
     )
+
+
+RULES = """
+table inet t { comment "\u00e4 of 1\u00b0"; }
+table inet t {
+  set s { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 }; }
+  chain c { type filter hook input priority 0; ip saddr @s counter packets 7 bytes 9 drop; }
+}
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("own_netns")
+def test_the_library_alone_answers_as_netfilters_own_module_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers() -> Iterator[object]:
+        yield nft.run(f"flush ruleset\n{RULES}")
+        yield nft.run("list ruleset")
+        yield re.sub(r"(?<=handle )\d+", "N", nft.ruleset_with_handles())
+        yield nft.list_tables([("inet", "t"), ("ip", "none")])
+        yield nft.complaint("table inet t {\n  chain c { ip saddr 300.0.0.1 }\n}\n")
+        with pytest.raises(OSError) as raised:
+            nft.run("delete table inet none")
+        yield str(raised.value)
+
+    assert libnftables.binding().__module__ == "nftables.nftables"
+    through_module = list(answers())
+    assert "counter packets 7 bytes 9" in str(through_module[1])
+    monkeypatch.setitem(sys.modules, "nftables", None)
+    assert libnftables.binding() is libnftables.Library
+    assert list(answers()) == through_module
+
+
+def test_debians_module_is_found_by_a_python_that_does_not_look_there() -> None:
+    """What pipx and uv make: an environment that sees nothing of the system's packages."""
+    if not Path("/usr/lib/python3/dist-packages/nftables").is_dir():
+        pytest.skip("needs Debian's python3-nftables")
+    program = (
+        "import sys; sys.path[:] = [path for path in sys.path if not path.endswith('-packages')] + [sys.argv[1]]\n"
+        "from netlab.linux import libnftables; before = [*sys.path]\n"
+        "print(sys.modules[libnftables.binding().__module__].__file__, sys.path == before)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program, ROOT], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("/usr/lib/python3/dist-packages/nftables/nftables.py True\n", "")
 
 
 def end_with(call: Callable[[], object]) -> ModuleType:
