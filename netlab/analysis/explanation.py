@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from netlab.analysis.findings import Ending
 from netlab.analysis.udp import UdpEnding
@@ -43,6 +44,10 @@ class Explanation:
     unseen: tuple[str, ...] = ()
     disagreements: tuple[str, ...] = ()
     protocol: str = "tcp"
+
+    def since(self, began: Mapping[Ends, int]) -> Self:
+        """With times since the trial of this flow began, where it was one: by each flow's first header, in ns."""
+        return replace(self, started_ns=began.get(self.flow.headers()[0], self.started_ns))
 
 
 def in_order(groups: Iterable[Sequence[Step]]) -> list[Step]:

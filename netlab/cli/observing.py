@@ -14,6 +14,7 @@ from netlab.cli.arguments import check_netns, find_lab, is_file_name, is_lab, la
 from netlab.cli.messages import counted
 from netlab.cli.options import (
     DataFormat,
+    EveryInterfaceOption,
     FormatOption,
     LabArgument,
     LabOption,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from netlab.analysis.explanation import Explanation
     from netlab.record.events import Event
     from netlab.record.recording import Recording
 
@@ -66,11 +68,12 @@ def capture(
         int | None,
         typer.Option("--snaplen", "-s", metavar="BYTES", parser=whole(1, 262144), help="Bytes to keep of each packet."),
     ] = None,
+    every_interface: EveryInterfaceOption = False,
     lab: LabOption = None,
 ) -> None:
     """Write the packets of several namespaces into a pcapng file.
 
-    Ctrl-C ends it.
+    Each packet is written where it is first seen: in the lab, or in each namespace that is named. Ctrl-C ends it.
     """
     from netlab.lab.lifecycle import as_it_is
     from netlab.lab.standing import open_own
@@ -89,7 +92,12 @@ def capture(
         with namespaces.scratch():
             program = captures.compiled(expression, snaplen_bytes)
     with captures.Capture(
-        namespaces, tapped, expression=expression, program=program, snaplen_bytes=snaplen_bytes
+        namespaces,
+        tapped,
+        expression=expression,
+        program=program,
+        snaplen_bytes=snaplen_bytes,
+        once=captures.Once.NEVER if every_interface else captures.once(names or []),
     ) as taking:
         with interrupts.as_news() as stop, captures.sink(file) as out:
             say(f"capturing on {', '.join(f'{tap.netns}/{tap.ifname}' for tap in tapped)}")
@@ -210,16 +218,28 @@ def explain(
             raise UsageError("--for is how long to watch a lab, and this is a file")
         if not Path(source).exists():
             raise UsageError(f"{source}: there is no such file", "name a lab, or what `netlab run --bundle FILE` wrote")
-        from netlab.record.bundle import recording_of
-
-        recording = recording_of(Path(source))
+        told = _of_a_file(Path(source), flow)
     else:
         recording = _watch_for_reset(one_lab(source, lab), flow, _EXPLAIN_S if for_s is None else for_s)
-    told = tell(analyse(recording), flow)
+        told = tell(analyse(recording), flow)
     if output is DataFormat.json:
         terminal.write(explanation.as_json(told))
     else:
         terminal.show(explanation.pieces(told, terminal.columns()))
+
+
+def _of_a_file(file: Path, flow: str | None) -> "Explanation":
+    """Why the flow, or the first that was reset, ended: of a bundle, on the clock of its report."""
+    from netlab.analysis.findings import analyse
+    from netlab.analysis.telling import tell
+    from netlab.record.bundle import is_bundle, recording_of
+    from netlab.report.bundle import read
+
+    if not is_bundle(file):
+        return tell(analyse(recording_of(file)), flow)
+    bundle = read(file)
+    told = tell(analyse(bundle.recording), flow)
+    return told.since({trial.flow.headers()[0]: trial.started_ns for trial in bundle.result.trials})
 
 
 _EXPLAIN_S = 30.0

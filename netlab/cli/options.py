@@ -198,6 +198,9 @@ FormatOption = Annotated[DataFormat, typer.Option("--format", help="text or json
 LadderOption = Annotated[
     bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
 ]
+EveryInterfaceOption = Annotated[
+    bool, typer.Option("--every-interface", help="Write a packet at every interface, not only where it is first seen.")
+]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Write the report with its pictures as one HTML file.")
 ]

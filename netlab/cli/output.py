@@ -11,6 +11,7 @@ from netlab.terminal import columns, say, show, write
 if TYPE_CHECKING:
     from netlab.analysis.findings import Findings
     from netlab.analysis.result import Result
+    from netlab.report.packets import Written
 
 
 def check_report_options(output: DataFormat, *, ladder: bool) -> None:
@@ -52,8 +53,8 @@ def write_report(result: "Result", findings: "Findings", output: DataFormat, *, 
         show(as_ladder.pieces(build_ladder(findings, trial.flow, trial), columns()))
 
 
-def page(result: "Result", findings: "Findings") -> str:
-    """What a run showed, as one HTML file."""
+def page(result: "Result", findings: "Findings", capture: "Written | None" = None) -> str:
+    """What a run showed, as one HTML file; capture has its packets."""
     from netlab.report import html as as_html
 
-    return as_html.render(result, findings)
+    return as_html.render(result, findings, capture)

@@ -31,4 +31,4 @@ def report(
     findings = analyse(bundle.recording)
     write_report(bundle.result, findings, output, ladder=ladder)
     if html is not None:
-        write_file(html, page(bundle.result, findings).encode())
+        write_file(html, page(bundle.result, findings, bundle.capture).encode())

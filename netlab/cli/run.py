@@ -21,6 +21,7 @@ from netlab.cli.arguments import (
 from netlab.cli.messages import Progress, counted
 from netlab.cli.options import (
     DataFormat,
+    EveryInterfaceOption,
     FixOption,
     FormatOption,
     HtmlOption,
@@ -103,6 +104,7 @@ def run(
     pcapng: Annotated[
         Path | None, typer.Option("--pcapng", metavar="FILE", help="Write the drawn trial's packets, with comments.")
     ] = None,
+    every_interface: EveryInterfaceOption = False,
     bundle: Annotated[
         Path | None,
         typer.Option("--bundle", metavar="FILE", help="Write all of the run into one file, for `netlab report`."),
@@ -118,6 +120,8 @@ def run(
     check_report_options(output, ladder=ladder)
     if compare is not None:
         _check_compared(fix=fix, ladder=ladder, pcapng=pcapng, bundle=bundle, expect=expect)
+    if every_interface and pcapng is None:
+        raise UsageError("--every-interface is about the file that --pcapng writes", "add --pcapng FILE")
     check_places(html, pcapng, bundle)
     chosen = _chosen(
         one_lab(topology, lab if lab is None else lab_name(lab)), experiment, parse_settings(settings), name
@@ -130,20 +134,19 @@ def run(
         chosen, fixes, capabilities, trials, root, keep_frames=pcapng is not None, whole=bundle is not None
     )
     result, findings = ran.result, ran.findings
-    html_page = page(result, findings) if html is not None or bundle is not None else ""
     write_report(result, findings, output, ladder=ladder)
-    if html is not None:
-        write_file(html, html_page.encode())
+    capture = None
     if pcapng is not None:
         from netlab.report.packets import render
 
-        write_file(pcapng, render(result, findings.timeline.recording, drawn_only=True))
+        capture = render(pcapng.name, result, findings, drawn_only=True, every_interface=every_interface)
+        write_file(pcapng, capture.data)
+    if html is not None:
+        write_file(html, page(result, findings, capture).encode())
     if bundle is not None and ran.environment is not None:
         from netlab.report import bundle as bundles
 
-        write_file(
-            bundle, bundles.render(ran.topology, result, findings.timeline.recording, ran.environment, html_page)
-        )
+        write_file(bundle, bundles.render(ran.topology, result, findings, ran.environment))
         if (recorded := len(findings.timeline.recording.flows)) < len(result.trials):
             held = f"{counted(recorded, 'trial')} of {len(result.trials):,}"
             say(f"netlab: {bundle} has the packets of {held}, which is as much as can be read again")

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from netlab.observe import Namespaces
 from netlab.observe.packets import Frame, FrameObserver
 from netlab.record import pcapng
 from netlab.record.events import Direction
+from netlab.record.once import Sightings, identity
 from netlab.record.recording import Tap
 
 WHOLE_FRAME_BYTES = 14 + 65535
@@ -104,12 +106,32 @@ def _is_ethernet(sock: socket.socket, ifname: str) -> bool:
 
 @dataclass(slots=True)
 class Counted:
-    """An interface, and how many of its frames were written, and how many its ring had no room for."""
+    """An interface, and how many of its frames were written, how many had been seen elsewhere before, and how many its
+    ring had no room for."""
 
     tap: Tap
     observer: FrameObserver
     captured: int = 0
+    passed_over: int = 0
     dropped: int = 0
+
+
+class Once(Enum):
+    """Of a packet that crosses many interfaces, which sightings are written."""
+
+    IN_THE_LAB = "in the lab"
+    """The first."""
+    IN_EACH_NAMESPACE = "in each namespace"
+    """The first of each namespace."""
+    NEVER = "never"
+    """All."""
+
+
+def once(names: Sequence[str]) -> Once:
+    """What whoever names these (see `taps`) wants to see: an interface that is named, all of what crosses it."""
+    if any(":" in name for name in names):
+        return Once.NEVER
+    return Once.IN_EACH_NAMESPACE if names else Once.IN_THE_LAB
 
 
 class End(Enum):
@@ -125,8 +147,8 @@ class End(Enum):
 class Capture:
     """Observers of some interfaces, ready. Leaving it closes them.
 
-    expression is the filter that `program` was compiled from. A frame on `lo` is taken once, as it arrives: its
-    departure would be the same frame again.
+    expression is the filter that `program` was compiled from; once says which sightings of a packet are written. A
+    frame on `lo` is taken once, as it arrives: its departure would be the same frame again.
     """
 
     def __init__(
@@ -137,7 +159,9 @@ class Capture:
         expression: str = "",
         program: bytes | None = None,
         snaplen_bytes: int = WHOLE_FRAME_BYTES,
+        once: Once = Once.NEVER,
     ) -> None:
+        self._once, self._seen = once, defaultdict[str, Sightings](Sightings)
         self._expression, self._snaplen = expression, snaplen_bytes
         self._held: list[tuple[int, Frame]] = []
         self.interfaces: list[Counted] = []
@@ -203,7 +227,7 @@ class Capture:
                 end = end or End.INTERFACES_GONE
             if deadline is not None and time.monotonic() >= deadline:
                 end = End.ASKED
-            frames = self._take(all_of_them=end is not None)
+            frames = [numbered for numbered in self._take(all_of_them=end is not None) if self._is_wanted(*numbered)]
             if left is not None:
                 frames = frames[:left]
                 left -= len(frames)
@@ -234,6 +258,15 @@ class Capture:
                 (ready if all_of_them or frame.time_ns <= began_ns else self._held).append((number, frame))
         return sorted(ready, key=lambda numbered: numbered[1].time_ns)
 
+    def _is_wanted(self, number: int, frame: Frame) -> bool:
+        """Whether this sighting of a packet is to be written; they come in the order of their times."""
+        if self._once is Once.NEVER:
+            return True
+        seen = self._seen[frame.netns if self._once is Once.IN_EACH_NAMESPACE else ""]
+        _, is_new = seen.add(identity(frame.data, frame.wire_bytes), (number, frame.direction))
+        self.interfaces[number].passed_over += not is_new
+        return is_new
+
     def _head(self) -> bytes:
         system = os.uname()
         described = (
@@ -256,7 +289,7 @@ class Capture:
                     number,
                     started_ns=self._started_ns,
                     ended_ns=ended_ns,
-                    received=interface.captured + interface.dropped,
+                    received=interface.captured + interface.passed_over + interface.dropped,
                     dropped=interface.dropped,
                 )
             )

@@ -43,7 +43,10 @@ class Member:
     KERNEL = "kernel.json"
     EVENTS = "events.json"
     JUDGED = "judged.json"
+    FRAMES = "frames.json"
     PACKETS = "packets.pcapng"
+    ALL_PACKETS = "all-packets.pcapng"
+    """Its name ends like the other's: a reader passes over both, one that is older too."""
 
 
 def rules_of(netns: str, spelling: str) -> str:

@@ -1,13 +1,14 @@
 """pcapng: frames as the file that Wireshark, tshark and tcpdump read. Pure: values in, bytes out.
 
 Each function makes one block of draft-ietf-opsawg-pcapng ("PCAP Now Generic"), so that a capture can be written as it
-happens; `write` makes the file of a whole recording. Which packets deserve a comment is `report/packets.py`'s to say,
-observing them `observe/packets.py`'s.
+happens; `write` makes the file of a recording. Which packets are in it, and what is said of them, is
+`report/packets.py`'s to say, observing them `observe/packets.py`'s.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -19,8 +20,8 @@ from netlab.record.recording import Recording, Tap
 LINKTYPE_ETHERNET = 1
 """What the interfaces of a lab carry, `lo` too (https://www.tcpdump.org/linktypes.html)."""
 
-Comments: TypeAlias = Mapping[Packet, Sequence[str]]
-"""What to say about packets, each text one comment of the packet's block."""
+Comments: TypeAlias = Mapping[int, Sequence[str]]
+"""What to say about packets, by their places in the file, from 0; each text is one comment of the packet's block."""
 
 _SECTION_HEADER, _INTERFACE_DESCRIPTION, _INTERFACE_STATISTICS, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 5, 6
 _BYTE_ORDER_MAGIC, _MAJOR, _MINOR = 0x1A2B3C4D, 1, 0
@@ -91,33 +92,37 @@ def interface_statistics(
     return _block(_INTERFACE_STATISTICS, struct.pack("<III", interface, *_time(ended_ns)), options)
 
 
-def write(recording: Recording, comments: Comments, *, comment: str = "") -> bytes:
-    """The file of a recording's packets, in the order of their times; comment is about all of it.
+def kept(recording: Recording) -> list[Packet | DatagramPacket]:
+    """The recording's packets whose frames were kept, in the order of their times."""
+    found = [event for event in recording.events if isinstance(event, Packet | DatagramPacket) and event.frame]
+    return sorted(found, key=lambda packet: packet.time_ns)
 
-    Every tap is in it, with what it lost. A packet whose frame was not kept is not.
+
+def write(
+    recording: Recording, packets: Sequence[Packet | DatagramPacket], comments: Comments, *, comment: str = ""
+) -> bytes:
+    """The file of some of the packets that `kept` gives, in their order; comment is about all of it.
+
+    Every tap is in it, with how many packets it saw, whether or not they are here, and how many it lost.
     """
-    kept = [event for event in recording.events if isinstance(event, Packet | DatagramPacket) and event.frame]
-    packets = sorted(kept, key=lambda packet: packet.time_ns)
+    received = Counter((packet.netns, packet.ifname) for packet in kept(recording))
     taps = {(tap.netns, tap.ifname): tap for tap in recording.taps}
-    for packet in packets:
-        taps.setdefault((packet.netns, packet.ifname), Tap(packet.netns, packet.ifname, ""))
+    for key in received:
+        taps.setdefault(key, Tap(*key, ""))
     numbers = {key: number for number, key in enumerate(taps)}
-    received = dict.fromkeys(taps, 0)
     blocks = [section_header(os=f"Linux {recording.kernel}", comment=comment)]
     blocks += [interface_description(tap) for tap in taps.values()]
-    for packet in packets:
-        key = packet.netns, packet.ifname
-        received[key] += 1
-        blocks.append(
-            enhanced_packet(
-                numbers[key],
-                packet.time_ns,
-                packet.direction,
-                packet.wire_bytes,
-                packet.frame,
-                comments.get(packet, ()) if isinstance(packet, Packet) else (),
-            )
+    blocks += [
+        enhanced_packet(
+            numbers[packet.netns, packet.ifname],
+            packet.time_ns,
+            packet.direction,
+            packet.wire_bytes,
+            packet.frame,
+            comments.get(place, ()),
         )
+        for place, packet in enumerate(packets)
+    ]
     lost = dict(recording.lost)
     for key, number in numbers.items():
         dropped = lost.get(ObserverId(ObserverKind.PACKETS, *key))

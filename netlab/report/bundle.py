@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from netlab.analysis.findings import Findings
 from netlab.analysis.result import Result
 from netlab.escapes import lines
 from netlab.kubeproxy import ruleset
@@ -19,28 +20,33 @@ from netlab.record import bundle, codec
 from netlab.record.bundle import Member, as_json, rules_of
 from netlab.record.environment import Environment
 from netlab.record.recording import Recording
+from netlab.report import html, packets, text
 from netlab.report import json as report_json
-from netlab.report import packets, text
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was read: as `record.bundle.Contents`, with the result."""
+    """A bundle that was read: as `record.bundle.Contents`, with the result, and where its packets are in its capture.
+
+    Of a bundle from before that was noted capture is None.
+    """
 
     recording: Recording
     result: Result
     texts: Mapping[str, str]
+    capture: packets.Written | None
 
 
-def render(topology: Topology, result: Result, recording: Recording, environment: Environment, page: str) -> bytes:
-    """The bundle's file. topology is what the run was of, with its fixes; page its HTML."""
-    return bundle.pack(contents(topology, result, recording, environment, page), recording.ended_ns)
+def render(topology: Topology, result: Result, findings: Findings, environment: Environment) -> bytes:
+    """The bundle's file. topology is what the run was of, with its fixes; findings are of the trials that it keeps."""
+    members = contents(topology, result, findings, environment)
+    return bundle.pack(members, findings.timeline.recording.ended_ns)
 
 
-def contents(
-    topology: Topology, result: Result, recording: Recording, environment: Environment, page: str
-) -> dict[str, bytes]:
+def contents(topology: Topology, result: Result, findings: Findings, environment: Environment) -> dict[str, bytes]:
     """The members by name, in their order."""
+    recording = findings.timeline.recording
+    written = packets.render(Member.PACKETS, result, findings)
     about = {
         "lab": result.lab,
         "experiment": result.experiment,
@@ -56,7 +62,7 @@ def contents(
     steps = plan.up(topology)
     texts: dict[str, str] = {
         Member.REPORT: lines(text.render(result)),
-        Member.PAGE: page,
+        Member.PAGE: html.render(result, findings, written),
         Member.RESULT: report_json.render(result),
         Member.TOPOLOGY: recording.topology,
         **({Member.EXPERIMENT: recording.experiment} if recording.experiment else {}),
@@ -67,11 +73,13 @@ def contents(
         Member.KERNEL: as_json(environment.kernel),
         Member.EVENTS: bundle.events(recording),
         Member.JUDGED: as_json(codec.to_json(result), indent=None),
+        Member.FRAMES: as_json(codec.to_json(tuple(written.frames.items())), indent=None),
     }
     return {
         Member.MANIFEST: bundle.manifest(about),
         **{name: content.encode(errors="backslashreplace") for name, content in texts.items()},
-        Member.PACKETS: packets.render(result, recording),
+        Member.PACKETS: written.data,
+        Member.ALL_PACKETS: packets.render(Member.ALL_PACKETS, result, findings, every_interface=True).data,
     }
 
 
@@ -80,7 +88,16 @@ def read(path: Path) -> Bundle:
     contents = bundle.read(path)
     with bundle.damage_named(path):
         result = codec.from_json(contents.judged, Result)
-    return Bundle(contents.recording, result, contents.texts)
+        capture = _capture(contents.texts.get(Member.FRAMES))
+    return Bundle(contents.recording, result, contents.texts, capture)
+
+
+def _capture(frames: str | None) -> packets.Written | None:
+    """The file of packets, but for its bytes; ValueError for frames that are none."""
+    if frames is None:
+        return None
+    numbered = codec.from_json(codec.parse(frames.encode()), tuple[tuple[int, tuple[int, ...]], ...])
+    return packets.Written(Member.PACKETS, b"", dict(numbered))
 
 
 def _rules(topology: Topology, environment: Environment) -> dict[str, str]:

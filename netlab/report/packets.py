@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
-from netlab.analysis.result import Evidence, Link, Outcome, Result, TrialResult
-from netlab.model import Address
+from netlab.analysis.datagrams import DatagramPath
+from netlab.analysis.findings import Findings
+from netlab.analysis.paths import PacketPath
+from netlab.analysis.result import Result, TrialResult
 from netlab.record import pcapng
-from netlab.record.events import REASON_ACCURACY_NS, Direction, InvalidReason, Packet
+from netlab.record.events import DatagramPacket, Direction, Packet
+from netlab.record.flow import CANARY_PORT, about_canary
+from netlab.record.once import Sightings, identity
 from netlab.record.recording import Recording
+from netlab.report.sequence import build
+from netlab.report.words import LINKS
+
+CANARY = "a canary: netlab sent it to see that its observers see, and nobody answers it"
 
 
-def render(result: Result, recording: Recording, *, drawn_only: bool = False) -> bytes:
-    """The recording's packets; the comments are those that its trials' evidence gives rise to.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file, and which of its frames, counted from 1, are the packet that the report gives a number."""
 
-    With drawn_only, those of one trial alone: the one that the text report draws.
+    name: str
+    data: bytes
+    frames: Mapping[int, tuple[int, ...]]
+
+
+def render(
+    name: str, result: Result, findings: Findings, *, drawn_only: bool = False, every_interface: bool = False
+) -> Written:
+    """The file of that name: the recording's packets, each once before NAT and once after it, as it was first seen.
+
+    Or at every interface. With drawn_only, those of one trial alone: the one that the text report draws.
     """
+    recording = findings.timeline.recording
+    trials = [trial for trial in result.trials if trial.flow in recording.flows]
     about = f"{result.experiment} in lab {result.lab}: {result.claim}"
     if drawn_only and result.trials:
-        number, _ = result.shown()
-        recording = _trial_alone(result, recording, number)
-        about += f" (trial {number} of {len(result.trials)})"
-    return pcapng.write(recording, comments(result, recording), comment=about)
+        number, drawn = result.shown()
+        recording, trials = _trial_alone(result, recording, number), [drawn]
+        began = datetime.fromtimestamp(drawn.started_ns // 1_000_000_000, UTC)
+        about += (
+            f" (trial {number} of {len(result.trials)}; the report's times count from its beginning at "
+            f"{began:%H:%M:%S}.{drawn.started_ns % 1_000_000_000:09} UTC)"
+        )
+    file = _File(recording, every_interface=every_interface)
+    frames = file.frames((*findings.timeline.paths, *findings.timeline.datagram_paths))
+    comments = file.canaries()
+    for trial in trials:
+        for number, words in said(findings, trial):
+            if number in frames:
+                comments.setdefault(frames[number][0] - 1, []).extend(f"#{number}: {each}" for each in words)
+    return Written(name, pcapng.write(recording, file.packets, comments, comment=about), frames)
+
+
+def said(findings: Findings, trial: TrialResult) -> Iterator[tuple[int, list[str]]]:
+    """What the report says of packets, by their numbers: what part of the evidence each is, and what befell it."""
+    for arrow in build(findings, trial.flow, trial).arrows():
+        words = [*(LINKS[link] for link in arrow.links), *arrow.notes]
+        if words:
+            yield arrow.number, words
 
 
 def _trial_alone(result: Result, recording: Recording, number: int) -> Recording:
@@ -33,72 +74,49 @@ def _trial_alone(result: Result, recording: Recording, number: int) -> Recording
     return replace(recording, started_ns=begin, ended_ns=end - 1, events=events)
 
 
-def comments(result: Result, recording: Recording) -> dict[Packet, list[str]]:
-    """What to say about which packets of the recording.
+class _File:
+    """Which packets are in the file, in the order of their times, and which one stands for each that is not."""
 
-    A piece of evidence that is a packet is said of that packet, a reason of conntrack's of the packet's arrival at the
-    namespace that gave it; evidence of a trial whose packets are not in the recording, of none.
-    """
-    packets = [event for event in recording.events if isinstance(event, Packet)]
-    hops = {_crossing(packet): packet for packet in packets}
-    said: dict[Packet, list[str]] = {}
-    for trial in result.trials:
-        for piece in trial.evidence:
-            about = _about(piece, packets, hops)
-            if about is not None:
-                said.setdefault(about, []).extend(_words(piece, trial))
-    return said
+    def __init__(self, recording: Recording, *, every_interface: bool) -> None:
+        self.packets: list[Packet | DatagramPacket] = []
+        self._place: dict[tuple[int, str, str, Direction], int] = {}
+        seen, written = Sightings(), dict[tuple[bytes, int], int]()
+        for packet in pcapng.kept(recording):
+            like = identity(packet.frame, packet.wire_bytes)
+            count, is_new = seen.add(like, (packet.netns, packet.ifname, packet.direction))
+            if is_new or every_interface:
+                written[like, count] = len(self.packets)
+                self.packets.append(packet)
+            self._place[_sighting(packet)] = written[like, count]
 
+    def frames(self, paths: Sequence[PacketPath | DatagramPath]) -> dict[int, tuple[int, ...]]:
+        """The frames of each packet that has some here, by its number."""
+        found: dict[int, tuple[int, ...]] = {}
+        for path in paths:
+            sightings = map(_sighting, _sighted(path))
+            places = {self._place[sighting] + 1 for sighting in sightings if sighting in self._place}
+            if places:
+                found[path.number] = tuple(sorted(places))
+        return found
 
-def _crossing(packet: Packet) -> tuple[object, ...]:
-    """What tells a packet's hop of an interface from all others, whether or not its frame was kept."""
-    return packet.time_ns, packet.netns, packet.ifname, packet.direction, packet.segment
-
-
-def _about(piece: Evidence, packets: list[Packet], hops: dict[tuple[object, ...], Packet]) -> Packet | None:
-    if isinstance(piece.event, Packet):
-        return hops.get(_crossing(piece.event))
-    if isinstance(piece.event, InvalidReason):
-        reason = piece.event
-        return max(
-            (
-                packet
-                for packet in packets
-                if packet.netns == reason.netns
-                and packet.direction is Direction.IN
-                and reason.ifname in ("", packet.ifname)
-                and packet.time_ns < reason.time_ns + REASON_ACCURACY_NS
-                and packet.segment.same_data(reason.segment)
-            ),
-            key=lambda packet: packet.time_ns,
-            default=None,
-        )
-    return None
+    def canaries(self) -> dict[int, list[str]]:
+        """A comment for each canary, and each error that a host answers one with."""
+        return {place: [CANARY] for place, packet in enumerate(self.packets) if _is_canary(packet)}
 
 
-def _words(piece: Evidence, trial: TrialResult) -> Iterator[str]:
-    flow = trial.flow
-    match piece.link:
-        case Link.REQUEST:
-            yield f"the client's request to the VIP {_end(flow.vip, flow.port)}"
-        case Link.REQUEST_TRANSLATED:
-            yield f"NAT: destination {_end(flow.vip, flow.port)} became {_end(flow.endpoint, flow.target_port)}"
-        case Link.INVALID:
-            # Conntrack logs what it ignores too: only the rest of the chain proves that this one became INVALID.
-            verdict = "INVALID" if trial.outcome is Outcome.RESET else f"conntrack on {piece.event.netns} logged"
-            yield f"{verdict}: {piece.event.text}" if isinstance(piece.event, InvalidReason) else verdict
-        case Link.REPLY_UNTRANSLATED:
-            yield f"NAT skipped: source stays {flow.endpoint}"
-        case Link.REPLY_TRANSLATED:
-            yield f"NAT: source {_end(flow.endpoint, flow.target_port)} became {_end(flow.vip, flow.port)}"
-        case Link.RST:
-            yield f"{flow.client} has no socket for this: RST, its seq is the ack of the reply from {flow.endpoint}"
-        case Link.RST_AT_SERVER:
-            killed = any(other.link is Link.SERVER_RESET for other in trial.evidence)
-            yield "the RST that kills the server's socket" if killed else "the RST reaches the server"
-    if piece.note:
-        yield piece.note
+def _sighted(path: PacketPath | DatagramPath) -> Iterator[Packet | DatagramPacket]:
+    if isinstance(path, DatagramPath):
+        yield from path.hops
+    else:
+        for hop in path.hops:
+            yield from hop.parts
 
 
-def _end(address: Address, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+def _sighting(packet: Packet | DatagramPacket) -> tuple[int, str, str, Direction]:
+    return packet.time_ns, packet.netns, packet.ifname, packet.direction
+
+
+def _is_canary(packet: Packet | DatagramPacket) -> bool:
+    if isinstance(packet, DatagramPacket):
+        return about_canary(packet.datagram)
+    return packet.segment.sport == CANARY_PORT

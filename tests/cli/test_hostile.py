@@ -284,7 +284,7 @@ def test_every_text_of_a_bundle(name: str, tmp_path: Path) -> None:
                 as_json.render(result),
                 explanation.as_json(tell(findings)),
                 page.render(result, findings),
-                packets.render(result, contents.recording).decode("latin-1").replace("\0", ""),
+                packets.render("f", result, findings).data.decode("latin-1").replace("\0", ""),
             ):
                 assert "\x1b[" not in words and "\x9b31m" not in words and "resu\u2066" not in words
             json.loads(as_json.render(result))

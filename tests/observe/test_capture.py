@@ -107,6 +107,16 @@ def test_all_namespaces_where_none_is_named(lab: Lab, tmp_path: Path) -> None:
     assert code == 0
 
 
+def test_each_packet_is_there_once_where_it_was_first_seen(lab: Lab, tmp_path: Path) -> None:
+    wanted = ("--filter", "udp port 9")
+    lines, said = captured(lab, tmp_path / "f", *wanted, datagrams=2)
+    assert (lines, said) == ([f"client/eth0|{OUT}"] * 2, "2 packets captured, 0 dropped\n")
+    lines, _ = captured(lab, tmp_path / "f", *wanted, "client", "server")
+    assert lines == [f"client/eth0|{OUT}", f"server/eth0|{IN}"]
+    lines, _ = captured(lab, tmp_path / "f", *wanted, "--every-interface")
+    assert lines == [f"client/eth0|{OUT}", f"server/eth0|{IN}"]
+
+
 def test_a_packet_on_lo_is_there_once(lab: Lab, tmp_path: Path) -> None:
     with capturing(lab, "client", "--filter", "udp", "-w", tmp_path / "f") as (process, _):
         send(lab, host="127.0.0.1")

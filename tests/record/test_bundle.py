@@ -30,7 +30,6 @@ from netlab.record.environment import Environment
 from netlab.record.events import Packet, SocketEvent
 from netlab.record.recording import Recording, Tap, recording_from_json
 from netlab.report import bundle, text
-from netlab.report import html as page
 from netlab.topology import load
 
 FLAGSHIP = ROOT / "topologies" / "kube-proxy-reset.yaml"
@@ -55,7 +54,9 @@ MEMBERS = [
     "kernel.json",
     "events.json",
     "judged.json",
+    "frames.json",
     "packets.pcapng",
+    "all-packets.pcapng",
 ]
 PURE = [name for name in MEMBERS if name != "experiment.yaml"]
 """Of a recording whose experiment stands in the topology."""
@@ -70,9 +71,7 @@ def run() -> tuple[Result, Recording]:
 
 def members() -> dict[str, bytes]:
     result, recording = run()
-    return bundle.contents(
-        load(recording.topology, "-"), result, recording, ENVIRONMENT, page.render(result, analyse(recording))
-    )
+    return bundle.contents(load(recording.topology, "-"), result, analyse(recording), ENVIRONMENT)
 
 
 def packed(changes: dict[str, bytes | None]) -> bytes:
@@ -88,9 +87,7 @@ def test_a_bundle_has_these_members_and_always_the_same_bytes(tmp_path: Path) ->
     result, recording = run()
     topology = load(recording.topology, "-")
     for name in ("a", "b"):
-        (tmp_path / name).write_bytes(
-            bundle.render(topology, result, recording, ENVIRONMENT, page.render(result, analyse(recording)))
-        )
+        (tmp_path / name).write_bytes(bundle.render(topology, result, analyse(recording), ENVIRONMENT))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     with zipfile.ZipFile(tmp_path / "a") as archive:
         assert archive.namelist() == PURE
@@ -118,7 +115,7 @@ def test_the_manifest_has_what_was_set_of_the_topology_and_of_the_experiment() -
     result, recording = run()
     changed = replace(recording, experiment_settings=(("experiment.payload_bytes", "7000"),))
     manifest = json.loads(
-        bundle.contents(load(recording.topology, "-"), result, changed, ENVIRONMENT, "")["manifest.json"]
+        bundle.contents(load(recording.topology, "-"), result, analyse(changed), ENVIRONMENT)["manifest.json"]
     )
     assert manifest["settings"] == ["vars.window=4096", "experiment.payload_bytes=7000"]
 
@@ -137,15 +134,14 @@ def test_what_is_read_is_what_was_written_but_for_the_frames(tmp_path: Path) -> 
     bare = tuple(replace(event, frame=b"") if isinstance(event, Packet) else event for event in recording.events)
     assert read.recording == replace(recording, events=bare)
     assert read.texts["report.txt"] == text.render(read.result) == text.render(result)
-    assert list(read.texts) == [name for name in PURE if not name.startswith(("events", "judged", "packets"))]
+    assert list(read.texts) == [name for name in PURE if not name.endswith(("events.json", "judged.json", "pcapng"))]
 
 
 def test_the_frames_are_in_the_packets() -> None:
     one = packet(5)
     result, recording = run()
-    found = bundle.contents(
-        load(recording.topology, "-"), result, replace(recording, events=(*recording.events, one)), ENVIRONMENT, ""
-    )
+    more = analyse(replace(recording, events=(*recording.events, one)))
+    found = bundle.contents(load(recording.topology, "-"), result, more, ENVIRONMENT)
     assert FRAME in found["packets.pcapng"]
     assert codec.to_json(FRAME).encode() not in found["events.json"]
 
@@ -357,7 +353,10 @@ def test_a_run_is_told_again_from_its_bundle(netlab: Netlab, lab_name: str, tmp_
     assert done.returncode == 0
     again = netlab("report", file)
     assert (again.stdout, again.stderr, again.returncode) == (done.stdout, "", 0)
-    assert netlab("explain", file).stdout.startswith("RESET: ")
+    explained = netlab("explain", file).stdout
+    assert explained.startswith("RESET: ")
+    shown = [set(re.findall(r"\+[0-9]+\.[0-9]{3} ms", said)) for said in (explained, done.stdout)]
+    assert len(shown[0] & shown[1]) > 1  # the same moments on the same clock
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == MEMBERS
         sysctls = json.loads(archive.read("sysctls.json"))
@@ -374,12 +373,11 @@ def test_a_run_is_told_again_from_its_bundle(netlab: Netlab, lab_name: str, tmp_
     host_name = Path("/proc/sys/kernel/hostname").read_text().strip()
     assert len(host_name) < 4 or not re.search(rf"\b{re.escape(host_name)}\b", told_by)
     both = tshark(tmp_path / "packets.pcapng", "frame.comment")
-    assert sum("INVALID: SEQ is over upper bound" in comment for comment in both) == 2
+    assert sum("The reply leaves the server" in comment for comment in both) == 2
     drawn = tshark(pcap, "frame.interface_name", "frame.comment")
-    assert [line for line in drawn if "the RST that kills" in line] == [
-        "server/eth0|the RST that kills the server's socket"
-    ]
-    assert "client/eth0|NAT skipped: source stays 10.0.1.2" in drawn
+    (reply,) = (line for line in drawn if "The reply leaves the server" in line)
+    assert reply.startswith("server/eth0|#")
+    assert "INVALID: conntrack on client-node: SEQ is over upper bound" in reply
 
 
 PLAIN_TRANSFER = f"""\

@@ -12,12 +12,11 @@ import story
 from captures import TAPS, recording, told, tshark
 from frames import FRAME, packet
 
-from netlab.analysis.result import Result
+from netlab.analysis.findings import analyse
 from netlab.record import pcapng
-from netlab.record.events import ACK, PSH, Direction, InvalidReason
-from netlab.record.flow import Leg
+from netlab.record.events import Direction
 from netlab.record.observers import ObserverId, ObserverKind
-from netlab.record.recording import Recording, Tap
+from netlab.record.recording import Tap
 from netlab.report import packets
 
 
@@ -38,7 +37,7 @@ def test_a_file_is_these_bytes() -> None:
     frame = FRAME[:55]  # an odd length, for the padding
     partial = packet(7, frame, Direction.IN, wire_bytes=len(FRAME))
     tiny = recording(partial, taps=TAPS[:1], lost={ObserverId(ObserverKind.PACKETS, "client", "eth0"): 2})
-    assert pcapng.write(tiny, {partial: ["INVALID: é", "two"]}, comment="what it is") == b"".join(
+    assert pcapng.write(tiny, [partial], {0: ["INVALID: é", "two"]}, comment="what it is") == b"".join(
         (
             block(
                 0x0A0D0D0A,
@@ -109,65 +108,32 @@ def test_a_comment_too_long_for_an_option_is_cut_between_characters() -> None:
 def test_packets_are_in_the_order_of_their_times_and_only_with_their_frames() -> None:
     late, early, empty = packet(9), packet(3), replace(packet(5), frame=b"")
     both = recording(late, early, empty)
-    assert pcapng.write(both, {}) == pcapng.write(replace(both, events=(early, late)), {})
-    assert pcapng.write(both, {}).count(FRAME) == 2
+    assert pcapng.kept(both) == [early, late]
 
 
 # --- comments --------------------------------------------------------------------------------------------------------
 
 
-def said(result: Result, told_of: Recording) -> list[str]:
-    """Each comment with its packet's place, in the order of time."""
-    found = packets.comments(result, told_of)
-    return [
-        f"{(packet.time_ns - story.START_NS) // 1000} {packet.netns} {packet.direction}: {text}"
-        for packet in sorted(found, key=lambda packet: packet.time_ns)
-        for text in found[packet]
-    ]
-
-
-def test_the_packets_of_a_reset_say_what_they_are() -> None:
-    assert said(*told(story.reset())) == [
-        "20 client out: the client's request to the VIP 192.168.0.2:80",
-        "22 client-node out: NAT: destination 192.168.0.2:80 became 10.0.1.2:8080",
-        "61 server out: ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",
-        f"62 client-node in: INVALID: {story.UPPER_BOUND}",
-        "64 client in: NAT skipped: source stays 10.0.1.2",
-        "65 client out: client has no socket for this: RST, its seq is the ack of the reply from 10.0.1.2",
-        "67 server in: the RST that kills the server's socket",
-    ]
-
-
-def test_what_is_only_logged_is_not_called_invalid() -> None:
-    seen = {
-        **story.accepted(),
-        "logged": story.reason(
-            63, "client-node", story.UPPER_BOUND, story.segment(Leg.ENDPOINT_TO_CLIENT, PSH | ACK, *story.REPLY)
-        ),
-    }
-    assert said(*told(seen)) == [
-        "20 client out: the client's request to the VIP 192.168.0.2:80",
-        "22 client-node out: NAT: destination 192.168.0.2:80 became 10.0.1.2:8080",
-        "61 server out: ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",
-        f"62 client-node in: conntrack on client-node logged: {story.UPPER_BOUND}",
-        "64 client in: NAT: source 10.0.1.2:8080 became 192.168.0.2:80",
-    ]
-
-
-def test_evidence_of_packets_that_were_not_recorded_says_nothing() -> None:
+def test_all_that_the_report_says_of_a_packet_is_said_with_its_number() -> None:
     result, told_of = told(story.reset())
-    assert packets.comments(result, replace(told_of, events=())) == {}
-
-
-def test_a_reason_whose_packet_came_after_it_is_not_that_packets() -> None:
-    result, told_of = told(story.reset())
-    reasons = [piece for piece in result.trials[0].evidence if isinstance(piece.event, InvalidReason)]
-    assert len(reasons) == 1
-    moved = tuple(
-        replace(event, time_ns=reasons[0].event.time_ns + 1000) if event.netns == "client-node" else event
-        for event in told_of.events
-    )
-    assert all("INVALID" not in line for line in said(result, replace(told_of, events=moved)))
+    lines = [
+        f"#{number}: {text}" for number, words in packets.said(analyse(told_of), result.trials[0]) for text in words
+    ]
+    assert lines == [
+        "#1: NAT, out of sight: destination 192.168.0.2:80 becomes 10.0.1.2:8080",
+        "#2: NAT, out of sight: source 10.0.1.2:8080 becomes 192.168.0.2:80",
+        "#3: DROP: it was last seen at client/eth0",
+        "#4: The client's request to the VIP",
+        "#4: NAT: the request goes on to the server pod",
+        "#6: DROP: it was last seen at client/eth0",
+        "#8: The reply leaves the server",
+        "#8: The reply reaches the client without NAT",
+        "#8: ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",
+        "#8: NAT left it alone: it reaches client with 10.0.1.2:8080 as its source",
+        "#9: The client answers with a RST",
+        "#9: The RST reaches the server",
+        "#9: client has no connection with 10.0.1.2:8080, and answers with a RST, whose seq is #8's ack",
+    ]
 
 
 # --- tshark ----------------------------------------------------------------------------------------------------------
@@ -176,22 +142,19 @@ def test_a_reason_whose_packet_came_after_it_is_not_that_packets() -> None:
 def test_tshark_reads_names_times_directions_lengths_and_comments(tmp_path: Path) -> None:
     file = tmp_path / "reset.pcapng"
     result, told_of = told(story.reset())
-    file.write_bytes(packets.render(result, told_of))
+    written = packets.render("reset.pcapng", result, analyse(told_of), every_interface=True)
+    file.write_bytes(written.data)
     names = ("frame.interface_name", "frame.interface_description", "frame.packet_flags_direction")
     lengths = ("frame.len", "frame.cap_len", "frame.time_epoch")
     lines = tshark(file, *names, *lengths, "frame.comment")
     assert len(lines) == len(told_of.events)
-    assert [line for line in lines if line.split("|")[6]] == [
-        "client/eth0|pod|0x00000002|58|58|1700000000.000020000|the client's request to the VIP 192.168.0.2:80",
-        "client-node/eth0|node|0x00000002|58|58|1700000000.000022000|"
-        "NAT: destination 192.168.0.2:80 became 10.0.1.2:8080",
-        "server/eth0|pod|0x00000002|4054|54|1700000000.000061000|"
-        "ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",
-        f"client-node/eth0|node|0x00000001|4054|54|1700000000.000062000|INVALID: {story.UPPER_BOUND}",
-        "client/eth0|pod|0x00000001|4054|54|1700000000.000064000|NAT skipped: source stays 10.0.1.2",
-        "client/eth0|pod|0x00000002|54|54|1700000000.000065000|"
-        "client has no socket for this: RST, its seq is the ack of the reply from 10.0.1.2",
-        "server/eth0|pod|0x00000001|54|54|1700000000.000067000|the RST that kills the server's socket",
+    assert lines[0] == "client/eth0|pod|0x00000002|54|54|1700000000.000000000|" + packets.CANARY
+    assert [line for line in lines if "#4:" in line or "#9:" in line] == [
+        "client/eth0|pod|0x00000002|58|58|1700000000.000020000|"
+        "#4: The client's request to the VIP,#4: NAT: the request goes on to the server pod",
+        "client/eth0|pod|0x00000002|54|54|1700000000.000065000|#9: The client answers with a RST,"
+        "#9: The RST reaches the server,"
+        "#9: client has no connection with 10.0.1.2:8080, and answers with a RST, whose seq is #8's ack",
     ]
 
 
@@ -206,7 +169,7 @@ def test_tshark_finds_nothing_malformed_and_who_wrote_it(tmp_path: Path) -> None
             ObserverId(ObserverKind.PACKETS, "server", "eth0"): 0,
         },
     )
-    file.write_bytes(pcapng.write(tiny, {}, comment="of two packets"))
+    file.write_bytes(pcapng.write(tiny, pcapng.kept(tiny), {}, comment="of two packets"))
     assert tshark(file, "frame.number", options=("-Y", "_ws.malformed")) == []
     done = subprocess.run(["capinfos", "-M", str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

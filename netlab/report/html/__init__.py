@@ -31,17 +31,18 @@ from netlab.report.html import (
 )
 from netlab.report.linking import linked
 from netlab.report.markup import Markup
+from netlab.report.packets import Written
 from netlab.report.page import document
 
 
-def render(result: Result, findings: Findings) -> str:
-    """The whole file. The trial that is drawn is the one that the text report draws."""
+def render(result: Result, findings: Findings, capture: Written | None = None) -> str:
+    """The whole file. The trial that is drawn is the one that the text report draws; capture has its packets."""
     title = f"{text.headline(result)}: {result.experiment} in {result.lab}"
-    sections = [section for section in _sections(result, findings) if section]
+    sections = [section for section in _sections(result, findings, capture) if section]
     return document(title, "netlab: what the kernel did", linked(sections), script="report.js")
 
 
-def _sections(result: Result, findings: Findings) -> Iterator[Markup]:
+def _sections(result: Result, findings: Findings, capture: Written | None) -> Iterator[Markup]:
     """From the answer to its proof; a section with nothing to say is empty."""
     recording = findings.timeline.recording
     topology, unreadable = _topology(recording)
@@ -50,7 +51,7 @@ def _sections(result: Result, findings: Findings) -> Iterator[Markup]:
     yield load.render(result)
     if trial:
         yield chain.render(result, trial)
-        yield packets.render(trial.ladder, len(findings.timeline.of(trial.ladder.flow)))
+        yield packets.render(trial.ladder, len(findings.timeline.of(trial.ladder.flow)), capture)
         yield window.render(trial.ladder, recording)
         yield rules.render(trial, recording, topology)
         yield evidence.render(trial)

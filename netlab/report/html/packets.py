@@ -8,12 +8,13 @@ from netlab.record.events import DatagramPacket
 from netlab.record.words import describe, endpoint, ends
 from netlab.report import ladder_svg
 from netlab.report.markup import Markup, tag
+from netlab.report.packets import Written
 from netlab.report.page import figure, section, table
 from netlab.report.sequence.diagram import Arrow, Ladder
 
 
-def render(ladder: Ladder, own: int) -> Markup:
-    """The section; own: how many of the packets are the connection's, and not beside it."""
+def render(ladder: Ladder, own: int, capture: Written | None) -> Markup:
+    """The section; own: how many of the packets are the connection's, and not beside it; capture has their frames."""
     shown = [row for row in ladder.rows if isinstance(row, Arrow)]
     total = sum(1 for _ in ladder.arrows())
     beside = " and of what is beside it" if own < total else ""
@@ -55,12 +56,12 @@ def render(ladder: Ladder, own: int) -> Markup:
         tag(
             "details",
             tag("summary", f"Details of each of the {len(shown):,} packets drawn"),
-            *(_detail(ladder, arrow) for arrow in shown),
+            *(_detail(ladder, arrow, capture) for arrow in shown),
         ),
     )
 
 
-def _detail(ladder: Ladder, arrow: Arrow) -> Markup:
+def _detail(ladder: Ladder, arrow: Arrow, capture: Written | None) -> Markup:
     hops = [
         (
             ladder.ms(hop.time_ns),
@@ -80,7 +81,7 @@ def _detail(ladder: Ladder, arrow: Arrow) -> Markup:
         tag("summary", tag("b", f"#{arrow.number} "), " ".join(arrow.words), *marks),
         *(tag("p", note) for note in arrow.notes),
         table(("ms", "Namespace", "Interface", "Way", "Addresses"), hops),
-        tag("p", _absolute(arrow.path), class_="quiet"),
+        tag("p", _absolute(arrow.path), _frames(arrow.number, capture), class_="quiet"),
         id=f"packet-{arrow.number}",
         class_="packet-detail",
     )
@@ -90,6 +91,14 @@ def _ends(hop: Hop | DatagramPacket) -> str:
     if isinstance(hop, DatagramPacket):
         return ends(hop.datagram.header).replace(">", "→")
     return f"{endpoint(*hop.ends[:2])} → {endpoint(*hop.ends[2:])}"
+
+
+def _frames(number: int, capture: Written | None) -> str:
+    """Where a packet is in the file of the packets."""
+    frames = capture.frames.get(number, ()) if capture is not None else ()
+    if capture is None or not frames:
+        return ""
+    return f" In {capture.name}: {'frame' if len(frames) == 1 else 'frames'} {', '.join(map(str, frames))}."
 
 
 def _absolute(packet: PacketPath | DatagramPath) -> str:

@@ -61,5 +61,5 @@ def arrow(path: DatagramPath, frame: Frame, told: Told) -> Arrow:
         kind=(f"{words.kind(datagram)} packet", "dropped" if dropping else ""),
         marks=tuple(sorted(marks, key=lambda mark: mark.column)),
         notes=(*(piece.note for piece in pieces if piece.note), *notes),
-        evidence=bool(pieces),
+        links=tuple(dict.fromkeys(piece.link for piece in pieces)),
     )

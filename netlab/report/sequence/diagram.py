@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.paths import PacketPath
+from netlab.analysis.result import Link
 from netlab.record.flow import Flow
 
 
@@ -33,7 +34,8 @@ class Arrow:
 
     came_to are the columns on the way, `end` among them, where it was seen to arrive. words are its flags, its numbers
     relative to the connection's first, its window in bytes and its length, piece by piece; kind is what it is counted
-    as in a fold: noun and qualifier. notes say what befell it, in whole phrases. evidence: the Result rests on it.
+    as in a fold: noun and qualifier. notes say what befell it, in whole phrases. links are those of the chain that it
+    is evidence of.
     """
 
     path: PacketPath | DatagramPath
@@ -44,7 +46,12 @@ class Arrow:
     kind: tuple[str, str]
     marks: tuple[Mark, ...]
     notes: tuple[str, ...]
-    evidence: bool
+    links: tuple[Link, ...]
+
+    @property
+    def evidence(self) -> bool:
+        """Whether the Result rests on it."""
+        return bool(self.links)
 
     @property
     def number(self) -> int:

@@ -39,7 +39,7 @@ def arrows(findings: Findings, flow: Flow, frame: Frame, told: Told) -> Iterator
             ),
             marks=tuple(sorted(account.marks, key=lambda mark: mark.column)),
             notes=tuple(dict.fromkeys((*(piece.note for piece in pieces if piece.note), *account.notes))),
-            evidence=bool(pieces),
+            links=tuple(dict.fromkeys(piece.link for piece in pieces)),
         )
 
 
