@@ -299,8 +299,8 @@ class KubeProxy(NamedTuple):
     """How the nodes' NAT rules are laid out. nodes are the namespaces that get them.
 
     cluster_cidrs are the pods' own networks: traffic to a cluster IP from elsewhere is masqueraded. drop_invalid puts
-    the `ct state invalid drop` rule first into KUBE-FORWARD, as kube-proxy does since v1.15, or into filter-forward of
-    the nftables mode, where kube-proxy has none. service_cidrs are the ranges that cluster IPs are given from: the
+    the `ct state invalid drop` rule first into KUBE-FORWARD, as kube-proxy v1.15 to v1.28 does, or into filter-forward
+    of the nftables mode, where kube-proxy has none. service_cidrs are the ranges that cluster IPs are given from: the
     nftables mode drops what is sent to those of them that no Service has.
     """
 
@@ -313,10 +313,15 @@ class KubeProxy(NamedTuple):
 
 
 class UserFix(NamedTuple):
-    """A fix that the topology's file defines; what it sets is put into the file before this model is made of it."""
+    """A fix that the topology's file defines; what it sets is put into the file before this model is made of it.
+
+    cost and command are for who has the trouble elsewhere, as a `Remedy` has them; they may be empty.
+    """
 
     name: str
     summary: str
+    cost: str = ""
+    command: str = ""
 
 
 class Topology(NamedTuple):

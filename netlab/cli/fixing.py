@@ -50,7 +50,7 @@ def fix_list(
     else:
         specs = [read_spec(topology, (), None, None)]
     rows = [(fix.name, fix.summary, specs) for fix in FIXES.values()]
-    rows += [(*fix, [one]) for one in specs for fix in one.topology.fixes]
+    rows += [(fix.name, fix.summary, [one]) for one in specs for fix in one.topology.fixes]
     width = max(len(name) for name, _, _ in rows)
     for name, summary, known in rows:
         notes = [] if name in FIXES or topology is not None else [f"of {known[0].topology.name}"]

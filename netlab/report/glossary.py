@@ -127,8 +127,8 @@ CONNTRACKS = (
     Term("conntrack", "The kernel's connection tracking. NAT rests on it."),
     Term(
         "drop-invalid",
-        "The fix that drops INVALID packets where the node forwards them: kube-proxy's own rule since v1.15. Since "
-        "v1.29 kube-proxy leaves it out on a node where `nf_conntrack_tcp_be_liberal` is 1.",
+        "The fix that drops INVALID packets where the node forwards them: kube-proxy's own rule in iptables mode, "
+        "always in v1.15 to v1.28, since v1.29 only on a node where `nf_conntrack_tcp_be_liberal` is 0.",
     ),
     Term(
         "entry",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from netlab import escapes
 from netlab.analysis.result import Evidence, Load, Outcome, Result, TrialResult
+from netlab.kubeproxy.remedies import REMEDIES, Remedy
 from netlab.record.events import (
     ConntrackEvent,
     DatagramPacket,
@@ -44,6 +46,7 @@ def members(result: Result) -> dict[str, Any]:
         "prevents": result.prevents,
         "outcomes": {outcome: result.count(outcome) for outcome in Outcome},
         "reset_rate": _reset_rate(result),
+        "advice": _advice(result),
         "trials": [trial_members(number, each) for number, each in enumerate(result.trials, 1)],
     }
     if rate := result.per_thousand():
@@ -56,6 +59,28 @@ def members(result: Result) -> dict[str, Any]:
             "high": round(rate.high, 3),
         }
     return found
+
+
+def _advice(result: Result) -> dict[str, Any]:
+    """What the document says of each fix, and netlab of those that come with it."""
+    advice = result.advice
+    return {
+        "fixes": [
+            {"name": name, "expected": outcome, **(_remedy(REMEDIES[name]) if name in REMEDIES else {})}
+            for name, outcome in advice.outcomes
+        ],
+        "kernels": advice.kernels,
+        "remedy": advice.remedy,
+        "see": _links(advice.see),
+    }
+
+
+def _remedy(remedy: Remedy) -> dict[str, Any]:
+    return remedy._asdict() | {"see": _links(remedy.see)}
+
+
+def _links(see: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"text": text, "url": address} for text, address in see]
 
 
 def _reset_rate(result: Result) -> dict[str, Any] | None:

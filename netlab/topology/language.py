@@ -188,7 +188,8 @@ KUBE_PROXY = Fields(
         ),
         "drop_invalid": Key(
             Boolean((DropInvalid.UNLESS_LIBERAL.value,)),
-            "first of all, drop INVALID (default false, as before v1.15; unless-liberal: as since v1.29)",
+            "first of all, drop INVALID (default false, as before v1.15; true: as in v1.15 to v1.28; unless-liberal: as"
+            " since v1.29)",
         ),
     }
 )
@@ -197,6 +198,10 @@ KUBE_PROXY = Fields(
 FIX = Fields(
     {
         "summary": Key(Text("a line of text", words.one_line), "what it does, for `netlab fix list`", required=True),
+        "cost": Key(Text("a line of text", words.one_line), "what it breaks or loses, for a report"),
+        "command": Key(
+            Text("a line of text", words.one_line), "what does the same on a machine that is no lab, for a report"
+        ),
         "set": Key(
             MapOf(Anything(), minimum=1, maximum=MAX_SET),
             "values of this file that the fix changes, by their paths as in --set",

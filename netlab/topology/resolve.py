@@ -101,7 +101,10 @@ def topology(reader: Reader, root: Item, name: str) -> Topology:
         services=tuple(services),
         kube_proxy=kube_proxy,
         description=root.get("description", ""),
-        fixes=tuple(UserFix(name, item.get("summary", "")) for name, item in root.get("fixes", {}).items()),
+        fixes=tuple(
+            UserFix(name, *(item.get(key, "") for key in ("summary", "cost", "command")))
+            for name, item in root.get("fixes", {}).items()
+        ),
     )
 
 

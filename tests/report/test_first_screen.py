@@ -16,10 +16,13 @@ from netlab.analysis.findings import analyse
 from netlab.analysis.result import Advice, Load, Outcome, Result
 from netlab.kubeproxy.fixes import FIXES
 from netlab.kubeproxy.remedies import REMEDIES
+from netlab.model import UserFix
 from netlab.report import html
+from netlab.report.html import advice
 from netlab.report.html.summary import tone
 from netlab.report.post_svg import figure
 from netlab.report.sentence import sentence
+from netlab.topology import load
 
 ADVICE = Advice(
     outcomes=(
@@ -101,7 +104,7 @@ def test_a_load_is_told_by_its_connections() -> None:
 
 def test_what_to_do_names_what_helps_and_how_it_is_set() -> None:
     document = Document(page(pictures.reset()))
-    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    said = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
     for words in (
         "sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1",
         "iptables -I FORWARD -m conntrack --ctstate INVALID -j DROP",
@@ -111,32 +114,51 @@ def test_what_to_do_names_what_helps_and_how_it_is_set() -> None:
         "Doesn't help: nftables-mode (reset).",
         "Kernels: all. This one is 6.18.44.",
     ):
-        assert words in advice
+        assert words in said
     links = {text: attrs["href"] for attrs, text in document.all("a")}
     assert links["The post"] == "https://kubernetes.io/blog/"
     assert "a trap" not in links
-    assert "a trap" in advice
+    assert "a trap" in said
 
 
 def test_what_helps_without_a_fix_comes_first() -> None:
     document = Document(page(pictures.reset(), advice=replace(ADVICE, remedy="A longer timeout.")))
-    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
-    assert advice.startswith("What to doWithout a fix: A longer timeout.drop-invalid")
+    said = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert said.startswith("What to doWithout a fix: A longer timeout.drop-invalid")
+
+
+def test_where_the_claim_did_not_hold_no_fix_is_advised() -> None:
+    document = Document(page(pictures.accepted(), advice=replace(ADVICE, remedy="Pray.")))
+    said = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert said.startswith("What to doThe document's claim did not hold here, so none of its fixes is advised.Kernels")
+    assert "Pray." not in said
+
+
+def test_a_fix_of_the_topologys_own_says_what_it_costs_and_how_it_is_set() -> None:
+    own = UserFix(
+        "no-sack", "no selective acknowledgements", "Each loss costs a timeout.", "sysctl -w net.ipv4.tcp_sack=0"
+    )
+    result, _ = pictures.run(pictures.reset(), **PARTLY)
+    advised = replace(ADVICE, outcomes=(("no-sack", C),))
+    run = replace(result, expected=R, plain=R, advice=advised)
+    said = advice.render(run, load(pictures.TOPOLOGY, "-")._replace(fixes=(own,)))
+    words = next(text for attrs, text in Document(said).all("div") if attrs.get("class") == "advice")
+    assert "no-sackno selective acknowledgementssysctl -w net.ipv4.tcp_sack=0Costs: Each loss costs a timeout." in words
 
 
 def test_the_fix_of_the_run_comes_first() -> None:
     document = Document(page(pictures.accepted(), ("be-liberal",)))
-    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
-    assert advice.startswith("What to dobe-liberal as in this run")
+    said = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert said.startswith("What to dobe-liberal as in this run")
 
 
 def test_where_it_does_no_harm_there_is_nothing_to_do() -> None:
     result, recording = pictures.run(pictures.accepted())
     result = replace(result, expected=C, plain=C, advice=replace(ADVICE, remedy="Pray."))
     document = Document(html.render(result, analyse(recording)))
-    advice = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
-    assert "Nothing: on this kernel it does no harm, with a fix or without one." in advice
-    assert "Pray." not in advice
+    said = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert "Nothing: on this kernel it does no harm, with a fix or without one." in said
+    assert "Pray." not in said
 
 
 @pytest.mark.parametrize("events", [pictures.reset(), pictures.accepted(), pictures.dropped()])

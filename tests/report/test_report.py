@@ -13,7 +13,8 @@ import story
 from places import DOCS
 
 from netlab.analysis.judge import Observed
-from netlab.analysis.result import Link, Outcome, Result, TrialResult
+from netlab.analysis.result import Advice, Link, Outcome, Result, TrialResult
+from netlab.kubeproxy.remedies import REMEDIES
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.report import json as report_json
 from netlab.report import text
@@ -375,6 +376,32 @@ def test_json_of_the_run() -> None:
         "prevents": None,
         "outcomes": dict.fromkeys(Outcome, 0) | {"reset": 2},
         "reset_rate": {"confidence": 0.95, "low": 0.34238, "high": 1.0},
+        "advice": {"fixes": [], "kernels": "", "remedy": "", "see": []},
+    }
+
+
+def test_json_says_what_to_do() -> None:
+    advice = Advice(
+        (("be-liberal", Outcome.COMPLETED), ("mine", Outcome.RESET)), "all", see=(("The post", "https://x"),)
+    )
+    run = json.loads(report_json.render(replace(result(reset()), advice=advice)))
+    assert run["advice"] == {
+        "fixes": [
+            {
+                "name": "be-liberal",
+                "expected": "completed",
+                "cost": REMEDIES["be-liberal"].cost,
+                "kube_proxy": "conntrack.tcpBeLiberal: true, since v1.29",
+                "command": "sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1",
+                "see": [
+                    {"text": "kubernetes#120354", "url": "https://github.com/kubernetes/kubernetes/pull/120354"},
+                ],
+            },
+            {"name": "mine", "expected": "reset"},
+        ],
+        "kernels": "all",
+        "remedy": "",
+        "see": [{"text": "The post", "url": "https://x"}],
     }
 
 

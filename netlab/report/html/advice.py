@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from netlab.analysis.result import Claim, Outcome, Result
-from netlab.kubeproxy.remedies import REMEDIES, Remedy
-from netlab.model import Topology
+from netlab.kubeproxy.remedies import REMEDIES
+from netlab.model import Topology, UserFix
 from netlab.report.markup import Markup, join, tag
 from netlab.report.page import code
 
@@ -34,16 +34,18 @@ def render(result: Result, topology: Topology | None) -> Markup:
 def _fixes(result: Result, topology: Topology | None) -> Iterator[Markup]:
     """The fixes that help, those in use first; those that don't."""
     outcomes = result.advice.outcomes
+    if outcomes and result.claim_is is Claim.REFUTED:
+        yield tag("p", "The document's claim did not hold here, so none of its fixes is advised.")
+        return
     if result.plain is Outcome.COMPLETED:
-        if result.claim_is is not Claim.CONFIRMED:
-            return
-        yield tag("p", "Nothing: on this kernel it does no harm, with a fix or without one.")
+        if result.claim_is is Claim.CONFIRMED:
+            yield tag("p", "Nothing: on this kernel it does no harm, with a fix or without one.")
         return
     if not outcomes or result.plain is None:
         return
     helps = [name for name, outcome in outcomes if outcome is Outcome.COMPLETED]
     helps.sort(key=lambda name: name not in result.fixes)
-    own = {fix.name: fix.summary for fix in topology.fixes} if topology else {}
+    own = {fix.name: fix for fix in topology.fixes} if topology else {}
     if not helps:
         yield tag("p", "None of the fixes helps against this cause.")
     told = [tag("li", *_fix(name, own, in_use=name in result.fixes)) for name in helps]
@@ -58,26 +60,30 @@ def _fixes(result: Result, topology: Topology | None) -> Iterator[Markup]:
         yield tag("p", f"Doesn't help: {', '.join(others)}.")
 
 
-def _fix(name: str, own: Mapping[str, str], *, in_use: bool) -> Iterator[Markup]:
+def _fix(name: str, own: Mapping[str, UserFix], *, in_use: bool) -> Iterator[Markup]:
     """How it is set, which kube-proxy has it, what it costs."""
     yield tag("strong", name)
     if in_use:
         yield tag("span", " as in this run", class_="quiet")
-    remedy: Remedy | None = REMEDIES.get(name)
-    if remedy is None:
-        if own.get(name):
-            yield tag("p", own[name])
-        return
-    if remedy.command:
-        yield code(remedy.command)
-    links = [_link(*each) for each in remedy.see]
-    where = "On each node; kube-proxy: " if remedy.command else "kube-proxy: "
-    yield tag("p", tag("b", where), remedy.kube_proxy, *([" (", join(links, ", "), ")"] if links else []))
-    yield tag("p", tag("b", "Costs: "), remedy.cost)
+    if name in REMEDIES:
+        remedy = REMEDIES[name]
+        if remedy.command:
+            yield code(remedy.command)
+        links = [_link(*each) for each in remedy.see]
+        where = "On each node; kube-proxy: " if remedy.command else "kube-proxy: "
+        yield tag("p", tag("b", where), remedy.kube_proxy, *([" (", join(links, ", "), ")"] if links else []))
+        yield tag("p", tag("b", "Costs: "), remedy.cost)
+    elif name in own:
+        yield tag("p", own[name].summary)
+        if own[name].command:
+            yield code(own[name].command)
+        if own[name].cost:
+            yield tag("p", tag("b", "Costs: "), own[name].cost)
 
 
 def _remedy(result: Result) -> Iterator[Markup]:
-    if result.advice.remedy and result.plain is not Outcome.COMPLETED:
+    harmed = result.plain is not Outcome.COMPLETED and result.claim_is is not Claim.REFUTED
+    if result.advice.remedy and harmed:
         yield tag("p", tag("b", "Without a fix: "), result.advice.remedy)
 
 
