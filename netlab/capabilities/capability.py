@@ -1,4 +1,4 @@
-"""What a kernel lets a user do, by name: what experiments ask for and expect by, and what `netlab doctor` lists. Pure.
+"""What a kernel lets a user do, by name: what experiments ask for, and what `netlab doctor` lists. Pure.
 
 docs/capabilities.md explains the names; `capabilities/` tries them.
 """

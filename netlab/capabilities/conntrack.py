@@ -62,7 +62,7 @@ table ip probe {{
 
 
 class _Connection:
-    """A TCP connection that only conntrack believes in; both ends offer a window of _WINDOW_BYTES, before scaling."""
+    """a TCP connection that only conntrack has; both ends offer a window of _WINDOW_BYTES, before scaling."""
 
     def __init__(self, server_port: int = _SERVER_PORT) -> None:
         self._server_port = server_port

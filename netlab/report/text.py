@@ -62,7 +62,7 @@ def headline(result: Result) -> str:
     if result.claim_is is Claim.UNDECIDED:
         unclear = result.count(Outcome.INCONCLUSIVE)
         unclear += result.count(Outcome.STALLED) if result.expected is None else 0
-        return f"INCONCLUSIVE {unclear}/{total} without proof"
+        return f"INCONCLUSIVE {unclear}/{total} undecided"
     if refuted(result):
         return f"REFUTED {sum(bool(trial.refuted) for trial in result.trials)}/{total}"
     if result.prevents is not None:

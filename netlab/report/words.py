@@ -18,7 +18,7 @@ from netlab.record.words import describe, endpoint
 LINKS = {
     Link.REQUEST: "The client's request to the VIP",
     Link.REQUEST_TRANSLATED: "NAT: the request goes on to the server pod",
-    Link.STALE_WINDOW: "The server's kernel believes in a window that the client did not offer",
+    Link.STALE_WINDOW: "The server's kernel assumes a window that the client did not offer",
     Link.REPLY: "The reply leaves the server",
     Link.INVALID: "Conntrack finds it INVALID",
     Link.ADOPTED: "Conntrack takes it for the beginning of another connection",

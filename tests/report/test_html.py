@@ -87,17 +87,17 @@ def page(name: str) -> Document:
         ),
         (
             "stalled",
-            "INCONCLUSIVE 1/1 without proof",
+            "INCONCLUSIVE 1/1 undecided",
             "With drop-invalid nothing is proved: the one trial can't be judged.",
             UNJUDGED,
         ),
         (
             "inconclusive",
-            "INCONCLUSIVE 1/1 without proof",
+            "INCONCLUSIVE 1/1 undecided",
             "Nothing is proved: the one trial can't be judged.",
             UNJUDGED,
         ),
-        ("no trials", "INCONCLUSIVE 0/0 without proof", "No trial was run.", "No trial was run."),
+        ("no trials", "INCONCLUSIVE 0/0 undecided", "No trial was run.", "No trial was run."),
     ],
 )
 def test_the_answer_stands_on_top(name: str, verdict: str, sentence: str, meaning: str) -> None:

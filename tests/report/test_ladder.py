@@ -71,8 +71,8 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                len 2304             |             |             |             |
    +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
                win 0                |             |             |             |
-   +0.050      server: its socket believes in a send window of 1,048,576 bytes
-               from now on (was 0)
+   +0.050      server: its socket assumes a send window of 1,048,576 bytes from
+               now on (was 0)
    +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
                len 768              |             |             |             |
    +0.060 #8   PSH,ACK seq 3073     |<---------INVALID----------|<------------|
@@ -128,8 +128,8 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                len 2304             |             |             |             |
    +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
                win 0                |             |             |             |
-   +0.050      server: its socket believes in a send window of 1,048,576 bytes
-               from now on (was 0)
+   +0.050      server: its socket assumes a send window of 1,048,576 bytes from
+               now on (was 0)
    +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
                len 768              |             |             |             |
    +0.060 #8   PSH,ACK seq 3073     |       INVALID,DROP--------|<------------|
@@ -180,8 +180,8 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                len 2304             |             |             |             |
    +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
                win 0                |             |             |             |
-   +0.050      server: its socket believes in a send window of 1,048,576 bytes
-               from now on (was 0)
+   +0.050      server: its socket assumes a send window of 1,048,576 bytes from
+               now on (was 0)
    +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
                len 768              |             |             |             |
    +0.060 #8   PSH,ACK seq 3073     |<-----------NAT------------|<------------|
@@ -226,8 +226,8 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                len 2304             |             |             |             |
    +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
                win 0                |             |             |             |
-   +0.050      server: its socket believes in a send window of 1,048,576 bytes
-               from now on (was 0)
+   +0.050      server: its socket assumes a send window of 1,048,576 bytes from
+               now on (was 0)
    +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
                len 768              |             |             |             |
    +0.060 #8   PSH,ACK seq 3073     |       INVALID,DROP--------|<------------|
@@ -266,8 +266,8 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                len 2304             |             |             |             |
    +0.043 #6   ACK seq 5 ack 2305   |------------NAT----------->|------------>|
                win 0                |             |             |             |
-   +0.050      server: its socket believes in a send window of 1,048,576 bytes
-               from now on (was 0)
+   +0.050      server: its socket assumes a send window of 1,048,576 bytes from
+               now on (was 0)
    +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
                len 768              |             |             |             |
    +0.060 #8   PSH,ACK seq 3073     |          INVALID----------|<------------|

@@ -55,8 +55,8 @@ Trial 1 of 2, as seen in the kernel:
   |                                     | PSH,ACK len 4                        |
   |                                     | seq 1 (1001)                         |
   |                                     | ack 1 (5001)                         |
-  |                                     | the kernel now believes in a send    |
-  |                                     | window of 1,048,576 bytes (was 0)    |
+  |                                     | the kernel now assumes a send window |
+  |                                     | of 1,048,576 bytes (was 0)           |
   |                                     |                                      |
   |                                     |<--------------------- +0.061 ms -(3)-|
   | conntrack on client-node: SEQ is    | 10.0.1.2:8080 > 10.0.0.2:40000       |
@@ -107,8 +107,8 @@ Trial 1 of 1, as seen in the kernel:
   |                                     | PSH,ACK len 4                        |
   |                                     | seq 1 (1001)                         |
   |                                     | ack 1 (5001)                         |
-  |                                     | the kernel now believes in a send    |
-  |                                     | window of 1,048,576 bytes (was 0)    |
+  |                                     | the kernel now assumes a send window |
+  |                                     | of 1,048,576 bytes (was 0)           |
   |                                     |                                      |
   |                                     |x--------------------- +0.061 ms -(3)-|
   | conntrack on server-node: SEQ is    | 10.0.1.2:8080 > 10.0.0.2:40000       |
@@ -148,8 +148,8 @@ Trial 1 of 1, as seen in the kernel:
   |                                     | PSH,ACK len 4                        |
   |                                     | seq 1 (1001)                         |
   |                                     | ack 1 (5001)                         |
-  |                                     | the kernel now believes in a send    |
-  |                                     | window of 1,048,576 bytes (was 0)    |
+  |                                     | the kernel now assumes a send window |
+  |                                     | of 1,048,576 bytes (was 0)           |
   |                                     |                                      |
   |                                     |<--------------------- +0.061 ms -(3)-|
   |                                     | 10.0.1.2:8080 > 10.0.0.2:40000       |
@@ -177,7 +177,7 @@ def test_inconclusive_names_each_missing_piece_once_and_fits_60_columns() -> Non
     assert (
         text.render(result(story.observed(story.accepted()), cut, cut, lossy), 60)
         == """\
-INCONCLUSIVE 3/4 without proof
+INCONCLUSIVE 3/4 undecided
 window-overrun in lab kube-proxy-reset, no fix, kernel
 6.18.44
 1 completed, 3 inconclusive in 1.0 s; 40,000 of 40,000 bytes
@@ -203,8 +203,8 @@ Trial 2 of 4, as seen in the kernel:
   |                           | PSH,ACK len 4              |
   |                           | seq 1 (1001)               |
   |                           | ack 1 (5001)               |
-  |                           | the kernel now believes in |
-  |                           | a send window of 1,048,576 |
+  |                           | the kernel now assumes a   |
+  |                           | send window of 1,048,576   |
   |                           | bytes (was 0)              |
   |                           |                            |
   |                           |<----------- +0.061 ms -(3)-|
@@ -248,7 +248,7 @@ def test_a_run_of_no_trials_has_no_picture() -> None:
     assert (
         text.render(result())
         == """\
-INCONCLUSIVE 0/0 without proof
+INCONCLUSIVE 0/0 undecided
 window-overrun in lab kube-proxy-reset, no fix, kernel 6.18.44
 no trial in 0.0 s; events lost: 0
 """

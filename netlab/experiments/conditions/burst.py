@@ -32,7 +32,7 @@ def look(moment: Moment, _arguments: Mapping[str, Any]) -> Proof:
     window = Evidence(
         Link.STALE_WINDOW,
         stale,
-        f"the kernel now believes in a send window of {stale.window_bytes:,} bytes (was {stale.was_bytes:,})",
+        f"the kernel now assumes a send window of {stale.window_bytes:,} bytes (was {stale.was_bytes:,})",
     )
     if stale.window_bytes <= stale.was_bytes:
         return Proof(

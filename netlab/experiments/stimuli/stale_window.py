@@ -1,4 +1,4 @@
-"""stale-window: a socket believes in a larger window of its peer than it has, as after an ACK that came too late.
+"""stale-window: a socket assumes a larger window of its peer than it has, as after an ACK that came too late.
 
 The packets that follow are the kernel's own: only the number that bounds them was changed (TCP_REPAIR_WINDOW).
 """
@@ -20,7 +20,7 @@ from netlab.yamlspec.shapes import Fields, Integer, Key
 if TYPE_CHECKING:
     from netlab.experiments.context import Context
 
-DOC = "the socket at that end believes in a larger window of its peer than the peer has (TCP_REPAIR_WINDOW)"
+DOC = "the socket at that end assumes a larger window of its peer than the peer has (TCP_REPAIR_WINDOW)"
 WINDOW_BYTES = 1 << 20
 ARGUMENTS = Fields(
     {

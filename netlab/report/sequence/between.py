@@ -37,4 +37,4 @@ def remarks(timeline: Timeline, flow: Flow, trial: TrialResult | None, netns: Co
 def _socket_words(event: SocketEvent) -> str:
     if event.kind is SocketEventKind.ERROR:
         return f"its socket has {errno.errorcode.get(event.errno, str(event.errno))}"
-    return f"its socket believes in a send window of {event.window_bytes:,} bytes from now on (was {event.was_bytes:,})"
+    return f"its socket assumes a send window of {event.window_bytes:,} bytes from now on (was {event.was_bytes:,})"
