@@ -1,8 +1,8 @@
 """What this kernel and this user can do, found out by doing it: `netlab doctor`.
 
 Every check of the kernel runs in a forked child, in namespaces that end with it, so that nothing is left and nothing of
-the host's is touched. What experiments can ask for comes from `capabilities/`. A Check is a value; rendering is pure.
-Nothing here builds or repairs a lab.
+the host's is touched. What experiments can ask for comes from `capabilities/`. Whatever else a lab may need, building a
+small one shows. A Check is a value; rendering is pure. Nothing here repairs a lab.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from netlab import escapes
@@ -27,7 +27,7 @@ from netlab.lab.exec import search_path
 from netlab.lab.holder import become_rootless
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing
-from netlab.linux import advice, libnftables, nflog, nft
+from netlab.linux import advice, interrupts, libnftables, nflog, nft
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
 from netlab.style import Piece, Style
 
@@ -68,23 +68,21 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """Look at everything, in the order in which one thing needs another. Takes about a second."""
-    return [
-        kernel(),
-        user(),
-        user_namespaces(),
-        namespaces(),
-        pyroute2_package(),
-        nftables_binding(),
-        links(),
-        nat(),
-        conntrack_events(),
-        invalid_reasons(),
-        *map(_capability, probe(CAPABILITIES).values()),
-        *(program(name) for name in ("ip", "nft")),
-        command(),
-        leftovers(),
-    ]
+    """Look at everything, in the order in which one thing needs another. Takes about a second.
+
+    Where there are no files to try the kernel with, or no namespaces to try it in, nothing more is tried of it: all
+    would fail for that one reason.
+    """
+    found = [kernel(), user()]
+    for look in (files, user_namespaces, namespaces):
+        if all(check.ok is not False for check in found):
+            found.append(look())
+    found += [pyroute2_package(), nftables_binding()]
+    if all(check.ok is not False for check in found):
+        found += [links(), nat(), conntrack_events(), invalid_reasons(), lab()]
+        found += map(_capability, probe(CAPABILITIES).values())
+    found += [program("ip", "iproute2"), program("nft", "nftables"), command()]
+    return found if advice.missing() else [*found, leftovers()]
 
 
 def exit_code(found: Sequence[Check]) -> int:
@@ -139,11 +137,19 @@ def user() -> Check:
     return Check("user", True, f"uid {os.geteuid()}: labs are rootless, each in a user namespace of its own")
 
 
-def program(name: str) -> Check:
-    """Whether a program that labs do not need, but people do, is there."""
+def files() -> Check:
+    """The files that whatever is tried needs."""
+    if (missing := advice.missing()) is not None:
+        return Check("files", False, *missing)
+    return Check("files", True, "/proc and /dev are mounted")
+
+
+def program(name: str, package: str) -> Check:
+    """Whether a program that labs do not need, but people do, is there; else Debian's package that has it."""
     path = shutil.which(name, path=search_path(os.environ.get("PATH")))
     if path is None:
-        return Check(f"program {name}", None, "not installed; netlab doesn't need it")
+        detail = "not installed; netlab doesn't need it"
+        return Check(f"program {name}", None, detail, advice.install(package))
     return Check(f"program {name}", True, f"{path}; netlab doesn't need it")
 
 
@@ -221,7 +227,8 @@ def namespaces() -> Check:
         unshare(CLONE_NEWPID | CLONE_NEWNET)
         return "network, mount and PID"
 
-    return _try("namespaces", attempt(body))
+    found = _try("namespaces", attempt(body))
+    return found if found.ok else replace(found, advice=found.advice or advice.namespaces() or "")
 
 
 def links() -> Check:
@@ -278,6 +285,25 @@ def invalid_reasons() -> Check:
         return "conntrack tells NFLOG why a packet is INVALID"
 
     return _try("NFLOG", attempt(body))
+
+
+def lab() -> Check:
+    """A lab of two namespaces, as `up` builds it and `down` takes it down."""
+
+    def body() -> str:
+        from netlab.lab import lifecycle, standing
+        from netlab.lab.spec import load
+
+        name = f"doctor-{os.getpid()}"
+        directory = LabDirectory(run_directory(), name)
+        spec = load("namespaces: {a: {}, b: {}}\nlinks: [{ends: [a, b]}]", None, (), (), name)
+        lifecycle.up(directory, spec, rootless=None)
+        if left := standing.down(directory):
+            raise NetlabError("; ".join(left))
+        return "one with two namespaces was built and taken down"
+
+    with interrupts.held_back():  # a lab that is built is taken down
+        return _try("a lab", attempt(body, enter=False, held_back=True))
 
 
 def _capability(found: Capability) -> Check:

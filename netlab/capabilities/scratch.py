@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from netlab.errors import NetlabError
-from netlab.lab.holder import become_rootless
+from netlab.lab.holder import become_rootless, begin_at_the_root
 from netlab.linux import children
-from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWNS, unshare
 
 TIMEOUT_S = 20.0
 """How long one attempt may take: a kernel that has to load modules first needs seconds under emulation."""
@@ -25,13 +25,14 @@ TIMEOUT_S = 20.0
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # include/uapi/linux/sockios.h, if.h
 
 
-def attempt(body: Callable[[], str], *, enter: bool = True) -> str | NetlabError:
+def attempt(body: Callable[[], str], *, enter: bool = True, held_back: bool = False) -> str | NetlabError:
     """Run body in a forked child, in namespaces of its own if enter; what it returns, or the error it ended with.
 
-    An ordinary user's child makes a user namespace first. The error's message is one line.
+    held_back: no signal that the command hears ends it. An ordinary user's child makes a user namespace first. The
+    error's message is one line.
     """
     try:
-        said, _ = children.ask(lambda told: _answer(body, enter, told), within_s=TIMEOUT_S)
+        said, _ = children.ask(lambda told: _answer(body, enter, told), held_back=held_back, within_s=TIMEOUT_S)
     except TimeoutError:
         return NetlabError("the kernel gave no answer in time")
     if not said:
@@ -69,7 +70,7 @@ def _enter() -> None:
         become_rootless()
         return
     unshare(CLONE_NEWNET | CLONE_NEWNS)
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    begin_at_the_root()
 
 
 def set_loopback_up() -> None:

@@ -5,6 +5,7 @@ Start-up time counts: a command imports what it needs when it needs it. That is 
 in the files of this package: typer would compile each of them again.
 """
 
+import errno
 import os
 import sys
 
@@ -12,7 +13,7 @@ from netlab import terminal
 from netlab.cli import up
 from netlab.errors import NetlabError, TopologyError, told
 from netlab.escapes import Lines
-from netlab.linux import interrupts
+from netlab.linux import advice, interrupts
 from netlab.terminal import say, say_error
 
 
@@ -30,7 +31,11 @@ def main() -> None:
         say("netlab: interrupted")
         sys.exit(130)
     except OSError as error:
-        say_error(Lines(NetlabError(told(error), _missing())))
+        say_error(
+            Lines(
+                NetlabError(told(error), _missing() or (advice.namespaces() if error.errno == errno.ENOSPC else None))
+            )
+        )
         sys.exit(1)
     except MemoryError:
         say_error("out of memory")
@@ -39,9 +44,8 @@ def main() -> None:
 
 def _missing() -> str | None:
     """What every command needs and isn't there, with what to do; None where all is."""
-    for place in ("/proc/self", "/dev/null"):
-        if not os.path.exists(place):  # noqa: PTH110
-            return f"there is no {place}: mount its file system"
+    if (missing := advice.missing()) is not None:
+        return ": ".join(missing)
     try:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError:

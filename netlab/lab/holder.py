@@ -24,7 +24,7 @@ from netlab.errors import LabError, UnsupportedError, told
 from netlab.lab import exits, masks
 from netlab.lab.host_names import HOST_NAMES
 from netlab.lab.state import Holder
-from netlab.linux import children
+from netlab.linux import advice, children
 from netlab.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -156,29 +156,13 @@ def become_rootless() -> None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+        # AppArmor may let anyone make a user namespace, and nobody do anything in it: that shows here.
+        mount("none", "/", flags=MS_REC | MS_SLAVE)
     except OSError as error:
         raise UnsupportedError(
-            f"this user can't make a user namespace: {error.strerror}", userns_hint() or "run netlab as root"
+            f"this user can't make a user namespace: {error.strerror}",
+            advice.userns() or "run netlab as root",
         ) from error
-    mount("none", "/", flags=MS_REC | MS_SLAVE)
-
-
-def userns_hint() -> str | None:
-    """What to do where user namespaces are restricted; None where nothing is known to restrict them."""
-    with suppress(OSError):
-        if not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
-            return "the kernel lets nobody make one in a chroot: leave it"
-    knobs = {
-        "kernel.apparmor_restrict_unprivileged_userns": "1",  # Ubuntu 23.10 and newer
-        "kernel.unprivileged_userns_clone": "0",  # Debian's kernels before 5.10
-        "user.max_user_namespaces": "0",
-    }
-    for knob, forbidding in knobs.items():
-        with suppress(OSError):
-            if Path("/proc/sys", *knob.split(".")).read_text().strip() == forbidding:
-                allowing = "15000" if forbidding == "0" and knob.startswith("user.") else str(1 - int(forbidding))
-                return f"{knob} is {forbidding}: run netlab as root, or `sudo sysctl {knob}={allowing}`"
-    return None
 
 
 def hold(names: Path, hosts: Path, *, own_names: bool) -> Newborn:
@@ -189,7 +173,7 @@ def hold(names: Path, hosts: Path, *, own_names: bool) -> Newborn:
     leaves no process behind then.
     """
     if not _HOSTS.exists():
-        raise LabError(f"there is no {_HOSTS} here to show the lab's names in", f"touch {_HOSTS}")
+        raise LabError(f"there is no {_HOSTS} here to show the lab's names in", advice.as_root(f"touch {_HOSTS}"))
     if own_names:
         names.mkdir(mode=0o755, exist_ok=True)
         mount("netns", str(names), "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
@@ -211,7 +195,8 @@ def hold(names: Path, hosts: Path, *, own_names: bool) -> Newborn:
     if complaint != "ready":
         os.close(go_w)
         os.waitpid(pid, 0)
-        raise LabError(f"the lab's holder could not start: {complaint or 'it ended early'}")
+        hint = ": ".join(advice.missing() or ()) or advice.namespaces()
+        raise LabError(f"the lab's holder could not start: {complaint or 'it ended early'}", hint)
     ticks = start_ticks(pid)
     if ticks is None:
         os.close(go_w)
@@ -229,7 +214,7 @@ def _run_holder(names: Path, hosts: Path, ready: int, go: int) -> None:
         unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP)
         if names == HOST_NAMES:  # else it stands in one of the lab's already: no lab leads back to the host's by it
             unshare(CLONE_NEWNET)
-        _begin_at_the_root()
+        begin_at_the_root()
         masks.mount_proc()
         if names != HOST_NAMES:
             _mount_on_run_netns(names)
@@ -248,7 +233,7 @@ def _run_holder(names: Path, hosts: Path, ready: int, go: int) -> None:
             os.write(ready, told(error).encode(errors="replace"))
 
 
-def _begin_at_the_root() -> None:
+def begin_at_the_root() -> None:
     """Make this process's root that of its mount namespace, which alone is found by who enters that: see setns(2).
 
     They differ in a chroot. Nothing that is mounted from now on is seen outside.

@@ -13,6 +13,7 @@ from netlab.escapes import Lines
 from netlab.kubeproxy import Family
 from netlab.kubeproxy.iptables_save import PROGRAMS, without_counters
 from netlab.lab.exec import search_path
+from netlab.linux import advice
 
 
 def restore(family: Family, text: str, *, beside: bool = False) -> None:
@@ -38,8 +39,6 @@ def _run(argv: Sequence[str], text: str = "") -> str:
 
     program = shutil.which(argv[0], path=search_path(os.environ.get("PATH")))
     if program is None:
-        from netlab.linux import advice
-
         hint = f"{advice.install('iptables')}, or load_with: libnftables under kube_proxy"
         raise UnsupportedError(f"there is no program {argv[0]}", hint)
     # iptables-legacy locks a file of the host's, /run/xtables.lock, against others that change the same tables. Who is

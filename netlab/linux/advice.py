@@ -1,9 +1,12 @@
-"""Command lines that a user is told to run, in the form that this machine understands."""
+"""What a user is told to do about what is missing: command lines, in the form that this machine understands."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 
 def as_root(command: str) -> str:
@@ -22,3 +25,48 @@ def install(package: str) -> str:
     if shutil.which("apt-get"):
         return as_root(f"apt-get install {package}")
     return f"install what Debian's package {package} holds"
+
+
+_NEEDED = {
+    "/proc/self": "mount -t proc proc /proc",
+    "/dev/null": "mknod -m 666 /dev/null c 1 3",
+}
+
+
+def missing() -> tuple[str, str] | None:
+    """A file that every command needs and that isn't there, and the command that makes it; None where all are."""
+    for place, command in _NEEDED.items():
+        if not os.path.exists(place):  # noqa: PTH110
+            return f"there is no {place}", as_root(command)
+    return None
+
+
+# Sysctls: what each is where it forbids, and where it doesn't.
+_FOR_USERS = {
+    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),  # Ubuntu 23.10 and newer
+    "kernel.unprivileged_userns_clone": ("0", "1"),  # a patch of Debian's and Ubuntu's kernels
+    "user.max_user_namespaces": ("0", "15000"),
+}
+_FOR_ALL = {f"user.max_{kind}_namespaces": ("0", "15000") for kind in ("mnt", "net", "pid")}
+
+
+def userns(proc: Path = Path("/proc")) -> str | None:
+    """What to do where this user can't make a user namespace; None where nothing is known to restrict them."""
+    with suppress(OSError):
+        if not any(line.split()[4] == "/" for line in (proc / "self/mountinfo").read_text().splitlines()):
+            return "the kernel lets nobody make one in a chroot: leave it, or run netlab as root"
+    for told in _restrictions(_FOR_USERS, proc):
+        return told.replace(": ", ": run netlab as root, or ", 1)
+    return namespaces(proc)
+
+
+def namespaces(proc: Path = Path("/proc")) -> str | None:
+    """What to do where nobody can make namespaces; None where nothing is known to restrict them."""
+    return next(_restrictions(_FOR_ALL, proc), None)
+
+
+def _restrictions(sysctls: Mapping[str, tuple[str, str]], proc: Path) -> Iterator[str]:
+    for sysctl, (forbidding, allowing) in sysctls.items():
+        with suppress(OSError):
+            if (proc / "sys").joinpath(*sysctl.split(".")).read_text().strip() == forbidding:
+                yield f"{sysctl} is {forbidding}: `{as_root(f'sysctl {sysctl}={allowing}')}`"

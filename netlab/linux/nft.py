@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from netlab.linux import children
+from netlab.linux import advice, children
 from netlab.linux.libnftables import Context, binding
 
 
@@ -185,8 +185,6 @@ def _answer(make: Callable[[], Context], work: Callable[[_Context], Any], told: 
     except OSError as error:
         number, words = error.errno, error.strerror or str(error)
         if number is None:  # the library can't be loaded
-            from netlab.linux import advice
-
             number, words = errno.ENOPKG, f"{words}: {advice.install('libnftables1')}"
         answer = [[number, words], None]
     with os.fdopen(1, "wb", closefd=False) as out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,8 @@ from states import lab_directory
 from netlab.capabilities import doctor
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.doctor import Check
-from netlab.linux.advice import install as install_command
+from netlab.lab import holder
+from netlab.linux import advice
 from netlab.linux.files import write_own
 from netlab.style import plain
 
@@ -118,8 +120,8 @@ def test_no_netlab_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_program_that_is_not_there() -> None:
-    assert doctor.program("no-such-program") == Check(
-        "program no-such-program", None, "not installed; netlab doesn't need it"
+    assert doctor.program("no-such-program", "it") == Check(
+        "program no-such-program", None, "not installed; netlab doesn't need it", advice.install("it")
     )
 
 
@@ -152,7 +154,68 @@ def test_a_package_is_installed_by_what_this_machine_has(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in programs else None)
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    assert install_command("it") == command
+    assert advice.install("it") == command
+
+
+def proc(root: Path, mounted_on: str, **sysctls: str) -> Path:
+    """A /proc with one mount and some sysctls, named with _ for /."""
+    (root / "self").mkdir(parents=True)
+    (root / "self/mountinfo").write_text(f"21 1 0:20 / {mounted_on} rw,relatime - ext4 /dev/vda rw\n")
+    for name, value in sysctls.items():
+        path = root / "sys" / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("mounted_on", "sysctls", "hint"),
+    [
+        ("/", {}, None),
+        ("/", {"user__max_user_namespaces": "96364", "kernel__unprivileged_userns_clone": "1"}, None),
+        ("/home", {}, "the kernel lets nobody make one in a chroot: leave it, or run netlab as root"),
+        (
+            "/",
+            {"kernel__apparmor_restrict_unprivileged_userns": "1"},
+            "kernel.apparmor_restrict_unprivileged_userns is 1: run netlab as root, or "
+            "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`",
+        ),
+        (
+            "/",
+            {"kernel__unprivileged_userns_clone": "0"},
+            "kernel.unprivileged_userns_clone is 0: run netlab as root, or "
+            "`sudo sysctl kernel.unprivileged_userns_clone=1`",
+        ),
+        (
+            "/",
+            {"user__max_net_namespaces": "0"},
+            "user.max_net_namespaces is 0: `sudo sysctl user.max_net_namespaces=15000`",
+        ),
+    ],
+)
+def test_what_restricts_user_namespaces_and_what_lifts_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mounted_on: str, sysctls: dict[str, str], hint: str | None
+) -> None:
+    monkeypatch.setattr(shutil, "which", {"sudo": "/usr/bin/sudo"}.get)
+    assert advice.userns(proc(tmp_path / "proc", mounted_on, **sysctls)) == hint
+
+
+@pytest.mark.kernel
+def test_apparmor_that_lets_a_user_namespace_be_made_and_nothing_be_done_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ubuntu's way: unshare(2) works, and whatever needs a capability inside is refused."""
+    skips.skip_unless_userns()
+
+    def refused(*_arguments: object, **_named: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/")
+
+    monkeypatch.setattr(holder, "mount", refused)
+    monkeypatch.setattr(advice, "userns", lambda: "the sysctl")
+    found = doctor.user_namespaces()
+    assert found.detail == "this user can't make a user namespace: Permission denied"
+    assert (found.ok, found.advice) in (
+        (False, "the sysctl"),
+        (None, "root's labs need none, unless made with --rootless"),
+    )
 
 
 def test_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +248,7 @@ def test_probes_on_this_kernel() -> None:
     assert [check.name for check in found] == [
         "kernel",
         "user",
+        "files",
         "user namespaces",
         "namespaces",
         "pyroute2",
@@ -193,6 +257,7 @@ def test_probes_on_this_kernel() -> None:
         "kube-proxy rules",
         "conntrack",
         "NFLOG",
+        "a lab",
         *CAPABILITIES,
         "program ip",
         "program nft",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,12 @@ def test_a_forked_command_that_takes_too_long_is_ended(netlab: Netlab) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         netlab("lint", "-", stdin=large, timeout_s=0.1)
     assert netlab("--help").returncode == 0
+
+
+def test_on_another_system_than_linux_it_says_so() -> None:
+    program = "import sys; sys.platform = 'darwin'; from netlab.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "netlab: a lab is made of Linux namespaces, and this is no Linux\n  hint: use a virtual machine with Linux\n"
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import labs
 import pytest
 import skips
 from command import Netlab
+
+from netlab.linux.advice import as_root
 
 pytestmark = pytest.mark.kernel
 
@@ -50,7 +53,7 @@ MISSING = {
     **{
         ("no hosts", privilege): (
             1,
-            "netlab: there is no /etc/hosts here to show the lab's names in\n  hint: touch /etc/hosts\n",
+            f"netlab: there is no /etc/hosts here to show the lab's names in\n  hint: {as_root('touch /etc/hosts')}\n",
         )
         for privilege in ("--root", "--rootless")
     },
@@ -58,21 +61,22 @@ MISSING = {
         ("no proc", privilege): (
             1,
             "netlab: /proc/self/uid_map: No such file or directory\n"
-            "  hint: there is no /proc/self: mount its file system\n",
+            f"  hint: there is no /proc/self: {as_root('mount -t proc proc /proc')}\n",
         )
         for privilege in ("--root", "--rootless")
     },
     **{
         ("no devices", privilege): (
             1,
-            "netlab: the lab's holder could not start: /dev/null: No such file or directory\n",
+            "netlab: the lab's holder could not start: /dev/null: No such file or directory\n"
+            f"  hint: there is no /dev/null: {as_root('mknod -m 666 /dev/null c 1 3')}\n",
         )
         for privilege in ("--root", "--rootless")
     },
     ("chroot", "--rootless"): (
         77,
         "netlab: this user can't make a user namespace: Operation not permitted\n"
-        "  hint: the kernel lets nobody make one in a chroot: leave it\n",
+        "  hint: the kernel lets nobody make one in a chroot: leave it, or run netlab as root\n",
     ),
 }
 """What `up` ends with, and what it says, where it can't build."""
@@ -93,35 +97,37 @@ exit $code
 """
 
 
+def run_in(
+    system: str, script: str, netlab: Netlab, variables: dict[str, str], directory: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a mount namespace that is such a system; with $NETLAB, $PYTHON, and its root in $ROOT."""
+    skips.skip_unless_program("unshare")
+    python, *words = netlab.argv()
+    root, inside = "/", shlex.join(["/bin/sh", "-c", script])
+    begin = f"{SYSTEMS[system]}\nexec {inside}"
+    if system == "chroot":
+        root = str(directory / "chroot")
+        Path(root).mkdir()
+        inside = f"ROOT=/; export ROOT; cd {shlex.quote(str(Path.cwd()))}; exec {inside}"
+        begin = f"{CHROOT}\nexec chroot $ROOT {shlex.join(['/bin/sh', '-c', inside])}"
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", begin],
+        env=netlab.environment(
+            {"NETLAB": shlex.join([python, *words]), "PYTHON": python, "ROOT": root, **variables},
+        ),
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_up_works_or_says_what_is_missing(
     netlab: Netlab, lab_name: str, privilege: str, as_root: None, tmp_path: Path, system: str
 ) -> None:
-    skips.skip_unless_program("unshare")
     lab = labs.make(netlab, lab_name, tmp_path, privilege)
-    python, *words = netlab.argv()
-    variables = {
-        "NETLAB": shlex.join([python, *words]),
-        "PYTHON": python,
-        "FILE": str(lab.file),
-        "LAB": lab_name,
-        "PRIVILEGE": privilege,
-        "ROOT": "/",
-    }
-    life = ["/bin/sh", "-c", LIFE]
-    begin = f"{SYSTEMS[system]}\nexec {shlex.join(life)}"
-    if system == "chroot":
-        (tmp_path / "chroot").mkdir()
-        inside = f"ROOT=/; export ROOT; cd {shlex.quote(str(Path.cwd()))}; exec {shlex.join(life)}"
-        begin = f"{CHROOT}\nexec chroot $ROOT {shlex.join(['/bin/sh', '-c', inside])}"
-        variables["ROOT"] = str(tmp_path / "chroot")
+    variables = {"FILE": str(lab.file), "LAB": lab_name, "PRIVILEGE": privilege}
     before = host.snapshot(netlab.rundir)
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", begin],
-        env=netlab.environment(variables),
-        capture_output=True,
-        text=True,
-    )
+    done = run_in(system, LIFE, netlab, variables, tmp_path)
     if (system, privilege) in MISSING:
         assert (done.returncode, done.stderr, done.stdout) == (*MISSING[system, privilege], "")
     else:
@@ -129,6 +135,78 @@ def test_up_works_or_says_what_is_missing(
         assert done.stderr.startswith(f"lab {lab_name} is up: ")
         assert done.stderr.endswith(f"lab {lab_name} is down\n")
     assert host.changes(before, netlab.rundir) == ""
+
+
+AMISS = {
+    "read-only run": ("a lab", "can't make /run/netns: Read-only file system"),
+    "no hosts": ("a lab", "there is no /etc/hosts here to show the lab's names in"),
+    "no proc": ("files", "there is no /proc/self"),
+    "no devices": ("files", "there is no /dev/null"),
+}
+"""What `doctor` finds amiss where root can't build."""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_doctor_says_of_each_what_up_says(netlab: Netlab, as_root: None, tmp_path: Path, system: str) -> None:
+    before = host.snapshot(netlab.rundir)
+    done = run_in(system, "$NETLAB doctor --format json", netlab, {}, tmp_path)
+    assert done.stderr == ""
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    amiss = [(check["name"], check["detail"]) for check in found.values() if check["ok"] is False]
+    assert amiss == ([AMISS[system]] if system in AMISS else [])
+    assert done.returncode == (77 if amiss else 0)
+    if amiss:
+        hint = MISSING[system, "--root"][1].rpartition("hint: ")[2]
+        assert f"{found[amiss[0][0]]['advice']}\n" in hint
+    assert host.changes(before, netlab.rundir) == ""
+
+
+FORBIDDING = """
+echo 0 >/proc/sys/user/max_KIND_namespaces
+exec setpriv --inh-caps -all --ambient-caps -all "$@"
+"""
+
+
+@pytest.mark.parametrize("kind", ["user", "mnt", "net", "pid"])
+def test_where_no_namespaces_may_be_made_doctor_and_up_say_which_sysctl_it_is(
+    netlab: Netlab, rootless: None, tmp_path: Path, kind: str
+) -> None:
+    """The sysctl is a user namespace's own: this test's."""
+    skips.skip_unless_program("unshare")
+    skips.skip_unless_program("setpriv")
+    file = tmp_path / "topology.yaml"
+    file.write_text(labs.TWO)
+    inside = [
+        "unshare",
+        "--user",
+        "--map-user=1000",
+        "--map-group=1000",
+        "--keep-caps",
+        "sh",
+        "-c",
+        FORBIDDING.replace("KIND", kind),
+        "sh",
+    ]
+
+    def said(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [*inside, *netlab.argv(*arguments)]
+        return subprocess.run(command, env=netlab.environment(), capture_output=True, text=True)
+
+    sysctl = f"user.max_{kind}_namespaces"
+    otherwise = "run netlab as root, or " if kind == "user" else ""
+    hint = f"{sysctl} is 0: {otherwise}`{advice_for_users(f'sysctl {sysctl}=15000')}`"
+    checks = json.loads(said("doctor", "--format", "json").stdout)["checks"]
+    (amiss,) = [check for check in checks if check["ok"] is False]
+    assert (amiss["name"], amiss["advice"]) == ("namespaces" if kind == "pid" else "user namespaces", hint)
+    built = said("up", file)
+    assert "No space left on device\n" in built.stderr
+    if kind != "pid":  # told from within the lab's user namespace, whose own limit is another
+        assert (built.returncode, built.stderr.rpartition("  hint: ")[2]) == (77, f"{hint}\n")
+
+
+def advice_for_users(command: str) -> str:
+    """What `as_root` makes of a command for an ordinary user."""
+    return f"sudo {command}" if shutil.which("sudo") else f"su -c '{command}'"
 
 
 INNER = """
