@@ -81,6 +81,11 @@ _REASONS: Mapping[str, StallKind] = {
 """The kind of each of the kernel's reasons (enum skb_drop_reason, include/net/dropreason-core.h)."""
 
 
+def kind_of(reason: str) -> StallKind:
+    """What a drop for that reason of the kernel's is called."""
+    return _REASONS.get(reason, StallKind.THROWN_AWAY)
+
+
 _ERRORS = ("IcmpMsg.OutType3", "Icmp6OutPktTooBigs")
 """The counters of the ICMP errors that say so, made whether or not they leave."""
 
@@ -123,7 +128,7 @@ def _lost(timeline: Timeline, found: ConnectionFinding, counters: Mapping[str, C
         if not _got_through(found, paths):
             yield Stall(StallKind.DROPPED, rule.netns, _numbers(paths), len(paths), rule=rule)
     for (netns, reason), paths in reasons.items():
-        kind = _REASONS.get(reason, StallKind.THROWN_AWAY)
+        kind = kind_of(reason)
         stall = Stall(kind, netns, _numbers(paths), len(paths), reason=reason)
         if kind is StallKind.TOO_BIG:
             yield _too_big(timeline, stall, paths, counters.get(netns, Counter()))

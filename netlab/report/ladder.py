@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from netlab.record.words import endpoint
-from netlab.report.sequence.diagram import Arrow, Column, Fold, Ladder
+from netlab.report.sequence.diagram import BAD, Arrow, Column, Fold, Ladder
 from netlab.report.wrapping import wrap
 from netlab.style import Piece, Style, plain
 
@@ -23,7 +23,6 @@ _LEAST_PITCH = 9
 
 _BESIDE = 80
 """Columns from which on there is room for a packet's words before the lifelines."""
-_BAD = frozenset({"INVALID", "DROP"})
 
 
 def render(ladder: Ladder, width: int = 80) -> str:
@@ -95,7 +94,7 @@ class _Text:
         first, *rest = _pack(arrow.words, _WORDS) if self._beside else [""]
         number = f"#{arrow.number}"
         gutter = f"{self._ladder.ms(arrow.time_ns):>{_TIME - 1}} {number:<{_NUMBER - 1}} {first}"
-        bad = any(mark.word in _BAD for mark in arrow.marks)
+        bad = any(mark.word in BAD for mark in arrow.marks)
         yield Piece(self._canvas(gutter, arrow), Style.BAD if bad else None)
         for line in rest:
             yield Piece(self._canvas(" " * (_TIME + _NUMBER) + line))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netlab.report.markup import Markup, join, path, tag, text_width, wrap_text
-from netlab.report.sequence.diagram import Arrow, Fold, Ladder, Row
+from netlab.report.sequence.diagram import BAD, Arrow, Fold, Ladder, Row
 
 _SIZE = 13
 """Font size, in the user units that are CSS pixels when the picture is drawn at its own width."""
@@ -59,7 +59,7 @@ def _texts(row: Row) -> list[tuple[str, str]]:
     room = _TEXT - _WORDS
     if isinstance(row, Arrow):
         lines = [(line, "words") for line in wrap_text(" ".join(row.words), room / _BOLD, _SIZE)]
-        bad = [mark.word for mark in row.marks if mark.word in ("INVALID", "DROP")]
+        bad = [mark.word for mark in row.marks if mark.word in BAD]
         if bad:
             lines.append((" · ".join(dict.fromkeys(bad)), "verdict"))
         return lines + [(line, "note") for note in row.notes for line in wrap_text(note, room, _SIZE)]
@@ -128,7 +128,8 @@ def _packet(ladder: Ladder, arrow: Arrow, top: float, wide: float) -> Markup:
     ahead = 1 if end >= start else -1
     y = top + 20
     kinds = ["packet"]
-    kinds += ["invalid"] if arrow.marked("INVALID") else ["dropped"] if arrow.marked("DROP") else []
+    ended = arrow.marked("DROP") or arrow.marked("LOST")
+    kinds += ["invalid"] if arrow.marked("INVALID") else ["dropped"] if ended else []
     kinds += ["rst"] if arrow.kind[0] == "RST" else []
     words = " ".join(arrow.words)
     drawn = [
@@ -165,7 +166,7 @@ def _marks(ladder: Ladder, arrow: Arrow, y: float) -> Iterator[Markup]:
     for column, words in by_column.items():
         word = " · ".join(words)
         half = text_width(word, 12) / 2 + 7
-        kind = "bad" if set(words) & {"INVALID", "DROP"} else "good"
+        kind = "bad" if BAD & set(words) else "good"
         yield join(
             [
                 tag(

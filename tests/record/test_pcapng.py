@@ -122,10 +122,10 @@ def test_all_that_the_report_says_of_a_packet_is_said_with_its_number() -> None:
     assert lines == [
         "#1: NAT, out of sight: destination 192.168.0.2:80 becomes 10.0.1.2:8080",
         "#2: NAT, out of sight: source 10.0.1.2:8080 becomes 192.168.0.2:80",
-        "#3: DROP: it was last seen at client/eth0",
+        "#3: LOST: it was last seen at client/eth0",
         "#4: The client's request to the VIP",
         "#4: NAT: the request goes on to the server pod",
-        "#6: DROP: it was last seen at client/eth0",
+        "#6: LOST: it was last seen at client/eth0",
         "#8: The reply leaves the server",
         "#8: The reply reaches the client without NAT",
         "#8: ends 4,767 bytes past what the client allowed; conntrack forgives at most 3,070",

@@ -157,9 +157,9 @@ def test_a_run_without_trials_has_no_pictures_of_packets() -> None:
     ("name", "marks"),
     [
         ("reset", {"NAT": 7, "INVALID": 4}),
-        ("dropped", {"NAT": 12, "INVALID · DROP": 1}),
+        ("dropped", {"NAT": 12, "INVALID · LOST": 1}),
         ("accepted", {"NAT": 12}),
-        ("stalled", {"NAT": 7, "INVALID · DROP": 1}),
+        ("stalled", {"NAT": 7, "INVALID · LOST": 1}),
         ("inconclusive", {"NAT": 7, "INVALID": 4}),
     ],
 )

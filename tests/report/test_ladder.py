@@ -24,6 +24,7 @@ from netlab.record.events import (
     Event,
     InvalidReason,
     Packet,
+    PacketDrop,
     Segment,
     TraceStep,
 )
@@ -31,7 +32,7 @@ from netlab.record.flow import Leg
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import Stimulus
 from netlab.report import ladder, ladder_svg, sequence
-from netlab.report.sequence.diagram import Arrow, Fold, Ladder
+from netlab.report.sequence.diagram import Arrow, Fold, Ladder, Mark
 from netlab.style import Style, plain
 
 
@@ -132,13 +133,13 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                now on (was 0)
    +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
                len 768              |             |             |             |
-   +0.060 #8   PSH,ACK seq 3073     |       INVALID,DROP--------|<------------|
+   +0.060 #8   PSH,ACK seq 3073     |       INVALID,LOST--------|<------------|
                ack 5 len 4000       |             |             |             |
                ends 4,767 bytes past what the client allowed; conntrack forgives
                at most 3,070
                INVALID: conntrack on client-node: SEQ is over upper bound 7307
                [relative 2307] (over the window of the receiver)
-               DROP: it was last seen at client-node/eth0
+               LOST: it was last seen at client-node/eth0
    +0.150 #9   ACK seq 5 ack 3073   |------------NAT----------->|------------>|
                win 4000             |             |             |             |
    +0.170 #10  PSH,ACK seq 3073     |<-----------NAT------------|<------------|
@@ -230,13 +231,13 @@ client-node. Numbers are relative, windows in bytes, times in ms.
                now on (was 0)
    +0.051 #7   ACK seq 2305 ack 5   |<-----------NAT------------|<------------|
                len 768              |             |             |             |
-   +0.060 #8   PSH,ACK seq 3073     |       INVALID,DROP--------|<------------|
+   +0.060 #8   PSH,ACK seq 3073     |       INVALID,LOST--------|<------------|
                ack 5 len 4000       |             |             |             |
                ends 4,767 bytes past what the client allowed; conntrack forgives
                at most 3,070
                INVALID: conntrack on client-node: SEQ is over upper bound 7307
                [relative 2307] (over the window of the receiver)
-               DROP: it was last seen at client-node/eth0
+               LOST: it was last seen at client-node/eth0
 """
     )
 
@@ -362,13 +363,31 @@ def test_a_packet_that_a_rule_found_invalid_is_so_without_a_reason_in_the_log() 
     assert told.kind == ("data segment", "INVALID")
 
 
+@pytest.mark.parametrize(
+    ("reason", "word", "note", "kind"),
+    [
+        ("IP_INNOROUTES", "DROP", "DROP: client-node's kernel: IP_INNOROUTES", "INVALID, dropped"),
+        ("NEIGH_FAILED", "LOST", "LOST: client-node waited for a neighbour that never answered", "INVALID, lost"),
+    ],
+)
+def test_why_the_kernel_threw_a_packet_away(reason: str, word: str, note: str, kind: str) -> None:
+    seen = pictures.stalled()
+    reply = (event for event in seen if isinstance(event, Packet) and event.segment.payload_bytes == 4000)
+    last = max(reply, key=lambda packet: packet.time_ns)
+    thrown = PacketDrop(last.time_ns + 2000, "client-node", reason, segment=last.segment)
+    told = arrow(drawn([*seen, thrown], bytes_received=3072, ended=False), 8)
+    assert Mark(1, word) in told.marks
+    assert told.notes[-1] == note
+    assert told.kind == ("data segment", kind)
+
+
 def test_what_was_not_translated_ends_on_its_way_to_the_vip() -> None:
     ack = story.segment(Leg.CLIENT_TO_VIP, ACK, 1005, 7305)
     way = [story.packet(700, "client", "out", ack), story.packet(701, "client-node", "in", ack, "veth-client")]
     picture = drawn([*pictures.reset(), *way, found_invalid(703, 1, ack)], bytes_received=2304, ended=False)
     assert arrow(picture, 12).notes == (
         "INVALID: a rule on client-node found it so; conntrack logged no reason",
-        "DROP: it was last seen at client-node/veth-client; no route to the VIP",
+        "LOST: it was last seen at client-node/veth-client; no route to the VIP",
     )
 
 

@@ -29,8 +29,8 @@ def render(ladder: Ladder, own: int, capture: Written | None) -> Markup:
     )
     legend = (
         "NAT: addresses were rewritten there. INVALID: conntrack found the packet so there, and NAT skips it "
-        "(thick line). DROP: it went no further. LOGGED: conntrack noted something, and let it pass. Dashed line: "
-        "a RST."
+        "(thick line). DROP: a rule or the kernel dropped it. LOST: it was seen nowhere after. LOGGED: conntrack noted "
+        "something, and let it pass. Dashed line: a RST."
     )
     if any(arrow.marked(state) for arrow in ladder.arrows() for state in ("NEW", "ESTABLISHED", "RELATED")):
         legend += " NEW, ESTABLISHED, RELATED: the state of conntrack's that a rule of the lab's own found it in."

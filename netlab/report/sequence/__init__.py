@@ -3,8 +3,9 @@
 A packet is one arrow from the namespace that sent it to the last one that saw it, whatever number of interfaces it
 crossed; `analysis/timeline.py` followed it. The arrow has a tip in each namespace that saw it, and passes others by.
 What is said of it comes from what was seen: "NAT" where it was sent on with other addresses; "INVALID" where a rule
-found it so, or conntrack gave a reason, and NAT left the packet alone or it went no further; "DROP" where it was last
-seen although its destination was watched and no event was lost; "LOGGED" where conntrack gave a reason and let it pass;
+found it so, or conntrack gave a reason, and NAT left the packet alone or it went no further; "DROP" where a rule or the
+kernel is known to have dropped it; "LOST" where it was last seen although its destination was watched and no event was
+lost, or where no neighbour answered; "LOGGED" where conntrack gave a reason and let it pass;
 "NEW", "ESTABLISHED", "RELATED", "UNTRACKED" where it matched a rule for that state alone, in a table of the topology's
 own. Runs of like packets are folded into one row that counts them.
 

@@ -11,6 +11,9 @@ from netlab.analysis.paths import PacketPath
 from netlab.analysis.result import Link
 from netlab.record.flow import Flow
 
+BAD = frozenset({"INVALID", "DROP", "LOST"})
+"""The marks of what went wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -22,7 +25,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word at a namespace on a packet's way: NAT, a state of conntrack's, INVALID, LOGGED or DROP."""
+    """A word at a namespace on a packet's way: NAT, a state of conntrack's, INVALID, LOGGED, DROP or LOST."""
 
     column: int
     word: str

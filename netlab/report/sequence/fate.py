@@ -9,6 +9,7 @@ from typing import assert_never
 
 from netlab.analysis.findings import PacketFinding
 from netlab.analysis.paths import Fate, PacketPath
+from netlab.analysis.stalls import StallKind, kind_of
 from netlab.analysis.timeline import Timeline
 from netlab.analysis.translation import Nat, invalid_at
 from netlab.record.flow import Flow
@@ -61,7 +62,7 @@ class Fates:
         if _comes_back(path):
             account.notes += self._told.once(f"it comes back to {path.last.netns}")
         if path.fate is not Fate.DELIVERED:
-            self._end(account, path, flow.server if path.to_server else flow.client)
+            self._end(account, found, flow.server if path.to_server else flow.client)
         if path.ambiguous:
             account.notes.append(path.ambiguous)
         return account
@@ -90,13 +91,21 @@ class Fates:
             account.notes.append(f"INVALID: a rule on {netns} found it so{unlogged}")
             account.qualifier = "INVALID"
 
-    def _end(self, account: Account, path: PacketPath, goal: str) -> None:
-        last = path.last
+    def _end(self, account: Account, found: PacketFinding, goal: str) -> None:
+        path, last, thrown = found.path, found.path.last, found.thrown_away
         where = f"{last.netns}/{last.ifname}"
         drops = [step for step in path.trace if step.verdict == "drop"]
+        end = "dropped"
         if drops:
             account.marks.append(self._frame.mark(drops[-1].netns, "DROP"))
             account.notes.append(drop(drops[-1]))
+        elif thrown is not None and kind_of(thrown.reason) is StallKind.NO_NEIGHBOUR:
+            account.marks.append(self._frame.mark(last.netns, "LOST"))
+            account.notes.append(f"LOST: {thrown.netns} waited for a neighbour that never answered")
+            end = "lost"
+        elif thrown is not None:
+            account.marks.append(self._frame.mark(last.netns, "DROP"))
+            account.notes.append(f"DROP: {thrown.netns}'s kernel: {thrown.reason}")
         elif self._lost:
             account.notes.append(f"not seen after {where}; but events were lost")
             return
@@ -104,11 +113,12 @@ class Fates:
             account.notes.append(f"not seen after {where}; but {goal} was not watched")
             return
         else:
-            account.marks.append(self._frame.mark(last.netns, "DROP"))
+            account.marks.append(self._frame.mark(last.netns, "LOST"))
             astray = last.ends[2] == self._flow.vip and any(mark.word == "INVALID" for mark in account.marks)
             whither = "; no route to the VIP" if astray else ""
-            account.notes.append(f"DROP: it was last seen at {where}{whither}")
-        account.qualifier = f"{account.qualifier}, dropped" if account.qualifier else "dropped"
+            account.notes.append(f"LOST: it was last seen at {where}{whither}")
+            end = "lost"
+        account.qualifier = f"{account.qualifier}, {end}" if account.qualifier else end
 
 
 def _left_alone(found: PacketFinding) -> Iterator[str]:
