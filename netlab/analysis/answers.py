@@ -95,13 +95,10 @@ def _by_its_look(
         return Answer(Maker.RULE, sender, asked, rule, seen)
     if not seen:
         return Answer(Maker.UNKNOWN, sender, asked, seen=False)
-    own = _own_header(flow, rst)
-    if own is None or first.ends != own or sender != _end(flow, rst):
+    own = _own_header(flow, to_server=rst.to_server)
+    if first.ends != own or sender != _end(flow, to_server=rst.to_server):
         return Answer(Maker.NO_SOCKET if asked is not None else Maker.UNKNOWN, sender, asked)
-    ours = any(
-        one.netns == sender and one.time_ns <= rst.time_ns and ends(one.header) in (own, flow.headers()[0])
-        for one in closed
-    )
+    ours = by_netlab(closed, flow, rst.time_ns, to_server=rst.to_server)
     if asked is None:
         return Answer(Maker.ABORT if rst.segment.flags & ACK else Maker.UNKNOWN, sender, by_netlab=ours)
     if asked.segment.flags & SYN and not asked.segment.flags & ACK:
@@ -163,14 +160,20 @@ def rejection(trace: Iterable[TraceStep], netns: str) -> TraceStep | None:
     return next((step for step in rejects if step.netns == netns), None)
 
 
-def _end(flow: Flow, rst: PacketPath) -> str:
-    return flow.client if rst.to_server else flow.server
+def by_netlab(closed: Iterable[ClosedSocket], flow: Flow, time_ns: int, *, to_server: bool) -> bool:
+    """Whether netlab had closed a connection's socket by then: the one that sends to the server, or the other one."""
+    netns, headers = _end(flow, to_server=to_server), (_own_header(flow, to_server=to_server), flow.headers()[0])
+    return any(one.netns == netns and one.time_ns <= time_ns and ends(one.header) in headers for one in closed)
 
 
-def _own_header(flow: Flow, rst: PacketPath) -> Ends | None:
-    """The header of what the sender's socket of this connection sends, where it leaves its namespace."""
+def _end(flow: Flow, *, to_server: bool) -> str:
+    return flow.client if to_server else flow.server
+
+
+def _own_header(flow: Flow, *, to_server: bool) -> Ends:
+    """The header of what an end's socket of this connection sends, where it leaves its namespace."""
     headers = flow.headers()
-    if not rst.to_server:
+    if not to_server:
         return inverse(headers[-1])
     # A client's own namespace may translate what it sends before any interface sees it.
     return headers[1] if flow.node == flow.client and len(headers) > 1 else headers[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from netlab.analysis.answers import rejection
+from netlab.analysis.answers import by_netlab, rejection
 from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.explanation import Step, in_order
 from netlab.analysis.findings import RESETS, ConnectionFinding, Ending, PacketFinding, socket_events
@@ -149,7 +149,10 @@ class ConnectionWords:
             (found.client_closed_ns, self._flow.client),
         ):
             if closed_ns is not None:
-                yield [Step(f"{one} closes its side: its FIN arrives, after all that came before it", None, closed_ns)]
+                to_server = one == self._flow.client
+                ours = by_netlab(self._timeline.closed, self._flow, closed_ns, to_server=to_server)
+                closes = f"netlab closes {one}'s socket" if ours else f"{one} closes its side"
+                yield [Step(f"{closes}: its FIN arrives, after all that came before it", None, closed_ns)]
         yield from ([step] for step in self._stuck())
         for stall in stalls(self._timeline, found):
             yield [self._stall(stall)]

@@ -26,7 +26,7 @@ from netlab.record.events import (
     Tuple,
 )
 from netlab.record.flow import Leg
-from netlab.record.recording import Recording
+from netlab.record.recording import ClosedSocket, Recording, Stimulus
 
 
 def chain(recording: Recording) -> list[str]:
@@ -79,6 +79,9 @@ def test_a_side_that_is_closed() -> None:
     hops = Hops().opened()
     hops.to_server(500, FIN | ACK, 5, 1)
     assert chain(hops.recording())[-1] == "client closes its side: its FIN arrives, after all that came before it"
+    closed = ClosedSocket(hops.recording().started_ns, "client", Tuple(*hops.recording().flows[0].headers()[0], 6))
+    by_netlab = replace(hops.recording(), stimuli=(Stimulus(closed.time_ns, "", (closed,)),))
+    assert chain(by_netlab)[-1] == "netlab closes client's socket: its FIN arrives, after all that came before it"
 
 
 def test_both_sides() -> None:

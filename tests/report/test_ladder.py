@@ -27,10 +27,11 @@ from netlab.record.events import (
     PacketDrop,
     Segment,
     TraceStep,
+    Tuple,
 )
 from netlab.record.flow import Leg
 from netlab.record.observers import ObserverId, ObserverKind
-from netlab.record.recording import Stimulus
+from netlab.record.recording import ClosedSocket, Stimulus
 from netlab.report import ladder, ladder_svg, sequence
 from netlab.report.sequence.diagram import Arrow, Fold, Ladder, Mark
 from netlab.style import Style, plain
@@ -338,6 +339,17 @@ def test_the_steps_of_a_trial_stand_between_its_packets() -> None:
     ]
     assert [lines[index + 1].split()[1] for index in told] == ["#1", "server:"]
     assert "step: " not in ladder.render(sequence.build(built, trial.flow))
+
+
+def test_what_netlab_closes_itself_is_told() -> None:
+    result, recording = pictures.run(pictures.accepted())
+    server = ClosedSocket(story.START_NS + 590_000, "server", Tuple(*story.FLOW.header(Leg.ENDPOINT_TO_CLIENT), 6))
+    closing = Stimulus(server.time_ns, "", (server,))
+    trial, built = result.trials[0], analyse(replace(recording, stimuli=(closing,)))
+    lines = ladder.render(sequence.build(built, trial.flow, trial)).splitlines()
+    (told,) = (index for index, line in enumerate(lines) if "the trial is over" in line)
+    assert lines[told].strip() == "+0.590      the trial is over: netlab closes the sockets that are still open"
+    assert "FIN" in lines[told + 1]
 
 
 def found_invalid(at_us: int, trace_id: int, segment: Segment) -> TraceStep:

@@ -29,11 +29,15 @@ def reset(found: PacketFinding) -> list[str]:
             return [f"{why}, and answers with a RST, whose seq is {number}'s ack"]
         case Maker.GONE:
             why = f"{answer.sender} has no such connection any more"
+            if answer.by_netlab:
+                why = f"netlab has closed {answer.sender}'s socket: {answer.sender} has no such connection any more"
             return [f"{why}, and answers with a RST, whose seq is {number}'s ack"]
         case Maker.RULE:
             assert answer.rule is not None
             return [f"rule `{answer.rule.rule}` of chain {answer.rule.chain} rejects {number} with a RST"]
         case Maker.ABORT:
+            if answer.by_netlab:
+                return [f"netlab closes {answer.sender}'s socket, which has not read all that came"]
             return [f"{answer.sender} aborts the connection itself"]
         case Maker.STIMULUS:
             return ["a step of the experiment made it"]

@@ -9,7 +9,8 @@ from netlab.analysis.result import TrialResult
 from netlab.analysis.timeline import Timeline
 from netlab.analysis.transitions import transitions
 from netlab.record.events import SocketEvent, SocketEventKind
-from netlab.record.flow import Flow
+from netlab.record.flow import Flow, ends
+from netlab.record.recording import ClosedSocket
 from netlab.report.sequence.diagram import Remark
 from netlab.report.sequence.sightings import within_ns
 
@@ -23,9 +24,14 @@ def remarks(timeline: Timeline, flow: Flow, trial: TrialResult | None, netns: Co
             yield Remark(time_ns, transition.text)
     if trial is None:
         return
-    for stimulus in (each for each in timeline.recording.stimuli if each.text):
-        if began_ns <= stimulus.time_ns <= until_ns:
+    legs = flow.legs()
+    for stimulus in timeline.recording.stimuli:
+        if stimulus.text and began_ns <= stimulus.time_ns <= until_ns:
             yield Remark(stimulus.time_ns, f"step: {stimulus.text}")
+        elif not stimulus.text and any(
+            isinstance(made, ClosedSocket) and ends(made.header) in legs for made in stimulus.made
+        ):
+            yield Remark(stimulus.time_ns, "the trial is over: netlab closes the sockets that are still open")
     for event in timeline.recording.events:
         if not isinstance(event, SocketEvent) or event.netns not in netns:
             continue
