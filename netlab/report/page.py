@@ -49,9 +49,9 @@ def section(name: str, heading: str, *children: Markup) -> Markup:
     return tag("section", tag("h2", heading, id=name), *children, aria_labelledby=name)
 
 
-def folded(name: str, heading: str, *children: Markup) -> Markup:
-    """A part of the page that is unfolded by its heading."""
-    body = tag("details", tag("summary", tag("h2", heading, id=name)), *children)
+def folded(name: str, heading: str, *children: Markup, is_open: bool = False) -> Markup:
+    """A part of the page that its heading folds and unfolds."""
+    body = tag("details", tag("summary", tag("h2", heading, id=name)), *children, open=is_open)
     return tag("section", body, class_="folded", aria_labelledby=name)
 
 

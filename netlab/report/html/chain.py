@@ -9,7 +9,7 @@ from netlab.analysis.result import Result, TrialResult
 from netlab.record.words import endpoint
 from netlab.report.html.drawn import Drawn
 from netlab.report.markup import Markup, join, tag
-from netlab.report.page import bullets, section
+from netlab.report.page import bullets, folded
 
 
 def render(result: Result, drawn: Drawn) -> Markup:
@@ -21,7 +21,8 @@ def render(result: Result, drawn: Drawn) -> Markup:
     one = ", one connection of its load" if result.trials[drawn.number - 1].load else ""
     lead = f"Trial {drawn.number} of {len(result.trials)}{one}, {ends}."
     also = [tag("h3", "Also"), bullets(story.notes)] if story.notes else []
-    return section("chain", "What happened, step by step", tag("p", lead), tag("ol", *items, class_="chain"), *also)
+    steps = tag("ol", *items, class_="chain")
+    return folded("chain", "What happened, step by step", tag("p", lead), steps, *also, is_open=True)
 
 
 def steps(drawn: Drawn) -> list[Markup]:

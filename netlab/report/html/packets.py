@@ -9,7 +9,7 @@ from netlab.record.words import describe, endpoint, ends
 from netlab.report import ladder_svg
 from netlab.report.markup import Markup, tag
 from netlab.report.packets import Written
-from netlab.report.page import figure, section, table
+from netlab.report.page import figure, folded, table
 from netlab.report.sequence.diagram import Arrow, Ladder
 
 
@@ -35,7 +35,7 @@ def render(ladder: Ladder, own: int, capture: Written | None) -> Markup:
     if any(arrow.marked(state) for arrow in ladder.arrows() for state in ("NEW", "ESTABLISHED", "RELATED")):
         legend += " NEW, ESTABLISHED, RELATED: the state of conntrack's that a rule of the lab's own found it in."
     pictures = ladder_svg.figures(ladder)
-    return section(
+    return folded(
         "packets",
         "The packets, across the namespaces",
         tag("p", lead),
@@ -58,6 +58,7 @@ def render(ladder: Ladder, own: int, capture: Written | None) -> Markup:
             tag("summary", f"Details of each of the {len(shown):,} packets drawn"),
             *(_detail(ladder, arrow, capture) for arrow in shown),
         ),
+        is_open=True,
     )
 
 

@@ -11,7 +11,7 @@ from netlab.record.events import seq_diff
 from netlab.record.recording import Recording
 from netlab.report import chart
 from netlab.report.markup import Markup, tag
-from netlab.report.page import figure, section
+from netlab.report.page import figure, folded
 from netlab.report.sequence.diagram import Ladder
 
 
@@ -19,16 +19,17 @@ def render(ladder: Ladder, recording: Recording) -> Markup:
     """The section, or why there is no chart."""
     points = list(_points(ladder, recording))
     if not points:
-        return section(
+        return folded(
             "window", "The window", tag("p", f"No chart: the connection was not seen whole on {ladder.flow.node}.")
         )
     about = chart.culprit(points)
     assert about is not None
-    return section(
+    return folded(
         "window",
         "The window",
         tag("p", chart.sentence(about)),
         figure("Window chart", *chart.drawn(points)),
+        is_open=True,
     )
 
 
