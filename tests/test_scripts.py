@@ -175,16 +175,22 @@ def test_setup_once_and_again(clone: Path) -> None:
     assert not (clone / ".venv/bin/forged").exists()
 
 
-def test_setup_makes_a_copied_venv_anew(clone: Path) -> None:
-    """What is in a copy runs the Python of the original, and so its packages."""
-    program = clone / ".venv/bin/program"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/the/original/.venv/bin/python")
-    (program.parent / "python").symlink_to("/usr/bin/python3")
-    (clone / ".venv/netlab-setup-place").write_text("/the/original\n")
-    assert setup(clone, "run").returncode == 0
-    assert not program.exists()
-    assert (clone / ".venv/bin/locked").read_text().startswith(f"#!{clone}/.venv/bin/python")
+def test_setup_repairs_a_copied_clone(clone: Path, tmp_path: Path) -> None:
+    """Each program in a copy names the original's Python, and so would run on the original's packages."""
+    digest = wheel(clone, "builder", "1", "import sys; print(sys.prefix)")
+    with (clone / "scripts/requirements/docs.txt").open("a") as file:
+        file.write(f"builder==1 --hash=sha256:{digest}\n")
+    assert setup(clone, "docs").returncode == 0
+    copy = shutil.copytree(clone, tmp_path / "copy", symlinks=True)
+    assert said_by(copy / ".venv/bin/builder") == f"{clone}/.venv\n"
+
+    assert setup(copy, "run").returncode == 0
+    assert said_by(copy / ".venv/bin/builder") == f"{copy}/.venv\n"
+    assert said_by(copy / ".venv/bin/locked") == "the locked one\n"
+    asked = ["grep", "-rlIF", f"{clone}/.venv", str(copy / ".venv")]
+    assert subprocess.run(asked, capture_output=True, text=True).stdout == ""
+    again = setup(copy, "run")
+    assert (again.returncode, again.stderr) == (0, "")
 
 
 def test_setup_newest_is_beside_what_is_locked(clone: Path) -> None:
