@@ -173,6 +173,8 @@ class RingBuffer:
         except BaseException:
             os.close(self.fd)
             raise
+        for mapped in (self._consumer, self._produced):
+            mapped.madvise(mmap.MADV_DONTFORK)  # a child that lives on would keep the buffer
         # Positions are read and written as the one word that each is.
         self._consumed_to = memoryview(self._consumer).cast("Q")
         self._produced_to = memoryview(self._produced)[:8].cast("Q")

@@ -1,20 +1,21 @@
 """Conntrack's entries: found when the observation begins, then made, changed, destroyed, through ctnetlink.
 
-While an observer is open, the namespace's `nf_conntrack_events` and `nf_conntrack_timestamp` are on; both are the
-namespace's own, and get their former values back. New entries get a little larger for it, and each change of one costs
-the building of a message. An entry that was made before the observation may change without an event.
+While one of these observers is open, the namespace's `nf_conntrack_events` and `nf_conntrack_timestamp` are on; both
+are the namespace's own, and get their former values back (`keeper.py`). New entries get a little larger for it, and
+each change of one costs the building of a message. An entry that was made before the observation may change without an
+event.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import ExitStack
 
-from netlab.errors import UnsupportedError, unsupported
+from netlab.errors import unsupported
 from netlab.linux import ctnetlink
 from netlab.linux.netlink import NFGENMSG, Subscription
 from netlab.observe import Namespaces
-from netlab.observe.sysctl import ChangedSysctls
+from netlab.observe.keeper import Share
 from netlab.record.events import CT_TCP_STATES, ConntrackEvent, EntryChange, Tuple
 from netlab.record.observers import ObserverId, ObserverKind
 
@@ -43,8 +44,6 @@ _STATUS_BITS = (
     "HW_OFFLOAD",
 )
 
-_EVENTS, _TIMESTAMP = "net/netfilter/nf_conntrack_events", "net/netfilter/nf_conntrack_timestamp"
-
 
 class ConntrackObserver:
     """The entries of one namespace's conntrack, of any protocol. Equivalent to `conntrack -L; conntrack -E`.
@@ -57,18 +56,14 @@ class ConntrackObserver:
     def __init__(self, namespaces: Namespaces, netns: str, receive_buffer_bytes: int | None = None) -> None:
         self.id = ObserverId(ObserverKind.ENTRIES, netns)
         self._netns = netns
-        self._sysctls = ChangedSysctls(namespaces, netns)
-        with namespaces.inside(netns):
-            self._subscription = Subscription(_GROUPS, receive_buffer_bytes)
-        try:
-            with suppress(UnsupportedError):  # then the moment of reading is the event's
-                self._sysctls.set(_TIMESTAMP, "1", "no stamps", unless="0")
-            self._sysctls.set(_EVENTS, "1", "this kernel can't tell of conntrack's events", unless="0")
+        with ExitStack() as opening:
+            with namespaces.inside(netns):
+                self._subscription = Subscription(_GROUPS, receive_buffer_bytes)
+            opening.callback(self._subscription.close)
+            opening.callback(Share(namespaces, netns, "events").close)
             with namespaces.inside(netns), unsupported("this kernel has no ctnetlink"):
                 self._found = [as_event(entry, netns, EntryChange.FOUND) for entry in ctnetlink.entries()]
-        except BaseException:
-            self.close()
-            raise
+            self._closing = opening.pop_all()
 
     def fileno(self) -> int:
         """The descriptor that is readable when events wait."""
@@ -94,9 +89,8 @@ class ConntrackObserver:
         return self._subscription.lost()
 
     def close(self) -> None:
-        """Stop observing, and put the namespace's sysctls back."""
-        self._sysctls.restore()
-        self._subscription.close()
+        """Stop observing; with the last of these observers, the namespace's sysctls are what they were."""
+        self._closing.close()
 
 
 def as_event(entry: ctnetlink.Entry, netns: str, change: EntryChange) -> ConntrackEvent:

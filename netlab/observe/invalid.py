@@ -1,35 +1,29 @@
 """Why conntrack found a packet INVALID, in the kernel's own words: its log lines, read through NFLOG.
 
-While this observer is open, the namespace's `nf_conntrack_log_invalid` and its logger are switched on; both are the
-namespace's own, and get their former values back.
+While one of these observers is open, the namespace's `nf_conntrack_log_invalid` and its logger are switched on; both
+are the namespace's own, and get their former values back. The kernel has one reader of the lines in a namespace: it is
+the namespace's keeper (`keeper.py`), and all who observe get them from it.
 """
 
 from __future__ import annotations
 
-import errno
-import socket
 import time
 
-from netlab.errors import LabError, UnsupportedError
 from netlab.linux import netdevice, nflog
 from netlab.observe import Namespaces
-from netlab.observe.sysctl import ChangedSysctls
+from netlab.observe.keeper import Share
 from netlab.record.events import InvalidReason
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.wire import IPPROTO_TCP, decode_ip
 
-_COPY_BYTES = 128
-_RECEIVE_BUFFER_BYTES = 1 << 20
-_LOG_INVALID = "net/netfilter/nf_conntrack_log_invalid"
-_NO_REASONS = "this kernel can't tell why a packet is INVALID"
 _PREFIX = f"nf_ct_proto_{IPPROTO_TCP}: "
 
 
 class InvalidObserver:
     """Conntrack's reasons about TCP packets of the address families (AF_INET, AF_INET6) in one namespace.
 
-    UnsupportedError, naming what is missing, where this kernel can't; LabError where something else in the namespace
-    reads the same NFLOG group already.
+    UnsupportedError, naming what is missing, where this kernel can't; LabError where another program than netlab reads
+    the same NFLOG group there.
     """
 
     def __init__(self, namespaces: Namespaces, netns: str, *families: int) -> None:
@@ -37,55 +31,24 @@ class InvalidObserver:
         self._netns = netns
         self._next_seq: int | None = None
         self._lost = 0
-        self._sysctls = ChangedSysctls(namespaces, netns)
-        self._socket = self._listen(namespaces)
-        try:
-            self._socket.setblocking(False)
-            with namespaces.inside(netns):
-                self._ifnames = netdevice.ifnames()
-            # The logger second: it can only be named once its module is there, which the binding has loaded.
-            for family in families:
-                self._sysctls.set(f"net/netfilter/nf_log/{int(family)}", "nfnetlink_log", _NO_REASONS)
-            self._sysctls.set(_LOG_INVALID, str(IPPROTO_TCP), _NO_REASONS)
-        except BaseException:
-            self.close()
-            raise
-
-    def _listen(self, namespaces: Namespaces) -> socket.socket:
-        group = nflog.KERNELS_GROUP
-        try:
-            with namespaces.inside(self._netns):
-                return nflog.listen(group, _COPY_BYTES, _RECEIVE_BUFFER_BYTES)
-        except PermissionError as error:
-            raise LabError(
-                f"another program in {self._netns} reads NFLOG group {group} already", "end it, and run this again"
-            ) from error
-        except OSError as error:
-            name = errno.errorcode.get(error.errno or 0, str(error.errno))
-            raise UnsupportedError(f"this kernel has no NFLOG (nfnetlink_log): {name}") from error
+        with namespaces.inside(netns):
+            self._ifnames = netdevice.ifnames()
+        self._share = Share(namespaces, netns, "reasons", families=[int(family) for family in families])
 
     def fileno(self) -> int:
         """The descriptor that is readable when reasons wait."""
-        return self._socket.fileno()
+        return self._share.fileno()
 
     def read(self) -> list[InvalidReason]:
         """The reasons that wait, in the order conntrack gave them."""
         reasons: list[InvalidReason] = []
-        while True:
-            try:
-                data = self._socket.recv(65536)
-            except BlockingIOError:
-                return reasons
-            except OSError as error:
-                # What did not fit shows as a gap in the messages' sequence numbers.
-                if error.errno == errno.ENOBUFS:
-                    continue
-                raise
+        for data in self._share.read():
             for line in nflog.lines(data):
                 self._count(line.seq)
                 reason = decode_reason(line, self._netns, self._ifnames)
                 if reason is not None:
                     reasons.append(reason)
+        return reasons
 
     def _count(self, seq: int | None) -> None:
         if seq is None:
@@ -100,9 +63,8 @@ class InvalidObserver:
         return lost
 
     def close(self) -> None:
-        """Stop observing, and put the namespace's sysctls back."""
-        self._sysctls.restore()
-        self._socket.close()
+        """Stop observing; with the last of these observers, the namespace's sysctls are what they were."""
+        self._share.close()
 
 
 def decode_reason(line: nflog.Line, netns: str, ifnames: dict[int, str]) -> InvalidReason | None:

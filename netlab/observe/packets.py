@@ -112,6 +112,7 @@ class FrameObserver:
                 _SOL_PACKET, _PACKET_RX_RING, struct.pack("=IIII", block_bytes, blocks, self._slot_bytes, slots)
             )
             self._ring = mmap.mmap(self._socket.fileno(), slots * self._slot_bytes)
+            self._ring.madvise(mmap.MADV_DONTFORK)  # a child that lives on would keep the socket open
             self._socket.bind((ifname, _ETH_P_ALL))
         except UnicodeEncodeError as error:
             self._socket.close()

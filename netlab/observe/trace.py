@@ -1,30 +1,27 @@
 """The path of packets through a namespace's rules: what `nft monitor trace` shows.
 
-While an observer is open, a table of its own (TRACE_TABLE) marks packets for tracing, before and after conntrack has
-seen them; a namespace has one at a time. Each packet passes its few rules; a marked one costs the kernel a message for
-each rule it matches and each chain it leaves. So not all are marked: those that open, end or reset a connection, those
-that conntrack calls INVALID, and ICMP's errors always; of the rest as many as `LIMIT` allows. Equivalent to
-`nft monitor trace`.
+While one of these observers is open, a table (TRACE_TABLE) marks packets for tracing, before and after conntrack has
+seen them; a namespace has one, of the ports of all its observers, and its keeper makes it (`keeper.py`). Each packet
+passes its few rules; a marked one costs the kernel a message for each rule it matches and each chain it leaves. So not
+all are marked: those that open, end or reset a connection, those that conntrack calls INVALID, and ICMP's errors
+always; of the rest as many as `LIMIT` allows. Equivalent to `nft monitor trace`: traces are told to all who ask.
 """
 
 from __future__ import annotations
 
 import re
-import socket
 import struct
 import time
 from collections.abc import Collection
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from netlab.linux import netdevice, nft
 from netlab.linux.netlink import Subscription, attributes
 from netlab.observe import Namespaces
+from netlab.observe.keeper import Share
 from netlab.record.events import TRACE_INVALID_CHAIN, TRACE_TABLE, TraceStep
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.wire import decode_datagram, decode_ip
-
-LIMIT = "limit rate 100/second burst 100 packets"
-"""How many packets are traced that are of no special kind."""
 
 _NFNLGRP_NFTRACE = 9
 # include/uapi/linux/netfilter/nfnetlink.h, nf_tables.h
@@ -57,8 +54,9 @@ _RULE_END = re.compile(r" # handle (\d+)$")
 class TraceObserver:
     """The path of packets of TCP, UDP and SCTP from or to one of `ports` (any without), and of ICMP's errors.
 
-    conntrack says whether the namespace tracks connections: a rule that asks conntrack would make it begin to.
-    OSError where the kernel can't trace or refuses the table.
+    Packets that another observer or program has marked come, too. conntrack says whether the namespace tracks
+    connections: a rule that asks conntrack would make it begin to. OSError where the kernel can't trace or refuses the
+    table.
     """
 
     def __init__(
@@ -71,28 +69,16 @@ class TraceObserver:
         receive_buffer_bytes: int | None = None,
     ) -> None:
         self.id = ObserverId(ObserverKind.TRACES, netns)
-        self._namespaces, self._netns = namespaces, netns
+        self._netns = netns
         with ExitStack() as opening:
-            opening.enter_context(self._turn())
             with namespaces.inside(netns):
                 self._subscription = Subscription([_NFNLGRP_NFTRACE], receive_buffer_bytes)
             opening.callback(self._subscription.close)
-            opening.callback(self._remove_table)
+            opening.callback(Share(namespaces, netns, "marks", ports=sorted(ports), conntrack=conntrack).close)
             with namespaces.inside(netns):
-                nft.make_own_table(TRACE_TABLE, marking_chains(ports, conntrack=conntrack))
                 self._ifnames = netdevice.ifnames()
                 self._rules = rules_by_handle(nft.ruleset_with_handles())
             self._closing = opening.pop_all()
-
-    def _turn(self) -> socket.socket:
-        """What is held while the table is there. An abstract name is a namespace's own, and goes with who has it."""
-        turn = self._namespaces.socket(self._netns, socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            turn.bind(f"\0{TRACE_TABLE}")
-        except OSError as error:
-            turn.close()
-            raise OSError(error.errno, "another netlab traces packets there", self._netns) from error
-        return turn
 
     def fileno(self) -> int:
         """The descriptor that is readable when steps wait."""
@@ -114,43 +100,8 @@ class TraceObserver:
         return self._subscription.lost()
 
     def close(self) -> None:
-        """Stop observing, and remove the table."""
+        """Stop observing; with the last of these observers, the table goes."""
         self._closing.close()
-
-    def _remove_table(self) -> None:
-        with suppress(OSError), self._namespaces.inside(self._netns):  # the lab may be gone
-            nft.remove_own_table(TRACE_TABLE)
-
-
-def marking_chains(ports: Collection[int], *, conntrack: bool) -> str:
-    """What stands between the marking table's braces: before conntrack (priority -200) one chain, after it another."""
-    wanted = ", ".join(str(port) for port in sorted(ports))
-    with_ports = "meta l4proto { tcp, udp, sctp }"
-    ours = [f"{with_ports} th {end} {{ {wanted} }}" for end in ("dport", "sport")] if ports else [with_ports]
-    lines = [
-        "  chain pick {",
-        "    tcp flags & (fin | syn | rst) != 0 meta nftrace set 1 return",
-        f"    {LIMIT} meta nftrace set 1",
-        "  }",
-    ]
-    for hook, suffix in (("prerouting", ""), ("output", "_output")):
-        lines += [
-            f"  chain first{suffix} {{",
-            f"    type filter hook {hook} priority -310",
-            *(f"    {match} jump pick" for match in ours),
-            "    icmp type { destination-unreachable, time-exceeded, parameter-problem } meta nftrace set 1",
-            "    icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } "
-            "meta nftrace set 1",
-            "  }",
-        ]
-        if conntrack:
-            lines += [
-                f"  chain {TRACE_INVALID_CHAIN}{suffix} {{",
-                f"    type filter hook {hook} priority -190",
-                *(f"    ct state invalid {match} meta nftrace set 1" for match in ours),
-                "  }",
-            ]
-    return "\n".join(lines)
 
 
 def rules_by_handle(ruleset: str) -> dict[tuple[str, str, int], str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import labs
 import pytest
@@ -19,9 +20,8 @@ from private_lab import PrivateLab
 
 from netlab.errors import LabError, UnsupportedError
 from netlab.linux import nflog
-from netlab.observe import invalid, packets
+from netlab.observe import keeper, kept, packets
 from netlab.observe.canary import send_canary
-from netlab.observe.counters import Counters
 from netlab.observe.invalid import InvalidObserver, decode_reason
 from netlab.observe.packets import SNAPLEN_BYTES, Outline, PacketObserver, ports_filter
 from netlab.observe.sockets import socket_error, tcp_info, why_failed
@@ -351,40 +351,73 @@ def test_conntracks_reason_comes_up_and_the_sysctls_go_back(pair: PrivateLab) ->
 
 @pytest.mark.kernel
 def test_reasons_that_found_no_room_are_counted_by_the_gap(pair: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invalid, "_RECEIVE_BUFFER_BYTES", 1)
+    monkeypatch.setattr(keeper, "_MOST_WAITING", 1)
     pair.run("right", "nft", "-f", "-", stdin=TRACKED)
-    observer, counters = InvalidObserver(pair, "right", socket.AF_INET), Counters(pair, "right")
+    slow, quick = InvalidObserver(pair, "right", socket.AF_INET), InvalidObserver(pair, "right", socket.AF_INET)
+    sent = 0
     seen: list[int] = []
+    with closing(slow), closing(quick):
+        while sent < 2000:
+            send_canary(pair, "left", RIGHT, 80, sent)
+            sent += 1
+            quick.read()
+        labs.until(lambda: len(quick.read()) == 0, "the last of them")
+        while not seen or seen[-1] < 2000:  # what is lost last shows with the next one
+            assert sent < 3000
+            send_canary(pair, "left", RIGHT, 80, sent)
+            sent += 1
+            time.sleep(0.01)
+            seen += [reason.segment.seq for reason in slow.read()]
+        assert len(seen) < 2000
+        assert slow.lost() == seen[-1] + 1 - len(seen)
+        assert slow.lost() == 0
 
-    def send(seqs: range) -> None:
-        for seq in seqs:
-            send_canary(pair, "left", RIGHT, 80, seq)
-        with Watch() as watch:
-            assert watch.until(lambda: counters.grown("conntrack.invalid") == seqs.stop, labs.DEADLINE_S)
-        seen.extend(reason.segment.seq for reason in observer.read())
 
-    send(range(100))
-    send(range(100, 101))
-    assert seen[-1] == 100
-    assert len(seen) < 100
-    assert observer.lost() == 101 - len(seen)
-    assert observer.lost() == 0
+@pytest.mark.kernel
+def test_two_at_once_get_the_same_reasons_and_the_sysctls_go_back_with_the_last(pair: PrivateLab) -> None:
+    pair.run("right", "nft", "-f", "-", stdin=TRACKED)
+    before = [pair.sysctl("right", key) for key in LOGGING]
+    with Watch() as second:
+        with Watch() as first:
+            for watch in (first, second):
+                watch.add(InvalidObserver(pair, "right", socket.AF_INET))
+            send_canary(pair, "left", RIGHT, 80, 77)
+            for watch in (first, second):
+                assert watch.until(lambda: bool(watch.gathered()), labs.DEADLINE_S)  # noqa: B023 (asked at once)
+            assert first.take()[0] == second.take()[0]
+        assert [pair.sysctl("right", key) for key in LOGGING] == ["6", "nfnetlink_log"]
+        send_canary(pair, "left", RIGHT, 80, 78)
+        assert second.until(lambda: bool(second.gathered()), labs.DEADLINE_S)
+        (reason,), lost = second.take()
+        assert isinstance(reason, InvalidReason)
+        assert (reason.segment.seq, lost) == (78, ((ObserverId(ObserverKind.REASONS, "right"), 0),))
+    assert [pair.sysctl("right", key) for key in LOGGING] == before
+
+
+@pytest.mark.kernel
+def test_a_sysctl_that_somebody_has_written_meanwhile_stays(pair: PrivateLab) -> None:
+    pair.run("right", "nft", "-f", "-", stdin=TRACKED)
+    observer = InvalidObserver(pair, "right", socket.AF_INET)
+    with pair.inside("right"):
+        Path("/proc/sys/net/netfilter/nf_conntrack_log_invalid").write_text("255")
     observer.close()
+    assert pair.sysctl("right", LOGGING[0]) == "255"
 
 
 @pytest.mark.kernel
 def test_a_group_that_someone_else_reads_is_an_error_and_nothing_is_changed(pair: PrivateLab) -> None:
     pair.run("right", "nft", "-f", "-", stdin=TRACKED)
-    first = InvalidObserver(pair, "right", socket.AF_INET)
-    with pytest.raises(LabError, match="another program in right reads NFLOG group 0 already"):
+    before = [pair.sysctl("right", key) for key in LOGGING]
+    with pair.inside("right"):
+        theirs = nflog.listen(nflog.KERNELS_GROUP, 128, 1 << 20)
+    with theirs, pytest.raises(LabError, match="right: another program than netlab reads NFLOG group 0"):
         InvalidObserver(pair, "right", socket.AF_INET)
-    assert [pair.sysctl("right", key) for key in LOGGING] == ["6", "nfnetlink_log"]
-    first.close()
+    assert [pair.sysctl("right", key) for key in LOGGING] == before
 
 
 @pytest.mark.kernel
 def test_a_kernel_without_the_sysctl_is_unsupported_by_name(pair: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invalid, "_LOG_INVALID", "net/netfilter/nf_conntrack_log_nothing")
+    monkeypatch.setattr(kept, "_LOG_INVALID", "net/netfilter/nf_conntrack_log_nothing")
     before = pair.sysctl("right", "net.netfilter.nf_log.2")
     with pytest.raises(UnsupportedError) as caught:
         InvalidObserver(pair, "right", socket.AF_INET)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +16,15 @@ from private_lab import PrivateLab
 
 from netlab.errors import UnsupportedError, told
 from netlab.linux import ctnetlink, nft
-from netlab.linux.netlink import attribute
-from netlab.observe import conntrack
+from netlab.linux.netlink import Subscription, attribute
+from netlab.observe import kept
 from netlab.observe.canary import send_canary
 from netlab.observe.conntrack import ConntrackObserver, as_event
 from netlab.observe.counters import Counters, parse_nft, parse_proc
+from netlab.observe.kept import marking_table
 from netlab.observe.packets import Frame, FrameObserver
 from netlab.observe.sockets import samples
-from netlab.observe.trace import TraceObserver, marking_chains, rules_by_handle
+from netlab.observe.trace import TraceObserver, rules_by_handle
 from netlab.observe.watch import Watch
 from netlab.record.events import (
     SYN,
@@ -192,7 +194,7 @@ def test_events_that_found_no_room_are_counted(pair: PrivateLab) -> None:
 
 @pytest.mark.kernel
 def test_a_kernel_without_conntrack_events_is_unsupported(pair: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conntrack, "_EVENTS", "net/netfilter/nf_conntrack_no_events")
+    monkeypatch.setattr(kept, "_EVENTS", "net/netfilter/nf_conntrack_no_events")
     before = pair.sysctl("right", "net.netfilter.nf_conntrack_timestamp")
     with pytest.raises(UnsupportedError) as caught:
         ConntrackObserver(pair, "right")
@@ -244,9 +246,9 @@ def test_rules_are_found_by_family_table_and_handle() -> None:
 
 
 def test_a_namespace_that_tracks_nothing_is_not_made_to() -> None:
-    assert "ct state" not in marking_chains({80}, conntrack=False)
-    invalid = "ct state invalid meta l4proto { tcp, udp, sctp } th dport { 80, 8080 }"
-    assert marking_chains({80, 8080}, conntrack=True).count(invalid) == 2
+    assert "ct state" not in marking_table({80}, conntrack=False)
+    invalid = "ct state invalid meta l4proto { tcp, udp, sctp } th dport @ports"
+    assert marking_table({80, 8080}, conntrack=True).count(invalid) == 2
 
 
 @pytest.mark.kernel
@@ -269,7 +271,7 @@ def test_the_path_of_a_packet_is_told_and_the_table_goes(pair: PrivateLab) -> No
     assert (syn.ifname_in, syn.ifname_out) == ("eth0", "")
     assert syn.segment is not None
     assert (syn.segment.src, syn.segment.sport, syn.segment.dport) == (LEFT, port, 80)
-    invalid_rule = "ct state invalid meta l4proto { tcp, udp, sctp } th dport 80 meta nftrace set 1"
+    invalid_rule = "ct state invalid meta l4proto { tcp, udp, sctp } th dport @ports meta nftrace set 1"
     invalid = [(step.table, step.chain, step.rule, step.verdict) for step in steps if "invalid" in step.rule]
     assert invalid == [
         (TRACE_TABLE, TRACE_INVALID_CHAIN, invalid_rule, "continue"),
@@ -322,17 +324,57 @@ def test_a_table_that_took_our_tables_place_is_left_alone(pair: PrivateLab) -> N
     assert pair.run("right", "nft", "list", "tables") == f"table ip t\ntable inet {TRACE_TABLE}\n"
 
 
+def traced(observer: TraceObserver, port: int) -> bool:
+    """Whether it has been told of packets to the port, by a rule that isn't of the marking table."""
+    return any(step.segment and step.segment.dport == port for step in observer.read() if step.table == "t")
+
+
 @pytest.mark.kernel
-def test_two_at_once_do_not_take_each_others_table(pair: PrivateLab) -> None:
-    observer = TraceObserver(pair, "right", {80}, conntrack=True)
-    before = pair.run("right", "nft", "-a", "list", "ruleset")
-    with pytest.raises(OSError) as raised:
-        TraceObserver(pair, "right", {443}, conntrack=True)
-    assert told(raised.value) == "right: another netlab traces packets there"
-    assert pair.run("right", "nft", "-a", "list", "ruleset") == before
-    TraceObserver(pair, "left", {80}, conntrack=True).close()
-    observer.close()
-    TraceObserver(pair, "right", {443}, conntrack=True).close()
+def test_two_at_once_share_the_table_and_it_goes_with_the_last(pair: PrivateLab) -> None:
+    first = TraceObserver(pair, "right", {80}, conntrack=False)
+    second = TraceObserver(pair, "right", {443}, conntrack=True)
+    for port in (80, 443):
+        client, server = connect(pair, port)
+        with client, server:
+            assert traced(first, port)
+    first.close()
+    client, server = connect(pair, 443)
+    with client, server:
+        assert traced(second, 443)
+    send_canary(pair, "left", RIGHT, 443, 77)
+    assert any(step.chain == TRACE_INVALID_CHAIN for step in second.read())
+    second.close()
+    assert pair.run("right", "nft", "list", "tables") == "table ip t\n"
+
+
+@pytest.mark.kernel
+def test_somebody_elses_traces_go_on(pair: PrivateLab) -> None:
+    theirs = (
+        "table ip theirs { chain c { type filter hook prerouting priority -400; tcp dport 81 meta nftrace set 1; }; }"
+    )
+    pair.run("right", "nft", "-f", "-", stdin=theirs)
+    before = pair.run("right", "nft", "-a", "list", "table", "ip", "theirs")
+    with pair.inside("right"), closing(Subscription([9])) as monitor:  # `nft monitor trace`
+        for _ in range(2):
+            TraceObserver(pair, "right", {80}, conntrack=True).close()
+            client, server = connect(pair, 81)
+            with client, server:
+                assert any(b"theirs\0" in body for _, _, body in monitor.read())
+        assert monitor.lost() == 0
+    assert pair.run("right", "nft", "-a", "list", "table", "ip", "theirs") == before
+
+
+@pytest.mark.kernel
+def test_the_table_is_there_again_for_who_comes_after_somebody_flushed_the_rules(pair: PrivateLab) -> None:
+    first = TraceObserver(pair, "right", {80}, conntrack=True)
+    pair.run("right", "nft", "-f", "-", stdin=f"flush ruleset\n{TRACKED}")
+    second = TraceObserver(pair, "right", {443}, conntrack=True)
+    client, server = connect(pair, 80)
+    with client, server:
+        assert traced(second, 80)
+    first.close()
+    second.close()
+    assert pair.run("right", "nft", "list", "tables") == "table ip t\n"
 
 
 @pytest.mark.kernel

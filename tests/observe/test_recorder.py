@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
+from typing import Any
 
 import downloads
 import pytest
@@ -27,7 +28,7 @@ from netlab.analysis.result import Conclusion, Outcome
 from netlab.capabilities.probes import deciding
 from netlab.linux import interrupts, nft
 from netlab.model import Topology
-from netlab.observe import conntrack, invalid, recorder, trace
+from netlab.observe import conntrack, invalid, keeper, kept, recorder, trace
 from netlab.observe import packets as packet_observers
 from netlab.observe.recorder import Source, record
 from netlab.record.events import (
@@ -190,9 +191,10 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
     monkeypatch.setattr(recorder, kind.__name__, Doomed)
 
     def kill(done: int, _: int) -> None:
+        victim: Any
         (victim,) = (observer for observer in opened if observer.id == observer_id)
         if done == 1:
-            (victim._subscription if hasattr(victim, "_subscription") else victim)._socket.close()
+            (getattr(victim, "_subscription", None) or getattr(victim, "_share", victim))._socket.close()
 
     result, recording = part().run(lab, 2, progress=kill)
     assert [trial.outcome for trial in result.trials] == [Outcome.RESET, Outcome.INCONCLUSIVE]
@@ -205,16 +207,16 @@ def test_an_observer_killed_in_mid_run_makes_it_inconclusive(
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize(("kind", "method"), [(trace.TraceObserver, "fileno"), (trace.TraceObserver, "_remove_table")])
+@pytest.mark.parametrize(("kind", "method"), [(trace.TraceObserver, "fileno"), (keeper.Share, "close")])
 def test_a_signal_leaves_no_table(
     lab: PrivateLab, stopping: None, monkeypatch: pytest.MonkeyPatch, kind: type, method: str
 ) -> None:
     """Where the observer is there and not yet known, and where it is about to go."""
     real = getattr(kind, method)
 
-    def signalled(observer: object) -> object:
+    def signalled(one: object) -> object:
         signal.raise_signal(signal.SIGHUP)
-        return real(observer)
+        return real(one)
 
     monkeypatch.setattr(kind, method, signalled)
     with pytest.raises(interrupts.Interrupted):
@@ -225,7 +227,7 @@ def test_a_signal_leaves_no_table(
 
 @pytest.mark.kernel
 def test_what_this_kernel_cannot_observe_is_named(lab: PrivateLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conntrack, "_EVENTS", "net/netfilter/nf_conntrack_no_events")
+    monkeypatch.setattr(kept, "_EVENTS", "net/netfilter/nf_conntrack_no_events")
     monkeypatch.setattr(trace, "_NFNLGRP_NFTRACE", 999)
     result, recording = part().run(lab, 1)
     missing = "net.netfilter.nf_conntrack_no_events: No such file or directory"

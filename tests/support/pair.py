@@ -27,6 +27,7 @@ PAIR = Topology(
 def connect(lab: PrivateLab, port: int = 80) -> tuple[socket.socket, socket.socket]:
     """A connection from left to a port on the right: both ends' sockets."""
     with lab.socket("right", socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((str(RIGHT), port))
         listener.listen()
         client = lab.socket("left", socket.AF_INET, socket.SOCK_STREAM)
