@@ -2,7 +2,8 @@
 
 The first who wants something forks it; it ends, and the namespace is as it was, once the last has gone, also by
 SIGKILL: a connection says that somebody still wants it, and the kernel closes that of who is killed. What it keeps is
-in `kept.py`. It is found by an abstract Unix socket, whose name is the namespace's own (unix(7)).
+in `kept.py`. It is found by an abstract Unix socket, whose name is the namespace's own (unix(7)). Each who has a share
+knows how the namespace was: where the keeper itself is killed, whoever leaves begets another that puts it back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from netlab.errors import LabError, NetlabError, UnsupportedError
 from netlab.linux import children
 from netlab.observe import Namespaces
 from netlab.observe.kept import KINDS, Kept
+from netlab.observe.sysctl import Change
 
 _NAME = "\0netlab-keeper"
 _COMM = "netlab-keeper"
@@ -34,6 +36,8 @@ _MOST_WAITING = 1 << 15
 """Messages that wait for one who doesn't read: later ones are lost to it."""
 _WISH_BYTES = 1 << 20
 _MESSAGE_BYTES = 1 << 16
+_FAREWELL = b"\0"
+"""What one who leaves gets last, once all is put back that nobody else wants; no netlink message is that short."""
 
 
 class Share:
@@ -43,8 +47,9 @@ class Share:
     """
 
     def __init__(self, namespaces: Namespaces, netns: str, kind: str, **wishes: object) -> None:
-        self._netns = netns
-        self._socket = _joined(namespaces, netns, json.dumps([kind, wishes]).encode())
+        self._namespaces, self._netns = namespaces, netns
+        self._wish = [kind, wishes]
+        self._socket, self._changes = _joined(namespaces, netns, [*self._wish, {}])
         self._socket.setblocking(False)
 
     def fileno(self) -> int:
@@ -65,25 +70,34 @@ class Share:
 
     def close(self) -> None:
         """Give it up: what nobody else wants is as it was when this returns."""
-        with self._socket, suppress(OSError):
-            self._socket.settimeout(_PATIENCE_S)
-            self._socket.shutdown(socket.SHUT_WR)
-            while self._socket.recv(_MESSAGE_BYTES):
-                pass
+        with suppress(NetlabError, OSError):  # the lab may be gone
+            if not _left(self._socket):
+                again, _ = _joined(self._namespaces, self._netns, [*self._wish, self._changes])
+                _left(again)
 
 
-def _joined(namespaces: Namespaces, netns: str, wish: bytes) -> socket.socket:
-    """A connection to the namespace's keeper, which has granted the wish."""
+def _left(connection: socket.socket) -> bool:
+    """Leave, and close it; whether the keeper bade farewell, or had ended before."""
+    message = b""
+    with connection, suppress(OSError):
+        connection.settimeout(_PATIENCE_S)
+        connection.shutdown(socket.SHUT_WR)
+        while said := connection.recv(_MESSAGE_BYTES):
+            message = said
+    return message == _FAREWELL
+
+
+def _joined(namespaces: Namespaces, netns: str, wish: object) -> tuple[socket.socket, object]:
+    """A connection to the namespace's keeper, which has granted the wish, and what it has changed for it."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         connection = namespaces.socket(netns, socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(_PATIENCE_S)
         try:
             connection.connect(_NAME)
-            connection.send(wish)
+            connection.send(json.dumps(wish).encode())
             if answer := connection.recv(_MESSAGE_BYTES):
-                _heed(answer, netns)
-                return connection
+                return connection, _heed(answer, netns)
         except (ConnectionError, FileNotFoundError):  # there is none, or it was about to end
             connection.close()
         except TimeoutError:
@@ -98,8 +112,8 @@ def _joined(namespaces: Namespaces, netns: str, wish: bytes) -> socket.socket:
             time.sleep(_LOOK_S)
 
 
-def _heed(answer: bytes, netns: str) -> None:
-    """Raise the error that the keeper met, where it met one."""
+def _heed(answer: bytes, netns: str) -> object:
+    """What the keeper has changed; where it met an error, that is raised."""
     kind, *words = json.loads(answer)
     if kind == "lab":
         raise LabError(f"{netns}: {words[0]}", words[1])
@@ -107,6 +121,7 @@ def _heed(answer: bytes, netns: str) -> None:
         raise UnsupportedError(words[0], words[1])
     if kind == "system":
         raise OSError(*words)
+    return words[0]
 
 
 def _told(error: NetlabError | OSError) -> list[object]:
@@ -223,22 +238,24 @@ class _Keeper:
             self._let_go(sharer)
 
     def _grant(self, sharer: _Sharer, wish: bytes) -> None:
-        answer: list[object] = ["granted"]
         try:
-            kind, wishes = json.loads(wish)
-            self._provide(kind, wishes)
+            kind, wishes, changes = json.loads(wish)
+            answer = ["granted", self._provide(kind, wishes, changes)]
             sharer.kind = kind
         except (NetlabError, OSError) as error:
             answer = _told(error)
-        except (KeyError, TypeError, ValueError):  # no netlab's
+        except (AttributeError, KeyError, TypeError, ValueError):  # no netlab's
             answer = ["system", errno.EINVAL, os.strerror(errno.EINVAL), _COMM]
         sharer.tell(json.dumps(answer).encode())
 
-    def _provide(self, kind: str, wishes: Mapping[str, Any]) -> None:
+    def _provide(self, kind: str, wishes: Mapping[str, Any], changes: Mapping[str, Sequence[str]]) -> object:
+        """Have it; changes are those of a keeper that was killed. What this one has changed."""
         kept = self._kept.get(kind) or KINDS[kind]()
         try:
+            kept.sysctls.adopt({key: Change(*values) for key, values in changes.items()})
             kept.want(**wishes)
             self._kept[kind] = kept
+            return kept.sysctls.changes()
         finally:
             if kind not in self._kept:
                 kept.close()
@@ -250,6 +267,7 @@ class _Keeper:
         self._accept()
         if not self._sharers:
             self._listener.close()  # whoever comes now finds none, and forks another
+        sharer.tell(_FAREWELL)
         sharer.connection.close()
 
 

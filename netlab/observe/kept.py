@@ -31,7 +31,9 @@ ANY_PORT = range(1 << 16)
 
 
 class Kept(Protocol):
-    """One such thing, for all who want it."""
+    """One such thing, for all who want it, and the sysctls that are changed for it."""
+
+    sysctls: ChangedSysctls
 
     @property
     def want(self) -> Callable[..., None]:
@@ -58,7 +60,7 @@ class Reasons:
     """
 
     def __init__(self) -> None:
-        self._sysctls = ChangedSysctls()
+        self.sysctls = ChangedSysctls()
         self._socket: socket.socket | None = None
 
     def want(self, *, families: Iterable[int]) -> None:
@@ -67,8 +69,8 @@ class Reasons:
             self._socket = _listen()
         # The logger second: it can only be named once its module is there, which the binding has loaded.
         for family in families:
-            self._sysctls.set(f"net/netfilter/nf_log/{int(family)}", "nfnetlink_log", _NO_REASONS)
-        self._sysctls.set(_LOG_INVALID, str(IPPROTO_TCP), _NO_REASONS)
+            self.sysctls.set(f"net/netfilter/nf_log/{int(family)}", "nfnetlink_log", _NO_REASONS)
+        self.sysctls.set(_LOG_INVALID, str(IPPROTO_TCP), _NO_REASONS)
 
     def fileno(self) -> int | None:
         """The group's socket."""
@@ -87,7 +89,7 @@ class Reasons:
 
     def close(self) -> None:
         """The sysctls first: there is nobody to log to any more then."""
-        self._sysctls.restore()
+        self.sysctls.restore()
         if self._socket is not None:
             self._socket.close()
         self._socket = None
@@ -111,6 +113,9 @@ def _listen() -> socket.socket:
 class _Silent:
     """What brings nothing itself."""
 
+    def __init__(self) -> None:
+        self.sysctls = ChangedSysctls()
+
     def fileno(self) -> int | None:
         return None
 
@@ -121,24 +126,22 @@ class _Silent:
 class EntryEvents(_Silent):
     """That conntrack tells of its entries' events, with its own stamps where it can."""
 
-    def __init__(self) -> None:
-        self._sysctls = ChangedSysctls()
-
     def want(self) -> None:
         """UnsupportedError where this kernel can't tell them."""
         with suppress(UnsupportedError):  # then the moment of reading is the event's
-            self._sysctls.set(_TIMESTAMP, "1", "no stamps", unless="0")
-        self._sysctls.set(_EVENTS, "1", "this kernel can't tell of conntrack's events", unless="0")
+            self.sysctls.set(_TIMESTAMP, "1", "no stamps", unless="0")
+        self.sysctls.set(_EVENTS, "1", "this kernel can't tell of conntrack's events", unless="0")
 
     def close(self) -> None:
         """The sysctls are what they were."""
-        self._sysctls.restore()
+        self.sysctls.restore()
 
 
 class Marks(_Silent):
     """The table that marks packets for tracing (TRACE_TABLE), of all ports that somebody wants."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._ports: set[int] = set()
         self._conntrack = False
 

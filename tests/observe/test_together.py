@@ -22,10 +22,10 @@ NODES = ("client-node", "server-node")
 SYSCTLS = ("nf_conntrack_log_invalid", "nf_log/2", "nf_conntrack_events", "nf_conntrack_timestamp")
 
 
-@pytest.fixture
-def lab(netlab: Netlab, privilege: str) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def lab(shared_netlab: Netlab, privilege: str) -> Iterator[Lab]:
     """The flagship, up."""
-    lab = Lab(netlab, new_lab_name(), FLAGSHIP, privilege)
+    lab = Lab(shared_netlab, new_lab_name(), FLAGSHIP, privilege)
     lab.up()
     yield lab
     lab.down()
@@ -112,6 +112,56 @@ def test_the_last_one_leaves_nothing_however_it_ends(lab: Lab, number: signal.Si
         ended(last, number)
     labs.until(lambda: not keepers(lab), "the end of the keepers")
     assert left_by_observers(lab) == before
+
+
+def test_what_a_killed_keeper_had_changed_goes_with_who_observes(lab: Lab) -> None:
+    before = left_by_observers(lab)
+    with labs.observing(lab, "watch", lab.name) as (watch, _):
+        for pid in keepers(lab):
+            labs.kill(pid, signal.SIGKILL)
+        with labs.observing(lab, "watch", lab.name) as (late, _):
+            _, words = ended(watch, signal.SIGINT)
+            assert "conntrack's reasons on client-node, which could not be read to the end" in words
+            _, words = ended(late, signal.SIGINT)
+            assert "to the end" not in words
+    labs.until(lambda: not keepers(lab), "the end of the keepers")
+    assert left_by_observers(lab) == before
+
+
+ASKS = """
+import json, socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as keeper:
+    keeper.connect("\\0netlab-keeper")
+    keeper.send(sys.argv[1].encode())
+    print(json.loads(keeper.recv(65536))[:2])
+"""
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "",
+        "[",
+        "5",
+        '["marks", {"ports": ["80 }; flush ruleset"], "conntrack": true}, {}]',
+        '["events", {"families": [2]}, {}]',
+        '["events", [], {}]',
+        '["nothing", {}, {}]',
+        '[["reasons"], {}, {}]',
+        '["events", {}, {"../kernel/core_pattern": ["core", "core"]}]',
+        '["events", {}, {"net/netfilter/nf_conntrack_events": [1, 2]}]',
+        '["events", {}, 7]',
+    ],
+)
+def test_a_program_of_the_lab_gets_nothing_else_of_the_keeper(lab: Lab, wish: str) -> None:
+    with labs.observing(lab, "watch", lab.name) as (watch, _):
+        while_observed = left_by_observers(lab)
+        script = ("sh", "-c", 'python3 -c "$1" "$2" 2>&1 | tail -1', "sh", ASKS, wish)
+        refused = ("['system', 22]", "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)")
+        assert lab.exec("client-node", *script).strip() in refused
+        assert left_by_observers(lab) == while_observed
+        _, words = ended(watch, signal.SIGINT)
+        assert "to the end" not in words
 
 
 def test_an_observer_that_is_stopped_holds_nobody_up(lab: Lab) -> None:
