@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 
 from typer.core import TyperGroup
 
+from netlab.errors import LabError, told
+
 _UNCUT = 1000
 
 
@@ -13,6 +15,14 @@ class Group(TyperGroup):
 
     sections: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names by heading; empty: all of them, as they come, under Commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. A broken pipe would end it in silence: click takes each for one of stdout's, which is
+        `terminal.write`'s to notice."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise LabError(f"what was to answer has ended: {told(error)}") from error
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in order."""

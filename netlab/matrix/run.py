@@ -24,7 +24,7 @@ from netlab.experiments.catalogue import Run, Settings
 from netlab.lab.directory import LabDirectory
 from netlab.lab.rundir import run_directory
 from netlab.lab.spec import Spec
-from netlab.lab.standing import down
+from netlab.lab.standing import down, sweep
 from netlab.linux import interrupts
 from netlab.matrix import Cell, Column, Matrix
 from netlab.matrix.grid import Grid, Task, fingerprint, grid
@@ -85,10 +85,14 @@ def run(
     capabilities = probe(dict.fromkeys(asked for each in runs for asked in each.experiment.capabilities()))
     table = grid(runs, columns, capabilities)
     inputs = {**fingerprint(runs, columns, settings), **_circumstances(manner)}
-    with Journal(run_directory(), name, inputs, resume=resume) as journal:
-        cells = _run_all(table, name, manner, journal, stop, look)
-        if cells is None:
-            return Stopped(len(journal.cells), len(table.tasks))
+    try:
+        with Journal(run_directory(), name, inputs, resume=resume) as journal:
+            cells = _run_all(table, name, manner, journal, stop, look)
+            if cells is None:
+                return Stopped(len(journal.cells), len(table.tasks))
+    finally:
+        with interrupts.undisturbed():
+            sweep(run_directory())  # a cell's lab may have ended while another cell's process was in the way
     return Matrix(
         lab=name,
         kernel=os.uname().release,

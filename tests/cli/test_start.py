@@ -48,3 +48,21 @@ def test_on_another_system_than_linux_it_says_so() -> None:
     assert done.stderr == (
         "netlab: a lab is made of Linux namespaces, and this is no Linux\n  hint: use a virtual machine with Linux\n"
     )
+
+
+@pytest.mark.parametrize(("command", "where"), [("lint", "netlab.topology.read_text"), ("up", "netlab.cli.up.build")])
+def test_a_broken_pipe_that_is_not_stdouts_is_told(command: str, where: str) -> None:
+    """As of a process of netlab's own that something has killed."""
+    module, name = where.rsplit(".", 1)
+    program = f"""if True:
+        import importlib, sys
+        from netlab.__main__ import main
+        def broken(*_words):
+            raise BrokenPipeError(32, "Broken pipe")
+        importlib.import_module({module!r}).{name} = broken
+        sys.argv = ["netlab", {command!r}, "f.yaml"]
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("netlab: ") and "Broken pipe" in done.stderr
