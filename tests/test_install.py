@@ -1,7 +1,6 @@
-"""What netlab's wheel and source archive hold, and that an installed wheel needs no checkout.
+"""What netlab's wheel and source archive hold, that an installed wheel needs no checkout, and docs/install.md.
 
-No package index is asked here: the archives are made by the build backend that the tests' environment has, and what
-netlab needs is copied from there.
+No package index is asked here: what netlab needs, and what builds it, comes from the tests' own environment.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import distribution
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import labs
 import pytest
 import skips
 from command import Netlab
+from markdown import blocks
 from packaging.requirements import Requirement
 from places import DOCS, ROOT, TOPOLOGIES
 
@@ -166,3 +167,64 @@ def test_the_installed_wheel_knows_builds_and_runs_the_flagship(
     assert f"{topologies}/experiments/window-overrun.yaml: the experiment window-overrun is sound" in said
     assert said[-1] == f"lab {lab_name} is down"
     assert re.search(r"^REPRODUCED 1/1$", done.stdout, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of wheels for pip and uv, in the place of an index: packages of the tests' environment, repacked."""
+    directory = tmp_path_factory.mktemp("index")
+    for name in needed("netns-lab", set()) | needed("hatchling", {"hatchling"}) | {"editables"}:
+        with suppress(PackageNotFoundError):
+            repack(name, directory)
+    return directory
+
+
+def repack(name: str, directory: Path) -> None:
+    """Make a wheel of an installed package."""
+    package = distribution(name)
+    tag = re.findall(r"^Tag: (.*)$", package.read_text("WHEEL") or "", re.MULTILINE)[-1]
+    with zipfile.ZipFile(directory / f"{name.replace('-', '_')}-{package.version}-{tag}.whl", "w") as wheel:
+        for file in package.files or []:
+            if ".." not in file.parts and file.suffix != ".pyc" and file.name != "INSTALLER":
+                wheel.write(str(file.locate()), str(file))
+
+
+PAGE = (DOCS / "install.md").read_text()
+
+
+@pytest.mark.parametrize("way", ["pip", "pipx", "uv"])
+def test_what_the_page_says_installs_netlab(netlab: Netlab, index: Path, tmp_path: Path, way: str) -> None:
+    if way != "pip":
+        skips.skip_unless_program(way)
+    (tmp_path / "netlab").symlink_to(ROOT)
+    begin, *_, doctor = [block.text for block in blocks(PAGE.split("## A clone")[0])]
+    assert (begin, doctor) == ("git clone URL netlab\n", "netlab doctor\n")
+    (block,) = blocks(PAGE.split(f"## {way}\n")[1].split("\n## ")[0])
+    script = "\n".join(line for line in block.text.splitlines() if not line.startswith("sudo apt-get install "))
+    done = subprocess.run(
+        ["bash", "-ec", f"{script}\ncd /\nnetlab examples\n{doctor}"],
+        env=netlab.environment(environment_of(index, tmp_path)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode in (0, 77), done.stderr + done.stdout  # doctor's, which other tests hold
+    assert "\nok    libnftables binding " in done.stdout
+    assert re.search(rf"^The files are in {tmp_path}/.*/netlab/topologies\.$", done.stderr, re.MULTILINE)
+
+
+def environment_of(index: Path, home: Path) -> dict[str, str]:
+    """The variables by which pip, pipx and uv find those wheels alone, and put everything into a home of the test's."""
+    system = "/usr/share/python-wheels"  # Debian's of pip itself, which pipx renews
+    return {
+        "HOME": str(home),
+        "PATH": f"{home}/.local/bin:{os.environ['PATH']}",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": f"{index} {system}",
+        "UV_NO_CONFIG": "1",
+        "UV_OFFLINE": "1",
+        "UV_FIND_LINKS": str(index),
+        "UV_PYTHON": sys.executable,
+    }
