@@ -3,16 +3,17 @@
 An entry that translates makes one header of the client's packets the next; the chain of them, over all namespaces, is
 the way from the client's socket to the server's. What conntrack makes for a packet of the server's, or for one that
 has been translated before, belongs to a connection that is known by then. A connection that nothing tracks is known by
-its SYN.
+its SYN. An entry that was there before tells of the past: its connection counts once a packet of it is seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 
 from netlab.model import Address, Topology
-from netlab.record.events import ACK, SYN, ConntrackEvent, Direction, Event, Packet, Tuple
+from netlab.record.events import ACK, SYN, ConntrackEvent, Direction, EntryChange, Event, Packet, Tuple
 from netlab.record.flow import Ends, Flow, ends, inverse
 from netlab.record.wire import IPPROTO_TCP
 
@@ -49,6 +50,8 @@ class _Finder:
 
     def __init__(self, topology: Topology, events: Iterable[Event]) -> None:
         self._topology, self._homes = topology, homes(topology)
+        self._events = tuple(events)
+        self._made: set[Ends] = set()
         self._next: dict[Ends, tuple[str | None, Ends]] = {}
         self._looks_like: dict[Ends, tuple[str | None, Ends]] = {}
         self._trackers: dict[Ends, str] = {}
@@ -58,11 +61,13 @@ class _Finder:
         self._senders: dict[Ends, str] = {}
         self._syns: dict[tuple[int | None, ...], tuple[Ends, str]] = {}
         self._receivers: dict[Ends, str] = {}
-        self._collect(events)
+        self._collect()
 
-    def _collect(self, events: Iterable[Event]) -> None:
-        for event in events:
+    def _collect(self) -> None:
+        for event in self._events:
             if isinstance(event, ConntrackEvent) and event.tuple_orig.proto == IPPROTO_TCP:
+                if event.change is EntryChange.NEW:
+                    self._made.add(ends(event.tuple_orig))
                 self._entry(event.netns, ends(event.tuple_orig), ends(event.tuple_reply))
             elif isinstance(event, Packet) and event.segment.flags & (SYN | ACK) == SYN:
                 self._syn(event)
@@ -101,8 +106,20 @@ class _Finder:
         later = {translated for _, translated in self._next.values()}
         no_beginning = later | (self._within - self._trackers.keys())
         for header in self._begun:
-            if header not in no_beginning and (flow := self._flow(header)) is not None:
+            if header in no_beginning or (flow := self._flow(header)) is None:
+                continue
+            if header in self._made or header in self._senders or self._moved(flow):
                 yield flow
+
+    def _moved(self, flow: Flow) -> bool:
+        """Whether a packet of it was seen."""
+        return any((int(src), sport, int(dst), dport) in self._seen for src, sport, dst, dport in flow.legs())
+
+    @cached_property
+    def _seen(self) -> set[tuple[int, int, int, int]]:
+        """The headers of all packets; an address as a number is hashed many times faster."""
+        segments = (event.segment for event in self._events if isinstance(event, Packet))
+        return {(int(each.src), each.sport, int(each.dst), each.dport) for each in segments}
 
     def _flow(self, header: Ends) -> Flow | None:
         way: list[Ends] = [header]

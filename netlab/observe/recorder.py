@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +30,7 @@ from netlab.observe.resets import ResetObserver
 from netlab.observe.sockets import ClosedSocketObserver, samples
 from netlab.observe.trace import TraceObserver
 from netlab.observe.watch import Watch
-from netlab.record.events import Event
+from netlab.record.events import ConntrackEvent, EntryChange, Event
 from netlab.record.flow import Flow
 from netlab.record.network import NetworkState
 from netlab.record.observers import Gap, ObserverId, ObserverKind, Unobserved
@@ -109,8 +109,17 @@ class Recorder:
             opening.enter_context(self.watch)
             self._open()
             self._closing = opening.pop_all()
+        self._forget_what_some_saw_early()
         self._started_ns = time.time_ns()
         return self
+
+    def _forget_what_some_saw_early(self) -> None:
+        """Events from before every observer was ready: one packet of many, or a packet at the first of its interfaces,
+        tells of a loss that there wasn't. The entries that are there by now are kept, as found."""
+        events, _ = self.watch.take()
+        for event in events:
+            if isinstance(event, ConntrackEvent):
+                self.watch.note(replace(event, change=EntryChange.FOUND) if event.change is EntryChange.NEW else event)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
 from story import FLOW, START_NS
 
 from netlab.analysis.connections import completed, connections_in, homes
@@ -71,6 +72,17 @@ def test_an_entry_that_does_not_translate_is_a_connection_too() -> None:
 
 def test_only_tcp_has_connections() -> None:
     assert found(entry("client-node", SENT, GOT, proto=17)) == ()
+
+
+@pytest.mark.parametrize("change", [EntryChange.FOUND, EntryChange.UPDATE, EntryChange.DESTROY])
+def test_an_entry_from_before_is_no_connection_until_a_packet_of_it_is_seen(change: EntryChange) -> None:
+    old = replace(entry("client-node", SENT, GOT), change=change)
+    of_another = syn("client", "out", (CLIENT[0], 40001, *VIP), flags=ACK)
+    assert found(old, of_another) == ()
+    for header in (SENT, GOT, inverse(SENT), inverse(GOT)):
+        assert ways(old, syn("client-node", "in", header, flags=ACK)) == [(SENT, GOT)]
+    assert ways(old, entry("client-node", SENT, GOT)) == [(SENT, GOT)]
+    assert ways(old, syn("client", "out", SENT)) == [(SENT, GOT)]
 
 
 def test_each_connection_is_told_once_in_the_order_in_which_it_was_seen() -> None:

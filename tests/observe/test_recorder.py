@@ -30,6 +30,7 @@ from netlab.linux import interrupts, nft
 from netlab.model import Topology
 from netlab.observe import conntrack, invalid, keeper, kept, recorder, trace
 from netlab.observe import packets as packet_observers
+from netlab.observe.counters import Counters
 from netlab.observe.recorder import Source, record
 from netlab.record.events import (
     TRACE_TABLE,
@@ -274,6 +275,41 @@ def test_a_live_lab_is_recorded_until_it_is_told_to_stop(lab: PrivateLab) -> Non
     assert {flow.client for flow in connections_in(topology(), recording.events)} == {"client"}
     handed_on = sorted((event for batch in batches for event in batch), key=lambda event: event.time_ns)
     assert handed_on == list(recording.events)
+
+
+@pytest.mark.kernel
+def test_what_was_there_before_is_no_connection_of_the_recording(
+    lab: PrivateLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what was seen before every observer was ready, nor an entry that was found; but what is seen of it later."""
+
+    class Late(Counters):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            if early.fileno() >= 0 and early.connect_ex(("192.168.0.2", 80)) == 0:
+                early.send(b"early")
+
+    monkeypatch.setattr(recorder, "Counters", Late)
+    with (
+        lab.socket("server", socket.AF_INET, socket.SOCK_STREAM) as server,
+        lab.socket("client", socket.AF_INET, socket.SOCK_STREAM) as early,
+    ):
+        server.bind(("10.0.1.2", 80))
+        server.listen()
+        old = record(topology(), lab, Source(), seconds=0.3)
+        assert connections_in(topology(), old.events) == ()
+        assert [event for event in old.events if isinstance(event, Packet | TraceStep | InvalidReason)] == []
+        entries = [event for event in old.events if isinstance(event, ConntrackEvent)]
+        assert {entry.tuple_orig.dport for entry in entries} >= {80}
+        assert EntryChange.NEW not in {entry.change for entry in entries}
+        monkeypatch.undo()
+
+        def say_more() -> bool:
+            return early.send(b"more") == 0
+
+        seen = record(topology(), lab, Source(), seconds=0.3, stop=say_more)
+        (flow,) = connections_in(topology(), seen.events)
+        assert (flow.client_port, flow.node) == (early.getsockname()[1], "client-node")
 
 
 # --- the live timeline -----------------------------------------------------------------------------------------------
