@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,17 +13,24 @@ from netlab.errors import UsageError
 
 app = typer.Typer()
 
-_PROGRAM_FOLLOWS = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+_PROGRAM_FOLLOWS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 """`exec`'s context: what follows the namespace's name is the program's own."""
 
 
 @app.command("exec", context_settings=_PROGRAM_FOLLOWS)
-def execute(context: typer.Context, name: NetnsArgument, lab: LabOption = None) -> None:
+def execute(
+    name: NetnsArgument,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[--] COMMAND…", help="The program and its arguments.")
+    ] = None,
+    lab: LabOption = None,
+) -> None:
     """Run a program in a namespace.
 
     For instance `netlab exec client -- curl http://web/`. It exits as the program does.
     """
-    argv = context.args[1:] if context.args[:1] == ["--"] else context.args
+    words = command or []
+    argv = words[1:] if words[:1] == ["--"] else words
     if not argv:
         raise UsageError("there is no command to run", f"`netlab exec {name} -- COMMAND…`, or `netlab shell {name}`")
     _run_inside(name, argv, lab)

@@ -6,7 +6,7 @@ import typer
 
 from netlab.cli.arguments import find_lab, find_labs, is_lab, lab_name, one_lab, read_spec
 from netlab.cli.group import Group
-from netlab.cli.options import LabOption, complete_fix, complete_lab
+from netlab.cli.options import LabOption, complete_fix, complete_lab, complete_topology
 from netlab.cli.up import outcome_text
 from netlab.linux import interrupts
 from netlab.terminal import list_columns, say, show
@@ -29,7 +29,11 @@ app = typer.Typer(
 def fix_list(
     topology: Annotated[
         str | None,
-        typer.Argument(metavar="[TOPOLOGY|LAB]", help="A YAML file, or a lab that is up; left out: all labs."),
+        typer.Argument(
+            metavar="[TOPOLOGY|LAB]",
+            help="A YAML file, or a lab that is up; left out: all labs.",
+            autocompletion=complete_topology,
+        ),
     ] = None,
     lab: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from netlab.cli.options import (
     SetOption,
     complete_experiment,
     complete_fix,
+    complete_topology,
     whole,
 )
 from netlab.cli.output import check_places, write_file
@@ -37,7 +38,9 @@ def matrix(
     topology: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TOPOLOGY|EXPERIMENT]", help="A topology's file, or an experiment's; else as for `up`."
+            metavar="[TOPOLOGY|EXPERIMENT]",
+            help="A topology's file, or an experiment's; else as for `up`.",
+            autocompletion=complete_topology,
         ),
     ] = None,
     experiment: Annotated[

@@ -85,7 +85,9 @@ def complete_interface(context: typer.Context, incomplete: str) -> list[str]:
     before = [*(context.params.get("names") or []), *context.args]
     netns, colon, _ = incomplete.partition(":")
     start = f"{netns}:"
-    if not colon and before[-1:] == [":"] and len(before) > 1:
+    if incomplete == ":" and before:
+        netns, start, incomplete = before[-1], "", ""
+    elif not colon and before[-1:] == [":"] and len(before) > 1:
         netns, colon, start = before[-2], ":", ""
     if not colon:
         return complete_netns(context, incomplete)
@@ -95,6 +97,24 @@ def complete_interface(context: typer.Context, incomplete: str) -> list[str]:
         return []
     names = [each.ifname for each in topology.interfaces() if each.netns == netns]
     return _offered((f"{start}{name}" for name in names), incomplete)
+
+
+def complete_topology(context: typer.Context, incomplete: str) -> list[str]:
+    """The topologies that come with netlab, and the files here; of a path the shell knows more.
+
+    Of `run` and `matrix` the experiments too, and of what takes a lab as well those that are up.
+    """
+    from netlab import shipped
+
+    if "/" in incomplete:
+        return []
+    names = [*shipped.topologies()]
+    if context.info_name in ("run", "matrix"):
+        names += shipped.experiments()
+    if context.info_name in ("run", "list"):
+        names += complete_lab("")
+    names += sorted(path.name for kind in ("*.yaml", "*.yml") for path in Path().glob(kind))
+    return _offered(dict.fromkeys(names), incomplete)
 
 
 def complete_experiment(context: typer.Context, incomplete: str) -> list[str]:
@@ -155,7 +175,11 @@ def _offered(names: "Iterable[str]", incomplete: str) -> list[str]:
 
 TopologyArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[TOPOLOGY]", help="A YAML file, or - for stdin; left out: topology.yaml here."),
+    typer.Argument(
+        metavar="[TOPOLOGY]",
+        help="A YAML file, or - for stdin; left out: topology.yaml here.",
+        autocompletion=complete_topology,
+    ),
 ]
 _WHICH_LAB = "A lab that is up; left out: that of topology.yaml here, else the only one."
 LabArgument = Annotated[

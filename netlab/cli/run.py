@@ -31,6 +31,7 @@ from netlab.cli.options import (
     SetOption,
     complete_experiment,
     complete_lab,
+    complete_topology,
     whole,
 )
 from netlab.cli.output import check_places, check_report_options, page, write_file, write_report
@@ -61,6 +62,7 @@ def run(
         typer.Argument(
             metavar="[TOPOLOGY|EXPERIMENT|LAB]",
             help="A topology's file, an experiment's, or a lab that is up; left out: as for `up`.",
+            autocompletion=complete_topology,
         ),
     ] = None,
     lab: Annotated[
