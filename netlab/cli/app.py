@@ -1,7 +1,8 @@
 """The command line as typer has it: which file has which command, and the commands of those files together."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from importlib import import_module
 from typing import Annotated, ClassVar, Final, NamedTuple, NoReturn, cast
 
@@ -130,6 +131,7 @@ _FOR_HELP: Final[Sequence[list[str]]] = (["-h"], ["--help"], ["-V"], ["--version
 
 def run(words: Sequence[str]) -> NoReturn:
     """Run the command that the words call, and exit; SystemExit(2) with a message where they call none."""
+    _end_word_at_colon(os.environ)
     try:
         program = outline() if list(words) in _FOR_HELP else app(next(iter(words), None))
         code = program(words, prog_name="netlab", standalone_mode=False)
@@ -137,6 +139,14 @@ def run(words: Sequence[str]) -> NoReturn:
         say(_complaint(error))
         code = 2
     sys.exit(code)
+
+
+def _end_word_at_colon(environ: MutableMapping[str, str]) -> None:
+    """Tell typer that a word begins after a colon that bash asks to complete: a word of its own to bash, of which it
+    replaces nothing."""
+    asked, at = environ.get("COMP_WORDS", ""), environ.get("COMP_CWORD", "")
+    if "_NETLAB_COMPLETE" in environ and asked.endswith((" :", "\n:")) and at.isdigit():
+        environ.update(COMP_WORDS=f"{asked} ''", COMP_CWORD=str(int(at) + 1))
 
 
 def _complaint(error: typer.BadParameter) -> Lines:

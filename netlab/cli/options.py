@@ -85,9 +85,7 @@ def complete_interface(context: typer.Context, incomplete: str) -> list[str]:
     before = [*(context.params.get("names") or []), *context.args]
     netns, colon, _ = incomplete.partition(":")
     start = f"{netns}:"
-    if incomplete == ":" and before:
-        netns, start, incomplete = before[-1], "", ""
-    elif not colon and before[-1:] == [":"] and len(before) > 1:
+    if not colon and before[-1:] == [":"] and len(before) > 1:
         netns, colon, start = before[-2], ":", ""
     if not colon:
         return complete_netns(context, incomplete)
