@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import textwrap
@@ -33,6 +34,9 @@ from netlab.style import Piece, Style
 
 FLAGSHIP_NEEDS = ("tcp-repair", "raw-sockets")
 """The capabilities without which the flagship can't run; others are needed by what names them."""
+
+PACKAGES = {"pyroute2": "0.9.4", "pyyaml": "6.0"}
+"""The Python packages without which no lab can be built, and the least version of each, as in pyproject.toml."""
 
 # One of each thing that kube-proxy's rules need; loaded into a namespace that ends with the probe.
 NAT_RULES = """
@@ -77,7 +81,7 @@ def checks() -> list[Check]:
     for look in (files, user_namespaces, namespaces):
         if all(check.ok is not False for check in found):
             found.append(look())
-    found += [pyroute2_package(), nftables_binding()]
+    found += [*(python_package(name, least) for name, least in PACKAGES.items()), nftables_binding()]
     if all(check.ok is not False for check in found):
         found += [links(), nat(), conntrack_events(), invalid_reasons(), lab()]
         found += map(_capability, probe(CAPABILITIES).values())
@@ -131,10 +135,12 @@ def kernel() -> Check:
 
 
 def user() -> Check:
-    """Which kind of lab this user gets."""
-    if os.geteuid() == 0:
-        return Check("user", True, "root: namespaces get names that `ip netns` shows")
-    return Check("user", True, f"uid {os.geteuid()}: labs are rootless, each in a user namespace of its own")
+    """Which kind of lab this user gets, and whether root is as mighty as that needs."""
+    if os.geteuid() != 0:
+        return Check("user", True, f"uid {os.geteuid()}: labs are rootless, each in a user namespace of its own")
+    if (lacking := advice.lacking()) is not None:
+        return Check("user", False, *lacking)
+    return Check("user", True, "root: namespaces get names that `ip netns` shows")
 
 
 def files() -> Check:
@@ -182,14 +188,21 @@ def leftovers() -> Check:
     return Check("leftovers", True, f"none; labs that are up: {len(there)}")
 
 
-def pyroute2_package() -> Check:
-    """pyroute2, by its version."""
+def python_package(name: str, least: str) -> Check:
+    """A package of the index, by its version, and the least that netlab needs."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return Check("pyroute2", True, version("pyroute2"))
+        found = version(name)
     except PackageNotFoundError:
-        return Check("pyroute2", False, "not installed", "run scripts/setup")
+        return Check(name, False, "not installed", advice.install_python(name))
+    if _numbers(found) < _numbers(least):
+        return Check(name, False, f"{found}; netlab needs {least}", advice.install_python(name))
+    return Check(name, True, found)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def nftables_binding() -> Check:

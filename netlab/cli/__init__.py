@@ -31,21 +31,30 @@ def main() -> None:
         say("netlab: interrupted")
         sys.exit(130)
     except OSError as error:
-        say_error(
-            Lines(
-                NetlabError(told(error), _missing() or (advice.namespaces() if error.errno == errno.ENOSPC else None))
-            )
-        )
+        say_error(Lines(NetlabError(told(error), _hint(error))))
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (package := _PACKAGES.get(str(error.name).partition(".")[0])) is None:
+            raise
+        say_error(Lines(NetlabError(f"the Python package {package} is missing", advice.install_python(package))))
         sys.exit(1)
     except MemoryError:
         say_error("out of memory")
         sys.exit(1)
 
 
-def _missing() -> str | None:
-    """What every command needs and isn't there, with what to do; None where all is."""
+_PACKAGES = {"pyroute2": "pyroute2", "typer": "typer", "yaml": "pyyaml"}
+"""What netlab needs, by the name that is imported."""
+
+
+def _hint(error: OSError) -> str | None:
+    """What is known to be in the way of any command, with what to do; None where nothing is."""
     if (missing := advice.missing()) is not None:
         return ": ".join(missing)
+    if error.errno == errno.ENOSPC:
+        return advice.namespaces()
+    if error.errno == errno.EPERM and (lacking := advice.lacking()) is not None:
+        return ": ".join(lacking)
     try:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError:

@@ -27,6 +27,24 @@ def install(package: str) -> str:
     return f"install what Debian's package {package} holds"
 
 
+def install_python(package: str) -> str:
+    """What gives this Python a package that netlab needs, by its name on the package index."""
+    import sys
+    from importlib.metadata import PackageNotFoundError, requires
+    from importlib.util import find_spec
+
+    setup = Path(__file__).parents[2] / "scripts/setup"
+    if setup.exists():
+        return str(setup)
+    wanted = package
+    with suppress(PackageNotFoundError):
+        wanted = next(filter(lambda one: one.lower().startswith(package), requires("netns-lab") or []), package)
+    pip = (
+        [sys.executable, "-m", "pip", "install"] if find_spec("pip") else ["uv", "pip", "install", "-p", sys.executable]
+    )
+    return shlex.join([*pip, wanted])
+
+
 _NEEDED = {
     "/proc/self": "mount -t proc proc /proc",
     "/dev/null": "mknod -m 666 /dev/null c 1 3",
@@ -38,6 +56,21 @@ def missing() -> tuple[str, str] | None:
     for place, command in _NEEDED.items():
         if not os.path.exists(place):  # noqa: PTH110
             return f"there is no {place}", as_root(command)
+    return None
+
+
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}  # include/uapi/linux/capability.h
+
+
+def lacking(proc: Path = Path("/proc")) -> tuple[str, str] | None:
+    """Which capabilities that its labs need root hasn't, as in a container, and what to do; None where it has all."""
+    if os.geteuid() != 0:
+        return None
+    with suppress(OSError):
+        status = dict(line.split(":", 1) for line in (proc / "self/status").read_text().splitlines())
+        has = int(status["CapEff"], 16)
+        if names := [name for name, number in _CAPABILITIES.items() if not has >> number & 1]:
+            return f"root has no {', '.join(names)} here", "leave the container, or start it with --privileged"
     return None
 
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib.metadata
+import importlib.util
 import json
 import os
+import shlex
 import shutil
 import socket
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NoReturn
 
+import labs
 import pytest
 import skips
+from command import Netlab
+from places import ROOT
 from states import lab_directory
 
 from netlab.capabilities import doctor
@@ -218,6 +226,68 @@ def test_apparmor_that_lets_a_user_namespace_be_made_and_nothing_be_done_in_it(m
     )
 
 
+def test_the_packages_that_doctor_wants_are_those_that_are_installed() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert [one.partition(",")[0] for one in wanted if not one.startswith("typer")] == [
+        f"{package}>={least}" for package, least in doctor.PACKAGES.items()
+    ]
+
+
+def test_a_python_package_that_is_too_old_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _package: "0.7.11")
+    setup = str(ROOT / "scripts/setup")
+    assert doctor.python_package("pyroute2", "0.9.4") == Check("pyroute2", False, "0.7.11; netlab needs 0.9.4", setup)
+
+    def missing(package: str) -> NoReturn:
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert doctor.python_package("pyroute2", "0.9.4") == Check("pyroute2", False, "not installed", setup)
+
+
+def test_a_package_is_given_to_this_python_by_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(advice, "__file__", str(tmp_path / "netlab/linux/advice.py"))
+    python = shlex.quote(sys.executable)
+    assert advice.install_python("pyyaml") == f"{python} -m pip install 'pyyaml>=6.0'"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert advice.install_python("pyyaml") == f"uv pip install -p {python} 'pyyaml>=6.0'"
+
+
+@pytest.mark.parametrize(
+    ("effective", "names"), [("000001ffffffffff", None), ("00000000a80425fb", "CAP_NET_ADMIN, CAP_SYS_ADMIN")]
+)
+def test_a_root_without_roots_capabilities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, effective: str, names: str | None
+) -> None:
+    """As a container's root has them by default: the second value."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/status").write_text(f"Name:\tnetlab\nCapEff:\t{effective}\n")
+    advised = "leave the container, or start it with --privileged"
+    assert advice.lacking(tmp_path) == (names and (f"root has no {names} here", advised))
+
+
+@pytest.mark.kernel
+def test_doctor_and_up_of_a_root_without_roots_capabilities(netlab: Netlab, as_root: None, tmp_path: Path) -> None:
+    skips.skip_unless_program("setpriv")
+    (tmp_path / "topology.yaml").write_text(labs.TWO)
+
+    def said(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["setpriv", "--bounding-set", "-sys_admin", *netlab.argv(*arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=netlab.environment(), capture_output=True, text=True)
+
+    advised = "leave the container, or start it with --privileged"
+    found = said("doctor")
+    assert found.returncode == 77
+    assert [line.split("  ", 2) for line in found.stdout.splitlines() if line.startswith("FAIL")] == [
+        ["FAIL", "user", found.stdout.split("FAIL  user  ")[1].partition("\n")[0]]
+    ]
+    assert advised in found.stdout
+    built = said("up", "--root")
+    assert (built.returncode, built.stdout) == (1, "")
+    assert built.stderr.endswith(f"  hint: root has no CAP_SYS_ADMIN here: {advised}\n")
+
+
 def test_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETLAB_LAB_RUNDIR", str(tmp_path))
     assert doctor.leftovers() == Check("leftovers", True, "none; labs that are up: 0")
@@ -251,7 +321,7 @@ def test_probes_on_this_kernel() -> None:
         "files",
         "user namespaces",
         "namespaces",
-        "pyroute2",
+        *doctor.PACKAGES,
         "libnftables binding",
         "links",
         "kube-proxy rules",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import Netlab
-from places import TOPOLOGIES
+from places import ROOT, TOPOLOGIES
 
 LABS = str(TOPOLOGIES / "kube-proxy-reset.yaml")
 COMMANDS = {
@@ -66,3 +66,13 @@ def test_a_broken_pipe_that_is_not_stdouts_is_told(command: str, where: str) -> 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("netlab: ") and "Broken pipe" in done.stderr
+
+
+def test_a_python_package_that_is_missing_is_named() -> None:
+    program = "import sys; sys.modules['typer'] = None; sys.argv[:] = ['netlab', 'doctor']; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}from netlab.__main__ import main; main()"], capture_output=True, text=True
+    )
+    hint = ROOT / "scripts/setup"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"netlab: the Python package typer is missing\n  hint: {hint}\n"
