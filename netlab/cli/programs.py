@@ -11,6 +11,7 @@ from netlab.cli.arguments import find_lab
 from netlab.cli.messages import Progress
 from netlab.cli.options import LabOption, complete_program
 from netlab.errors import UsageError
+from netlab.layout import aligned
 from netlab.linux import interrupts
 from netlab.terminal import say
 
@@ -42,12 +43,9 @@ def logs(
     directory, state = find_lab(lab)
     if not words:
         rows = [(one.netns, one.name, str(directory.log(one.netns, one.name))) for one in state.programs]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            terminal.write(
-                "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
-            )
-        if not rows:
+        if rows:
+            terminal.write(aligned(rows))
+        else:
             say(f"the lab {state.lab} has no programs")
         return
     program = _program(state, words)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from netlab.cli.arguments import find_lab
-from netlab.terminal import write
+from netlab.terminal import list_columns, write
 
 
 class Options(NamedTuple):
@@ -34,4 +34,5 @@ def show(options: Options) -> None:
     from netlab.lab.overview import detail, overview
 
     lab, output = options
-    write(overview(output) if lab is None else detail(*find_lab(lab), output))
+    width = list_columns()
+    write(overview(output, width) if lab is None else detail(*find_lab(lab), output, width))

@@ -18,18 +18,20 @@ from netlab.lab.rest import seen_at_rest
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing, open_lab
 from netlab.lab.state import LabState
+from netlab.layout import aligned
 from netlab.linux.rtdump import Told
 
 
-def overview(output: str) -> str:
-    """All labs of this user, as a table or JSON."""
+def overview(output: str, width: int | None = None) -> str:
+    """All labs of this user, as a table, of that width where it can be, or JSON."""
     root = run_directory()
     found = [_row(LabDirectory(root, name)) for name in labs(root)]
     if output == "json":
         return escapes.as_json({"labs": found})
     if not found:
         return "no lab is up\n"
-    table = _table([("LAB", "STATE", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY"), *(_cells(row) for row in found)])
+    head = ("LAB", "STATE", "MODE", "NAMESPACES", "FIXES", "TOPOLOGY")
+    table = aligned([head, *(_cells(row) for row in found)], width)
     notes = [f"{row['why']}; `netlab down {row['lab']}` removes what is left\n" for row in found if row["why"]]
     return "".join((table, "\n" if notes else "", *notes))
 
@@ -62,15 +64,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["lab"], row["is"], row["mode"], str(row["namespaces"]), fixes, row["topology"] or "-")
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
-    rows = [tuple(map(escapes.line, row)) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines) + "\n"
+def detail(directory: LabDirectory, state: LabState, output: str, width: int | None = None) -> str:
+    """One lab, as text, its tables of that width where they can be, or JSON. LabError where it isn't whole.
 
-
-def detail(directory: LabDirectory, state: LabState, output: str) -> str:
-    """One lab, as text or JSON; drift is the steps that `netlab up` would carry out. LabError where it isn't whole."""
+    drift is the steps that `netlab up` would carry out.
+    """
     namespaces = open_lab(state)
     rest = seen_at_rest(directory, state, namespaces)
     if rest is not None:
@@ -101,7 +99,7 @@ def detail(directory: LabDirectory, state: LabState, output: str) -> str:
         "changing": bool(state.following),
         "drift": drift,
     }
-    return escapes.as_json(told) if output == "json" else _text(told)
+    return escapes.as_json(told) if output == "json" else _text(told, width)
 
 
 def _looked_at(
@@ -154,12 +152,12 @@ def _end(netns: dict[str, Any], name: str) -> str:
     return f"ended: {how}" if how else "ended"
 
 
-def _text(told: dict[str, Any]) -> str:
+def _text(told: dict[str, Any], width: int | None) -> str:
     rows: list[tuple[str, ...]] = [("NAMESPACE", "ROLE", "ADDRESSES", "PROGRAMS")]
     for netns in told["namespaces"]:
         running = [name if alive else f"{name} ({_end(netns, name)})" for name, alive in netns["programs"].items()]
         rows.append((netns["netns"], netns["role"], ", ".join(netns["addresses"]) or "-", ", ".join(running) or "-"))
-    parts = [f"lab {told['lab']}: {told['is']}, {told['mode']}, holder {told['holder']}\n\n", _table(rows)]
+    parts = [f"lab {told['lab']}: {told['is']}, {told['mode']}, holder {told['holder']}\n\n", aligned(rows, width)]
     if told["services"]:
         services: list[tuple[str, ...]] = [("SERVICE", "CLUSTER IP", "EXTERNAL IP", "PORTS", "ENDPOINTS")]
         for service in told["services"]:
@@ -167,7 +165,7 @@ def _text(told: dict[str, Any]) -> str:
             services.append((service["service"], *(", ".join(cell) or "-" for cell in cells)))
         if not any(service["external_ips"] for service in told["services"]):
             services = [(row[0], row[1], *row[3:]) for row in services]
-        parts += ["\n", _table(services)]
+        parts += ["\n", aligned(services, width)]
     if told["fixes"]:
         parts.append(f"\nfixes: {', '.join(told['fixes'])}\n")
     drift = told["drift"]
