@@ -144,10 +144,11 @@ def _run_all(
         return json.dumps(codec.to_json(_run_cell(task, lab_names[task.number], manner))).encode()
 
     def ended(task: Task, answer: bytes, status: int) -> None:
-        if not answer:
-            down(LabDirectory(run_directory(), lab_names[task.number]))
-            if pool.stopping:
-                return
+        directory = LabDirectory(run_directory(), lab_names[task.number])
+        if not answer or directory.path.exists():  # the child may have left what only its end let go of
+            down(directory)
+        if not answer and pool.stopping:
+            return
         cell = codec.from_json(json.loads(answer), Cell) if answer else replace(task.cell, failed=_end(status))
         done[cell.experiment, cell.fix] = cell
         journal.add(cell)
