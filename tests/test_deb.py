@@ -29,6 +29,11 @@ def test_the_package_holds_netlab_and_what_debian_has_too_old(deb: Path, tmp_pat
     assert beside == {"netlab", "annotated_doc", "pyroute2", "typer"}
     subprocess.run(["diff", "-r", "-x", "__pycache__", "-x", "topologies", ROOT / "netlab", own / "netlab"], check=True)
     subprocess.run(["diff", "-r", TOPOLOGIES, tmp_path / "usr/share/doc/netns-lab/examples"], check=True)
+    completion = tmp_path / "usr/share/bash-completion/completions/netlab"
+    asked = (
+        f". {completion}; COMP_WORDS=(netlab exa) COMP_CWORD=1; _netlab_completion .venv/bin/netlab; echo $COMPREPLY"
+    )
+    assert subprocess.check_output(["bash", "-c", asked], cwd=ROOT, text=True) == "examples\n"
     manual = subprocess.run(
         ["gzip", "-dc", tmp_path / "usr/share/man/man1/netlab.1.gz"], capture_output=True, check=True
     )
