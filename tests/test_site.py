@@ -7,8 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import labs
 import pytest
 import yaml
+from chromium import Browser
 from places import DOCS, ROOT
 
 NAV = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
@@ -59,3 +61,18 @@ def test_a_page_loads_nothing_from_elsewhere(site: Path) -> None:
 def test_a_page_shows_its_words(site: Path) -> None:
     text = (site / "start.html").read_text()
     assert "<h1" in text and "An address that nobody has" in text
+
+
+def test_the_search_works_offline(site: Path, browser: Browser) -> None:
+    """Out of files: a browser starts no worker from those."""
+    browser.open(site / "index.html", 1280)
+    browser.value('document.querySelector("button.md-search__button").click()')
+    labs.until(lambda: bool(browser.value(FOCUSED)), "the search")
+    browser.call("Input.insertText", text="retransmission")
+    labs.until(lambda: re.search(r"[0-9]+ results", browser.value(SHOWN)) is not None, "what was found")
+    assert browser.complaints() == []
+
+
+_SEARCH = "[...document.querySelectorAll('*')].find(each => each.shadowRoot)?.shadowRoot"
+FOCUSED = f"{_SEARCH}?.activeElement?.tagName === 'INPUT'"
+SHOWN = f"{_SEARCH}?.textContent ?? ''"
