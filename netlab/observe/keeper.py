@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from netlab.errors import LabError, NetlabError, UnsupportedError
 from netlab.linux import children
@@ -156,7 +156,7 @@ def _start(namespaces: Namespaces, netns: str) -> bool:
     return True
 
 
-def _live(namespaces: Namespaces, netns: str, listener: socket.socket) -> NoReturn:
+def _live(namespaces: Namespaces, netns: str, listener: socket.socket) -> None:
     """The keeper's life, with nothing of its parent's but the listener. It hears no signal that can wait."""
     os.setsid()
     # Whoever takes a lab down ends those that live in a namespace of it, and spares those that have a way out.
@@ -164,13 +164,12 @@ def _live(namespaces: Namespaces, netns: str, listener: socket.socket) -> NoRetu
     null = os.open(os.devnull, os.O_RDWR)
     with suppress(OSError):
         Path("/proc/thread-self/comm").write_text(_COMM)
-    with namespaces.inside(netns):
+    with suppress(OSError), namespaces.inside(netns):  # there is no way back: it is closed in here
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         for last, kept in pairwise((2, *sorted((listener.fileno(), way_out)), os.sysconf("SC_OPEN_MAX"))):
             os.closerange(last + 1, kept)
         _Keeper(listener).serve()
-        os._exit(0)  # in there: the way back that the parent had is closed
 
 
 class _Keeper:
