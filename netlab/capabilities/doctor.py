@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from netlab import escapes
+from netlab import advice, escapes
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.probes import probe
 from netlab.capabilities.scratch import attempt
@@ -28,7 +28,7 @@ from netlab.lab.exec import search_path
 from netlab.lab.holder import become_rootless
 from netlab.lab.rundir import labs, run_directory
 from netlab.lab.standing import is_standing
-from netlab.linux import advice, interrupts, libnftables, nflog, nft
+from netlab.linux import interrupts, libnftables, nflog, nft
 from netlab.linux.syscalls import CLONE_NEWNET, CLONE_NEWPID, unshare
 from netlab.style import Piece, Style
 

@@ -9,11 +9,11 @@ import errno
 import os
 import sys
 
-from netlab import terminal
+from netlab import advice, terminal
 from netlab.cli import up
 from netlab.errors import NetlabError, TopologyError, told
 from netlab.escapes import Lines
-from netlab.linux import advice, interrupts
+from netlab.linux import interrupts
 from netlab.terminal import say, say_error
 
 

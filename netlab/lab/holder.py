@@ -20,11 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from netlab import advice
 from netlab.errors import LabError, UnsupportedError, told
 from netlab.lab import exits, masks
 from netlab.lab.host_names import HOST_NAMES
 from netlab.lab.state import Holder
-from netlab.linux import advice, children
+from netlab.linux import children
 from netlab.linux.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,

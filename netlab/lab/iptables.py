@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from netlab import advice
 from netlab.errors import LabError, UnsupportedError
 from netlab.escapes import Lines
 from netlab.kubeproxy import Family
 from netlab.kubeproxy.iptables_save import PROGRAMS, without_counters
 from netlab.lab.exec import search_path
-from netlab.linux import advice
 
 
 def restore(family: Family, text: str, *, beside: bool = False) -> None:

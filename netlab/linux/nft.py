@@ -19,7 +19,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from netlab.linux import advice, children
+from netlab import advice
+from netlab.linux import children
 from netlab.linux.libnftables import Context, binding
 
 

@@ -24,11 +24,11 @@ from command import Netlab
 from places import ROOT
 from states import lab_directory
 
+from netlab import advice
 from netlab.capabilities import doctor
 from netlab.capabilities.capability import CAPABILITIES, Capability
 from netlab.capabilities.doctor import Check
 from netlab.lab import holder
-from netlab.linux import advice
 from netlab.linux.files import write_own
 from netlab.style import plain
 
@@ -246,7 +246,7 @@ def test_a_python_package_that_is_too_old_or_not_there(monkeypatch: pytest.Monke
 
 
 def test_a_package_is_given_to_this_python_by_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(advice, "__file__", str(tmp_path / "netlab/linux/advice.py"))
+    monkeypatch.setattr(advice, "__file__", str(tmp_path / "netlab/advice.py"))
     python = shlex.quote(sys.executable)
     assert advice.install_python("pyyaml") == f"{python} -m pip install 'pyyaml>=6.0'"
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)

@@ -17,7 +17,7 @@ import pytest
 import skips
 from command import Netlab
 
-from netlab.linux.advice import as_root
+from netlab.advice import as_root
 
 pytestmark = pytest.mark.kernel
 

@@ -21,8 +21,9 @@ import skips
 from places import ROOT
 from private_lab import PrivateLab
 
+from netlab import advice
 from netlab.errors import told
-from netlab.linux import advice, interrupts, libnftables, nft
+from netlab.linux import interrupts, libnftables, nft
 from netlab.model import Netns, Role, Topology
 
 

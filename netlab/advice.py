@@ -33,7 +33,7 @@ def install_python(package: str) -> str:
     from importlib.metadata import PackageNotFoundError, requires
     from importlib.util import find_spec
 
-    setup = Path(__file__).parents[2] / "scripts/setup"
+    setup = Path(__file__).parents[1] / "scripts/setup"
     if setup.exists():
         return str(setup)
     wanted = package
