@@ -254,6 +254,7 @@ QUICK = ("path-flip", "crafted-ahead", "bad-checksum", "half-open", "entry-delet
 
 @pytest.mark.inside
 @pytest.mark.long
+@pytest.mark.inside
 def test_both_modes_of_kube_proxy_give_the_same_outcomes(netlab: Netlab, lab_name: str, rootless: None) -> None:
     chosen = [option for name in QUICK for option in ("--experiment", name)]
     found = []

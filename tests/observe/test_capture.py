@@ -117,6 +117,37 @@ def test_each_packet_is_there_once_where_it_was_first_seen(lab: Lab, tmp_path: P
     assert lines == [f"client/eth0|{OUT}", f"server/eth0|{IN}"]
 
 
+ONE_ARMED = """
+namespaces:
+  client: {routes: [{to: 10.9.2.2/32, via: 10.9.3.1}]}
+  server: {routes: [{to: 10.9.1.2/32, via: 10.9.3.1}]}
+  router: {sysctls: {net.ipv4.ip_forward: 1, net.ipv4.conf.all.send_redirects: 0, net.ipv4.conf.eth0.send_redirects: 0}}
+  switch: {}
+bridges:
+  - name: br0
+    netns: switch
+    subnet: 10.9.0.0/16
+    ports:
+      - {netns: client, addresses: 10.9.1.2/16}
+      - {netns: server, addresses: 10.9.2.2/16}
+      - {netns: router, addresses: 10.9.3.1/16}
+"""
+
+
+def test_what_a_router_with_one_interface_forwards_is_there_once(
+    netlab: Netlab, lab_name: str, tmp_path: Path, privilege: str
+) -> None:
+    """As of virtual machines that share a router's interface (github.com/ucsb-seclab/CVEX/issues/6)."""
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, ONE_ARMED)
+    lab.up()
+    for named, seen in (("router", [IN]), ("router:eth0", [IN, OUT])):
+        with capturing(lab, named, "--filter", "udp port 9", "-w", tmp_path / "f") as (process, _):
+            send(lab, host="10.9.2.2")
+            code, _ = ended(process)
+        assert code == 0
+        assert tshark(tmp_path / "f", INTERFACE, DIRECTION) == [f"router/eth0|{way}" for way in seen]
+
+
 def test_a_packet_on_lo_is_there_once(lab: Lab, tmp_path: Path) -> None:
     with capturing(lab, "client", "--filter", "udp", "-w", tmp_path / "f") as (process, _):
         send(lab, host="127.0.0.1")

@@ -139,6 +139,7 @@ def test_run_compares(netlab: Netlab, lab_name: str, privilege: str, tmp_path: P
 
 
 @pytest.mark.kernel
+@pytest.mark.inside
 def test_the_pictures_of_the_documentation_are_made_by_one_command(tmp_path: Path) -> None:
     """Those in docs/pictures, and the README shows them."""
     done = subprocess.run([ROOT / "scripts/screenshots", tmp_path], capture_output=True, text=True, timeout=180)
