@@ -3,22 +3,21 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from netlab.cli import comparing
 from netlab.cli.arguments import (
-    absolute,
     find_lab,
     is_lab,
-    lab_directory,
     lab_name,
     one_lab,
     parse_settings,
     topology_file,
     topology_here,
 )
-from netlab.cli.messages import Progress, counted
+from netlab.cli.messages import counted
 from netlab.cli.options import (
     DataFormat,
     EveryInterfaceOption,
@@ -35,17 +34,12 @@ from netlab.cli.options import (
     whole,
 )
 from netlab.cli.output import check_places, check_report_options, page, write_file, write_report
+from netlab.cli.running import in_its_lab
 from netlab.errors import UsageError
-from netlab.terminal import columns, say, write
+from netlab.terminal import say
 
 if TYPE_CHECKING:
-    from netlab.analysis.findings import Findings
-    from netlab.analysis.result import Result
     from netlab.experiments.catalogue import Run
-    from netlab.lab.netns import Namespaces
-    from netlab.lab.spec import Spec
-    from netlab.model import Topology
-    from netlab.record.environment import Environment
 
 app = typer.Typer()
 
@@ -121,7 +115,7 @@ def run(
 
     check_report_options(output, ladder=ladder)
     if compare is not None:
-        _check_compared(fix=fix, ladder=ladder, pcapng=pcapng, bundle=bundle, expect=expect)
+        comparing.check(fix=fix, ladder=ladder, pcapng=pcapng, bundle=bundle, expect=expect)
     if every_interface and pcapng is None:
         raise UsageError("--every-interface is about the file that --pcapng writes", "add --pcapng FILE")
     check_places(html, pcapng, bundle)
@@ -131,8 +125,10 @@ def run(
     capabilities = runner.there(chosen, probe(chosen.experiment.capabilities()))
     fixes = tuple(dict.fromkeys(fix or ()))
     if compare is not None:
-        sys.exit(_compare(chosen, _compared(chosen, compare), capabilities, trials, root, output, html))
-    ran = _in_its_lab(
+        sys.exit(
+            comparing.compare(chosen, comparing.compared(chosen, compare), capabilities, trials, root, output, html)
+        )
+    ran = in_its_lab(
         chosen, fixes, capabilities, trials, root, keep_frames=pcapng is not None, whole=bundle is not None
     )
     result, findings = ran.result, ran.findings
@@ -153,90 +149,6 @@ def run(
             held = f"{counted(recorded, 'trial')} of {len(result.trials):,}"
             say(f"netlab: {bundle} has the packets of {held}, which is as much as can be read again")
     sys.exit(result.exit_code(expect))
-
-
-class _Ran(NamedTuple):
-    """One run: the topology with its fixes, what it showed, and what a bundle has beside it."""
-
-    topology: "Topology"
-    result: "Result"
-    findings: "Findings"
-    environment: "Environment | None"
-
-
-def _in_its_lab(
-    chosen: "Run",
-    fixes: tuple[str, ...],
-    capabilities: tuple[str, ...],
-    trials: int | None,
-    root: bool | None,
-    *,
-    keep_frames: bool = False,
-    whole: bool = False,
-) -> _Ran:
-    """Run the experiment with these fixes, in a lab that is left as it was found; whole: with all that a bundle has."""
-    from netlab.experiments import run as runner
-    from netlab.lab.spec import Spec
-    from netlab.linux import interrupts
-    from netlab.topology import load_with_fixes
-
-    fixed = load_with_fixes(chosen.text, chosen.file, chosen.settings, chosen.topology.name, fixes)
-    spec = Spec(fixed, chosen.text, absolute(chosen.file), chosen.settings, fixes)
-    directory = lab_directory(spec.topology.name)
-    with runner.standing(directory, spec, None if root is None else not root) as spec, interrupts.let_through():
-        namespaces = runner.namespaces(directory)
-        count = trials or chosen.experiment.trials
-        result, findings = _run(
-            namespaces, spec, chosen, capabilities, count, keep_frames=keep_frames or whole, whole=whole
-        )
-        environment = _environment(namespaces, spec) if whole else None
-    return _Ran(spec.topology, result, findings, environment)
-
-
-def _check_compared(**others: object) -> None:
-    """UsageError where --compare stands beside an option that is about one run."""
-    given = [f"--{name}" for name, value in others.items() if value]
-    if given:
-        raise UsageError(f"--compare makes several runs, and {given[0]} is about one", "leave one of them out")
-
-
-def _compared(chosen: "Run", names: str) -> list[tuple[str, ...]]:
-    """The fixes of each run: none first, then each that is named, "a+b" for two together; UsageError for a name that is
-    none."""
-    from netlab.kubeproxy.fixes import check_name
-
-    wanted = [tuple(dict.fromkeys(each.strip().split("+"))) for each in names.split(",")]
-    for each in (each for fixes in wanted for each in fixes):
-        check_name(chosen.topology, each)
-    return [(), *dict.fromkeys(wanted)]
-
-
-def _compare(
-    chosen: "Run",
-    compared: list[tuple[str, ...]],
-    capabilities: tuple[str, ...],
-    trials: int | None,
-    root: bool | None,
-    output: DataFormat,
-    html: Path | None,
-) -> int:
-    """Run it with each of these fixes, one run after the other; the exit code: 1 before 3 before 0."""
-    from netlab.experiments import run as runner
-    from netlab.lab.spec import Spec
-    from netlab.report import compare
-
-    plain = Spec(chosen.topology, chosen.text, absolute(chosen.file), chosen.settings, ())
-    # One lab for all, which each run changes and changes back: a process can hold no second one.
-    with runner.standing(lab_directory(chosen.topology.name), plain, None if root is None else not root):
-        runs = [_in_its_lab(chosen, fixes, capabilities, trials, root) for fixes in compared]
-    results = [ran.result for ran in runs]
-    write(compare.as_json(results) if output is DataFormat.json else compare.render(results, columns()))
-    if html is not None:
-        from netlab.report.html.compare import render
-
-        write_file(html, render([(ran.result, ran.findings) for ran in runs]).encode())
-    codes = {result.exit_code() for result in results}
-    return next(code for code in (1, 3, 0) if code in codes)
 
 
 def _chosen(
@@ -273,48 +185,3 @@ def _chosen(
         say(f"netlab: {chosen.experiment.name} is run in the lab of {chosen.file}, which its document names")
         say(f"  hint: for the lab of {file} leave `topology` out of the document")
     return chosen
-
-
-_TOLD = 5
-"""How many disagreements are told in full."""
-
-
-def _run(
-    namespaces: "Namespaces",
-    spec: "Spec",
-    chosen: "Run",
-    capabilities: tuple[str, ...],
-    trials: int,
-    *,
-    keep_frames: bool,
-    whole: bool,
-) -> tuple["Result", "Findings"]:
-    """Run the experiment in the lab, which is up; say where the window model and the kernel disagree."""
-    from netlab.experiments import run as runner
-
-    progress = Progress(f"{spec.topology.name}, trials", trials)
-    try:
-        result, findings, disagreements = runner.run(
-            namespaces,
-            spec,
-            chosen,
-            capabilities,
-            trials,
-            lambda count, _total: progress.at(count),
-            keep_frames=keep_frames,
-            whole=whole,
-        )
-    finally:
-        progress.end()
-    for sentence in disagreements[:_TOLD]:
-        say(f"netlab: model and kernel disagree: {sentence}")
-    if len(disagreements) > _TOLD:
-        say(f"netlab: model and kernel disagree about {len(disagreements) - _TOLD:,} more packets")
-    return result, findings
-
-
-def _environment(namespaces: "Namespaces", spec: "Spec") -> "Environment":
-    """What the kernel tells of the lab beside what was observed, for a bundle."""
-    from netlab.lab.environment import collect
-
-    return collect(namespaces, [netns.name for netns in spec.topology.namespaces])
