@@ -213,7 +213,7 @@ CAPABILITIES = tuple(_CAPABILITIES.split())
 class Program(NamedTuple):
     """A program started in a namespace once the lab is up. name is unique in its namespace; it names the log file.
 
-    capabilities are those beside the ones that every program has.
+    capabilities are those beside the ones that every program has. listen are the TCP ports that it gets sockets for.
     """
 
     name: str
@@ -221,6 +221,7 @@ class Program(NamedTuple):
     env: tuple[tuple[str, str], ...] = ()
     ready: Readiness = Readiness()
     capabilities: tuple[str, ...] = ()
+    listen: tuple[int, ...] = ()
 
 
 class NftTable(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def _masked(text: str) -> str:
 @pytest.mark.parametrize("page", JOURNEYS)
 def test_a_journey(page: str, netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
     skips.skip_unless_userns()
-    for program in ("ping", "nft"):
+    for program in ("ping", "nft", "curl"):
         skips.skip_unless_program(program)
     for capability in ("forgives-small-overshoot", "tcp-repair"):
         skips.skip_unless_capability(capability)
@@ -61,6 +62,41 @@ def test_a_journey(page: str, netlab: Netlab, lab_name: str, tmp_path: Path) -> 
             assert matches(told, seen), f"{page}.md:{block.line}: $ {command}\n{seen}"
             played += 1
     assert played > 3
+    assert netlab("status").stdout == "no lab is up\n"
+
+
+@pytest.mark.kernel
+def test_two_terminals(netlab: Netlab, lab_name: str, tmp_path: Path) -> None:
+    """As a journey, but `explain` goes on beside the commands after it, until one of them is reset."""
+    skips.skip_unless_userns()
+    skips.skip_unless_program("curl")
+    for capability in ("forgives-small-overshoot", "tcp-repair"):
+        skips.skip_unless_capability(capability)
+    page = (DOCS / "two-terminals.md").read_text()
+    told_of = [step for block in blocks(page) if block.language == "console" for step in steps(block.text)]
+    with ExitStack() as stack:
+        second: list[tuple[subprocess.Popen[str], str]] = []
+        for command, told in told_of:
+            if "explain" in command:
+                argv = netlab.argv(*command.split()[1:-1], lab_name)
+                process = subprocess.Popen(
+                    argv, env=netlab.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+                stack.enter_context(process)
+                stack.callback(process.kill)
+                assert process.stdout is not None
+                first = process.stdout.readline().replace(lab_name, NAME)
+                assert matches(told.splitlines()[0], first)
+                second.append((process, told))
+                continue
+            done = _play(netlab, command, lab_name, tmp_path)
+            seen = (done.stdout + done.stderr).replace(lab_name, NAME)
+            assert matches(told, seen), f"$ {command}\n{seen}"
+            if done.returncode and second:
+                process, told = second.pop()
+                rest, _ = process.communicate(timeout=60)
+                assert matches("".join(told.splitlines(keepends=True)[1:]), rest), rest
+        assert not second
     assert netlab("status").stdout == "no lab is up\n"
 
 

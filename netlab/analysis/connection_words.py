@@ -101,18 +101,26 @@ class ConnectionWords:
         rst = death.rst.path
         steps = [self._packets.arrives(death.rst, reset=death.error is not None, told=death.told)]
         others = [each for each in found.deaths if each.netns != death.netns and each.time_ns > death.time_ns]
+        later = [each for each in found.doubtful if each.path.last.time_ns > death.time_ns]
+        maybe = [each for each in later if each.path.last.netns != death.netns]
         if others:
-            other = others[0].rst
-            self._packets.told.add(other.path.number)
-            asked = other.answer.answers if other.answer is not None else None
-            told = f"{death.netns} answers #{asked.number} with" if asked else f"{other.path.hops[0].netns} sends"
             learnt = ": its socket is reset too" if others[0].error is not None or others[0].told else ""
-            text = f"{told} RST #{other.path.number}, and {others[0].netns} learns of it{learnt}"
-            steps.append(Step(text, other.path.number, other.path.time_ns))
+            steps.append(self._back(others[0].rst, death.netns, f", and {others[0].netns} learns of it{learnt}"))
+        elif maybe:
+            where = maybe[0].path.last.netns
+            unseen = f", which reaches {where}; what its socket made of it was not observed"
+            steps.append(self._back(maybe[0], death.netns, unseen))
         elif found.ending is Ending.RESET and not any(error.netns != death.netns for error in found.errors):
             far = self._flow.client if death.netns == self._flow.server else self._flow.server
             steps.append(Step(f"{far} was not told: no RST came to it", rst.number))
         return steps
+
+    def _back(self, rst: PacketFinding, dead: str, then: str) -> Step:
+        """The RST by which the other end can learn that the one in `dead` is gone."""
+        self._packets.told.add(rst.path.number)
+        asked = rst.answer.answers if rst.answer is not None else None
+        told = f"{dead} answers #{asked.number} with" if asked else f"{rst.path.hops[0].netns} sends"
+        return Step(f"{told} RST #{rst.path.number}{then}", rst.path.number, rst.path.time_ns)
 
     def _survived(self) -> Iterator[list[Step]]:
         found = self.found

@@ -80,6 +80,8 @@ def _listener(server: Server, namespaces: Namespaces) -> socket.socket:
     listener = namespaces.socket(server.netns, family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # A program of the lab's that does so too may listen at any address: the kernel prefers who has this one.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Room for a burst that may not leave yet; an accepted socket inherits it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         listener.bind((str(server.address), server.port))

@@ -7,8 +7,10 @@ programs a topology has is `programs.py`'s.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
@@ -35,15 +37,19 @@ _CAPABILITIES = frozenset(f"{_ANY_DAEMONS} {_A_NETWORKS} {_A_FAST_DAEMONS}".spli
 processes'; nor SYS_ADMIN, with which it could undo every restriction."""
 
 
+_FIRST = 3
+"""The descriptor of the first socket that a program listens on (SD_LISTEN_FDS_START)."""
+
 _BEGINS_S = 10.0
 """How long it may take from the fork of a program to its exec: another program of the lab may stop it in between."""
 
 
 class _Confined(NamedTuple):
-    """How a program begins that a file names: its standard streams, and what it may do."""
+    """How a program begins that a file names: its standard streams, what it may do, the sockets that it listens on."""
 
     streams: tuple[int, int, int]
     capabilities: Set[str] = _CAPABILITIES
+    sockets: Sequence[int] = ()
 
 
 def _environment(netns: str, added: Mapping[str, str]) -> dict[str, str]:
@@ -121,30 +127,34 @@ def launch(
     log: Path,
     journal: Callable[[int], None],
     capabilities: Sequence[str] = (),
+    sockets: Sequence[int] = (),
 ) -> None:
     """Start a program that a file names, to live on in the lab.
 
     added are variables of its environment, log is the file for its output, capabilities are those beside every
-    program's. journal is called with its pid in the lab's PID namespace before the program begins: whoever is killed
-    until then leaves none. Raises LabError where the program can't be found or executed.
+    program's, sockets become its descriptors from 3 on, as sd_listen_fds(3) has it. journal is called with its pid in
+    the lab's PID namespace before the program begins: whoever is killed until then leaves none. Raises LabError where
+    the program can't be found or executed.
     """
     failed_r, failed_w = os.pipe()
     go_r, go_w = os.pipe()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    confined = _Confined((null, output, output), _CAPABILITIES.union(capabilities))
+    confined = _Confined((null, output, output), _CAPABILITIES.union(capabilities), sockets)
     namespaces.enter_pid_namespace()
 
     def begin(told: BinaryIO) -> int:
         told.close()
         os.close(go_w)
+        failed = _out_of_the_way(failed_w, sockets)
         try:
             if os.read(go_r, 1):
-                _become(namespaces, name, argv, _environment(name, added), confined)
+                own = {"LISTEN_FDS": str(len(sockets)), "LISTEN_PID": str(os.getpid())} if sockets else {}
+                _become(namespaces, name, argv, {**_environment(name, added), **own}, confined)
         except OSError as error:
-            os.write(failed_w, (error.strerror or str(error)).encode())
+            os.write(failed, (error.strerror or str(error)).encode())
         except ValueError as error:  # a word that this locale's encoding, or execve(2), can't hold
-            os.write(failed_w, str(error).encode())
+            os.write(failed, str(error).encode())
         return 127
 
     def in_the_middle(told: BinaryIO) -> None:
@@ -217,9 +227,21 @@ def _become(
         keep_capabilities({CAPABILITIES.index(one) for one in confined.capabilities})
         if namespaces.rootless:  # root's daemons change users, and may call a setuid program then
             no_new_privileges()
+        for at, sock in enumerate([_out_of_the_way(sock, confined.sockets) for sock in confined.sockets], _FIRST):
+            os.dup2(sock, at)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an exec keeps that
         signal.signal(number, signal.SIG_DFL)
-    os.execvpe(argv[0], list(argv), {**env, "PATH": search_path(env.get("PATH"))})
+    try:
+        os.execvpe(argv[0], list(argv), {**env, "PATH": search_path(env.get("PATH"))})
+    except FileNotFoundError:
+        if confined is None or argv[0] != "python3":
+            raise
+        os.execve(sys.executable, list(argv), env)  # a system without one: this netlab came with its own
+
+
+def _out_of_the_way(fd: int, sockets: Sequence[int]) -> int:
+    """The same file by a descriptor that is none of those which the sockets get."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST + len(sockets))
 
 
 def kill_group(namespaces: Namespaces, pgid: int, number: int) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from netlab.errors import LabError
@@ -35,14 +36,35 @@ _TOLD = 1 << 16
 def start(
     namespaces: Namespaces, netns: str, program: Program, log: Path, journal: Callable[[StartedProgram], None]
 ) -> None:
-    """Start a program, its output going to log, once journal has been called with it; LabError where it can't be."""
+    """Start a program, its output going to log, once journal has been called with it; LabError where it can't be.
+
+    It can be connected to at the ports that it listens on from then on: a connection waits until it is accepted.
+    """
 
     def begun(pid: int) -> None:
         with suppress(OSError), _exits(namespaces) as file:
             exits.forget(file, pid)
         journal(StartedProgram(netns, program.name, pid, namespaces.start_ticks(pid) or 0))
 
-    launch(namespaces, netns, program.argv, dict(program.env), log, begun, program.capabilities)
+    with ExitStack() as listening:
+        sockets = [listening.enter_context(_listener(namespaces, netns, program.name, port)) for port in program.listen]
+        fds = [sock.fileno() for sock in sockets]
+        launch(namespaces, netns, program.argv, dict(program.env), log, begun, program.capabilities, fds)
+
+
+def _listener(namespaces: Namespaces, netns: str, program: str, port: int) -> socket.socket:
+    """A socket that listens at all addresses; who listens at one of them with SO_REUSEPORT, an experiment, gets what
+    comes there (compute_score() in net/ipv4/inet_hashtables.c). LabError where the port is taken."""
+    try:
+        with namespaces.inside(netns):
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            return socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=1024, reuse_port=True)
+    except OSError as error:
+        raise LabError(
+            f"{netns}: program {program}: can't listen on port {port}: {error.strerror}",
+            "another program of the namespace may have the port",
+        ) from error
 
 
 def running(namespaces: Namespaces, started: StartedProgram) -> bool:

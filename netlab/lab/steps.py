@@ -201,15 +201,18 @@ class StartProgram(NamedTuple):
 
     def describe(self) -> str:
         command, newline, _ = shlex.join(self.program.argv).partition("\n")
+        ports = f" (listening on {', '.join(map(str, self.program.listen))})" if self.program.listen else ""
         more = f" (may {', '.join(self.program.capabilities)})" if self.program.capabilities else ""
-        return f"{self.netns}: program {self.program.name}: {command}{' …' if newline else ''}{more}"
+        return f"{self.netns}: program {self.program.name}: {command}{' …' if newline else ''}{ports}{more}"
 
     def twin(self, prefix: str) -> str:
         run = f"ip netns exec {prefix}{self.netns}"
         env = "".join(f" {shell_word(f'{key}={value}')}" for key, value in self.program.env)
         environment = f" env{env}" if env else ""
         log = f"/tmp/{prefix}{self.netns}.{self.program.name}.log"  # noqa: S108 (the script is the reader's own)
-        start = f"setsid {run}{environment} {shell_words(self.program.argv)} >{log} 2>&1 </dev/null &"
+        activate = "".join(f" -l {port}" for port in self.program.listen)
+        listening = f" systemd-socket-activate{activate}" if activate else ""
+        start = f"setsid {run}{listening}{environment} {shell_words(self.program.argv)} >{log} 2>&1 </dev/null &"
         ready = self.program.ready
         if ready.listening is not None:
             condition = f"{run} ss -Hltn 'sport = :{ready.listening}' | grep -q ."

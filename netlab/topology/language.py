@@ -73,6 +73,10 @@ PROGRAM = Fields(
             ListOf(Text("a capability", words.capability, words.CAPABILITY), single=True),
             "capabilities that it has beside every program's",
         ),
+        "listen": Key(
+            ListOf(PORT, single=True),
+            "TCP ports to listen on at all addresses: it gets the sockets as descriptors 3 and up (LISTEN_FDS)",
+        ),
         "ready": Key(READY, "when it counts as started; one of listening, output, command"),
     }
 )

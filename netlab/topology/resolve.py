@@ -358,7 +358,8 @@ class _Lab(Sections):
             if "ready" in program:
                 ready = self._ready(program["ready"])
             capabilities = tuple(item.value for item in program.get("capabilities", []))
-            result.append(Program(name, program["command"].value, env, ready, capabilities))
+            listen = tuple(dict.fromkeys(item.value for item in program.get("listen", [])))
+            result.append(Program(name, program["command"].value, env, ready, capabilities, listen))
         return result
 
     def _tables(self, item: Item) -> Iterator[NftTable]:

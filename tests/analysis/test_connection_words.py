@@ -143,6 +143,21 @@ def test_or_does_not() -> None:
     assert chain(hops.recording())[-1] == "#9 reaches server; what its socket made of it was not observed"
 
 
+def test_or_may_have() -> None:
+    """What came to it and was not acknowledged may have been refused: then the RST has the number it waits for."""
+    hops = Hops().opened()
+    hops.to_client(500, ACK, 1, 5, 100)
+    bad = hops.to_client(700, PSH | ACK, 3000, 5, 4000, nat=False)
+    hops.reason(712, stories.OVER, bad)
+    hops.to_server(760, RST, 5, window=0, nat=False, ip_id=0)
+    hops.to_server(800, ACK, 5, 1)
+    hops.to_client(850, RST, 1, window=0)
+    assert (
+        chain(hops.recording())[-1]
+        == "server answers #9 with RST #10, which reaches client; what its socket made of it was not observed"
+    )
+
+
 def test_several_packets_that_fared_alike() -> None:
     def dropped(count: int) -> Recording:
         hops = Hops().opened()

@@ -292,7 +292,7 @@ def test_set_is_checked_like_the_file_and_reported_together_with_it() -> None:
         --set: vars: expected a mapping, found the whole number 1
         --set: vars.client_windw: there is no 'client_windw'
           hint: did you mean 'client_window'?
-        lab.yaml:23:26: namespaces.client.sysctls.net.ipv4.tcp_rmem: no variable is called 'client_window'
+        lab.yaml:24:26: namespaces.client.sysctls.net.ipv4.tcp_rmem: no variable is called 'client_window'
           hint: name it under vars, above its first use there; $${client_window} is the text itself
         """)
 
