@@ -74,6 +74,10 @@ class Ruleset:
         """
         return nft.tables_text(self.tables, replace=replace, gone=gone)
 
+    def nft_commands(self) -> Iterable[str]:
+        """The same for a namespace that has no rules yet, a command a line: for several transactions, in this order."""
+        return nft.commands(self.tables)
+
     def iptables_save(self) -> str:
         """The same rules as kube-proxy gives them to iptables-restore, and the jumps to them; UsageError as below."""
         return iptables_save.kube_proxy_text(self._in_iptables_words())

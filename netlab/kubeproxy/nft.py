@@ -32,6 +32,34 @@ def tables_text(tables: Iterable[Table | objects.Table], *, replace: bool, gone:
     return "".join(f"{line}\n" for line in lines)
 
 
+def commands(tables: Iterable[Table | objects.Table]) -> Iterator[str]:
+    """The commands that make these tables where none of them is, one a line: in this order they may be cut into several
+    transactions. The chains at hooks are filled last: until then nothing of it works."""
+    tables = list(tables)
+    for table in tables:
+        comment = table.comment if isinstance(table, objects.Table) else ""
+        yield f"add table {_of(table)}" + (f' {{ comment "{comment}"; }}' if comment else "")
+    for table in tables:
+        for each in sets_of(table):
+            declared = " ".join(line.strip() + ";" for line in [*_set(each._replace(elements=()))][1:-1])
+            yield f"add {set_word(each)} {_of(table)} {each.name} {{ {declared} }}"
+        for name, hook, comment, _ in _chains(table):
+            head = _hooked(hook) if hook is not None else f"{_with_comment('', comment)};" if comment else ""
+            yield f"add chain {_of(table)} {name}" + (f" {{ {head} }}" if head else "")
+    for table in tables:
+        for each in sets_of(table):
+            yield from (f"add element {_of(table)} {each.name} {{ {_element(element)} }}" for element in each.elements)
+    for hooked in (False, True):
+        for table in tables:
+            for name, hook, _, rules in _chains(table):
+                if (hook is not None) is hooked:
+                    yield from (f"add rule {_of(table)} {name} {rule}" for rule in rules)
+
+
+def _of(table: Table | objects.Table) -> str:
+    return f"{table.family} {table.name}"
+
+
 _COVER = "netlab_"
 """Before the names of tables that do the work of others meanwhile; no table of a topology's is called so."""
 
@@ -64,10 +92,7 @@ def table_lines(table: Table | objects.Table, without_rules: Collection[str] = (
 
 def rules_of(table: Table | objects.Table, chain: str) -> list[str]:
     """The rules of a chain of that name."""
-    if isinstance(table, Table):
-        return [_rule(rule, table.family) for each in table.chains if each.name == chain for rule in each.rules]
-    made = (rule for each in table.chains if each.name == chain for rule in each.rules)
-    return [_with_comment(rule.words, rule.comment) for rule in made]
+    return [line for name, _, _, lines in _chains(table) if name == chain for line in lines]
 
 
 def sets_of(table: Table | objects.Table) -> tuple[objects.Set, ...]:
@@ -88,24 +113,29 @@ def _objects(table: Table | objects.Table, without_rules: Collection[str]) -> It
         yield f'comment "{table.comment}"'
     for each in sets_of(table):
         yield from _set(each)
+    for name, hook, comment, rules in _chains(table):
+        yield f"chain {name} {{"
+        if hook is not None:
+            yield f"\t{_hooked(hook)}"
+        if comment:
+            yield f"\t{_with_comment('', comment)}"
+        if name not in without_rules:
+            yield from (f"\t{rule}" for rule in rules)
+        yield "}"
+
+
+def _chains(table: Table | objects.Table) -> Iterator[tuple[str, Hook | None, str, Iterator[str]]]:
+    """Each chain's name, hook, comment and rules."""
     if isinstance(table, Table):
         for chain in table.chains:
-            rules = [] if chain.name in without_rules else [_rule(rule, table.family) for rule in chain.rules]
-            yield from _chain(chain.name, chain.hook, rules)
+            yield chain.name, chain.hook, "", (_rule(rule, table.family) for rule in chain.rules)
         return
     for made in table.chains:
-        head = [_with_comment("", made.comment)] if made.comment else []
-        words = () if made.name in without_rules else made.rules
-        yield from _chain(made.name, made.hook, [*head, *(_with_comment(rule.words, rule.comment) for rule in words)])
+        yield made.name, made.hook, made.comment, (_with_comment(rule.words, rule.comment) for rule in made.rules)
 
 
-def _chain(name: str, hook: Hook | None, lines: Iterable[str]) -> Iterator[str]:
-    yield f"chain {name} {{"
-    if hook is not None:
-        yield f"\ttype {hook.type} hook {hook.hook} priority {hook.priority}; policy accept;"
-    for line in lines:
-        yield f"\t{line}"
-    yield "}"
+def _hooked(hook: Hook) -> str:
+    return f"type {hook.type} hook {hook.hook} priority {hook.priority}; policy accept;"
 
 
 def _set(made: objects.Set) -> Iterator[str]:

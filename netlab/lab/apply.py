@@ -68,6 +68,9 @@ FIRST_IFINDEX = 100
 _FORWARDS = "net.ipv4.ip_forward"
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11  # include/uapi/linux/netlink.h
 _SEND_BYTES = 1 << 16
+
+_LONGEST_TWIN = 20
+"""Lines of what does the same by hand: more of them help nobody in a message."""
 """How much is sent at once: well under the default send buffer (net.core.wmem_default, 212,992 bytes)."""
 
 
@@ -181,7 +184,14 @@ class Kernel:
             return StepError(
                 message, "another program has made one of that name there: remove it, or rename one of the two"
             )
-        return StepError(message, Lines(f"the same by hand: {step.twin(self._namespaces.prefix)}"))
+        if code == errno.EMSGSIZE:
+            return StepError(
+                message, "it is more than an ordinary user may send at once: `netlab down`, then `netlab up`"
+            )
+        twin = step.twin(self._namespaces.prefix)
+        if twin.count("\n") > _LONGEST_TWIN:
+            twin = "`netlab plan` prints it"
+        return StepError(message, Lines(f"the same by hand: {twin}"))
 
     # --- everything else ---------------------------------------------------------------------------------------------
 
@@ -202,7 +212,7 @@ class Kernel:
                 case LoadRules(netns, ruleset, replace):
                     with self._namespaces.inside(netns):
                         if not replace:
-                            nft.run(ruleset.nft(replace=False))
+                            _load_first(ruleset)
                         elif not _changed_alone(step):
                             nft.run(_over_what_is_there(step))
                 case RestoreRules(netns, family, text, rulesets):
@@ -339,6 +349,16 @@ def _mtu_of_the_link(key: str) -> str:
     from netlab.linux import netdevice
 
     return str(netdevice.mtu(sysctl.path(key).parent.name))
+
+
+def _load_first(ruleset: Ruleset) -> None:
+    """Make these rules in the calling thread's namespace, which has none; OSError."""
+    try:
+        nft.run(ruleset.nft(replace=False))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        nft.run_in_parts(ruleset.nft_commands())  # nothing of it works before the last part
 
 
 def _changed_alone(step: LoadRules) -> bool:

@@ -1,7 +1,7 @@
 """nftables, through libnftables: it takes nft's own words and answers in them.
 
-Everything here acts in the calling thread's network namespace, and raises OSError: EINVAL with nft's complaint, ENOPKG
-where the library is missing, EIO where the library has ended.
+Everything here acts in the calling thread's network namespace, and raises OSError: EINVAL with nft's complaint,
+EMSGSIZE for more at once than this user may send, ENOPKG where the library is missing, EIO where the library has ended.
 
 libnftables is never called in this process. Where it gets no socket or no memory, and where a dump is interrupted, it
 calls exit(3); what it holds for impossible, it answers with abort(3); and deep nesting in a text uses up its stack. A
@@ -15,8 +15,10 @@ import json
 import os
 import re
 import resource
+import socket
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from netlab import advice
@@ -27,6 +29,21 @@ from netlab.linux.libnftables import Context, binding
 def run(commands: str) -> str:
     """What nft prints for these commands. Equivalent to `nft -f -`."""
     return str(_in_child(lambda libnftables: _run(libnftables, commands)))
+
+
+def run_in_parts(commands: Iterable[str], most: int = 128) -> None:
+    """Run these commands, of a line each, in transactions of so many.
+
+    An ordinary user's transaction has to fit a socket's buffer, which root's may exceed: net.core.wmem_max.
+    """
+    lines = [*commands]
+    parts = ["\n".join(lines[at : at + most]) + "\n" for at in range(0, len(lines), most)]
+
+    def each(libnftables: _Context) -> None:
+        for part in parts:
+            _run(libnftables, part)
+
+    _in_child(each)
 
 
 def ruleset_with_handles() -> str:
@@ -146,7 +163,8 @@ _DYNAMIC_ELEMENTS = (
 def _run(libnftables: _Context, commands: str) -> str:
     code, output, complaint = libnftables.cmd(commands)
     if code:
-        raise OSError(errno.EINVAL, complaint.strip(), "nft")
+        too_long = os.strerror(errno.EMSGSIZE) in complaint
+        raise OSError(errno.EMSGSIZE if too_long else errno.EINVAL, complaint.strip(), "nft")
     return output
 
 
@@ -182,7 +200,9 @@ def _answer(make: Callable[[], Context], work: Callable[[_Context], Any], told: 
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the caller's descriptors may leave no room for a socket
     sys.unraisablehook = lambda _: None  # where making one fails, the binding's own __del__ does, too
     try:
-        answer = [None, work(_Context(make()))]
+        context = _Context(make())
+        _let_send_much()
+        answer = [None, work(context)]
     except OSError as error:
         number, words = error.errno, error.strerror or str(error)
         if number is None:  # the library can't be loaded
@@ -191,6 +211,21 @@ def _answer(make: Callable[[], Context], work: Callable[[_Context], Any], told: 
     with os.fdopen(1, "wb", closefd=False) as out:
         out.write(_ANSWER + json.dumps(answer).encode())
     return 0
+
+
+_BUFFER_BYTES = 1 << 26
+
+
+def _let_send_much() -> None:
+    """Let the library's socket send as much at once as this user may: the library only asks for what root may.
+
+    It is the one descriptor above the standard streams.
+    """
+    with suppress(OSError):
+        sock = socket.socket(fileno=3)
+        if sock.family == socket.AF_NETLINK:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        sock.detach()
 
 
 class _Context:

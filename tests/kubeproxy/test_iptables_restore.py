@@ -258,7 +258,7 @@ def test_without_the_program_up_leaves_nothing(netlab: Netlab, lab_name: str, as
     )
     assert (done.returncode, done.stdout) == (77, "")
     assert "there is no program iptables-restore" in done.stderr
-    assert "sudo apt-get install iptables, or load_with: libnftables under kube_proxy" in done.stderr
+    assert "apt-get install iptables, or load_with: libnftables under kube_proxy" in done.stderr
     assert netlab("status").stdout == "no lab is up\n"
 
 
