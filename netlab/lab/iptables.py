@@ -5,6 +5,7 @@ What is given and how the answer is read is `kubeproxy/iptables_save.py`'s.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +18,8 @@ from netlab.lab.exec import search_path
 
 
 def restore(family: Family, text: str, *, beside: bool = False) -> None:
-    """Equivalent to `iptables-restore` (ip6tables-restore) with that text; LabError with its words where it refuses.
+    """Equivalent to `iptables-restore` (ip6tables-restore) with that text; LabError with its words where it refuses,
+    UnsupportedError for more than this user may send at once.
 
     beside: with `--noflush`, what the text doesn't speak of stays.
     """
@@ -58,5 +60,10 @@ def _run(argv: Sequence[str], text: str = "") -> str:
     finally:
         os.close(lock)
     if done.returncode:
+        if os.strerror(errno.EMSGSIZE) in done.stderr:  # root's goes over the limit of a socket's buffer
+            raise UnsupportedError(
+                f"{argv[0]} has more rules than an ordinary user may send at once",
+                "load_with: libnftables under kube_proxy loads them in parts; or `sudo netlab up --root`",
+            )
         raise LabError(Lines(f"{argv[0]} refused: {done.stderr.strip() or f'exit code {done.returncode}'}"))
     return done.stdout

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import labs
 import pytest
+import skips
 from command import Netlab
 from places import TOPOLOGIES
 from private_lab import PrivateLab
@@ -90,6 +91,22 @@ def test_a_thousand_services_for_an_ordinary_user_too(
     lab = labs.make(netlab, lab_name, tmp_path, privilege, text.replace("ipv6: true", ""))
     lab.up()
     assert lab.exec("node", "nft", "-s", "list", "chain", "ip", "nat", "KUBE-SERVICES").count("KUBE-SVC-") >= 1000
+
+
+@pytest.mark.kernel
+def test_iptables_restore_can_not_and_it_is_said(netlab: Netlab, lab_name: str, tmp_path: Path, rootless: None) -> None:
+    skips.skip_unless_program("iptables-restore")
+    services = "\n".join(f"  web{i}: {{port: 80, endpoints: [a, b]}}" for i in range(2000))
+    text = EVERYTHING.replace("mode: MODE", "load_with: iptables-restore").replace(
+        "services:", f"services:\n{services}"
+    )
+    lab = labs.make(netlab, lab_name, tmp_path, "--rootless", text.replace("ipv6: true", ""))
+    done = netlab("up", lab.file, "--name", lab_name, "--rootless")
+    assert (done.returncode, done.stdout) == (77, "")
+    assert done.stderr.endswith(
+        "netlab: iptables-restore has more rules than an ordinary user may send at once\n"
+        "  hint: load_with: libnftables under kube_proxy loads them in parts; or `sudo netlab up --root`\n"
+    )
 
 
 @pytest.mark.parametrize(
