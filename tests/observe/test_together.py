@@ -11,6 +11,7 @@ from pathlib import Path
 
 import labs
 import pytest
+import skips
 from captures import tshark
 from command import Netlab, new_lab_name
 from flagship import FLAGSHIP
@@ -169,3 +170,81 @@ def test_an_observer_that_is_stopped_holds_nobody_up(lab: Lab) -> None:
         first.send_signal(signal.SIGSTOP)
         done = lab.netlab("run", "-l", lab.name, "--trials", "1", "--format", "json")
         assert json.loads(done.stdout)["result"] == "reproduced", done.stderr
+
+
+GETS = """
+import socket
+with socket.create_connection(("web", 80)) as client:
+    client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print(client.makefile().read())
+"""
+WAITS_AND_OVERRUNS = """
+import socket, struct, time
+listener = socket.create_server(("10.0.1.2", 80), reuse_port=True)
+print("listening", flush=True)
+peer, _ = listener.accept()
+peer.sendall(b"x" * 5000)
+print("sent", flush=True)
+input()
+try:
+    while True:  # the first burst is enough, unless an ACK comes in between
+        peer.setsockopt(6, 19, 1)
+        snd_wl1, _, _, *own = struct.unpack("=5I", peer.getsockopt(6, 29, 20))
+        peer.setsockopt(6, 29, struct.pack("=5I", snd_wl1, 1 << 20, 1 << 20, *own))
+        peer.setsockopt(6, 19, -1)
+        peer.sendall(b"y" * 50000)
+        time.sleep(0.2)
+except OSError as error:
+    print(error, flush=True)
+"""
+READS = """
+import socket
+with socket.create_connection(("web", 80)) as client:
+    while client.recv(4096):
+        pass
+"""
+
+
+def test_an_entry_in_the_table_is_no_connection_to_explain(lab: Lab) -> None:
+    assert "It works." in lab.exec("client", "python3", "-c", GETS)
+    done = lab.netlab("explain", lab.name, "--for", "0.5")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[1:] == [
+        "netlab: there is no connection to explain",
+        "  hint: no TCP connection was seen while the lab was observed",
+    ]
+
+
+def test_a_connection_from_before_is_told_by_what_is_seen_of_it(lab: Lab) -> None:
+    skips.skip_unless_capability("tcp-repair")
+    with ExitStack() as stack:
+
+        def begun(netns: str, program: str) -> subprocess.Popen[str]:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    lab.netlab.argv("exec", "-l", lab.name, netns, "--", "python3", "-c", program),
+                    env=lab.netlab.environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        server = begun("server", WAITS_AND_OVERRUNS)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        begun("client", READS)
+        assert server.stdout.readline() == "sent\n"
+        explain = stack.enter_context(labs.observing(lab, "explain", lab.name, "--for", "60"))[0]
+        said, _ = server.communicate("\n", timeout=labs.DEADLINE_S)
+        assert "Connection reset by peer" in said
+        told, _ = explain.communicate(timeout=labs.DEADLINE_S)
+    text = told.decode()
+    assert text.startswith("RESET: 10.0.0.2:"), text
+    assert "the connection's beginning: sequence numbers are those on the wire" in text
+    assert "SEQ is over upper bound" in " ".join(text.split())
+    assert "NAT on client-node skips it: its source stays 10.0.1.2" in " ".join(text.split())
+    assert "SYN" not in text
