@@ -15,7 +15,7 @@ def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     if sys.platform != "linux":
         sys.exit(
-            "netlab: a lab is made of Linux namespaces, and this is no Linux\n  hint: use a virtual machine with Linux"
+            "netlab: a lab is made of Linux namespaces; this is not Linux\n  hint: use a virtual machine with Linux"
         )
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to take back, Ctrl-C just ends it

@@ -87,7 +87,7 @@ def userns(proc: Path = Path("/proc")) -> str | None:
     """What to do where this user can't make a user namespace; None where nothing is known to restrict them."""
     with suppress(OSError):
         if not any(line.split()[4] == "/" for line in (proc / "self/mountinfo").read_text().splitlines()):
-            return "the kernel lets nobody make one in a chroot: leave it, or run netlab as root"
+            return "the kernel allows no user namespace in a chroot: leave the chroot, or run netlab as root"
     for told in _restrictions(_FOR_USERS, proc):
         return told.replace(": ", ": run netlab as root, or ", 1)
     return namespaces(proc)

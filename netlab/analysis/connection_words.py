@@ -265,7 +265,7 @@ class ConnectionWords:
         notes += self._reasons()
         rewrites = dict.fromkeys((r.netns, r.before, r.after) for path in self.paths for r in path.rewrites)
         notes += [
-            f"NAT {f'on {netns}' if netns else 'out of sight'}: {arrow(before)} becomes {arrow(after)}"
+            f"NAT {f'on {netns}' if netns else 'where it was not observed'}: {arrow(before)} becomes {arrow(after)}"
             for netns, before, after in rewrites
         ]
         return notes

@@ -122,10 +122,10 @@ class _Words:
         verb = f"{first.netns} answers with" if first.direction is Direction.OUT else f"into {first.netns} comes"
         steps = [Step(f"{verb} #{error.number}: {kind(error.datagram)}", error.number, error.time_ns)]
         if error.last.netns == client and error.last.direction is Direction.IN:
-            text = f"#{error.number} reaches {client}: a socket that is connected there has the error"
+            text = f"#{error.number} reaches {client}: a connected socket there gets the error"
             if (error.datagram.icmp_type, error.datagram.icmp_code) in PORT_UNREACHABLE:
                 text += " (ECONNREFUSED)"
-            text += ", one that is not is told nothing"
+            text += ", an unconnected one gets none"
         else:
             text = f"#{error.number} {_whither(error, delivered=error.delivered)}: the client is not told"
         return [*steps, Step(text, error.number, error.last.time_ns)]

@@ -95,8 +95,8 @@ class PacketWords:
             if margin := self._margin(path, check):
                 steps.append(Step(margin, path.number, time_ns))
             if check.invalid and not check.reasons and not check.checked.log:
-                found = ", but a rule found it so" if path.called_invalid(check.netns) else ""
-                text = f"conntrack on {check.netns}: INVALID ({check.checked.note}), which it doesn't log{found}"
+                found = "; `ct state invalid` matched it" if path.called_invalid(check.netns) else ""
+                text = f"conntrack on {check.netns}: INVALID ({check.checked.note}), without a log line{found}"
                 steps.append(Step(text, path.number, time_ns))
                 continue
             steps.append(Step(self._conntrack(check), path.number, time_ns))
@@ -190,7 +190,7 @@ class PacketWords:
                 whose = f"; it looks like the answer to {asked}" if asked else ""
                 return f"{sender}'s TCP did not make {number}, the kernel says: {made}, did{whose}"
             case Maker.UNKNOWN:
-                where = f"{sender} sends" if answer.seen else f"{sender} gets, from out of sight,"
+                where = f"{sender} sends" if answer.seen else f"{sender} receives, from somewhere unobserved,"
                 why = f"it answers {asked}" if asked else "it answers no packet that was seen"
                 return f"{where} {number} to {path.last.netns}; {why}"
 

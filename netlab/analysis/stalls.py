@@ -253,7 +253,8 @@ def describe_stall(stall: Stall) -> str:
             size = f", frames of {stall.size_bytes:,} bytes and more," if stall.size_bytes else ""
             return f"{numbers}{size} need fragmentation on {stall.netns} and may not be fragmented {counted}{told}"
         case StallKind.REVERSE_PATH:
-            return f"{numbers} fail the reverse path filter on {stall.netns}: the way back is another {counted}"
+            why = "the route back uses another interface"
+            return f"{numbers} fail the reverse path filter on {stall.netns}: {why} {counted}"
         case StallKind.NO_ROUTE:
             return f"{numbers} find no route on {stall.netns} {counted}"
         case StallKind.NO_NEIGHBOUR:
@@ -265,6 +266,6 @@ def describe_stall(stall: Stall) -> str:
             assert stall.rule is not None
             return f"{numbers} are dropped on {stall.netns} by {words.rule(stall.rule)}, again and again"
         case StallKind.ZERO_WINDOW:
-            return f"{stall.netns} keeps its window closed since {numbers}: its program reads nothing"
+            return f"{stall.netns} has kept its window closed since {numbers}: its program reads nothing"
         case StallKind.LISTEN_QUEUE:
             return f"the listening socket in {stall.netns} has no room: its queue is full {counted}"

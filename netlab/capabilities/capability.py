@@ -26,7 +26,7 @@ CAPABILITIES: Mapping[str, str] = {
     "takes-any-rst-while-closing": "conntrack lets any RST pass to a connection that is closing",
     "checks-rst-after-own-syn": "conntrack checks a RST also where it follows a SYN of its own end",
     "logs-invalid-new": "conntrack logs a packet that opens no connection",
-    "logs-ignored-kind": "conntrack's log says of which kind a packet is that it ignores",
+    "logs-ignored-kind": "conntrack's log names the kind of packet that it ignores",
     "tcp-repair": "a socket's send window can be set",
     "raw-sockets": "segments can be crafted, and seen on their way",
     "invalid-rst-ignored": "conntrack can be told not to check a RST's sequence number",

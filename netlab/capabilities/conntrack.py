@@ -235,7 +235,7 @@ def logs_ignored_kind() -> str:
         lines = log.lines()
     if not any("index 0" in line and "ignored" in line for line in lines):
         raise UnsupportedError(f"the log says of a SYN that is ignored: {'; '.join(lines) or 'nothing'}")
-    return "the log says of which kind a packet is that is ignored"
+    return "the log names the kind of packet that is ignored"
 
 
 class _Log:

@@ -135,10 +135,10 @@ def lab_name(lab: str | None) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            raise UsageError(f"several labs are up from {lab}: {', '.join(found)}", "name the one you mean: -l LAB")
+            raise UsageError(f"several labs were built from {lab}: {', '.join(found)}", "name the one you mean: -l LAB")
         if not Path(lab).exists():
             raise UsageError(f"{lab}: there is no such file", "name a lab, or the file of its topology")
-        raise UsageError(f"no lab of {lab} is up", f"`netlab up {lab}` builds it")
+        raise UsageError(f"no lab built from {lab} is up", f"`netlab up {lab}` builds it")
     return choose(run_directory(), lab)
 
 

@@ -16,7 +16,7 @@ def doctor(
 ) -> None:
     """Check what this kernel and this user can do.
 
-    For what they can't, it says what to do.
+    It says what to do about what is missing.
     """
     from netlab.capabilities import doctor as checkup
 

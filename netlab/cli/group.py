@@ -22,7 +22,7 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise LabError(f"what was to answer has ended: {told(error)}") from error
+            raise LabError(f"a process of netlab's ended before it answered: {told(error)}") from error
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in order."""

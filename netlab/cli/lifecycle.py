@@ -99,7 +99,7 @@ def down(
     if not doomed and not quiet and not told_as_json:
         what = "no lab is up"
         if lab is not None:
-            what = f"no lab of {lab} is up" if is_file_name(lab) else f"no lab is called {lab or repr(lab)}"
+            what = f"no lab built from {lab} is up" if is_file_name(lab) else f"no lab is called {lab or repr(lab)}"
         say(f"{what}: nothing to do")
 
 

@@ -49,14 +49,14 @@ def matrix(
             "--experiment",
             "-e",
             metavar="NAME",
-            help="Only this experiment, and others named so.",
+            help="Only this experiment; may be repeated.",
             autocompletion=complete_experiment,
         ),
     ] = None,
     fix: Annotated[
         list[str] | None,
         typer.Option(
-            "--fix", metavar="NAME", help="Only plain and this fix, or several: a+b.", autocompletion=complete_fix
+            "--fix", metavar="NAME", help="Only this fix (a+b: both), beside no fix.", autocompletion=complete_fix
         ),
     ] = None,
     trials: Annotated[

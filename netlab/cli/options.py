@@ -29,7 +29,7 @@ def whole(least: int, most: int | None = None) -> "Callable[[str], int]":
             number = None
         if number is None or number < least or (most is not None and number > most):
             limits = f"of at least {least}" if most is None else f"from {least} to {most:,}"
-            raise typer.BadParameter(f"{text!r} is no whole number {limits}.")
+            raise typer.BadParameter(f"{text!r} is not a whole number {limits}.")
         return number
 
     return read
@@ -42,7 +42,7 @@ def seconds(text: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number < float("inf"):
-        raise typer.BadParameter(f"{text!r} is no number of seconds.")
+        raise typer.BadParameter(f"{text!r} is not a number of seconds.")
     return number
 
 
@@ -217,9 +217,7 @@ RootOption = Annotated[
     typer.Option("--root/--rootless", help="Namespaces that `ip netns` sees, or in a user namespace of their own."),
 ]
 FormatOption = Annotated[DataFormat, typer.Option("--format", help="text or json.")]
-LadderOption = Annotated[
-    bool, typer.Option("--ladder", help="Print the drawn trial's packets across all namespaces, too.")
-]
+LadderOption = Annotated[bool, typer.Option("--ladder", help="Print one trial's packets across all namespaces, too.")]
 EveryInterfaceOption = Annotated[
     bool, typer.Option("--every-interface", help="Write a packet at every interface, not only where it is first seen.")
 ]

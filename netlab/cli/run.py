@@ -90,7 +90,7 @@ def run(
     ] = None,
     expect: Annotated[
         Expectation | None,
-        typer.Option("--expect", help="What exit code 0 stands for; left out: what the experiment's document expects."),
+        typer.Option("--expect", help="Result that exits with 0; left out: what the experiment's document expects."),
     ] = None,
     name: NameOption = None,
     root: RootOption = None,
@@ -98,7 +98,7 @@ def run(
     ladder: LadderOption = False,
     html: HtmlOption = None,
     pcapng: Annotated[
-        Path | None, typer.Option("--pcapng", metavar="FILE", help="Write the drawn trial's packets, with comments.")
+        Path | None, typer.Option("--pcapng", metavar="FILE", help="Write one trial's packets, with comments.")
     ] = None,
     every_interface: EveryInterfaceOption = False,
     bundle: Annotated[
@@ -147,7 +147,7 @@ def run(
         write_file(bundle, bundles.render(ran.topology, result, findings, ran.environment))
         if (recorded := len(findings.timeline.recording.flows)) < len(result.trials):
             held = f"{counted(recorded, 'trial')} of {len(result.trials):,}"
-            say(f"netlab: {bundle} has the packets of {held}, which is as much as can be read again")
+            say(f"netlab: {bundle} has the packets of {held}, as many as a bundle can hold")
     sys.exit(result.exit_code(expect))
 
 
@@ -174,7 +174,7 @@ def _chosen(
         )
         if chosen.file != file:
             raise UsageError(
-                f"{chosen.experiment.name} is run in another lab than {state.lab}: in that of {chosen.file}",
+                f"{chosen.experiment.name} runs in the lab of {chosen.file}, not in {state.lab}",
                 "`netlab run` with the experiment's own file runs it there",
             )
         return chosen

@@ -282,7 +282,7 @@ def _lab(
                 reader.at(item["topology"], error.message, error.hint or "")
                 raise _error(reader, file) from None
             if is_document(text, path):
-                reader.at(item["topology"], f"{path} is an experiment, and no topology", "name the lab's file")
+                reader.at(item["topology"], f"{path} is an experiment, not a topology", "name the lab's file")
                 raise _error(reader, file)
             return text, path, topologies.load(text, path, settings, name)
     if lister is None and reader.problems:

@@ -96,7 +96,7 @@ def _check_target(reader: Reader, item: Item) -> None:
         if target.get("ip_version") == 5:
             reader.at(target["ip_version"], "there is no IPv5", "4 or 6")
     if "service" in item and "node" in item["service"] and item["service"].get("way") != Way.NODE_PORT:
-        reader.at(item["service"]["node"], "only a node port is a node's", f"way: {Way.NODE_PORT}")
+        reader.at(item["service"]["node"], "`node` goes with node ports only", f"way: {Way.NODE_PORT}")
 
 
 def _target(item: Item) -> Target:
@@ -239,7 +239,7 @@ def _check_load(reader: Reader, steps: Item) -> None:
     """See that a load is alone: its server's program is another than a connection's."""
     who = [step["verb"] for step in steps.value if "verb" in step and step["verb"].value[0] in ("connect", "load")]
     if len(who) > 1 and any(verb.value[0] == "load" for verb in who):
-        reader.at(who[1], "a load is alone: nobody else may connect", "give each a document of its own")
+        reader.at(who[1], "a load must be the only step that connects", "give each a document of its own")
 
 
 def _check_payload(reader: Reader, steps: Item, payload_bytes: int) -> None:

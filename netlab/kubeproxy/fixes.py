@@ -79,8 +79,9 @@ def _no_node(topology: Topology) -> tuple[str, str] | None:
 def _untrackable(topology: Topology) -> tuple[str, str] | None:
     if not any(notrack.tables(topology, node) for node in topology.kube_proxy.nodes):
         return _no_node(topology) or (
-            f"in lab {topology.name!r} no TCP port of a service has cluster IPs alone and endpoints of its own",
-            "it leaves to conntrack what has node ports, other addresses, an affinity or a policy of Local",
+            f"in lab {topology.name!r} no service has a TCP port reached by cluster IPs only, with its own endpoints",
+            "conntrack keeps ports with a node port, another virtual IP, an affinity, a Local policy or a shared"
+            " endpoint",
         )
     return None
 

@@ -53,8 +53,8 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "notrack": Remedy(
         cost="Filters see ct state untracked. No masquerading, no hairpin, no translated ICMP errors; a client behind"
-        " the node can't talk to an endpoint's port directly. What has other ways in, an affinity or a Local policy"
-        " stays with conntrack.",
+        " the node can't talk to an endpoint's port directly. Ports with other ways in, an affinity or a Local policy"
+        " stay with conntrack.",
         kube_proxy="in none; the rules are netlab's own",
     ),
 }

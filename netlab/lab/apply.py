@@ -427,7 +427,7 @@ def _ifindex(ifname: str) -> int:
     try:
         return socket.if_nametoindex(ifname)
     except OSError:
-        hint = "no link of the topology makes it: does a program, before it counts as ready?"
+        hint = "no link makes it; if a program does, its `ready` must wait until it exists"
         raise StepError(f"the namespace has no interface {ifname}", hint) from None
 
 

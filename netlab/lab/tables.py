@@ -90,7 +90,7 @@ def refusals(topology: Topology) -> list[Refusal]:
     def ask(told: BinaryIO) -> None:
         told.write(json.dumps(_answer([(table, named) for _, table, named in asked])).encode())
 
-    found = json.loads(children.ask(ask).said or '{"unable": "what was to ask nft has ended"}')
+    found = json.loads(children.ask(ask).said or '{"unable": "the process that asks nft ended before it answered"}')
     if "unable" in found:
         raise UnsupportedError(Lines(found["unable"]))
     said = zip(asked, found["said"], strict=True)

@@ -63,7 +63,7 @@ def _parts(text: str) -> None:
     """The times and percentages of one text."""
     for word in text.split():
         if word.endswith("%") and float(word[:-1]) > 100:
-            raise InvalidError(f"{word!r} is more than all", "at most 100%")
+            raise InvalidError(f"{word!r} is more than 100%", "at most 100%")
         if not word.endswith("%") and time_us(word) > _TIME_MAX_US:
             raise InvalidError(f"{word!r} is longer than the kernel waits", f"at most {_TIME_MAX_US // 10**6}s")
 

@@ -141,7 +141,7 @@ CONNTRACKS = (
         "What conntrack calls a packet that fits no connection, or lies too far outside its connection's window. It "
         "has no entry, so NAT does not translate it.",
     ),
-    Term("NEW", "What conntrack calls the first packet of a connection. Only for it are NAT's rules asked."),
+    Term("NEW", "What conntrack calls the first packet of a connection. NAT's rules are consulted only for it."),
     Term(
         "nf_conntrack_tcp_loose",
         "The sysctl by which conntrack picks up connections in the middle. It is 1 unless someone changed it.",
@@ -180,7 +180,7 @@ NETWORKS = (
     Term("bridge", "A virtual switch inside one namespace. `cni0` is a node's bridge to its pods.", ("bridges",)),
     Term(
         "challenge ACK",
-        "The ACK by which a TCP answers a segment that it doubts (RFC 5961): whoever sent it for good sends a RST "
+        "The ACK by which a TCP answers a segment that it doubts (RFC 5961). A peer that really sent it sends a RST "
         "next.",
         ("challenge ACKs",),
     ),

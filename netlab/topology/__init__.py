@@ -120,7 +120,7 @@ def parse(
     document, nodes = compose(text, file)
     if is_experiment(document):
         hint = f"`netlab run {file}` runs it"
-        raise TopologyError(file, [Problem(1, 1, "", "this is an experiment, and no topology", hint)])
+        raise TopologyError(file, [Problem(1, 1, "", "this is an experiment, not a topology", hint)])
     root = _changed(reader, document, settings, fixes, language)
     reader.read_variables(root)
     reader.names = _names(reader, root)

@@ -148,7 +148,7 @@ class Services:
         number = self.around.first(ip)
         if number is not None:
             subnet, user = list(self.subnets.items())[number]
-            hint = "who is in that subnet looks for it there and never asks its node"
+            hint = "hosts in that subnet look for it on their own link and never send it to a node"
             self.reader.at(given, f"{ip} is inside {subnet}, the subnet of {user}", hint)
 
     def _families(self, given: Item) -> list[Address]:
@@ -253,7 +253,7 @@ class Services:
             self.reader.at(given, f"the service has no IPv{ip.version} cluster IP", hint)
         if ip in self.cluster_ips:
             owner = self.cluster_ips[ip]
-            self.reader.at(given, f"{ip} is the cluster IP of the service {owner}", "an address of no cluster IP")
+            self.reader.at(given, f"{ip} is the cluster IP of the service {owner}", "use another address")
             return
         for subnet, user in self.subnets.items():
             if ip.version == 4 and subnet.prefixlen < 31 and ip in (subnet.network_address, subnet.broadcast_address):

@@ -262,7 +262,7 @@ def destination(text: str) -> Network | None:
         return None
     if " " in text.strip():
         keys = ", ".join(f"{key}: {value}" for key, value in route(text).items())
-        raise InvalidError(f"{text!r} is a route, and more than its destination", f"write {keys}")
+        raise InvalidError(f"{text!r} is a whole route; only a destination may stand here", f"write {keys}")
     if "/" in text:
         return network(text)
     try:
@@ -286,7 +286,9 @@ def route(text: str) -> dict[str, str]:
             raise InvalidError(f"{text!r} is not a route: {name!r}", hint)
         found[name] = value
     if not {"via", "dev", "kind"} & set(found):
-        raise InvalidError(f"{text!r} says of a route where it leads, and not how", "for instance default via 10.0.0.1")
+        raise InvalidError(
+            f"the route {text!r} has neither a gateway nor an interface", "for instance default via 10.0.0.1"
+        )
     return found
 
 

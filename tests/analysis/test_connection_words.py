@@ -93,7 +93,7 @@ def test_both_sides() -> None:
 def test_a_window_that_is_closed() -> None:
     assert chain(Hops().filled().recording())[-2:] == [
         "the last of client is #7: ACK, seq 5, ack 2305; it reaches server; its window is closed",
-        "client keeps its window closed since #7: its program reads nothing",
+        "client has kept its window closed since #7: its program reads nothing",
     ]
 
 

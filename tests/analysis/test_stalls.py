@@ -327,7 +327,7 @@ def test_packets_that_one_rule_took_are_told_together() -> None:
 def test_a_window_that_stays_closed_is_its_programs_doing() -> None:
     (found,) = held_up(Hops().filled().recording())
     assert found == Stall(StallKind.ZERO_WINDOW, "client", (7,))
-    assert describe_stall(found) == "client keeps its window closed since #7: its program reads nothing"
+    assert describe_stall(found) == "client has kept its window closed since #7: its program reads nothing"
 
 
 def test_the_servers_may_be_closed_too() -> None:
@@ -389,7 +389,7 @@ def test_a_connection_that_opened_met_no_full_queue() -> None:
     [
         (
             Stall(StallKind.REVERSE_PATH, NODE, (6,), 1200, "C"),
-            "#6 fail the reverse path filter on client-node: the way back is another (C counted 1,200)",
+            "#6 fail the reverse path filter on client-node: the route back uses another interface (C counted 1,200)",
         ),
         (Stall(StallKind.NO_ROUTE, NODE, (), 1, "C"), "packets find no route on client-node (C counted 1)"),
         (

@@ -181,7 +181,7 @@ def proc(root: Path, mounted_on: str, **sysctls: str) -> Path:
     [
         ("/", {}, None),
         ("/", {"user__max_user_namespaces": "96364", "kernel__unprivileged_userns_clone": "1"}, None),
-        ("/home", {}, "the kernel lets nobody make one in a chroot: leave it, or run netlab as root"),
+        ("/home", {}, "the kernel allows no user namespace in a chroot: leave the chroot, or run netlab as root"),
         (
             "/",
             {"kernel__apparmor_restrict_unprivileged_userns": "1"},

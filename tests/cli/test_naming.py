@@ -93,7 +93,7 @@ def test_a_file_names_its_lab(labs: Labs, word: str) -> None:
 
 def test_two_labs_of_a_file(labs: Labs) -> None:
     labs.add("three", labs.root / "two" / "topology.yaml")
-    wanted = "several labs are up from two/topology.yaml: three, two\n  hint: name the one you mean: -l LAB\n"
+    wanted = "several labs were built from two/topology.yaml: three, two\n  hint: name the one you mean: -l LAB\n"
     assert labs("status", "two/topology.yaml").stderr == f"netlab: {wanted}"
     assert labs("graph", at="one").stdout.startswith("one\n")
 
@@ -101,7 +101,7 @@ def test_two_labs_of_a_file(labs: Labs) -> None:
 def test_a_file_of_no_lab(labs: Labs) -> None:
     (labs.root / "free.yaml").write_text(TEXT.format(name="free"))
     assert labs("status", "free.yaml").stderr == (
-        "netlab: no lab of free.yaml is up\n  hint: `netlab up free.yaml` builds it\n"
+        "netlab: no lab built from free.yaml is up\n  hint: `netlab up free.yaml` builds it\n"
     )
     assert labs("status", "nowhere.yaml").stderr == (
         "netlab: nowhere.yaml: there is no such file\n  hint: name a lab, or the file of its topology\n"
@@ -126,7 +126,7 @@ def test_down_of_a_file_takes_its_lab_down(labs: Labs) -> None:
     done = labs("down", "two/topology.yaml")
     assert (done.returncode, done.stderr) == (0, "lab two is down\n")
     done = labs("down", "two/topology.yaml")
-    assert (done.returncode, done.stderr) == (0, "no lab of two/topology.yaml is up: nothing to do\n")
+    assert (done.returncode, done.stderr) == (0, "no lab built from two/topology.yaml is up: nothing to do\n")
     done = labs("down", "-l", "one")
     assert (done.returncode, done.stderr) == (0, "lab one is down\n")
 
@@ -152,13 +152,13 @@ def test_a_bundle_that_is_not_there(labs: Labs) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["run", "--trials", "abc"], "'--trials': 'abc' is no whole number of at least 1."),
-        (["run", "--trials", "0"], "'--trials': '0' is no whole number of at least 1."),
-        (["matrix", "-j", "1.5"], "'--jobs' / '-j': '1.5' is no whole number of at least 1."),
-        (["capture", "-s", "999999"], "'--snaplen' / '-s': '999999' is no whole number from 1 to 262,144."),
-        (["watch", "--for", "soon"], "'--for': 'soon' is no number of seconds."),
-        (["explain", "--for", "-1"], "'--for': '-1' is no number of seconds."),
-        (["capture", "--for", "nan"], "'--for': 'nan' is no number of seconds."),
+        (["run", "--trials", "abc"], "'--trials': 'abc' is not a whole number of at least 1."),
+        (["run", "--trials", "0"], "'--trials': '0' is not a whole number of at least 1."),
+        (["matrix", "-j", "1.5"], "'--jobs' / '-j': '1.5' is not a whole number of at least 1."),
+        (["capture", "-s", "999999"], "'--snaplen' / '-s': '999999' is not a whole number from 1 to 262,144."),
+        (["watch", "--for", "soon"], "'--for': 'soon' is not a number of seconds."),
+        (["explain", "--for", "-1"], "'--for': '-1' is not a number of seconds."),
+        (["capture", "--for", "nan"], "'--for': 'nan' is not a number of seconds."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

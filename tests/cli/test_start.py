@@ -46,7 +46,7 @@ def test_on_another_system_than_linux_it_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "netlab: a lab is made of Linux namespaces, and this is no Linux\n  hint: use a virtual machine with Linux\n"
+        "netlab: a lab is made of Linux namespaces; this is not Linux\n  hint: use a virtual machine with Linux\n"
     )
 
 

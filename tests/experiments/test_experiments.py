@@ -353,7 +353,7 @@ def test_no_connection_has_the_port_of_the_observers_own_packets(tmp_path: Path)
 def test_a_load_is_alone(tmp_path: Path) -> None:
     text = OWN.partition("steps:")[0] + "steps: [load, connect]\nexpect: {{plain: completed}}\n"
     assert problems(tmp_path, text).partition(": ")[2] == (
-        "steps[1]: a load is alone: nobody else may connect\n  hint: give each a document of its own\n"
+        "steps[1]: a load must be the only step that connects\n  hint: give each a document of its own\n"
     )
 
 
@@ -365,7 +365,7 @@ def test_a_load_is_alone(tmp_path: Path) -> None:
         ('"-"', "-: there is no such file"),
         ('"a\\0b"', "a\\x00b: embedded null byte"),
         ("loop", "loop: Too many levels of symbolic links"),
-        ("doubtful.yaml", "doubtful.yaml is an experiment, and no topology"),
+        ("doubtful.yaml", "doubtful.yaml is an experiment, not a topology"),
     ],
 )
 def test_a_file_that_cannot_be_the_labs_is_told_at_its_name(tmp_path: Path, named: str, said: str) -> None:
@@ -385,7 +385,7 @@ def test_an_experiment_is_no_topology(netlab: Netlab, tmp_path: Path) -> None:
         done = netlab(command, own(tmp_path), cwd=tmp_path)
         assert (done.stdout, done.returncode) == ("", 2)
         assert done.stderr == (
-            f"{own(tmp_path)}:1:1: this is an experiment, and no topology\n"
+            f"{own(tmp_path)}:1:1: this is an experiment, not a topology\n"
             f"  hint: `netlab run {own(tmp_path)}` runs it\n"
         )
 

@@ -315,7 +315,7 @@ WRONG = {
         "2:10: service: 'client' is no node with kube-proxy's rules\n  hint: known: node-a, node-b"
     ),
     "client: client\nservice: {name: web, node: node-a}": (
-        "2:28: service.node: only a node port is a node's\n  hint: way: node-port"
+        "2:28: service.node: `node` goes with node ports only\n  hint: way: node-port"
     ),
     "client: client\nservice: {name: web, ip_version: 5}": "2:34: service.ip_version: there is no IPv5\n  hint: 4 or 6",
     "client: client\nto: {netns: web-3, port: 1}": (

@@ -76,7 +76,7 @@ MISSING = {
     ("chroot", "--rootless"): (
         77,
         "netlab: this user can't make a user namespace: Operation not permitted\n"
-        "  hint: the kernel lets nobody make one in a chroot: leave it, or run netlab as root\n",
+        "  hint: the kernel allows no user namespace in a chroot: leave the chroot, or run netlab as root\n",
     ),
 }
 """What `up` ends with, and what it says, where it can't build."""

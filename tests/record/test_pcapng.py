@@ -120,8 +120,8 @@ def test_all_that_the_report_says_of_a_packet_is_said_with_its_number() -> None:
         f"#{number}: {text}" for number, words in packets.said(analyse(told_of), result.trials[0]) for text in words
     ]
     assert lines == [
-        "#1: NAT, out of sight: destination 192.168.0.2:80 becomes 10.0.1.2:8080",
-        "#2: NAT, out of sight: source 10.0.1.2:8080 becomes 192.168.0.2:80",
+        "#1: NAT where it was not observed: destination 192.168.0.2:80 becomes 10.0.1.2:8080",
+        "#2: NAT where it was not observed: source 10.0.1.2:8080 becomes 192.168.0.2:80",
         "#3: LOST: it was last seen at client/eth0",
         "#4: The client's request to the VIP",
         "#4: NAT: the request goes on to the server pod",

@@ -63,7 +63,7 @@ def look(moment: Moment, _arguments: Mapping[str, Any]) -> Proof:
     if stale.was_bytes < sent[0].segment.payload_bytes:
         return Proof(
             (window,),
-            f"a burst past the client's window: of {stale.was_bytes:,} bytes, it was opened before anything left under "
+            f"a burst past the client's window of {stale.was_bytes:,} bytes: the window opened before data left under "
             "the stale one",
         )
     note = "inside the client's window, as every byte the server sent"

@@ -24,7 +24,7 @@ ARGUMENTS = Fields(
         "in": Key(TRACKER, "the namespace whose conntrack it is", required=True),
         "verdict": Key(
             Choice("a verdict", ("INVALID", "VALID")),
-            "INVALID of one at least; VALID of each that comes there, one at least",
+            "INVALID: at least one segment; VALID: every segment that arrives, and at least one",
             required=True,
         ),
         "from": Key(END, "whose segment (default either)"),

@@ -22,7 +22,7 @@ ARGUMENTS = Fields(
         "direction": Key(Choice("a direction", ("in", "out")), "whether it was received or sent (default either)"),
         "protocol": Key(Choice("a protocol", tuple(_PROTOCOLS)), "of ICMP only errors are seen (default any)"),
         "icmp": Key(Choice("an ICMP error", ICMP_NAMES), "its name"),
-        "port": Key(PORT, "its destination port, of an ICMP error that of the packet which it answers"),
+        "port": Key(PORT, "its destination port; for an ICMP error, that of the quoted packet"),
         "count": Key(COUNT, "at least so many of them (default 1); 0: none at all"),
     }
 )

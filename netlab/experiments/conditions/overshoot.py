@@ -20,7 +20,7 @@ from netlab.record.events import ConntrackEvent, Direction, Packet
 from netlab.record.flow import FlowEvents, Leg
 from netlab.yamlspec.shapes import Fields, Key
 
-DOC = "a segment of the server's goes so far past the window that conntrack in a namespace knows that none forgives it"
+DOC = "a segment of the server's ends further past the window of a namespace's conntrack than any kernel forgives"
 ARGUMENTS = Fields({"in": Key(TRACKER, "the namespace whose conntrack it is", required=True)})
 
 

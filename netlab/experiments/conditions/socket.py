@@ -13,7 +13,7 @@ from netlab.experiments.words import CONNECTION, COUNT, END
 from netlab.yamlspec.shapes import Boolean, Fields, Key
 
 LIVE = True
-DOC = "how the socket at one end stands, by TCP_INFO; all that is named holds, one thing at least"
+DOC = "how the socket at one end stands, by TCP_INFO; name one property or more: all must hold"
 _STANDING = {
     "unacked": Key(COUNT, "segments in flight"),
     "unsent": Key(Boolean(), "whether data waits in its queue"),

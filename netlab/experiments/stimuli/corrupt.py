@@ -23,7 +23,7 @@ ARGUMENTS = Fields(
     {
         "in": Key(NETNS, "the namespace that forwards them", required=True),
         "from": Key(END, "whose segments with payload", required=True),
-        "every": Key(Integer(1, 10**6), f"one of so many (default {EVERY})"),
+        "every": Key(Integer(1, 10**6), f"one segment in this many (default {EVERY})"),
     }
 )
 _TABLE = "netlab_corrupt"

@@ -32,7 +32,7 @@ ARGUMENTS = Fields(
         "offset": Key(
             OFFSET, "how far its first byte is from the next one that this end's socket will send (default 0)"
         ),
-        "seq": Key(NUMBER, "its sequence number itself; with `ack` an end without a socket can say it, too"),
+        "seq": Key(NUMBER, "its absolute sequence number; together with `ack`, it works for an end without a socket"),
         "ack": Key(NUMBER, "its acknowledgement number itself (default the one that the socket would send)"),
         "window": Key(Integer(0, 65535), f"its window field (default {WINDOW})"),
         "bytes": Key(Integer(0, 1200), f"its payload (default {BYTES}; with SYN, FIN or RST 0)"),

@@ -26,7 +26,7 @@ ARGUMENTS = Fields(
             Integer(1, 1000),
             "so much of one CPU for the server's process, by a cgroup where this user may make one (default no limit)",
         ),
-        "pausing_percent": Key(Integer(0, 100), "of a hundred clients so many stop reading halfway (default 0)"),
+        "pausing_percent": Key(Integer(0, 100), "percentage of clients that stop reading halfway (default 0)"),
         "pause_s": Key(Seconds(), "for so long (default 1)"),
         "timeout_s": Key(Seconds(), "a connection that isn't over by then has stalled (default the experiment's)"),
     }

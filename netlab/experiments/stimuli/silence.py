@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 DOC = (
     "the kernel at that end gets no segment sent to the connection's port there any more, and answers none, until the "
-    "trial is over: what that end says is `craft-segment`'s"
+    "trial is over: only `craft-segment` speaks for that end"
 )
 ARGUMENTS = Fields(
     {"end": Key(END, "whose kernel; a client's once it has connected", required=True)},

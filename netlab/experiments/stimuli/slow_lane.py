@@ -22,7 +22,7 @@ ARGUMENTS = Fields(
     {
         "link": Key(LINK, "the interface of a namespace that forwards them", required=True),
         "from": Key(END, "whose segments with payload", required=True),
-        "every": Key(Integer(1, 10**6), f"one of so many (default {EVERY})"),
+        "every": Key(Integer(1, 10**6), f"one segment in this many (default {EVERY})"),
         "rate": Key(qdisc.RATE.shape, f"of the slow class (default {RATE})"),
         "limit": Key(Integer(1, 10**5), f"so many segments wait at most, others are dropped (default {LIMIT})"),
     }

@@ -10,7 +10,7 @@ from netlab.experiments.words import END_ARGUMENTS
 if TYPE_CHECKING:
     from netlab.experiments.context import Context
 
-DOC = "the program at that end reads on"
+DOC = "the program at that end starts reading again"
 ARGUMENTS = END_ARGUMENTS
 
 

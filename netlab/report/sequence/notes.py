@@ -29,7 +29,7 @@ def translation(rewrite: Rewrite) -> str:
         for which, old, new in (("source", before[:2], after[:2]), ("destination", before[2:], after[2:]))
         if old != new
     ]
-    where = f" on {rewrite.netns}" if rewrite.netns else ", out of sight"
+    where = f" on {rewrite.netns}" if rewrite.netns else " where it was not observed"
     return f"NAT{where}: {', '.join(changes)}"
 
 
