@@ -193,7 +193,7 @@ def test_what_nat_rewrote() -> None:
     assert notes(Hops().opened().recording()) == NAT
     events = tuple(event for event in Hops().opened().events if event.netns != "client-node")
     assert notes(Hops().recording(events=events)) == tuple(
-        note.replace("on client-node", "out of sight") for note in NAT
+        note.replace("on client-node", "where it was not observed") for note in NAT
     )
 
 

@@ -397,7 +397,7 @@ def test_a_burst_that_waited_for_the_window_to_open_is_no_stimulus() -> None:
     opened = story.segment(Leg.CLIENT_TO_VIP, ACK, 1005, 7305, window=60000)
     events["opened"] = story.packet(55, "client", "out", opened)
     assert judge(events).missing == (
-        "a burst past the client's window: of 0 bytes, it was opened before anything left under the stale one",
+        "a burst past the client's window of 0 bytes: the window opened before data left under the stale one",
     )
 
 

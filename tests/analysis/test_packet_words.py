@@ -112,7 +112,8 @@ def test_a_rst_that_answers_nothing() -> None:
 def test_a_rst_that_comes_from_out_of_sight() -> None:
     events = tuple(e for e in gone().events if not isinstance(e, Packet) or e.netns != "server")
     assert said(gone().recording(events=events), 7)[0] == (
-        "client-node gets, from out of sight, RST #7 to client; it answers no packet that was seen (RST, seq 1)"
+        "client-node receives, from somewhere unobserved, RST #7 to client; "
+        "it answers no packet that was seen (RST, seq 1)"
     )
 
 

@@ -221,8 +221,8 @@ lab dns, no fix, kernel 6.18.44; 2 packets of this flow seen
                    "default/empty has no endpoints"` of chain KUBE-SERVICES (ip
                    filter) on node rejects it
      +0.040 ms  -> node answers with #4: ICMP port unreachable
-     +0.050 ms  -> #4 reaches client: a socket that is connected there has the
-                   error (ECONNREFUSED), an unconnected one gets none
+     +0.050 ms  -> #4 reaches client: a connected socket there gets the error
+                   (ECONNREFUSED), an unconnected one gets none
 """
     )
 
@@ -248,8 +248,8 @@ lab dns, no fix, kernel 6.18.44; 3 packets of this flow seen
      +0.050 ms  -> it reaches dns-2, where no socket takes what comes to
                    10.1.1.4:5353
      +0.100 ms  -> dns-2 answers with #2: ICMP port unreachable
-     +0.150 ms  -> #2 reaches client: a socket that is connected there has the
-                   error (ECONNREFUSED), an unconnected one gets none
+     +0.150 ms  -> #2 reaches client: a connected socket there gets the error
+                   (ECONNREFUSED), an unconnected one gets none
 
 Also:
   NAT on node: 10.1.1.2:4000 > 10.96.0.10:53 becomes 10.1.1.2:4000 >
@@ -368,8 +368,8 @@ lab dns, no fix, kernel 6.18.44; 4 packets of this flow seen
                    observation
      +1.040 ms  -> #3 is not seen after leaving node/veth-dns-2
      +4.000 ms  -> node answers with #4: ICMP host unreachable
-     +4.010 ms  -> #4 reaches client: a socket that is connected there has the
-                   error, an unconnected one gets none
+     +4.010 ms  -> #4 reaches client: a connected socket there gets the error,
+                   an unconnected one gets none
 
 Also:
   each datagram keeps the entry for another while; on node `conntrack -D -p udp
@@ -402,8 +402,8 @@ lab dns, no fix, kernel 6.18.44; 2 packets of this flow seen
      +0.040 ms  -> #1 is not seen after leaving node/veth-dns-2
      +0.040 ms  -> no namespace had 10.1.1.4 at the end
      +3.000 ms  -> node answers with #2: ICMP host unreachable
-     +3.010 ms  -> #2 reaches client: a socket that is connected there has the
-                   error, an unconnected one gets none
+     +3.010 ms  -> #2 reaches client: a connected socket there gets the error,
+                   an unconnected one gets none
 
 Also:
   NAT on node: 10.1.1.2:4000 > 10.96.0.10:53 becomes 10.1.1.2:4000 >
