@@ -21,6 +21,8 @@ from netlab.record.wire import IPPROTO_TCP
 _COPY_BYTES = 128
 _RECEIVE_BUFFER_BYTES = 1 << 20
 _LOG_INVALID = "net/netfilter/nf_conntrack_log_invalid"
+_OF_ALL = "255"
+"""nf_conntrack_log_invalid for packets of every protocol (nf_ct_l4proto_log_invalid(), nf_conntrack_proto.c)."""
 _NO_REASONS = "this kernel can't tell why a packet is INVALID"
 _EVENTS, _TIMESTAMP = "net/netfilter/nf_conntrack_events", "net/netfilter/nf_conntrack_timestamp"
 
@@ -70,7 +72,7 @@ class Reasons:
         # The logger second: it can only be named once its module is there, which the binding has loaded.
         for family in families:
             self.sysctls.set(f"net/netfilter/nf_log/{int(family)}", "nfnetlink_log", _NO_REASONS)
-        self.sysctls.set(_LOG_INVALID, str(IPPROTO_TCP), _NO_REASONS)
+        self.sysctls.set(_LOG_INVALID, str(IPPROTO_TCP), _NO_REASONS, enough=_OF_ALL)
 
     def fileno(self) -> int | None:
         """The group's socket."""

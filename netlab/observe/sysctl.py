@@ -38,8 +38,9 @@ class ChangedSysctls:
                 raise ValueError(key)
         self._changes.update(changes)
 
-    def set(self, key: str, value: str, otherwise: str, unless: str = "") -> None:
-        """Write a sysctl, by its path below /proc/sys; one that already has a value other than `unless` is left alone.
+    def set(self, key: str, value: str, otherwise: str, *, unless: str = "", enough: str = "") -> None:
+        """Write a sysctl, by its path below /proc/sys; left alone is one that has the value `enough`, or another than
+        `unless`.
 
         UnsupportedError, saying `otherwise`, where the kernel or the user can't. Equivalent to `sysctl -w KEY=VALUE`.
         """
@@ -48,7 +49,7 @@ class ChangedSysctls:
         path = Path("/proc/sys") / key
         try:
             former = path.read_text().strip()
-            if unless and former != unless:
+            if former == enough or (unless and former != unless):
                 return
             path.write_text(value)
             self._changes[key] = Change(former, path.read_text().strip())
