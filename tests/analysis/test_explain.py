@@ -233,7 +233,8 @@ def spawn(netlab: Netlab, *arguments: str | Path) -> subprocess.Popen[str]:
 
 @pytest.mark.kernel
 def test_a_lab_is_watched_until_a_connection_is_reset(netlab: Netlab, lab_name: str, privilege: str) -> None:
-    done = netlab("up", FLAGSHIP, "--name", lab_name, privilege, "-q")
+    own_server = ("--set", "namespaces.server.programs=[]")
+    done = netlab("up", FLAGSHIP, "--name", lab_name, privilege, "-q", *own_server)
     assert done.returncode == 0, done.stderr
     with spawn(netlab, "exec", "server", "--", sys.executable, "-c", SERVER) as server:
         try:
