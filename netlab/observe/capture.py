@@ -45,6 +45,9 @@ _SLOTS_STEP = 32
 _REORDER_MS = 10
 """How long a frame may wait at most for an earlier one of another interface."""
 
+_LOOK_MS = 200
+"""How often it is looked whether an interface that went down is gone."""
+
 # include/uapi/linux/if_arp.h, sockios.h
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _SIOCGIFHWADDR = 0x8927
@@ -223,6 +226,9 @@ class Capture:
                 elif happened & select.POLLERR and _is_gone(by_fd[fd], note):
                     del by_fd[fd]
                     poll.unregister(fd)
+            for fd in [fd for fd, one in by_fd.items() if one.observer.may_be_gone and _is_gone(one, note)]:
+                del by_fd[fd]
+                poll.unregister(fd)
             if not by_fd:
                 end = end or End.INTERFACES_GONE
             if deadline is not None and time.monotonic() >= deadline:
@@ -239,6 +245,8 @@ class Capture:
     def _patience_ms(self, deadline: float | None) -> int | None:
         """How long to wait for news; None for as long as it takes."""
         waits = [_REORDER_MS] if self._held else []
+        # Of an interface that goes down and then away the kernel tells once.
+        waits += [_LOOK_MS] if any(each.observer.may_be_gone for each in self.interfaces) else []
         if deadline is not None:
             waits.append(max(0, math.ceil((deadline - time.monotonic()) * 1000)))
         return min(waits, default=None)

@@ -145,7 +145,7 @@ class Marks(_Silent):
     def __init__(self) -> None:
         super().__init__()
         self._ports: set[int] = set()
-        self._conntrack = False
+        self._conntrack = self._may_be_there = False
 
     def want(self, *, ports: Collection[int], conntrack: bool) -> None:
         """Packets of these ports too, of all ports without any; with conntrack those that it finds INVALID.
@@ -153,6 +153,7 @@ class Marks(_Silent):
         OSError where the kernel can't trace, or somebody else's table has the name.
         """
         wanted = self._ports | ({int(port) & 0xFFFF for port in ports} or set(ANY_PORT))
+        self._may_be_there = True  # also where who was to make it ended before it said so
         if not (self._ports and self._extended(wanted, verdicts=conntrack and not self._conntrack)):
             nft.make_own_table(TRACE_TABLE, marking_table(wanted, conntrack=conntrack or self._conntrack))
         self._ports, self._conntrack = wanted, self._conntrack or conntrack
@@ -169,10 +170,10 @@ class Marks(_Silent):
 
     def close(self) -> None:
         """The table is gone."""
-        if self._ports:
+        if self._may_be_there:
             with suppress(OSError):
                 nft.remove_own_table(TRACE_TABLE)
-        self._ports = set()
+        self._ports, self._may_be_there = set(), False
 
 
 def _elements(ports: Collection[int]) -> str:

@@ -139,8 +139,13 @@ class FrameObserver:
             self._next = (self._next + 1) % self._slots
             yield Frame(sec * 1_000_000_000 + nsec, self._netns, self._ifname, direction, wire_bytes, data)
 
+    @property
+    def may_be_gone(self) -> bool:
+        """Whether its interface went down, which may have been its end: `trouble` tells once it is unbound."""
+        return self._went_down
+
     def trouble(self) -> int:
-        """What has befallen the interface since this was last asked, as an errno; 0 for nothing.
+        """What has happened to the interface since this was last asked, as an errno; 0 for nothing.
 
         ENETDOWN where it went down: frames are observed again once it is up. ENODEV where it is gone, for good.
         """

@@ -93,7 +93,7 @@ def test_nobody_is_taken_for_one_who_begins() -> None:
     (trial,) = result.trials
     (verdict,) = (piece.event for piece in trial.evidence if piece.link.value == "invalid")
     assert isinstance(verdict, TraceStep)
-    assert "INVALID (mid-stream, and tcp_loose is 0), which it doesn't log; `ct state invalid` matched it" in story(
+    assert "INVALID (mid-stream, and tcp_loose is 0), without a log line; `ct state invalid` matched it" in story(
         recording
     )
 

@@ -252,7 +252,6 @@ QUICK = ("path-flip", "crafted-ahead", "bad-checksum", "half-open", "entry-delet
 """Shipped causes whose trials are short, but for path-flip's stall: one of each outcome among them."""
 
 
-@pytest.mark.inside
 @pytest.mark.long
 @pytest.mark.inside
 def test_both_modes_of_kube_proxy_give_the_same_outcomes(netlab: Netlab, lab_name: str, rootless: None) -> None:
@@ -260,7 +259,7 @@ def test_both_modes_of_kube_proxy_give_the_same_outcomes(netlab: Netlab, lab_nam
     found = []
     for mode in ("iptables", "nftables"):
         options = ("--name", lab_name, "--rootless", "--set", f"kube_proxy.mode={mode}", "--format", "json")
-        done = netlab("matrix", FLAGSHIP, *chosen, "--fix", "drop-invalid", "--fix", "notrack", *options)
+        done = netlab("matrix", FLAGSHIP, *chosen, "--fix", "drop-invalid", *options)
         assert done.returncode == 0, done.stdout + done.stderr
         found.append(cells(done.stdout))
     assert found[0] == found[1]
