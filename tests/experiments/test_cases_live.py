@@ -10,7 +10,7 @@ import pytest
 from command import Netlab
 from places import DATA
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 CASES = DATA / "cases"
 KEEP_ALIVE = """

@@ -122,6 +122,7 @@ def test_what_cannot_be_compared(netlab: Netlab, arguments: list[str], said: str
     assert done.stderr.startswith(said)
 
 
+@pytest.mark.inside
 @pytest.mark.kernel
 def test_run_compares(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
     file = tmp_path / "compare.html"

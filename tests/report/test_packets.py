@@ -12,7 +12,7 @@ from captures import tshark
 from command import Netlab
 from flagship import FLAGSHIP
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.inside]
 
 RETRANSMITTED = ("-Y", "tcp.analysis.retransmission or tcp.analysis.fast_retransmission or tcp.analysis.duplicate_ack")
 
