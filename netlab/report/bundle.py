@@ -46,7 +46,8 @@ def render(topology: Topology, result: Result, findings: Findings, environment: 
 def contents(topology: Topology, result: Result, findings: Findings, environment: Environment) -> dict[str, bytes]:
     """The members by name, in their order."""
     recording = findings.timeline.recording
-    written = packets.render(Member.PACKETS, result, findings)
+    notes = packets.said_of_all(result, findings)
+    written = packets.render(Member.PACKETS, result, findings, notes=notes)
     about = {
         "lab": result.lab,
         "experiment": result.experiment,
@@ -79,7 +80,9 @@ def contents(topology: Topology, result: Result, findings: Findings, environment
         Member.MANIFEST: bundle.manifest(about),
         **{name: content.encode(errors="backslashreplace") for name, content in texts.items()},
         Member.PACKETS: written.data,
-        Member.ALL_PACKETS: packets.render(Member.ALL_PACKETS, result, findings, every_interface=True).data,
+        Member.ALL_PACKETS: packets.render(
+            Member.ALL_PACKETS, result, findings, every_interface=True, notes=notes
+        ).data,
     }
 
 

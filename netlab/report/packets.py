@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from netlab.analysis.datagrams import DatagramPath
 from netlab.analysis.findings import Findings
@@ -21,6 +22,10 @@ from netlab.report.words import LINKS
 CANARY = "a canary: netlab sent it to see that its observers see, and nobody answers it"
 
 
+Note: TypeAlias = tuple[int, list[str]]
+"""A packet's number in the report, and what is said of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A file, and which of its frames, counted from 1, are the packet that the report gives a number."""
@@ -31,18 +36,24 @@ class Written:
 
 
 def render(
-    name: str, result: Result, findings: Findings, *, drawn_only: bool = False, every_interface: bool = False
+    name: str,
+    result: Result,
+    findings: Findings,
+    *,
+    drawn_only: bool = False,
+    every_interface: bool = False,
+    notes: Iterable[Note] | None = None,
 ) -> Written:
     """The file of that name: the recording's packets, each once before NAT and once after it, as it was first seen.
 
-    Or at every interface. With drawn_only, those of one trial alone: the one that the text report draws.
+    Or at every interface. With drawn_only, those of one trial alone: the one that the text report draws. notes are
+    what `said_of_all` makes of all others, for who has them already.
     """
     recording = findings.timeline.recording
-    trials = [trial for trial in result.trials if trial.flow in recording.flows]
     about = f"{result.experiment} in lab {result.lab}: {result.claim}"
     if drawn_only and result.trials:
         number, drawn = result.shown()
-        recording, trials = _trial_alone(result, recording, number), [drawn]
+        recording, notes = _trial_alone(result, recording, number), said(findings, drawn)
         began = datetime.fromtimestamp(drawn.started_ns // 1_000_000_000, UTC)
         about += (
             f" (trial {number} of {len(result.trials)}; the report's times count from its beginning at "
@@ -51,14 +62,19 @@ def render(
     file = _File(recording, every_interface=every_interface)
     frames = file.frames((*findings.timeline.paths, *findings.timeline.datagram_paths))
     comments = file.canaries()
-    for trial in trials:
-        for number, words in said(findings, trial):
-            if number in frames:
-                comments.setdefault(frames[number][0] - 1, []).extend(f"#{number}: {each}" for each in words)
+    for number, words in said_of_all(result, findings) if notes is None else notes:
+        if number in frames:
+            comments.setdefault(frames[number][0] - 1, []).extend(f"#{number}: {each}" for each in words)
     return Written(name, pcapng.write(recording, file.packets, comments, comment=about), frames)
 
 
-def said(findings: Findings, trial: TrialResult) -> Iterator[tuple[int, list[str]]]:
+def said_of_all(result: Result, findings: Findings) -> list[Note]:
+    """`said` of each trial that was recorded."""
+    flows = findings.timeline.recording.flows
+    return [note for trial in result.trials if trial.flow in flows for note in said(findings, trial)]
+
+
+def said(findings: Findings, trial: TrialResult) -> Iterator[Note]:
     """What the report says of packets, by their numbers: what part of the evidence each is, and what befell it."""
     for arrow in build(findings, trial.flow, trial).arrows():
         words = [*(LINKS[link] for link in arrow.links), *arrow.notes]
