@@ -158,7 +158,9 @@ def launch(
         return 127
 
     def in_the_middle(told: BinaryIO) -> None:
-        # Its own child is orphaned inside the PID namespace, and so becomes the holder's.
+        # Its own child is orphaned inside the PID namespace, and so becomes the holder's. Another program of the lab
+        # may stop that child for ever: whoever waits for the end of the caller's streams would wait for it.
+        _take_streams(confined)
         told.write(str(children.fork(lambda: begin(told), ends_by=None)).encode())
 
     with interrupts.held_back():  # from the one in the middle too, which has to tell the pid
@@ -218,8 +220,7 @@ def _become(
     """
     if confined is not None:
         os.setsid()
-        for fd, stream in enumerate(confined.streams):
-            os.dup2(stream, fd)
+        _take_streams(confined)
         close_on_exec(3)
     namespaces.move_in(name)
     if confined is not None:
@@ -237,6 +238,12 @@ def _become(
         if confined is None or argv[0] != "python3":
             raise
         os.execve(sys.executable, list(argv), env)  # a system without one: this netlab came with its own
+
+
+def _take_streams(confined: _Confined) -> None:
+    """In a forked child: have these standard streams in place of the caller's."""
+    for fd, stream in enumerate(confined.streams):
+        os.dup2(stream, fd)
 
 
 def _out_of_the_way(fd: int, sockets: Sequence[int]) -> int:

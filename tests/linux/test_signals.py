@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from netlab.errors import LabError
 from netlab.lab import locks, netns
 from netlab.lab.directory import LabDirectory
 from netlab.lab.exec import launch
-from netlab.linux import interrupts
+from netlab.linux import children, interrupts
 
 
 def test_a_signal_leaves_no_directory_without_a_lock(
@@ -113,3 +114,26 @@ def test_a_signal_leaves_nothing_open_wherever_it_comes(stopping: None) -> None:
         ended.append(tuple(done))
     assert {("interrupted",), ("something", "interrupted")} <= set(ended)
     assert done == ["something", "all"]
+
+
+def test_a_program_that_is_stopped_before_it_begins_keeps_no_stream_of_its_starters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads what the starter says, as a pager does, would wait for it for ever."""
+    monkeypatch.setattr("netlab.lab.exec._become", lambda *_: signal.raise_signal(signal.SIGSTOP))
+    monkeypatch.setattr("netlab.lab.exec._BEGINS_S", 0.2)
+    kept, said, told = os.dup(2), os.pipe(), list[int]()
+    os.dup2(said[1], 2)
+    os.close(said[1])
+    try:
+        with pytest.raises(LabError, match="did not begin"):
+            launch(Here(), "here", ["true"], os.environ, tmp_path / "log", told.append)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    try:
+        assert children.readable(said[0], 5)
+        assert os.read(said[0], 1) == b""
+    finally:
+        os.kill(told[0], signal.SIGKILL)
+        os.close(said[0])

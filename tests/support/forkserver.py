@@ -64,7 +64,8 @@ class ForkServer:
                 if said is None:
                     raise subprocess.TimeoutExpired([*argv], timeout_s)
             except BaseException:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ended, and something else has its streams
+                    os.kill(pid, signal.SIGKILL)
                 raise
             return subprocess.CompletedProcess([*argv], int(answer.readline()), *said)
 
