@@ -10,9 +10,9 @@ NetlabError            a message, a hint, an exit code; `cli/` prints it, nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from netlab.escapes import Lines, line, shown
 
@@ -33,6 +33,10 @@ class NetlabError(Exception):
     def __str__(self) -> str:
         hint = f"\n  hint: {shown(self.hint)}" if self.hint else ""
         return f"{shown(self.message)}{hint}"
+
+    def __reduce__(self) -> tuple[Callable[..., NetlabError], tuple[type[NetlabError]], dict[str, Any]]:
+        """Copied by its members: not every kind is made of a message and a hint."""
+        return type(self).__new__, (type(self),), self.__dict__
 
 
 class Problem(NamedTuple):

@@ -5,6 +5,7 @@ All labs of the tests keep their files below one directory of the session's own,
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -27,6 +28,12 @@ from netlab.linux.syscalls import CLONE_NEWNET, setns, unshare
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long tests first."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay to the end: no garbage collection need look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,7 +127,7 @@ def rootless() -> None:
     skips.skip_unless_userns()
 
 
-@pytest.fixture(scope="module", params=["--root", "--rootless"])
+@pytest.fixture(scope="module", params=["--root", pytest.param("--rootless", marks=pytest.mark.rootless)])
 def privilege(request: pytest.FixtureRequest) -> str:
     """Runs the test twice, with either option of `netlab up`; each where this user can."""
     option = str(request.param)

@@ -6,6 +6,7 @@ its JSON is made.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import InitVar, dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -113,7 +114,7 @@ class Recording:
             return self._described
         found = _read(self.lab, self.topology, self.settings, self.fixes)
         if isinstance(found, NetlabError):
-            raise found
+            raise copy(found)  # one that is raised again and again keeps what all its raisers worked on
         return found
 
     def network_of(self, netns: str, time_ns: int) -> NetworkState | None:
@@ -128,7 +129,7 @@ def _read(lab: str, text: str, settings: tuple[tuple[str, str], ...], fixes: tup
     try:
         return load_with_fixes(text, f"{lab}.yaml", settings, lab, fixes)
     except NetlabError as error:
-        return error
+        return error.with_traceback(None)
 
 
 _TYPES: dict[str, type] = {

@@ -28,7 +28,7 @@ from netlab.record.flow import FlowEvents
 from netlab.record.observers import ObserverId, ObserverKind
 
 TRIALS = 20
-TRANSFERS = 5
+TRANSFERS = 3
 """How many trials there are in which every byte arrives, which takes longest."""
 BLIND = struct.pack("=HBBI", 0x06, 0, 0, 0)
 """A filter that takes nothing: `ret #0`."""

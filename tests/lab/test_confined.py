@@ -18,7 +18,7 @@ from terminals import terminal
 
 from netlab.model import CAPABILITIES
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.identity]
 
 SECRET = {"AWS_SECRET_ACCESS_KEY": "of-the-caller", "LANG": "C.UTF-8", "LC_TIME": "C"}
 """Variables of the caller's: one that a program of a file must not see, and two that it gets."""

@@ -17,7 +17,7 @@ from states import lab_directory
 
 from netlab.lab.holder import start_ticks
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.identity]
 
 
 def tree(root: Path) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ import pytest
 from command import Netlab
 from terminals import terminal
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.identity]
 
 
 @pytest.fixture

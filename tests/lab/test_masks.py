@@ -10,7 +10,7 @@ import pytest
 import skips
 from command import Netlab
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.identity]
 
 OPENED = """
 import os, sys

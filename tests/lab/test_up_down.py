@@ -13,7 +13,7 @@ import pytest
 import skips
 from command import RUNDIR, Netlab
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.identity]
 
 EVERYTHING = """
 ipv6: true

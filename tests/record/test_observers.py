@@ -147,6 +147,11 @@ def test_a_topologys_text_is_read_once_for_a_recording(monkeypatch: pytest.Monke
 def test_a_topology_that_cannot_be_read_is_an_error_each_time() -> None:
     _, whole = pictures.run(pictures.reset())
     unreadable: Recording = replace(whole, topology="no: topology")
+    raised = []
     for _ in range(2):
-        with pytest.raises(NetlabError, match=r"kube-proxy-reset\.yaml"):
+        with pytest.raises(NetlabError, match=r"kube-proxy-reset\.yaml") as caught:
             unreadable.spec()
+        raised.append(caught.value)
+    first, second = raised
+    assert first is not second  # with its traceback it would keep what each of its raisers worked on
+    assert (type(first), vars(first)) == (type(second), vars(second))
