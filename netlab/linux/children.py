@@ -133,7 +133,7 @@ def _hear(child: int, source: int) -> bytes:
                 said.append(part)
             elif there:  # what it has begotten may still have the pipe
                 break
-            elif os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None:
+            elif _is_stopped(child):
                 _stops_left[0] -= 1
                 if _stops_left[0] < 0:
                     raise OSError(errno.EBUSY, "something stops it again and again", "a process of netlab's own")
@@ -141,6 +141,12 @@ def _hear(child: int, source: int) -> bytes:
     finally:
         os.close(pidfd)
     return b"".join(said)
+
+
+def _is_stopped(child: int) -> bool:
+    # WEXITED too: who asks for WSTOPPED alone about a child that has just ended hears of ECHILD.
+    found = os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return found is not None and found.si_code == os.CLD_STOPPED
 
 
 def ending(status: int) -> str:

@@ -288,6 +288,22 @@ def test_a_child_that_is_stopped_again_and_again_is_given_up(monkeypatch: pytest
         children.ask(never)
 
 
+def test_a_child_that_ends_as_it_is_looked_at_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.waitid
+
+    def late(kind: int, pid: int, options: int) -> os.waitid_result | None:
+        real(kind, pid, os.WEXITED | os.WNOWAIT)
+        return real(kind, pid, options)
+
+    def slow(told: BinaryIO) -> None:
+        time.sleep(0.1)
+        told.write(b"all")
+
+    monkeypatch.setattr(children, "_LOOK_S", 0.01)
+    monkeypatch.setattr(os, "waitid", late)
+    assert children.ask(slow) == (b"all", 0)
+
+
 def _calls(tree: ast.AST) -> Iterator[str]:
     """What in a module forks, or leaves a process, in its own way."""
     for node in ast.walk(tree):
