@@ -61,6 +61,7 @@ def down(
     from netlab.lab.standing import sweep
 
     root, told_as_json = run_directory(), output is DataFormat.json
+    ended: list[str] = []
     lab = one_lab(argument, lab)
     if all_labs and lab is not None:
         raise UsageError("--all and a lab's name don't go together")
@@ -73,7 +74,8 @@ def down(
     else:  # an empty name is a lab's that isn't there, not one left out
         doomed = [name for name in there if all_labs or name == lab]
         if not doomed and lab is not None and lab not in ("", ".", "..") and "/" not in lab:
-            for what in take_down(lab_directory(lab)):  # its directory may have lost its mark
+            ended = take_down(lab_directory(lab))  # its directory may be gone, or have lost its mark
+            for what in ended:
                 say(f"netlab: {what}")
     failed: list[str] = []
     gone: dict[str, list[str]] = {}
@@ -96,7 +98,7 @@ def down(
         write(as_json({"down": [{"lab": name, "left": left} for name, left in gone.items()]}))
     if failed:
         raise LabError("\n".join(("these labs could not be taken down:", *failed)))
-    if not doomed and not quiet and not told_as_json:
+    if not doomed and not ended and not quiet and not told_as_json:
         what = "no lab is up"
         if lab is not None:
             what = f"no lab built from {lab} is up" if is_file_name(lab) else f"no lab is called {lab or repr(lab)}"

@@ -82,8 +82,9 @@ def holds(pid: int, hosts: Path) -> bool:
     return False
 
 
-def find(hosts: Path) -> Holder | None:
-    """The holder of a lab of this user, found among all processes: for a lab whose state can't be understood."""
+def find(hosts: Path) -> list[Holder]:
+    """The holders of a lab of this user, found among all processes: for a lab whose state doesn't name it."""
+    found = []
     for entry in os.scandir("/proc"):
         with suppress(OSError):
             if not entry.name.isdigit() or entry.stat().st_uid != os.geteuid():
@@ -91,8 +92,8 @@ def find(hosts: Path) -> Holder | None:
             pid = int(entry.name)
             ticks = start_ticks(pid)
             if ticks is not None and holds(pid, hosts):
-                return Holder(pid, ticks)
-    return None
+                found.append(Holder(pid, ticks))
+    return found
 
 
 def kill(holder: Holder) -> bool:

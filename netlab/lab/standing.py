@@ -90,17 +90,16 @@ def down(directory: LabDirectory) -> list[str]:
 def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
     """Remove all that the state names; what is left, in sentences. Repeating it, or beginning it after a kill at any
     point, is safe."""
-    left: list[str] = []
-    if state is None and not directory.is_clear():
-        return _remove_damaged(directory)
-    if state is not None and state.boot_id == boot_id():
+    if state is None:
+        return [] if directory.is_clear() else _remove_damaged(directory)
+    holders, left = _holders(directory, state.holder)
+    if state.boot_id == boot_id():
         place = directory.names if state.rootless else HOST_NAMES
         names = [(place / (state.prefix + name), inode) for name, inode in state.namespaces]
-        held = state.holder is not None and alive(state.holder)
-        there = Path(f"/proc/{state.holder.pid}/root") if held and state.rootless and state.holder else None
+        there = Path(f"/proc/{holders[0].pid}/root") if holders and state.rootless else None
         with _pinned([(there / path.relative_to("/") if there else path, inode) for path, inode in names]) as pinned:
             doomed = strays(pinned)
-            left += _end(directory, state.holder)
+            left += _end(holders)
             end_strays(doomed)
         if not state.rootless:
             left += [
@@ -109,26 +108,30 @@ def remove(directory: LabDirectory, state: LabState | None) -> list[str]:
         else:
             with suppress(OSError):  # mounted only where this very process has begun to build the lab
                 umount(str(directory.names))
+    else:
+        left += _end(holders)
     _clear(directory)
     return left
 
 
 def _remove_damaged(directory: LabDirectory) -> list[str]:
-    left = [*_end(directory, find(directory.hosts)), *_may_be_names(directory.lab)]
+    left = [*_end(find(directory.hosts)), *_may_be_names(directory.lab)]
     _clear(directory)
     return left
 
 
 def _end_unmarked(directory: LabDirectory) -> list[str]:
-    """End the holder of a lab whose directory has lost its mark, which therefore stays as it is."""
+    """End the holder of a lab whose directory is gone, or has lost its mark and therefore stays as it is."""
     check(directory.root)
-    if directory.path.is_symlink() or not directory.path.is_dir():
+    if directory.path.is_symlink():
         return []
-    holder = find(directory.hosts)
-    if holder is None:
+    holders = find(directory.hosts)
+    if not holders:
         return []
-    lost = f"{directory.path} has lost netlab's mark; netlab ended its processes and left it"
-    return [*_end(directory, holder), lost, *_may_be_names(directory.lab)]
+    lost = "has lost netlab's mark; netlab ended its processes and left it"
+    if not directory.path.is_dir():
+        lost = "is gone; netlab ended its lab's processes"
+    return [*_end(holders), f"{directory.path} {lost}", *_may_be_names(directory.lab)]
 
 
 def _may_be_names(lab: str) -> list[str]:
@@ -138,13 +141,19 @@ def _may_be_names(lab: str) -> list[str]:
     return [f"what may be its names stays: {listed}; `ip netns del NAME` removes one"] if names else []
 
 
-def _end(directory: LabDirectory, holder: Holder | None) -> list[str]:
-    """End the holder, if the process is that; what to say where it didn't end."""
-    if holder is None or not alive(holder):
-        return []
-    if not holds(holder.pid, directory.hosts):
-        return [f"process {holder.pid} isn't this lab's holder; netlab left it"]
-    return [] if kill(holder) else [f"the lab's holder, process {holder.pid}, has not ended yet"]
+def _holders(directory: LabDirectory, named: Holder | None) -> tuple[list[Holder], list[str]]:
+    """The process that the state names as the lab's holder, if it is that, else those that hold the lab whatever the
+    state says; and what to say of one that isn't the lab's."""
+    if named is None or not alive(named):
+        return find(directory.hosts), []
+    if holds(named.pid, directory.hosts):
+        return [named], []
+    return find(directory.hosts), [f"process {named.pid} isn't this lab's holder; netlab left it"]
+
+
+def _end(holders: Sequence[Holder]) -> list[str]:
+    """End these processes; what to say of those that didn't end."""
+    return [f"the lab's holder, process {one.pid}, has not ended yet" for one in holders if not kill(one)]
 
 
 def sweep(root: Path) -> list[str]:

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Netlab
@@ -161,6 +162,73 @@ def test_the_holder_of_a_lab_whose_state_is_damaged_is_found_and_ends(lab: Lab) 
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=True)
     assert not state.parent.exists()
+
+
+def _of_an_earlier_lab(state: dict[str, Any]) -> None:
+    state["holder"]["start_ticks"] -= 1
+
+
+def _of_a_killed_up(state: dict[str, Any]) -> None:
+    state.update(holder=None, complete=False)
+
+
+def _of_an_earlier_boot(state: dict[str, Any]) -> None:
+    state["boot_id"] = "earlier"
+
+
+@pytest.mark.parametrize("damage", [_of_an_earlier_lab, _of_a_killed_up, _of_an_earlier_boot])
+@pytest.mark.parametrize("command", ["down", "up"])
+def test_the_holder_of_a_lab_whose_state_names_another_or_none_ends(
+    lab: Lab, damage: Callable[[dict[str, Any]], None], command: str
+) -> None:
+    lab.up()
+    holder, file = lab.status()["holder"], lab.directory() / "state.json"
+    names = [f"{lab.name}-{name}" for name in ("client", "server")] if lab.privilege == "--root" else []
+    state = json.loads(file.read_text())
+    damage(state)
+    file.write_text(json.dumps(state))
+    if command == "down":
+        lab.down()
+    else:
+        lab.try_up()
+    assert start_ticks(holder) is None
+    if damage is _of_an_earlier_boot:  # whose names' numbers say nothing now
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=True)
+    assert lab.netlab("down", lab.name).returncode == 0
+
+
+def test_a_holder_that_is_left_of_a_lab_built_again_ends_with_it(lab: Lab) -> None:
+    """Its state lost, then a new one written: two processes hold the lab."""
+    lab.up()
+    holders = [lab.status()["holder"]]
+    kept = lab.directory().with_name("kept")
+    lab.directory().rename(kept)
+    if lab.privilege == "--root":
+        for name in ("client", "server"):
+            subprocess.run(["ip", "netns", "del", f"{lab.name}-{name}"], check=True)
+    lab.up()
+    holders.append(lab.status()["holder"])
+    (lab.directory() / "state.json").write_bytes(b"{")
+    lab.netlab("down", lab.name)
+    if lab.privilege == "--root":
+        for name in ("client", "server"):
+            subprocess.run(["ip", "netns", "del", f"{lab.name}-{name}"], check=True)
+    assert [start_ticks(holder) for holder in holders] == [None, None]
+
+
+def test_the_holder_of_a_lab_whose_directory_is_gone_ends(lab: Lab) -> None:
+    lab.up()
+    holder, directory = lab.status()["holder"], lab.directory()
+    shutil.rmtree(directory)
+    done = lab.netlab("down", lab.name)
+    if lab.privilege == "--root":
+        for name in ("client", "server"):
+            subprocess.run(["ip", "netns", "del", f"{lab.name}-{name}"], check=True)
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"netlab: {directory} is gone; netlab ended its lab's processes\n")
+    assert "nothing to do" not in done.stderr
+    assert start_ticks(holder) is None
 
 
 @pytest.mark.parametrize(

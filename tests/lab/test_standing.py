@@ -64,4 +64,4 @@ def test_no_other_process_is_found_for_a_lab_whose_state_is_damaged(init: Holder
     directory = lab_directory(tmp_path / "run", "lab")
     directory.create(FULL, "name: lab\n", "127.0.0.1 localhost\n")
     assert not holds(init.pid, directory.hosts)
-    assert find(directory.hosts) is None
+    assert find(directory.hosts) == []
