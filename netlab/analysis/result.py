@@ -285,7 +285,8 @@ class Result:
         """Whether the fixes were seen to prevent what the document expects without them; None where nothing is said."""
         if not self.fixes or self.plain in (None, Outcome.COMPLETED) or self.claim_is is Claim.UNDECIDED:
             return None
-        return self.count(Outcome.COMPLETED) == len(self.trials)
+        harmed = len(self.trials) - self.count(Outcome.COMPLETED) - self.count(Outcome.INCONCLUSIVE)
+        return None if self.count(Outcome.INCONCLUSIVE) and not harmed else not harmed
 
     @property
     def result(self) -> Conclusion:

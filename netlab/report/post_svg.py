@@ -7,7 +7,7 @@ arrows alone, so that no text stands on one. It is as wide as a phone and grows 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from netlab.analysis.result import Evidence, Link, Outcome, TrialResult
 from netlab.record.events import ACK, ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
@@ -22,17 +22,17 @@ _LINE, _ARROW = 14.0, 22.0
 _HALF_HEAD = 58
 
 
-def figure(trial: TrialResult) -> Markup | None:
-    """The picture of a trial's evidence; None where it has no packet."""
-    drawn = _Figure(trial)
+def figure(trial: TrialResult, made: Sequence[str] = ()) -> Markup | None:
+    """The picture of a trial's evidence; None where it has no packet. made is what made its RST, in words."""
+    drawn = _Figure(trial, made)
     return drawn.markup() if drawn.packets else None
 
 
 class _Figure:
     """Filled from top to bottom; `_y` is where the next row begins."""
 
-    def __init__(self, trial: TrialResult) -> None:
-        self._trial, self._flow = trial, trial.flow
+    def __init__(self, trial: TrialResult, made: Sequence[str]) -> None:
+        self._trial, self._flow, self._made = trial, trial.flow, made
         self._seen: dict[Link, Evidence] = {}
         for piece in trial.evidence:
             self._seen.setdefault(piece.link, piece)
@@ -94,7 +94,7 @@ class _Figure:
             self._packet(4, arrival, self._arrived(arrival), nat=arrival.link is Link.REPLY_TRANSLATED)
         if piece := seen.get(Link.RST):
             came = seen.get(Link.RST_AT_SERVER) or seen.get(Link.RST_AT_CLIENT)
-            self._packet(5, piece, self._rst(piece), to=came)
+            self._packet(5, piece, *self._rst(piece), to=came)
 
     def _verdict(self, reply: Evidence) -> Iterator[str]:
         """What conntrack made of the reply, and why: in numbers where they are known, else in conntrack's words."""
@@ -117,11 +117,11 @@ class _Figure:
             return f"NAT skips what is INVALID: its {end} stays"
         return f"NAT {'has nothing to translate' if Link.ADOPTED in self._seen else 'left it alone'}: its {end} stays"
 
-    def _rst(self, rst: Evidence) -> str:
+    def _rst(self, rst: Evidence) -> Sequence[str]:
         assert isinstance(rst.event, Packet)
         if Link.REPLY_UNTRANSLATED in self._seen and not rst.event.segment.flags & ACK:
-            return f"{rst.event.netns} knows no such connection: its seq is the ack of 4"
-        return f"{rst.event.netns} says that there is no such connection"
+            return [f"{rst.event.netns} knows no such connection: its seq is the ack of 4"]
+        return self._made
 
     def _ends(self) -> None:
         for link, netns in ((Link.SERVER_RESET, self._flow.server), (Link.CLIENT_RESET, self._flow.client)):

@@ -16,7 +16,6 @@ _SAYS = {
     Outcome.HALF_CLOSED: ("the connection stays half closed", "the connection still stays half closed"),
     Outcome.STALLED: ("the connection stalls", "the connection stalls"),
     Outcome.COMPLETED: ("the connection survives", "the connection survives"),
-    Outcome.INCONCLUSIVE: ("nothing is proved", "nothing is proved"),
 }
 """What became of the connection: without a fix, and where fixes were to prevent it."""
 
@@ -35,8 +34,11 @@ def sentence(result: Result) -> str:
     if result.claim_is is Claim.UNDECIDED:
         unclear = sum(trial.outcome in (Outcome.INCONCLUSIVE, Outcome.STALLED) for trial in result.trials)
         return _capital(f"{prefix}nothing is proved: {_of(unclear, total)} can't be judged.")
+    otherwise = sum(bool(trial.refuted) and trial.outcome is Outcome.INCONCLUSIVE for trial in result.trials)
+    if otherwise:
+        return _capital(f"{prefix}the kernel does otherwise than the document expects in {_of(otherwise, total)}.")
     counts = [(outcome, result.count(outcome)) for outcome in Outcome if result.count(outcome)]
-    (main, count), *others = sorted(counts, key=lambda pair: -pair[1])
+    (main, count), *others = sorted(counts, key=lambda pair: (pair[0] is Outcome.INCONCLUSIVE, -pair[1]))
     told = _SAYS[main][bool(fixes) and result.prevents is False and main is result.plain]
     against = ", against the claim" if result.claim_is is Claim.REFUTED else ""
     rest = "".join(f", {other} {outcome}" for outcome, other in others)

@@ -142,8 +142,8 @@ def expectation(result: Result) -> str:
 
 
 def missing(result: Result) -> Counter[str]:
-    """What the inconclusive trials lack, each piece once with the number of trials that lack it."""
-    return Counter(piece for trial in result.trials for piece in trial.missing)
+    """What the undecided trials lack, each piece once with the number of trials that lack it."""
+    return Counter(piece for trial in result.trials if not trial.refuted for piece in trial.missing)
 
 
 def _missing(result: Result, width: int) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pictures
 import pytest
+import story
 from chromium import Browser
 from html_files import Document
 
@@ -17,8 +18,10 @@ from netlab.analysis.result import Advice, Load, Outcome, Result
 from netlab.kubeproxy.fixes import FIXES
 from netlab.kubeproxy.remedies import REMEDIES
 from netlab.model import UserFix
+from netlab.record.events import ACK, RST
 from netlab.report import html
 from netlab.report.html import advice
+from netlab.report.html.drawn import draw
 from netlab.report.html.summary import tone
 from netlab.report.post_svg import figure
 from netlab.report.sentence import sentence
@@ -84,6 +87,62 @@ R, C, S, U = Outcome.RESET, Outcome.COMPLETED, Outcome.STALLED, Outcome.INCONCLU
 )
 def test_every_outcome_has_its_sentence(result: Result, said: str) -> None:
     assert sentence(result) == said
+
+
+REFUTED = "a RST that is INVALID; saw none"
+
+
+def refuted(outcomes: list[Outcome], **changes: Any) -> Result:
+    """A Result of trials that ended so, in each of which the kernel did otherwise."""
+    result = judged(outcomes, **changes)
+    trials = tuple(replace(trial, refuted=REFUTED, missing=("a RST that is INVALID",)) for trial in result.trials)
+    return replace(result, trials=trials)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (
+            refuted([U, U], expected=C, plain=C),
+            "The kernel does otherwise than the document expects in 2 of 2 trials.",
+        ),
+        (
+            refuted([U], expected=C, plain=R, fixes=("be-liberal",)),
+            "With be-liberal the kernel does otherwise than the document expects in the one trial.",
+        ),
+        (
+            judged([C, U, U], expected=R, plain=R),
+            "The connection survives in 1 of 3 trials, 2 inconclusive, against the claim.",
+        ),
+    ],
+)
+def test_a_claim_is_refuted_by_something_that_was_seen(result: Result, said: str) -> None:
+    assert sentence(result) == said
+
+
+def test_a_page_of_a_refuted_claim_says_what_was_seen_not_to_be_so() -> None:
+    result, recording = pictures.run(pictures.accepted())
+    trial = replace(result.trials[0], outcome=U, refuted=REFUTED, missing=("a RST that is INVALID",))
+    said = Document(html.render(replace(result, trials=(trial,), expected=C, plain=C), analyse(recording)))
+    assert next(text for attrs, text in said.all("p") if attrs.get("class") == "meaning") == (
+        "The document expects this, and it was not so:"
+    )
+    assert [text for attrs, text in said.all("ul") if attrs.get("class") == "missing"] == [
+        f"{REFUTED} (in 1 of 1 trials)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "prevents"),
+    [
+        (refuted([U, U], expected=C, plain=R, fixes=("be-liberal",)), None),
+        (refuted([C, U], expected=C, plain=R, fixes=("be-liberal",)), None),
+        (refuted([R, U], expected=C, plain=R, fixes=("be-liberal",)), False),
+        (judged([C, C], expected=C, plain=R, fixes=("be-liberal",)), True),
+    ],
+)
+def test_a_fix_fails_only_where_the_connection_was_seen_to_end(result: Result, prevents: bool | None) -> None:
+    assert result.prevents is prevents
 
 
 def test_a_stall_has_not_the_colour_of_what_survives() -> None:
@@ -184,6 +243,17 @@ def test_the_figure_has_the_five_packets_with_their_addresses() -> None:
     ]
     words = {text for attrs, text in Document(drawn).all("text") if (attrs.get("class") or "").startswith("pill-text")}
     assert words == {"NAT", "INVALID"}
+
+
+def test_the_figure_says_what_made_a_rst_that_answers_no_untranslated_reply() -> None:
+    seq, ack, _ = story.REPLY
+    events = [*pictures.opening(), *pictures.to_client(60, RST | ACK, seq, ack), story.error(90, "client")]
+    result, recording = pictures.run(events, **PARTLY)
+    drawn = draw(result, analyse(recording))
+    assert drawn is not None
+    texts = " ".join(text for _, text in Document(drawn.figure() or "").all("text"))
+    assert "server aborts the connection itself" in texts
+    assert "no such connection" not in texts
 
 
 def test_what_is_dropped_is_drawn_so() -> None:

@@ -86,7 +86,7 @@ def rst(at_us: int, seq: int) -> list[Event]:
     return [*hops, story.reason(at_us + 1, "client-node", "invalid new", segment)]
 
 
-def _opening() -> list[Event]:
+def opening() -> list[Event]:
     """A handshake, a request, as much data as the window takes, and the stale window."""
     frame = [event for name, event in story.reset().items() if name.startswith("canary")]
     stale = SocketEvent(
@@ -109,7 +109,7 @@ def reset() -> list[Event]:
     """The whole chain, and two more packets past the window with the RSTs they get."""
     seq, ack, length = story.REPLY
     return [
-        *_opening(),
+        *opening(),
         *to_client(60, PSH | ACK, seq, ack, length, invalid=True),
         *rst(66, ack),
         *to_client(73, ACK, seq + length, ack, 500, invalid=True),
@@ -138,20 +138,20 @@ def _burst_again_and_fin() -> list[Event]:
 def dropped() -> list[Event]:
     """The packet past the window is dropped on the client's node, and sent again when there is room."""
     seq, ack, length = story.REPLY
-    return [*_opening(), *to_client(60, PSH | ACK, seq, ack, length, steps=4, invalid=True), *_burst_again_and_fin()]
+    return [*opening(), *to_client(60, PSH | ACK, seq, ack, length, steps=4, invalid=True), *_burst_again_and_fin()]
 
 
 def accepted() -> list[Event]:
     """The packet past the window is accepted and translated as any other."""
     seq, ack, length = story.REPLY
     rest = [event for event in _burst_again_and_fin() if event.time_ns >= story.START_NS + 180_000]
-    return [*_opening(), *to_client(60, PSH | ACK, seq, ack, length), *rest]
+    return [*opening(), *to_client(60, PSH | ACK, seq, ack, length), *rest]
 
 
 def stalled() -> list[Event]:
     """The packet past the window is dropped, and nothing comes after it."""
     seq, ack, length = story.REPLY
-    return [*_opening(), *to_client(60, PSH | ACK, seq, ack, length, steps=4, invalid=True)]
+    return [*opening(), *to_client(60, PSH | ACK, seq, ack, length, steps=4, invalid=True)]
 
 
 def run(*trials: Iterable[Event], fixes: tuple[str, ...] = (), **changes: Any) -> tuple[Result, Recording]:

@@ -10,7 +10,7 @@ from netlab.errors import NetlabError
 from netlab.escapes import shell_words
 from netlab.model import Topology
 from netlab.record.recording import Recording
-from netlab.report import compare, post_svg, text
+from netlab.report import compare, text
 from netlab.report.html import advice, chain, drawn, summary
 from netlab.report.linking import linked
 from netlab.report.markup import Markup, tag
@@ -41,7 +41,7 @@ def render(runs: Sequence[tuple[Result, Findings]]) -> str:
 def _card(result: Result, findings: Findings) -> Markup:
     """One run: its fixes, how it ended, the packets that decided it."""
     trial = drawn.draw(result, findings)
-    picture = post_svg.figure(trial.trial) if trial else None
+    picture = trial.figure() if trial else None
     name = compare.name(result)
     return tag(
         "article",

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from netlab.analysis.result import Claim, Conclusion, Outcome, Result
 from netlab.model import Topology
-from netlab.report import post_svg, text
+from netlab.report import text
 from netlab.report.html import advice
 from netlab.report.html.drawn import Drawn
 from netlab.report.markup import Markup, tag
@@ -23,7 +23,7 @@ def render(result: Result, topology: Topology | None, drawn: Drawn | None) -> Ma
         tag("li", f"{piece} (in {count} of {len(result.trials)} trials)")
         for piece, count in (*text.missing(result).items(), *text.refuted(result).items())
     ]
-    picture = post_svg.figure(drawn.trial) if drawn else None
+    picture = drawn.figure() if drawn else None
     beside = [
         *([tag("figure", picture, _caption(result, drawn), class_="post")] if picture and drawn else []),
         *filter(None, [advice.render(result, topology)]),
@@ -82,6 +82,8 @@ def _meaning(result: Result) -> str:
     match result.claim_is:
         case Claim.UNDECIDED:
             return "It can't be judged, because this is missing:"
+        case Claim.REFUTED if text.refuted(result):
+            return "The document expects this, and it was not so:"
         case Claim.REFUTED:
             return f"The document expects {_wanted(result)}; seen: {ended}."
         case Claim.CONFIRMED if result.count(Outcome.RESET) == len(result.trials):
