@@ -40,7 +40,8 @@ def sentence(result: Result) -> str:
     counts = [(outcome, result.count(outcome)) for outcome in Outcome if result.count(outcome)]
     (main, count), *others = sorted(counts, key=lambda pair: (pair[0] is Outcome.INCONCLUSIVE, -pair[1]))
     told = _SAYS[main][bool(fixes) and result.prevents is False and main is result.plain]
-    against = ", against the claim" if result.claim_is is Claim.REFUTED else ""
+    claimed = result.expected is not None or not fixes  # else the document says nothing of these fixes
+    against = ", against the claim" if claimed and result.claim_is is Claim.REFUTED else ""
     rest = "".join(f", {other} {outcome}" for outcome, other in others)
     return _capital(f"{prefix}{told} in {_of(count, total)}{rest}{against}.")
 

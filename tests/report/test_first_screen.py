@@ -78,6 +78,10 @@ R, C, S, U = Outcome.RESET, Outcome.COMPLETED, Outcome.STALLED, Outcome.INCONCLU
             "With nftables-mode the connection is still reset in the one trial.",
         ),
         (
+            judged([R], plain=R, fixes=("nftables-mode",)),
+            "With nftables-mode the connection is still reset in the one trial.",
+        ),
+        (
             judged([S], expected=S, plain=R, fixes=("drop-invalid",)),
             "With drop-invalid the connection stalls in the one trial.",
         ),
@@ -178,6 +182,24 @@ def test_what_to_do_names_what_helps_and_how_it_is_set() -> None:
     assert links["The post"] == "https://kubernetes.io/blog/"
     assert "a trap" not in links
     assert "a trap" in said
+
+
+def test_where_the_document_names_no_fix_the_page_says_which_to_try() -> None:
+    document = Document(page(pictures.reset(), advice=Advice()))
+    said = next(text for attrs, text in document.all("div") if attrs.get("class") == "advice")
+    assert said.endswith("names no fix; to try those against INVALID, add--compare drop-invalid,be-liberal")
+
+
+def test_beside_others_what_was_seen_to_help_is_advised() -> None:
+    plain = replace(judged([R, R], expected=R, plain=R), advice=Advice(outcomes=(("drop-invalid", C),)))
+    others = [
+        judged([R, R], plain=R, fixes=("drop-invalid",)),
+        judged([C, C], plain=R, fixes=("be-liberal",)),
+        judged([C, R], plain=R, fixes=("nftables-mode",)),
+        judged([U, U], plain=R, fixes=("notrack",)),
+        judged([C, C], plain=R, fixes=("be-liberal", "notrack")),
+    ]
+    assert advice.tried(plain, others).advice.outcomes == (("drop-invalid", C), ("be-liberal", C), ("nftables-mode", R))
 
 
 def test_what_helps_without_a_fix_comes_first() -> None:

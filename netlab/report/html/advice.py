@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from netlab.analysis.result import Claim, Outcome, Result
+from netlab.analysis.result import Claim, Link, Outcome, Result
 from netlab.kubeproxy.remedies import REMEDIES
 from netlab.model import Topology, UserFix
 from netlab.report.markup import Markup, join, tag
@@ -12,6 +13,7 @@ from netlab.report.page import code
 
 _SHOWN = 2
 """So many fixes are told in full at once; the others can be unfolded."""
+_AGAINST_INVALID = ("drop-invalid", "be-liberal")
 
 
 def render(result: Result, topology: Topology | None) -> Markup:
@@ -31,8 +33,20 @@ def render(result: Result, topology: Topology | None) -> Markup:
     )
 
 
+def tried(result: Result, others: Iterable[Result]) -> Result:
+    """The run with what was seen of fixes beside it, each alone, of which the document says nothing."""
+    told = dict(result.advice.outcomes)
+    seen = {
+        other.fixes[0]: Outcome.COMPLETED if other.prevents else other.shown()[1].outcome
+        for other in others
+        if len(other.fixes) == 1 and other.prevents is not None
+    }
+    outcomes = (*told.items(), *(each for each in seen.items() if each[0] not in told))
+    return replace(result, advice=replace(result.advice, outcomes=outcomes))
+
+
 def _fixes(result: Result, topology: Topology | None) -> Iterator[Markup]:
-    """The fixes that help, those in use first; those that don't."""
+    """The fixes that help, those in use first; those that don't; which to try where the document names none."""
     outcomes = result.advice.outcomes
     if outcomes and result.claim_is is Claim.REFUTED:
         yield tag("p", "The document's claim did not hold here, so none of its fixes is advised.")
@@ -41,6 +55,9 @@ def _fixes(result: Result, topology: Topology | None) -> Iterator[Markup]:
         if result.claim_is is Claim.CONFIRMED:
             yield tag("p", "Nothing: on this kernel it does no harm, with a fix or without one.")
         return
+    if not outcomes and not result.fixes and topology and topology.kube_proxy.nodes and _skipped_by_nat(result):
+        yield tag("p", "NAT skipped an INVALID packet. The document names no fix; to try those against INVALID, add")
+        yield code(f"--compare {','.join(_AGAINST_INVALID)}")
     if not outcomes or result.plain is None:
         return
     helps = [name for name, outcome in outcomes if outcome is Outcome.COMPLETED]
@@ -58,6 +75,13 @@ def _fixes(result: Result, topology: Topology | None) -> Iterator[Markup]:
     others = [f"{name} ({outcome})" for name, outcome in outcomes if outcome is not Outcome.COMPLETED]
     if others:
         yield tag("p", f"Doesn't help: {', '.join(others)}.")
+
+
+def _skipped_by_nat(result: Result) -> bool:
+    """Whether a reset was seen that an INVALID packet led to."""
+    if result.claim_is is not Claim.CONFIRMED or not result.count(Outcome.RESET):
+        return False
+    return any(piece.link is Link.INVALID for piece in result.shown()[1].evidence)
 
 
 def _fix(name: str, own: Mapping[str, UserFix], *, in_use: bool) -> Iterator[Markup]:

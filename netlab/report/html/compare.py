@@ -29,7 +29,7 @@ def render(runs: Sequence[tuple[Result, Findings]]) -> str:
         "section",
         tag("h1", compare.outcome(results), id="result", class_=summary.tone(first), tabindex=-1),
         tag("div", *cards, class_="cards"),
-        *filter(None, [advice.render(first, _topology(recording))]),
+        *filter(None, [advice.render(advice.tried(first, results[1:]), _topology(recording))]),
         aria_labelledby="result",
     )
     chains = [part for number, (result, each) in enumerate(runs, 1) if (part := _chain(number, result, each))]
