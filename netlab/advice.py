@@ -74,6 +74,19 @@ def lacking(proc: Path = Path("/proc")) -> tuple[str, str] | None:
     return None
 
 
+def limits(code: int | None) -> str | None:
+    """What to do where an errno says that a limit of the shell's is reached; None for any other."""
+    import errno
+    import resource
+
+    match code:
+        case errno.EMFILE:
+            return f"`ulimit -n` is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}: raise it"
+        case errno.EAGAIN if (most := resource.getrlimit(resource.RLIMIT_NPROC)[0]) != resource.RLIM_INFINITY:
+            return f"`ulimit -u` is {most}: raise it, or end some of this user's processes"
+    return None
+
+
 # Sysctls: what each is where it forbids, and where it doesn't.
 _FOR_USERS = {
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),  # Ubuntu 23.10 and newer

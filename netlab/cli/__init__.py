@@ -51,6 +51,8 @@ def _hint(error: OSError) -> str | None:
     """What is known to be in the way of any command, with what to do; None where nothing is."""
     if (missing := advice.missing()) is not None:
         return ": ".join(missing)
+    if (reached := advice.limits(error.errno)) is not None:
+        return reached
     if error.errno == errno.ENOSPC:
         return advice.namespaces()
     if error.errno == errno.EPERM and (lacking := advice.lacking()) is not None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, assert_never
 
+from netlab import advice
 from netlab.errors import NetlabError, StepError, UnsupportedError, told
 from netlab.escapes import Lines
 from netlab.kubeproxy import iptables_save
@@ -68,10 +69,10 @@ FIRST_IFINDEX = 100
 _FORWARDS = "net.ipv4.ip_forward"
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11  # include/uapi/linux/netlink.h
 _SEND_BYTES = 1 << 16
+"""How much is sent at once: well under the default send buffer (net.core.wmem_default, 212,992 bytes)."""
 
 _LONGEST_TWIN = 20
 """Lines of what does the same by hand: more of them help nobody in a message."""
-"""How much is sent at once: well under the default send buffer (net.core.wmem_default, 212,992 bytes)."""
 
 
 class Kernel:
@@ -188,6 +189,8 @@ class Kernel:
             return StepError(
                 message, "it is more than an ordinary user may send at once: `netlab down`, then `netlab up`"
             )
+        if (reached := advice.limits(code)) is not None:
+            return StepError(message, reached)
         twin = step.twin(self._namespaces.prefix)
         if twin.count("\n") > _LONGEST_TWIN:
             twin = "`netlab plan` prints it"

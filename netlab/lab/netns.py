@@ -172,7 +172,7 @@ class Namespaces:
         journal is called with (name, inode of the namespace) before anything appears under that name. Raises LabError
         where a name is taken already.
         """
-        taken = [path for name in names if (path := self.path(name)).exists()]
+        taken = [path for name in names if os.path.lexists(path := self.path(name))]
         if taken:
             raise LabError(
                 f"{taken[0]} exists and isn't this lab's"

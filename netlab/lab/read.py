@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address
 from typing import NamedTuple
 
+from netlab import advice
 from netlab.errors import LabError, told
 from netlab.escapes import Lines
 from netlab.kubeproxy import Family, Ruleset, iptables_save, loaded_by
@@ -284,7 +285,7 @@ def _listed(netns: str, tables: Iterable[tuple[str, str]], after: str = "") -> s
     try:
         return nft.list_tables(tables, after)
     except OSError as error:
-        raise LabError(Lines(f"{netns}: its rules can't be read: {told(error)}")) from error
+        raise LabError(Lines(f"{netns}: its rules can't be read: {told(error)}"), advice.limits(error.errno)) from error
 
 
 def _compare_iptables(namespaces: Namespaces, had: Sequence[Topology], new: Topology, status: Status) -> None:

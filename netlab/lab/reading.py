@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from netlab import advice
 from netlab.errors import LabError, told
 from netlab.lab.netns import Namespaces
 from netlab.linux import rtdump, sysctl
@@ -62,7 +63,7 @@ def take(
                 if name in shaped:
                     reading.qdiscs[name] = _qdiscs()
         except OSError as error:
-            raise LabError(f"{name}: what it has can't be read: {told(error)}") from error
+            raise LabError(f"{name}: what it has can't be read: {told(error)}", advice.limits(error.errno)) from error
     return reading
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from types import TracebackType
 from typing import Self
 
@@ -26,9 +25,8 @@ class Reserve:
         try:
             for _ in range(_DESCRIPTORS):
                 self._fds.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
-        except OSError as error:
+        except OSError:
             self.__exit__(None, None, None)
-            error.filename = f"`ulimit -n` is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
             raise
         self._memory = bytearray(_BYTES)  # no page of it is ever touched
         return self

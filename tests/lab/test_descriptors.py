@@ -11,6 +11,7 @@ from pathlib import Path
 import labs
 import pytest
 from command import Netlab
+from places import TOPOLOGIES
 
 pytestmark = pytest.mark.kernel
 
@@ -55,6 +56,24 @@ def test_a_program_in_the_foreground_gets_the_callers_descriptors(
     os.close(readable)
     assert (done.stdout, done.stderr) == ("from the caller", "")
     lab.down()
+
+
+def test_a_limit_on_open_files_is_named_wherever_it_is_reached(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, (TOPOLOGIES / "kube-proxy-reset.yaml").read_text())
+    command = netlab.argv("up", lab.file, "--name", lab_name, privilege)
+    complaints = set()
+    for limit in range(20, 80, 3):
+        limited = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *command]
+        done = subprocess.run(limited, env=netlab.environment(), capture_output=True, text=True)
+        if done.returncode == 0:
+            break
+        complaint, _, hint = done.stderr.partition("\n")
+        assert (done.returncode, hint) == (1, f"  hint: `ulimit -n` is {limit}: raise it\n"), done.stderr
+        complaints.add(complaint)
+    lab.down()
+    assert len(complaints) > 2
 
 
 MANY = 60

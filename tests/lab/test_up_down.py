@@ -155,6 +155,25 @@ def test_nothing_is_built_where_a_name_is_taken(netlab: Netlab, lab_name: str, a
         subprocess.run(["ip", "netns", "del", foreign], check=True)
 
 
+def test_nothing_is_built_where_a_link_to_nowhere_has_a_name(
+    netlab: Netlab, lab_name: str, as_root: None, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, "--root")
+    foreign = Path("/run/netns", f"{lab_name}-server")
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.symlink_to("nowhere")
+    try:
+        done = lab.try_up()
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"netlab: {foreign} exists and isn't this lab's\n"
+            "  hint: remove it (`ip netns del`) or give the lab another --name\n",
+        )
+        assert foreign.is_symlink()
+    finally:
+        foreign.unlink()
+
+
 def test_a_foreign_namespace_under_our_name_stays(netlab: Netlab, lab_name: str, as_root: None, tmp_path: Path) -> None:
     skips.skip_unless_program("ip")
     lab = labs.make(netlab, lab_name, tmp_path, "--root")
