@@ -71,10 +71,12 @@ def keep(
     topology = spec.topology
     restored = topology.kube_proxy.load_with is Loader.IPTABLES_RESTORE and bool(topology.kube_proxy.nodes)
     uncounted = any(_UNCOUNTED.search(table.body) for netns in topology.namespaces for table in netns.tables)
-    rules = counted(reading)
+    rules, running = counted(reading), all_running(namespaces, state)
+    ended = any((netns.name, each.name) not in running for netns in topology.namespaces for each in netns.programs)
     if (
         restored
         or uncounted
+        or ended  # since it was looked at
         or len(rules) < len(reading.generations)
         or not all(h.cookie for h in reading.told.values())
     ):
@@ -84,7 +86,7 @@ def keep(
         asked=Asked(spec.file, tuple(pair for pair in spec.settings if pair[0] != KEEP), spec.fixes),
         named=spec.named,
         scope=scope,
-        saw=_digest(directory, reading, all_running(namespaces, state)),
+        saw=_digest(directory, reading, running),
         rules=rules,
         shown=shown(topology),
         warnings=spec.warnings,

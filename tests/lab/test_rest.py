@@ -18,8 +18,10 @@ import pytest
 import skips
 from command import Netlab
 
-from netlab.lab import rest, sealed
+from netlab.lab import lifecycle, rest, sealed
 from netlab.lab.directory import LabDirectory
+from netlab.lab.reading import Reading
+from netlab.lab.standing import open_lab
 from netlab.linux.generation import FIRST, generation
 
 pytestmark = pytest.mark.kernel
@@ -217,6 +219,18 @@ def test_nothing_is_kept_of_what_iptables_restore_loads(
         pytest.skip("iptables-restore can't load here")
     lab.up()
     assert not kept(lab)
+
+
+def test_nothing_is_kept_where_a_program_ends_while_it_is_looked_at(
+    lab: labs.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = LabDirectory(lab.netlab.rundir, lab.name)
+    state, was = directory.read(), rest.kept(directory)
+    assert state is not None and was is not None
+    monkeypatch.setattr(rest, "all_running", lambda *_: frozenset())
+    nothing, spec = Reading({}, {}, {}, {}), lifecycle.as_it_is(directory, state)
+    rest.keep(directory, spec, was.scope, nothing, state, open_lab(state))
+    assert rest.kept(directory) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\xfe", b"\0" * 64 + b"\n[]"])
