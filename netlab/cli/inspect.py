@@ -28,8 +28,9 @@ from netlab.cli.options import (
     SetOption,
     TopologyArgument,
     complete_lab,
+    offered,
 )
-from netlab.errors import TopologyError, UsageError
+from netlab.errors import NetlabError, TopologyError, UsageError
 from netlab.terminal import columns, say, write
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ def _topology(
     from netlab.lab.lifecycle import as_it_is
 
     return as_it_is(*find_lab(lab)).topology
+
+
+def _complete_node(context: typer.Context, incomplete: str) -> list[str]:
+    """The nodes that get rules, in the lab named or the topology that is meant."""
+    try:
+        return offered(_topology(None, (), (), context.params.get("lab")).kube_proxy.nodes, incomplete)
+    except NetlabError:
+        return []
 
 
 class PlanFormat(StrEnum):
@@ -197,7 +206,7 @@ class RulesFormat(StrEnum):
 
 @app.command()
 def rules(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="A node of the topology.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node of the topology.", autocompletion=_complete_node)],
     topology: TopologyArgument = None,
     settings: SetOption = None,
     fix: FixOption = None,

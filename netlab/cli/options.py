@@ -50,7 +50,7 @@ def complete_lab(incomplete: str) -> list[str]:
     """The labs that are up."""
     from netlab.lab.rundir import labs, run_directory
 
-    return _offered(labs(run_directory()), incomplete)
+    return offered(labs(run_directory()), incomplete)
 
 
 def complete_netns(context: typer.Context, incomplete: str) -> list[str]:
@@ -59,7 +59,7 @@ def complete_netns(context: typer.Context, incomplete: str) -> list[str]:
         _, state = find_lab(_lab_of(context))
     except NetlabError:
         return []
-    return _offered((name for name, _ in state.namespaces), incomplete)
+    return offered((name for name, _ in state.namespaces), incomplete)
 
 
 def complete_program(context: typer.Context, incomplete: str) -> list[str]:
@@ -70,9 +70,9 @@ def complete_program(context: typer.Context, incomplete: str) -> list[str]:
         return []
     words = [*(context.params.get("words") or []), *context.args]
     if words:
-        return _offered((one.name for one in state.programs if one.netns == words[0]), incomplete)
+        return offered((one.name for one in state.programs if one.netns == words[0]), incomplete)
     names = dict.fromkeys(name for one in state.programs for name in (one.netns, one.name))
-    return _offered(names, incomplete)
+    return offered(names, incomplete)
 
 
 def complete_interface(context: typer.Context, incomplete: str) -> list[str]:
@@ -94,7 +94,7 @@ def complete_interface(context: typer.Context, incomplete: str) -> list[str]:
     except NetlabError:
         return []
     names = [each.ifname for each in topology.interfaces() if each.netns == netns]
-    return _offered((f"{start}{name}" for name in names), incomplete)
+    return offered((f"{start}{name}" for name in names), incomplete)
 
 
 def complete_topology(context: typer.Context, incomplete: str) -> list[str]:
@@ -112,7 +112,7 @@ def complete_topology(context: typer.Context, incomplete: str) -> list[str]:
     if context.info_name in ("run", "list"):
         names += complete_lab("")
     names += sorted(path.name for kind in ("*.yaml", "*.yml") for path in Path().glob(kind))
-    return _offered(dict.fromkeys(names), incomplete)
+    return offered(dict.fromkeys(names), incomplete)
 
 
 def complete_experiment(context: typer.Context, incomplete: str) -> list[str]:
@@ -130,7 +130,7 @@ def complete_experiment(context: typer.Context, incomplete: str) -> list[str]:
         found = catalogue.runs(text, file, settings)
     except NetlabError:
         return []
-    return _offered((run.experiment.name for run in found), incomplete)
+    return offered((run.experiment.name for run in found), incomplete)
 
 
 def _lab_of(context: typer.Context) -> str | None:
@@ -163,10 +163,18 @@ def complete_fix(context: typer.Context, incomplete: str) -> list[str]:
         else:
             for directory, state in find_labs():
                 found |= dict.fromkeys(fix.name for fix in lifecycle.as_it_is(directory, state).topology.fixes)
-    return _offered(found, incomplete)
+    return offered(found, incomplete)
 
 
-def _offered(names: "Iterable[str]", incomplete: str) -> list[str]:
+def complete_fixes(context: typer.Context, incomplete: str) -> list[str]:
+    """The same after each comma, but those that are named before it."""
+    named, comma, _ = incomplete.rpartition(",")
+    begun = f"{named}{comma}"
+    left = (name for name in complete_fix(context, "") if name not in named.split(","))
+    return offered((f"{begun}{name}" for name in left), incomplete)
+
+
+def offered(names: "Iterable[str]", incomplete: str) -> list[str]:
     """Those that begin so; none that a shell could not show, or would take for several."""
     return [name for name in names if name.startswith(incomplete) and line(name) == name]
 

@@ -29,6 +29,7 @@ from netlab.cli.options import (
     RootOption,
     SetOption,
     complete_experiment,
+    complete_fixes,
     complete_lab,
     complete_topology,
     whole,
@@ -74,7 +75,10 @@ def run(
     compare: Annotated[
         str | None,
         typer.Option(
-            "--compare", metavar="NAMES", help="Without a fix, then with each of these: drop-invalid,be-liberal."
+            "--compare",
+            metavar="NAMES",
+            help="Without a fix, then with each of these: drop-invalid,be-liberal.",
+            autocompletion=complete_fixes,
         ),
     ] = None,
     experiment: Annotated[

@@ -202,6 +202,10 @@ def test_a_number_that_is_none(netlab: Netlab, words: list[str], told: str) -> N
         ("netlab status -l ", "", ["one", "two"]),
         ("netlab explain t", "", ["two"]),
         ("netlab graph -l o", "", ["one"]),
+        ("netlab rules ", "one", ["one-node"]),
+        ("netlab rules -l two ", "one", ["two-node"]),
+        ("netlab run --compare drop", "", ["drop-invalid", "drop-invalid-where-not-liberal"]),
+        ("netlab run --compare be-liberal,notrack,n", "", ["be-liberal,notrack,nftables-mode"]),
     ],
 )
 def test_completion_knows_the_lab_that_is_meant(labs: Labs, words: str, at: str, offered: list[str]) -> None:
