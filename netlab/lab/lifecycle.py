@@ -325,6 +325,15 @@ def _follow(work: Work, had: Sequence[Topology], new: Topology, known: Known, do
         raise LabError(
             f"the lab {new.name} doesn't stay as its topology says: "
             + "; ".join(step.describe() for step in found.steps[:5]),
-            "a program in the lab, or another value of the topology, may change it back",
+            _why_not_so(found.steps),
         )
     return steps, found
+
+
+def _why_not_so(steps: Sequence[Step]) -> str:
+    """What to look at where these steps are to be done again and again."""
+    ended = next((step for step in steps if isinstance(step, StartProgram)), None)
+    if ended is None:
+        return "a program in the lab, or another value of the topology, may change it back"
+    program = f"{ended.netns} {ended.program.name}"
+    return f"that program ends by itself, and a lab's are to run: `netlab logs {program}` shows what it printed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -193,6 +194,27 @@ def test_what_is_changed_back_again_and_again_is_an_error(
     lab.write(labs.TWO)
     assert lab.drift() == []
     assert lab.exec("client", "sysctl", "-n", "net.ipv4.ip_forward") == "0\n"
+
+
+def test_a_program_that_ends_by_itself_is_told_with_where_its_words_are(
+    netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path
+) -> None:
+    lab = labs.make(netlab, lab_name, tmp_path, privilege)
+    lab.up()
+    pid = tmp_path / "shared" / "pid"
+    pid.parent.mkdir()
+    pid.parent.chmod(0o777)
+    ended = f"p=$(cat {pid}) && ! kill -0 $p && rm {pid}"  # ready when it is no more: each look finds it ended
+    program = {"name": "brief", "command": ["sh", "-c", f"echo $$ >{pid}"], "ready": {"command": ["sh", "-c", ended]}}
+    lab.write(labs.TWO.replace("client: {}", f"client: {{programs: [{json.dumps(program)}]}}"))
+    refused = lab.try_up()
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"netlab: the lab {lab_name} doesn't stay as its topology says: "
+        f"client: program brief: sh -c 'echo $$ >{pid}'\n"
+        "  hint: that program ends by itself, and a lab's are to run: "
+        "`netlab logs client brief` shows what it printed\n"
+    )
 
 
 def test_what_somebody_else_has_made_under_a_name_of_the_labs_stays_and_is_an_error(
