@@ -133,7 +133,7 @@ def _listing(text: str, file: str, settings: Settings, name: str | None, fixes: 
 def choose(found: Sequence[Run], name: str | None, source: str) -> Run:
     """The experiment of that name, or the first; UsageError, naming the source, where there is none."""
     if not found:
-        raise UsageError(f"{source} has no experiment", "add `experiments:` to its topology")
+        raise UsageError(f"{source} has no experiment", "name an experiment's file, or add `experiments:` to it")
     if name is None:
         return found[0]
     for run in found:

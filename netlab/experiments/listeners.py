@@ -91,6 +91,6 @@ def _listener(server: Server, namespaces: Namespaces) -> socket.socket:
         listener.close()
         raise LabError(
             f"{server.netns}: can't listen on {server.address} port {server.port}: {error.strerror}",
-            "the experiment is its own server there: no other program may listen on that port",
+            "the experiment is its own server there: a program of the lab may have that port only by `listen`",
         ) from error
     return listener

@@ -462,7 +462,7 @@ def test_run_needs_an_experiment(netlab: Netlab) -> None:
     assert said(netlab("run", CLUSTER)) == (
         2,
         "",
-        f"netlab: {CLUSTER} has no experiment\n  hint: add `experiments:` to its topology\n",
+        f"netlab: {CLUSTER} has no experiment\n  hint: name an experiment's file, or add `experiments:` to it\n",
     )
 
 

@@ -292,7 +292,7 @@ def test_a_port_that_is_taken_is_an_error(flagship: PrivateLab) -> None:
             part().run(flagship, 1)
     assert str(caught.value) == (
         "server: can't listen on 10.0.1.2 port 80: Address already in use\n"
-        "  hint: the experiment is its own server there: no other program may listen on that port"
+        "  hint: the experiment is its own server there: a program of the lab may have that port only by `listen`"
     )
 
 
