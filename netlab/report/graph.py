@@ -19,9 +19,9 @@ BOX_WIDTH = 190
 
 _GAP, _DROP = 32, 36
 _MARGIN = 28
-_LINE, _PAD = 16, 12
-_WIDEST = 13
-"""Font size that lines are broken for: a little more than they have, for fonts that run wide, and for bold."""
+_LINE, _HEAD, _PAD = 16, 18, 12
+_WIDEST, _WIDEST_HEAD = 13, 15
+"""Font sizes that lines and names are broken for: a little more than theirs, for fonts that run wide, and for bold."""
 
 _Line = tuple[str, str]
 """A class for the style, and the text."""
@@ -91,7 +91,8 @@ def width(topology: Topology, path: Sequence[str]) -> float:
 def _laid_out(topology: Topology, path: Sequence[str]) -> tuple[dict[str, list[_Line]], dict[str, Box]]:
     """The lines and the box of each namespace."""
     lines = {netns.name: list(_lines(topology, netns)) for netns in topology.namespaces}
-    return lines, _boxes(_places(topology, path), lines)
+    heads = {netns.name: len(_head(netns)) for netns in topology.namespaces}
+    return lines, _boxes(_places(topology, path), lines, heads)
 
 
 def _width(boxes: Mapping[str, Box]) -> float:
@@ -114,8 +115,8 @@ class Box:
         return self.x + BOX_WIDTH / 2, self.y + self.height / 2
 
 
-def _boxes(places: dict[str, tuple[int, int]], lines: dict[str, list[_Line]]) -> dict[str, Box]:
-    tall = {name: float(_PAD * 2 + 22 + _LINE * len(lines[name])) for name in places}
+def _boxes(places: dict[str, tuple[int, int]], lines: dict[str, list[_Line]], heads: dict[str, int]) -> dict[str, Box]:
+    tall = {name: float(_PAD * 2 + 4 + _HEAD * heads[name] + _LINE * len(lines[name])) for name in places}
     rows = max(row for _, row in places.values()) + 1
     # In the upper row all are as tall as the tallest, so that the links between them are level.
     level = max(tall[name] for name, (_, row) in places.items() if row == 0)
@@ -177,7 +178,8 @@ def _lines(topology: Topology, netns: Netns) -> Iterator[_Line]:
                 for line in wrap_text(" ".join(words), room, _WIDEST):
                     yield "plain", line
     for address in netns.loopback:
-        yield "plain", f"lo {address}"
+        for line in wrap_text(f"lo {address}", room, _WIDEST):
+            yield "plain", line
     for key, value in netns.sysctls:
         short = key.removeprefix("net.").removeprefix("ipv4.").removeprefix("netfilter.").replace("conf.", "", 1)
         for line in wrap_text(f"{short} = {value}", room, _WIDEST):
@@ -200,13 +202,23 @@ def _nat(service: Service, port: ServicePort) -> str:
     return f"NAT here{protocol}: {', '.join(vips)} ⇄ {' or '.join(to) or 'no endpoint'}"
 
 
+def _head(netns: Netns) -> list[str]:
+    """The name and the role in lines; the role is the last line's last word."""
+    return wrap_text(f"{netns.name}  {netns.role}", BOX_WIDTH - 2 * _PAD, _WIDEST_HEAD)
+
+
 def _draw_box(netns: Netns, box: Box, lines: Sequence[_Line]) -> Markup:
     x, y = box.x + _PAD, box.y + _PAD
-    texts = [tag("text", line, class_=kind, x=x, y=y + 28 + index * _LINE) for index, (kind, line) in enumerate(lines)]
-    title = join([netns.name, tag("tspan", f"  {netns.role}", class_="quiet")])
+    *above, last = _head(netns)
+    name = last.removesuffix(str(netns.role)).rstrip()
+    heads: list[Markup | str] = [
+        *above,
+        join([name, tag("tspan", f"{'  ' if name else ''}{netns.role}", class_="quiet")]),
+    ]
+    below = y + 10 + _HEAD * len(heads)
     return tag(
         "g",
         tag("rect", class_=f"box {netns.role}", x=box.x, y=box.y, width=BOX_WIDTH, height=box.height, rx=8),
-        tag("text", title, class_="head", x=x, y=y + 10),
-        *texts,
+        *(tag("text", head, class_="head", x=x, y=y + 10 + row * _HEAD) for row, head in enumerate(heads)),
+        *(tag("text", line, class_=kind, x=x, y=below + row * _LINE) for row, (kind, line) in enumerate(lines)),
     )

@@ -11,8 +11,9 @@ from hostile import HOSTILE, forbidden
 
 from netlab import shipped
 from netlab.model import Topology
-from netlab.report.graph import svg_file
+from netlab.report.graph import BOX_WIDTH, svg_file
 from netlab.report.graph_text import dot, mermaid, text
+from netlab.report.markup import text_width
 from netlab.topology import load, read
 
 LAB = """
@@ -83,6 +84,27 @@ def test_an_svg_file_is_well_formed_and_has_every_namespace() -> None:
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     heads = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text") if each.get("class") == "head"]
     assert heads == ["node", "pod", "host"]
+
+
+LONG = "a-name-" + 7 * "longer-" + "pod"
+LONG_NAMES = (
+    LAB.replace("pod: {", f"{LONG}: {{loopback: 'fd00:1234:5678:9abc:def0:1234:5678:9abc/128', ")
+    .replace("netns: pod", f"netns: {LONG}")
+    .replace("[pod]", f"[{LONG}]")
+)
+
+
+@pytest.mark.parametrize("topology", [load(LONG_NAMES, "long.yaml"), *TOPOLOGIES.values()], ids=["long", *TOPOLOGIES])
+def test_no_text_of_an_svg_file_is_wider_than_its_box(topology: Topology) -> None:
+    for each in ElementTree.fromstring(svg_file(topology)).iter("{http://www.w3.org/2000/svg}text"):
+        size = 14 if each.get("class") == "head" else 12
+        assert text_width("".join(each.itertext()), size) < BOX_WIDTH - 20, ElementTree.tostring(each)
+
+
+def test_a_long_name_goes_on_in_the_next_line() -> None:
+    root = ElementTree.fromstring(svg_file(load(LONG_NAMES, "long.yaml")))
+    heads = ["".join(each.itertext()) for each in root.iter() if each.get("class") == "head"]
+    assert "".join(heads[1:-1]).replace(" ", "") == f"{LONG}pod"
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=TOPOLOGIES)
