@@ -238,8 +238,29 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     if len(words) > _COMPARED:  # those that have most letters in common at their beginnings and ends
         words.sort(key=lambda other: _together(word, other) + _together(word[::-1], other[::-1]), reverse=True)
         del words[_COMPARED:]
-    near = difflib.get_close_matches(word, words, n=1)
-    return near[0] if near else None
+    close = difflib.get_close_matches(word, words, cutoff=_LIKE)
+    return next((other for other in close if _like(word, other)), None)
+
+
+_LIKE, _MUCH_LIKE = 0.6, 0.7
+"""How much of two words agrees (difflib's ratio) where they are about as long, and where they aren't."""
+
+
+def _like(one: str, other: str) -> bool:
+    """Whether one word may be written for the other: misspelt, or as the longer word that it is short for."""
+    import difflib
+
+    def agrees(a: str, b: str) -> float:
+        return difflib.SequenceMatcher(None, a, b).ratio()
+
+    parts = [one.split("_"), other.split("_")]
+    if len(parts[0]) == len(parts[1]) > 1:  # masquerade_all is another thing than masquerade_pods
+        return all(agrees(a, b) >= _LIKE for a, b in zip(*parts, strict=True))
+    if agrees(one, other) >= (_LIKE if abs(len(one) - len(other)) <= 1 else _MUCH_LIKE):
+        return True
+    short, long = sorted((one, other), key=len)
+    letters = iter(long)
+    return short[:3] == long[:3] and all(letter in letters for letter in short)
 
 
 def _together(one: str, other: str) -> int:

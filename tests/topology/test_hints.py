@@ -12,6 +12,7 @@ from places import DATA, TOPOLOGIES
 from netlab.errors import Problem, TopologyError
 from netlab.experiments import catalogue
 from netlab.topology import load, parse
+from netlab.yamlspec.document import nearest
 
 MALFORMED = sorted(path for path in (DATA / "malformed").glob("*.yaml"))
 WRITE = re.compile(r"(?:write|put it in quotes:|put it in brackets:) ([\[{\"].*)")
@@ -266,3 +267,26 @@ def test_up_warns_each_time(netlab: Netlab, lab_name: str, tmp_path: Path, privi
     assert netlab("up", "-q", file, "--name", lab_name, "--set", "links[0].ends[0].mtu=8000").stderr == ""
     again = netlab("up", file, "--name", lab_name, "--set", "links[0].ends[0].mtu=8000").stderr
     assert "a sends packets of 8000 bytes" in again and "nothing to do" in again
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("targetport", "target_port"),
+        ("endpoint", "endpoints"),
+        ("endpoints", "ends"),
+        ("wbe", "web"),
+        ("masquerade_all", None),
+        ("service", None),
+        ("socket", None),
+    ],
+)
+def test_only_what_is_misspelt_or_shortened_is_taken_for_another_word(word: str, meant: str | None) -> None:
+    known = {
+        "endpoint": ["endpoints", "node_port"],
+        "endpoints": ["ends", "mtu"],
+        "masquerade_all": ["masquerade_pods", "mode"],
+        "service": ["netns", "port", "served_by"],
+        "socket": ["set", "steps"],
+    }
+    assert nearest(word, known.get(word, ["node_port", "target_port", "web", "tbf"])) == meant
