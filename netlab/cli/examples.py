@@ -60,7 +60,7 @@ def examples(
         )
         return
     terminal.show(_pieces(topologies, experiments, terminal.columns()))
-    terminal.say("`netlab up TOPOLOGY` and `netlab run EXPERIMENT` take these names in any directory.")
+    terminal.say("`netlab up TOPOLOGY` and `netlab run EXPERIMENT` take these names anywhere.")
     terminal.say(f"The files are in {directory}.")
 
 

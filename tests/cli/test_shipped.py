@@ -68,8 +68,7 @@ def test_they_are_listed_with_what_each_says(netlab: Netlab, tmp_path: Path) -> 
     ) in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert done.stderr == (
-        "`netlab up TOPOLOGY` and `netlab run EXPERIMENT` take these names in any directory.\n"
-        f"The files are in {TOPOLOGIES}.\n"
+        f"`netlab up TOPOLOGY` and `netlab run EXPERIMENT` take these names anywhere.\nThe files are in {TOPOLOGIES}.\n"
     )
 
 
