@@ -158,7 +158,7 @@ class Kernel:
             return 1
         if (netns, ifname) not in self._indexes:  # a program has made it, or nobody
             with self._namespaces.inside(netns):
-                return _ifindex(ifname)
+                return _ifindex(netns, ifname)
         return self._indexes[netns, ifname]
 
     def _new_index(self, netns: str, ifname: str) -> int:
@@ -206,12 +206,12 @@ class Kernel:
                         if follows_the_link(key):
                             _settle_carrier(key)
                         if not if_there or sysctl.path(key).exists():
-                            _write_sysctl(key, value)
+                            _write_sysctl(netns, key, value)
                 case ResetSysctl(netns, key, value):
                     if value is None and not follows_the_link(key):
                         value = self._default(netns, step.default_key)
                     with self._namespaces.inside(netns):
-                        _write_sysctl(key, _mtu_of_the_link(key) if value is None else value)
+                        _write_sysctl(netns, key, _mtu_of_the_link(key) if value is None else value)
                 case LoadRules(netns, ruleset, replace):
                     with self._namespaces.inside(netns):
                         if not replace:
@@ -415,23 +415,23 @@ def _over_table(tables: Sequence[NftTable], body: str | None) -> str:
     )
 
 
-def _write_sysctl(key: str, value: str) -> None:
+def _write_sysctl(netns: str, key: str, value: str) -> None:
     try:
         sysctl.write(key, value)
     except FileNotFoundError:
         ifname = interface_of(key)
         if ifname not in (None, "all", "default"):
-            _ifindex(ifname)
+            _ifindex(netns, ifname)
         raise no_sysctl(key) from None
 
 
-def _ifindex(ifname: str) -> int:
-    """The number of an interface in the calling thread's namespace that isn't the topology's; StepError."""
+def _ifindex(netns: str, ifname: str) -> int:
+    """The number of an interface of the namespace, the calling thread's, that isn't the topology's; StepError."""
     try:
         return socket.if_nametoindex(ifname)
     except OSError:
         hint = "no link makes it; if a program does, its `ready` must wait until it exists"
-        raise StepError(f"the namespace has no interface {ifname}", hint) from None
+        raise StepError(f"{netns} has no interface {ifname}", hint) from None
 
 
 def no_sysctl(key: str) -> UnsupportedError:

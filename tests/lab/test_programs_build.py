@@ -70,7 +70,10 @@ def test_an_interface_that_nobody_makes_is_told(netlab: Netlab, lab_name: str, t
     lab.write(TOPOLOGY % "echo done; exec sleep infinity")
     refused = lab.try_up()
     assert refused.returncode == 1
-    assert "no interface mv0\n  hint: no link makes it; if a program does, its `ready` must" in refused.stderr
+    assert refused.stderr.endswith(
+        "\nnetlab: a has no interface mv0\n"
+        "  hint: no link makes it; if a program does, its `ready` must wait until it exists\n"
+    )
 
 
 def test_what_somebody_has_built_is_no_drift_and_stays(
