@@ -65,6 +65,17 @@ def test_the_script_says_how_many_inputs_each_target_had() -> None:
     assert total.split()[-1] == "0"
 
 
+def test_the_script_says_what_a_set_up_without_the_tests_packages_lacks(tmp_path: Path) -> None:
+    (tmp_path / "hypothesis.py").write_text("raise ModuleNotFoundError(name='hypothesis')\n")
+    command = [sys.executable, str(ROOT / "scripts/fuzz"), "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "fuzz: the Python package hypothesis is missing: scripts/setup dev installs it\n",
+    )
+
+
 def test_the_script_names_the_targets_that_there_are() -> None:
     command = [sys.executable, str(ROOT / "scripts/fuzz"), "--target", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
