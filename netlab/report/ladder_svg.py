@@ -33,12 +33,12 @@ _TALLEST = 440
 def figures(ladder: Ladder) -> list[Markup]:
     """The pictures, from top to bottom; each has the namespaces' names at its top."""
     pieces: list[list[tuple[Row, float]]] = [[]]
-    height = float(_HEAD)
+    head = height = _head(ladder)
     for row in ladder.rows:
         tall = _height(row)
         if pieces[-1] and height + tall > _TALLEST:
             pieces.append([])
-            height = _HEAD
+            height = head
         pieces[-1].append((row, tall))
         height += tall
     return [_figure(ladder, piece, number, len(pieces)) for number, piece in enumerate(pieces, 1) if piece]
@@ -73,15 +73,16 @@ def _height(row: Row) -> float:
 
 
 def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: int) -> Markup:
-    wide, height = width(ladder), _HEAD + sum(tall for _, tall in rows) + 8
+    head = _head(ladder)
+    wide, height = width(ladder), head + sum(tall for _, tall in rows) + 8
     names = ", ".join(column.netns for column in ladder.columns)
     part = f", part {number} of {of}" if of > 1 else ""
     lifelines = [
-        tag("line", class_="lifeline", x1=_x(ladder, i), x2=_x(ladder, i), y1=_HEAD - 8, y2=height - 4)
+        tag("line", class_="lifeline", x1=_x(ladder, i), x2=_x(ladder, i), y1=head - 8, y2=height - 4)
         for i in range(len(ladder.columns))
     ]
     drawn: list[Markup] = []
-    top = float(_HEAD)
+    top = head
     for row, tall in rows:
         drawn += _row(ladder, row, top, wide)
         top += tall
@@ -103,11 +104,25 @@ def _figure(ladder: Ladder, rows: Sequence[tuple[Row, float]], number: int, of: 
     )
 
 
+def _names(ladder: Ladder) -> list[list[str]]:
+    """The columns' names, each in lines that leave its neighbours' room alone."""
+    room = min(_x(ladder, 1) - _x(ladder, 0), 2 * _RIGHT) - 8
+    return [wrap_text(column.netns, room / _BOLD, _SIZE) for column in ladder.columns]
+
+
+def _head(ladder: Ladder) -> float:
+    """Where the rows begin."""
+    return _HEAD + float(_LINE) * (max(map(len, _names(ladder)), default=1) - 1)
+
+
 def _heads(ladder: Ladder) -> Iterator[Markup]:
-    for index, column in enumerate(ladder.columns):
-        yield tag("text", column.netns, class_="head", x=_x(ladder, index), y=18, text_anchor="middle")
+    below = _head(ladder) - _HEAD
+    for index, (column, name) in enumerate(zip(ladder.columns, _names(ladder), strict=True)):
+        x, top = _x(ladder, index), 18 + below - _LINE * (len(name) - 1)
+        for row, line in enumerate(name):
+            yield tag("text", line, class_="head", x=x, y=top + _LINE * row, text_anchor="middle")
         if column.label:
-            yield tag("text", column.label, class_="small", x=_x(ladder, index), y=35, text_anchor="middle")
+            yield tag("text", column.label, class_="small", x=x, y=35 + below, text_anchor="middle")
 
 
 def _row(ladder: Ladder, row: Row, top: float, wide: float) -> Iterator[Markup]:

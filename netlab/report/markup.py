@@ -68,7 +68,7 @@ def text_width(text: str, size: float) -> float:
 
 
 def wrap_text(text: str, width: float, size: float) -> list[str]:
-    """The text in lines that are about as wide; a word that is wider is broken."""
+    """The text in lines that are about as wide; a word that is wider is broken, after a hyphen where it has one."""
     lines: list[str] = []
     for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}", size) <= width:
@@ -77,6 +77,7 @@ def wrap_text(text: str, width: float, size: float) -> list[str]:
         lines.append("")
         for char in word:
             if lines[-1] and text_width(lines[-1] + char, size) > width:
-                lines.append("")
+                whole, hyphen, begun = lines[-1].rpartition("-")
+                lines[-1:] = [whole + hyphen, begun] if hyphen else [begun, ""]
             lines[-1] += char
     return lines

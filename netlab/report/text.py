@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
-from netlab import escapes
 from netlab.analysis.result import Claim, Conclusion, Evidence, Link, Outcome, Result, TrialResult
 from netlab.model import Address
 from netlab.record.events import ACK, ConntrackEvent, InvalidReason, Packet, SocketEvent, flag_names
@@ -193,9 +192,10 @@ class _Picture:
         addresses = (str(flow.client_address), vip, str(flow.endpoint))
         room = self._left + self._right + 3
         for words in (names, addresses):
-            first, middle, last = (escapes.line(word)[: (room - 4) // 3] for word in words)
-            head = first.ljust(self._left + 1 - len(middle) // 2) + middle
-            self.lines.append(_MARGIN + head + last.rjust(room - len(head)))
+            columns = [wrap(word, (room - 4) // 3) for word in words]
+            for first, middle, last in zip_longest(*columns, fillvalue=""):
+                head = first.ljust(self._left + 1 - len(middle) // 2) + middle
+                self.lines.append((_MARGIN + head + last.rjust(room - len(head))).rstrip())
         self._row()
 
     def _requests(self) -> None:

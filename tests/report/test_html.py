@@ -305,6 +305,7 @@ def test_an_attribute_cannot_be_left() -> None:
 
 def test_a_word_wider_than_the_line_is_broken() -> None:
     assert wrap_text("a bb cccccccccc", 30, 10) == ["a bb", "ccccc", "ccccc"]
+    assert wrap_text("cc-cccccccc", 30, 10) == ["cc-", "ccccc", "ccc"]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
+from xml.etree import ElementTree
 
 import pictures
 import pytest
@@ -33,6 +34,7 @@ from netlab.record.flow import Leg
 from netlab.record.observers import ObserverId, ObserverKind
 from netlab.record.recording import ClosedSocket, Stimulus
 from netlab.report import ladder, ladder_svg, sequence
+from netlab.report.markup import text_width
 from netlab.report.sequence.diagram import Arrow, Fold, Ladder, Mark
 from netlab.style import Style, plain
 
@@ -546,3 +548,20 @@ def test_a_namespace_that_there_is_no_room_for_is_named_instead(between: int) ->
     assert max(len(line) for line in text.splitlines()) <= 80
     named = [line for line in text.splitlines() if line.startswith("Not drawn")]
     assert named == ([] if between == 1 else [f"Not drawn, for want of room: {', '.join(routers[1:])}."])
+
+
+def test_a_long_name_is_broken_above_its_lifeline() -> None:
+    picture = drawn(pictures.reset(), bytes_received=2304, ended=False)
+    name = "a-server-with-a-name-as-long-as-the-names-of-servers-may-ever-be"[:63]
+    columns = (*picture.columns[:-1], replace(picture.columns[-1], netns=name))
+    usual, tall = (
+        next(ElementTree.fromstring(str(each)) for each in ladder_svg.figures(one))
+        for one in (picture, replace(picture, columns=columns))
+    )
+    heads = [each.text or "" for each in tall.iter("text") if each.get("class") == "head"]
+    assert heads[:3] == ["client", "client-node", "server-node"] and "".join(heads[3:]) == name
+    assert all(text_width(head, 13) < 150 for head in heads)
+    lowest = {each.text: float(each.get("y", "")) for each in usual.iter("text") if each.get("class") == "head"}
+    more = 17 * (len(heads) - 4)
+    assert {float(each.get("y", "")) for each in tall.iter("text") if each.text in lowest} == {lowest["client"] + more}
+    assert {float(each.get("y1", "")) for each in tall.iter("line") if each.get("class") == "lifeline"} == {44 + more}
