@@ -154,6 +154,11 @@ class TrialResult:
     load: Load | None = None
     refuted: str = ""
 
+    @property
+    def ended(self) -> str:
+        """How it ended, in a word, for people: a trial that refutes the claim is not inconclusive to them."""
+        return "refuted" if self.refuted and self.outcome is Outcome.INCONCLUSIVE else str(self.outcome)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

@@ -131,7 +131,7 @@ class _Figure:
                 self._remark(f"{netns}'s socket: {name}, {self._at(piece)}", "bad")
         got, sent = self._trial.bytes_received, self._trial.payload_bytes
         if sent:
-            self._remark(f"the client got {got:,} of {sent:,} bytes: {self._trial.outcome}")
+            self._remark(f"the client got {got:,} of {sent:,} bytes: {self._trial.ended}")
 
     def _remark(self, text: str, kind: str = "note") -> None:
         self._lines(text, f"remark {kind}", _MARGIN)

@@ -87,15 +87,20 @@ def _setting(result: Result) -> str:
     return f"{result.experiment} in lab {result.lab}, {fixes}, kernel {result.kernel}"
 
 
+def how_ended(result: Result) -> str:
+    """How many trials ended in which way."""
+    ended = Counter(trial.ended for trial in result.trials)
+    return ", ".join(f"{ended[word]} {word}" for word in (*Outcome, "refuted") if ended[word]) or "no trial"
+
+
 def account(result: Result) -> str:
     """How the trials ended, how long they took, what arrived and what was lost."""
-    counts = ", ".join(f"{count} {outcome}" for outcome in Outcome if (count := result.count(outcome))) or "no trial"
     took_s = sum(trial.duration_s for trial in result.trials)
     lost = sum(trial.lost for trial in result.trials)
     received = sum(trial.bytes_received for trial in result.trials)
     sent = sum(trial.payload_bytes for trial in result.trials)
     arrived = f"{received:,} of {sent:,} bytes arrived; " if sent else ""
-    return f"{counts} in {took_s:.1f} s; {arrived}events lost: {lost:,}"
+    return f"{how_ended(result)} in {took_s:.1f} s; {arrived}events lost: {lost:,}"
 
 
 def rate(result: Result) -> list[str]:
@@ -278,7 +283,7 @@ class _Picture:
                 assert isinstance(reset.event, SocketEvent)
                 side.append(f"{errno.errorcode.get(reset.event.errno, str(reset.event.errno))}, {self._at(reset)}")
         received, sent = self._trial.bytes_received, self._trial.payload_bytes
-        left.append(f"got {received:,} of {sent:,} bytes: {self._trial.outcome}" if sent else str(self._trial.outcome))
+        left.append(f"got {received:,} of {sent:,} bytes: {self._trial.ended}" if sent else self._trial.ended)
         self._row(left=left, right=right)
 
     def _packet(self, piece: Evidence) -> list[str]:

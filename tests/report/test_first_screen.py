@@ -134,6 +134,9 @@ def test_a_page_of_a_refuted_claim_says_what_was_seen_not_to_be_so() -> None:
     assert [text for attrs, text in said.all("ul") if attrs.get("class") == "missing"] == [
         f"{REFUTED} (in 1 of 1 trials)"
     ]
+    assert any(text.endswith("bytes: refuted") for _, text in said.all("text"))
+    assert any(text.startswith("1 refuted in") for _, text in said.all("dd"))
+    assert not any("inconclusive" in text for kind in ("text", "li") for _, text in said.all(kind))
 
 
 @pytest.mark.parametrize(

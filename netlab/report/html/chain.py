@@ -33,7 +33,7 @@ def steps(drawn: Drawn) -> list[Markup]:
 def _end(trial: TrialResult) -> Markup:
     received, sent = trial.bytes_received, trial.payload_bytes
     got = f": the client got {received:,} of {sent:,} bytes" if sent else ""
-    return join([tag("strong", str(trial.outcome)), f"{got}."])
+    return join([tag("strong", trial.ended), f"{got}."])
 
 
 def _at(step: Step, drawn: Drawn) -> Iterator[Markup]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from netlab.analysis.result import Outcome, Result
+from netlab.analysis.result import Result
+from netlab.report import text
 from netlab.report.markup import Markup, tag
 from netlab.report.page import folded, table
 
@@ -12,13 +13,12 @@ def render(result: Result) -> Markup:
     rows = [
         (
             str(number),
-            trial.outcome,
+            trial.ended,
             f"{trial.duration_s:.3f} s",
             f"{trial.bytes_received:,} of {trial.payload_bytes:,}",
             "; ".join(trial.missing),
         )
         for number, trial in enumerate(result.trials, 1)
     ]
-    counts = ", ".join(f"{result.count(outcome)} {outcome}" for outcome in Outcome)
     grid = table(("Trial", "Outcome", "Took", "Bytes", "Missing"), rows)
-    return folded("trials", "All trials", tag("details", tag("summary", counts), grid))
+    return folded("trials", "All trials", tag("details", tag("summary", text.how_ended(result)), grid))
