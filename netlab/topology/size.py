@@ -33,7 +33,7 @@ class Size:
 
     def rules(self, services: Iterable[Service], nodes: Sequence[str]) -> None:
         """So many there are of kube-proxy's for a port and an endpoint, on all nodes together."""
-        count = sum(len(each.ports) * (len(each.endpoints) + 2) for each in services) * len(nodes)
+        count = sum(map(_rules, services)) * len(nodes)
         self._check("services", "rules on its nodes, by its services' ports and endpoints", count, MAX_RULES)
 
     def sockets(self, count: int) -> None:
@@ -47,3 +47,9 @@ class Size:
             self._reader.refuse(
                 self._root[section] if given else self._root, f"the lab has more than {most:,} {what}", hint
             )
+
+
+def _rules(service: Service) -> int:
+    """How many a Service has on a node, by its ports, endpoints and families: those of session affinity are longer."""
+    each = len(service.ports) * (len(service.endpoints) + 2)
+    return each * len(service.cluster_ips) * (1 if service.session_affinity_s is None else 2)

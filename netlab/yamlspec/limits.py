@@ -60,9 +60,9 @@ MAX_ADDRESSES = 1000
 MAX_ROUTES = 150_000
 """Routes of a lab, most of them derived."""
 
-MAX_RULES = 150_000
-"""Services' ports by their endpoints (and two for each port), on all nodes together: each is some rules there, of which
-a plan holds about 3 kB."""
+MAX_RULES = 120_000
+"""Services' ports by their endpoints (and two for each port) and families, on all nodes together: each is some rules
+there, of which a plan holds about 3 kB. With session affinity they count twice."""
 
 
 def shortened(text: str, length: int = MAX_MESSAGE) -> str:

@@ -35,10 +35,12 @@ def pods(count: int, given: str = "") -> str:
     )
 
 
-def services(count: int, ports: int, endpoints: int) -> str:
+def services(count: int, ports: int, endpoints: int, given: str = "") -> str:
     many = ", ".join(f"{{name: q{number}, port: {number + 1}}}" for number in range(ports))
     to = ", ".join(f"p{number}" for number in range(endpoints))
-    return "services:\n" + "".join(f"  s{number}: {{ports: [{many}], endpoints: [{to}]}}\n" for number in range(count))
+    return "services:\n" + "".join(
+        f"  s{number}: {{ports: [{many}], endpoints: [{to}]{given}}}\n" for number in range(count)
+    )
 
 
 def doubled(steps: int) -> str:
@@ -101,7 +103,15 @@ REFUSED: dict[str, tuple[Callable[[], str], str]] = {
         lambda: pods(15_000).replace("role: pod", "role: node"),
         "more than 150,000 routes",
     ),
-    "ports by endpoints": (lambda: pods(200) + services(100, 200, 200), "more than 150,000 rules"),
+    "ports by endpoints": (lambda: pods(200) + services(100, 200, 200), "more than 120,000 rules"),
+    "ports by endpoints of two families": (
+        lambda: "ipv6: true\n" + pods(200) + services(600, 1, 100),
+        "more than 120,000 rules",
+    ),
+    "ports by endpoints with affinity": (
+        lambda: pods(200) + services(600, 1, 100, ", session_affinity: ClientIP"),
+        "more than 120,000 rules",
+    ),
     "a long key": (lambda: f"? {'k' * 10_000_000}\n: 1\n{LAB}", "the key has 10,000,000 characters"),
     "a long command": (
         lambda: f"namespaces: {{a: {{programs: [{{name: x, command: '{chr(92) * 8_000_000}'}}]}}}}\n",
@@ -114,6 +124,8 @@ TAKEN: dict[str, Callable[[], str]] = {
     "5,000 pods": lambda: pods(5000),
     "5,000 pods with addresses": lambda: pods(5000, ", addresses: [10.1.{}.{}/15]"),
     "10,000 services": lambda: pods(100) + services(10_000, 1, 3),
+    "as many rules as may be": lambda: pods(200) + services(1170, 1, 100),
+    "as many of session affinity": lambda: pods(200) + services(580, 1, 100, ", session_affinity: ClientIP"),
     "a comment": lambda: f"#{'#' * 16_000_000}\n{LAB}",
 }
 
