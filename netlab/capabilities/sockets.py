@@ -7,6 +7,7 @@ import struct
 
 from netlab.capabilities.scratch import TIMEOUT_S, set_loopback_up
 from netlab.errors import UnsupportedError
+from netlab.linux.deadlines import scaled
 from netlab.linux.tcp_repair import repairing, set_window, window
 
 _ETH_P_ALL = 3  # include/uapi/linux/if_ether.h
@@ -20,7 +21,7 @@ def raw() -> str:
         socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as packets,
         socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender,
     ):
-        packets.settimeout(TIMEOUT_S / 2)
+        packets.settimeout(scaled(TIMEOUT_S / 2))
         sender.sendto(segment, ("127.0.0.1", 0))
         while not packets.recv(1 << 16).endswith(segment):
             pass

@@ -50,6 +50,9 @@ SECTIONS = {
         "rules": Entry("inspect", "Print the NAT rules that kube-proxy would install on a node."),
         "schema": Entry("inspect", "Print the JSON Schema of a topology or an experiment, for editors."),
     },
+    "Kernels": {
+        "kernel": Entry("kernel", "List and fetch other kernels, and run a command under one."),
+    },
     "netlab itself": {
         "doctor": Entry("doctor", "Check what this kernel and this user can do."),
         "help": Entry("help", "Show the help of netlab or of a command."),

@@ -22,7 +22,7 @@ class Progress:
     Nothing into a pipe.
     """
 
-    def __init__(self, what: str, total: int, *, quiet: bool = False) -> None:
+    def __init__(self, what: str = "", total: int = 1, *, quiet: bool = False) -> None:
         self._what = what
         self._total = total
         self._shown = 0.0 if not quiet and terminal.messages_are_shown() else float("inf")

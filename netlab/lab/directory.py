@@ -23,6 +23,7 @@ from netlab.lab import locks, mark
 from netlab.lab.rundir import check, made, remove_if_empty
 from netlab.lab.state import Asked, LabState, decode, encode
 from netlab.linux import interrupts
+from netlab.linux.deadlines import scaled
 from netlab.linux.files import draft_of, private, read_own, replace_own, write_own
 
 _KEPT = ("rest.json", "spec.kept")
@@ -182,7 +183,7 @@ class LabDirectory:
 
         Raises LabError where another command keeps it longer than timeout_s.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + scaled(timeout_s)
         fd = None
         try:
             while create or mark.is_marked(self.path):

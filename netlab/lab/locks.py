@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from netlab.errors import LabError
+from netlab.linux.deadlines import scaled
 
 
 def lock(fd: int) -> bool:
@@ -37,7 +38,7 @@ def held(directory: Path, timeout_s: float = 10.0) -> Iterator[bool]:
         yield False
         return
     try:
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + scaled(timeout_s)
         while not lock(fd):
             wait_for_lock(deadline, f"another netlab command keeps {directory}")
         yield same(fd, directory)

@@ -18,7 +18,7 @@ from netlab.lab.exec import kill_group, launch, run_quietly
 from netlab.lab.netns import Namespaces
 from netlab.lab.state import LabState, StartedProgram
 from netlab.linux.children import ending
-from netlab.linux.deadlines import within
+from netlab.linux.deadlines import scaled, within
 from netlab.model import Program, Readiness
 
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)
@@ -93,7 +93,7 @@ def stop(namespaces: Namespaces, started: StartedProgram) -> None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
         kill_group(namespaces, started.pid, number)  # it leads a group of its own: see `launch`
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + scaled(1.0)
         while running(namespaces, started) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
@@ -105,7 +105,7 @@ def wait_ready(
 
     Meanwhile waiting is called again and again with what is waited for, in words.
     """
-    deadline = time.monotonic() + program.ready.timeout_s
+    deadline = time.monotonic() + scaled(program.ready.timeout_s)
     output = _Output(f"{started.netns}: program {program.name}", log, program.ready.output)
     awaited = f"{started.netns}: program {program.name} ({_condition(program.ready)})"
     while not _ready(namespaces, started.netns, program.ready, output, deadline):
@@ -140,7 +140,7 @@ def _exits(namespaces: Namespaces) -> Iterator[int]:
 def _ending(namespaces: Namespaces, pid: int, within_s: float) -> str:
     """How a program that has ended did, in words; none where the holder doesn't tell: that of an earlier netlab, or one
     that hasn't reaped it within that time."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + scaled(within_s)
     with suppress(OSError), _exits(namespaces) as file:
         while (status := exits.status(file, pid)) is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)

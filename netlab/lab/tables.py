@@ -20,6 +20,7 @@ from netlab.escapes import Lines
 from netlab.lab.holder import become_rootless
 from netlab.lab.spec import Spec
 from netlab.linux import children, nft, rtnl
+from netlab.linux.deadlines import scaled
 from netlab.linux.syscalls import CLONE_NEWNET, unshare
 from netlab.model import NftTable, Topology
 from netlab.topology import problem
@@ -104,8 +105,9 @@ _NFT_BYTES, _NFT_S = 400 << 20, 20
 def _answer(asked: list[tuple[NftTable, tuple[str, ...]]]) -> dict[str, object]:
     """In a child: the complaints about each table, or why none can be asked for."""
     resource.setrlimit(resource.RLIMIT_DATA, (_NFT_BYTES, _NFT_BYTES))  # of each child in which nft reads a table
-    resource.setrlimit(resource.RLIMIT_CPU, (_NFT_S, _NFT_S))
-    over = time.monotonic() + _NFT_S
+    most_s = round(scaled(_NFT_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s))
+    over = time.monotonic() + most_s
     try:
         if os.geteuid() != 0:
             become_rootless()

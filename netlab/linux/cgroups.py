@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from netlab.linux.deadlines import scaled
+
 PERIOD_US = 100_000
 """The period that a quota counts for: the kernel's default (default_cfs_period in kernel/sched/)."""
 
@@ -99,7 +101,7 @@ def _make() -> tuple[Path, int]:
 
 def _remove(group: Path) -> None:
     """What ended in it may be counted a moment longer: the kernel says EBUSY until then."""
-    deadline = time.monotonic() + _REMOVAL_TIMEOUT_S
+    deadline = time.monotonic() + scaled(_REMOVAL_TIMEOUT_S)
     while True:
         try:
             group.rmdir()

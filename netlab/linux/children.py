@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from netlab import terminal
 from netlab.linux import interrupts
+from netlab.linux.deadlines import scaled
 from netlab.linux.syscalls import end_with_parent
 
 INTERRUPTED = 130
@@ -167,7 +168,7 @@ def readable(fd: int, within_s: float) -> bool:
     """Whether a descriptor has something to read, or no writer any more, within that time; however high its number."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(within_s * 1000))
+    return bool(poll.poll(scaled(within_s) * 1000))
 
 
 def end_with(number: signal.Signals, parent: int) -> None:

@@ -17,6 +17,7 @@ from typing import Self
 from netlab.errors import UsageError
 from netlab.lab.locks import lock, same, wait_for_lock
 from netlab.lab.rundir import made, remove_if_empty
+from netlab.linux.deadlines import scaled
 from netlab.linux.files import naming, read_own
 from netlab.matrix import Cell
 from netlab.record import codec
@@ -72,7 +73,7 @@ class Journal:
         self._complete = True
 
     def _open(self) -> int:
-        deadline = time.monotonic() + _LOCK_S
+        deadline = time.monotonic() + scaled(_LOCK_S)
         complaint = f"another `netlab matrix` is working on the lab {self._lab}"
         while True:
             with made(self._root):

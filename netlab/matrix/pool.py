@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from netlab.linux import children, interrupts
+from netlab.linux.deadlines import scaled
 
 T = TypeVar("T")
 
@@ -110,7 +111,7 @@ class Pool(Generic[T]):
 
     def _stop(self) -> None:
         self.stopping = True
-        deadline = time.monotonic() + _END_S
+        deadline = time.monotonic() + scaled(_END_S)
         while self._children:
             for child in self._children:
                 child.tell(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from netlab.errors import LabError, NetlabError, UnsupportedError
 from netlab.linux import children
+from netlab.linux.deadlines import scaled
 from netlab.observe import Namespaces
 from netlab.observe.kept import KINDS, Kept
 from netlab.observe.sysctl import Change
@@ -80,7 +81,7 @@ def _left(connection: socket.socket) -> bool:
     """Leave, and close it; whether the keeper bade farewell, or had ended before."""
     message = b""
     with connection, suppress(OSError):
-        connection.settimeout(_PATIENCE_S)
+        connection.settimeout(scaled(_PATIENCE_S))
         connection.shutdown(socket.SHUT_WR)
         while said := connection.recv(_MESSAGE_BYTES):
             message = said
@@ -89,10 +90,10 @@ def _left(connection: socket.socket) -> bool:
 
 def _joined(namespaces: Namespaces, netns: str, wish: object) -> tuple[socket.socket, object]:
     """A connection to the namespace's keeper, which has granted the wish, and what it has changed for it."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + scaled(_PATIENCE_S)
     while True:
         connection = namespaces.socket(netns, socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.settimeout(_PATIENCE_S)
+        connection.settimeout(scaled(_PATIENCE_S))
         try:
             connection.connect(_NAME)
             connection.send(json.dumps(wish).encode())
@@ -189,7 +190,7 @@ class _Keeper:
                 kept.close()
 
     def _serve(self) -> None:
-        self._listener.settimeout(_PATIENCE_S)
+        self._listener.settimeout(scaled(_PATIENCE_S))
         with suppress(TimeoutError):  # who forked it is gone
             self._accept()
         self._listener.setblocking(False)

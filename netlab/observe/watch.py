@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
+from netlab.linux.deadlines import scaled
 from netlab.observe import Observer
 from netlab.record.events import Event
 from netlab.record.observers import ObserverId
@@ -58,7 +59,7 @@ class Watch:
 
         False if the time ran out first. A socket has news when it can be read, or has an error.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + scaled(timeout_s)
         sockets = list(wake_on)
         for sock in sockets:
             self._selector.register(sock, selectors.EVENT_READ)

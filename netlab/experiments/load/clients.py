@@ -17,6 +17,7 @@ from netlab.experiments.connection import CHUNK_BYTES, REQUEST
 from netlab.experiments.load.process import TICK_S, Loop
 from netlab.experiments.roles import Roles
 from netlab.lab.netns import Namespaces
+from netlab.linux.deadlines import scaled
 
 _TRIES = 1000
 """How often the kernel is asked for a port that no other connection of the load has had."""
@@ -70,7 +71,7 @@ class Clients:
         """Connect until all are over, time is, or it is told to end; then tell of each what `_Client.tell` has."""
         with self._namespaces.inside(self._roles.client):
             self._loop = Loop()
-            deadline = time.monotonic() + self._demand.timeout_s
+            deadline = time.monotonic() + scaled(self._demand.timeout_s)
             waiting = iter(range(self._demand.connections))
             left = True
             while (left or self._live) and not self._loop.ending and time.monotonic() < deadline:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from netlab.errors import NetlabError
 from netlab.linux import children
+from netlab.linux.deadlines import scaled
 
 TICK_S = 0.05
 """How often a process looks whether it is to end: a signal doesn't end a wait of Python's."""
@@ -43,7 +44,7 @@ class Process:
     def words(self) -> Any:
         """What it says: it is told to come to an end. NetlabError where nothing comes."""
         os.kill(self.pid, signal.SIGTERM)
-        deadline = time.monotonic() + _LAST_WORDS_S
+        deadline = time.monotonic() + scaled(_LAST_WORDS_S)
         while not self.spoke():
             left_s = deadline - time.monotonic()
             if left_s <= 0:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from netlab.experiments.experiment import FIRST
 from netlab.experiments.words import CONNECTION
+from netlab.linux.deadlines import scaled
 from netlab.yamlspec.shapes import Fields, Key
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ _CLIENT_ERROR_TIMEOUT_S = 0.5
 def apply(context: Context, arguments: Mapping[str, Any]) -> None:
     """Let both programs go on; what became of the connection is the judge's to say."""
     connection = context.connection(arguments.get("connection", FIRST))
-    deadline = time.monotonic() + context.timeout_s
+    deadline = time.monotonic() + scaled(context.timeout_s)
     connection.client.reads = True
     context.wait(lambda: connection.accepted is not None or connection.broken(), context.timeout_s)
     for end in connection.ends():
         if end.name == "server":
             end.goal_bytes, end.closes = end.payload_bytes, True
-    context.wait(connection.settled, deadline - time.monotonic())
+    context.wait(connection.settled, (deadline - time.monotonic()) / scaled(1))
     if connection.broken():
         context.wait(lambda: connection.client.ended or connection.client.broken, _CLIENT_ERROR_TIMEOUT_S)
     connection.sample()
