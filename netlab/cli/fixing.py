@@ -14,6 +14,7 @@ from netlab.terminal import list_columns, say, show
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from netlab.lab.spec import Spec
     from netlab.style import Piece
 
 app = typer.Typer(
@@ -116,11 +117,13 @@ def _change_fixes(
     from netlab.lab import lifecycle
     from netlab.lab.spec import with_only_fixes
 
-    directory, state = find_lab(lab_name)
-    as_was = lifecycle.as_it_is(directory, state)
-    for name in names:
-        check_name(as_was.topology, name)
-    spec = with_only_fixes(as_was, change(state.fixes))
+    directory, _ = find_lab(lab_name)
+
+    def with_the_fixes(was: "Spec") -> "Spec":
+        for name in names:
+            check_name(was.topology, name)
+        return with_only_fixes(was, change(was.fixes))
+
     interrupts.stop_on_signals()
-    outcome = lifecycle.change(directory, spec)
+    outcome = lifecycle.change(directory, with_the_fixes)
     say(outcome_text(outcome, verbose=False))

@@ -61,7 +61,8 @@ def standing(directory: LabDirectory, spec: Spec, rootless: bool | None) -> Iter
                     if as_was is None:
                         _take_down(directory)
                     elif outcome.steps:
-                        lifecycle.change(directory, as_was)
+                        before = as_was
+                        lifecycle.change(directory, lambda _: before)
 
 
 def _take_down(directory: LabDirectory) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -60,7 +60,7 @@ def up(
         state = directory.read()
         if state is not None and is_standing(state):
             _check_same_lab(state, spec, rootless)
-            return _changed(directory, state, spec, done, waiting)
+            return _changed(directory, state, as_it_is(directory, state, spec), spec, done, waiting)
         if rootless is None:
             rootless = os.geteuid() != 0 if state is None else state.rootless
         if left := remove(directory, state):
@@ -69,15 +69,20 @@ def up(
         return Outcome(spec, built=True, steps=tuple(steps), leftovers=state is not None)
 
 
-def change(directory: LabDirectory, spec: Spec) -> Outcome:
-    """Make the lab that stands follow the topology, as `up` does; LabError where none stands: it isn't built."""
-    _check_tables(spec)
+def change(directory: LabDirectory, become: Callable[[Spec], Spec]) -> Outcome:
+    """Make the lab that stands what become makes of it, as `up` does; LabError where none stands: it isn't built.
+
+    become is asked while no other command changes the lab.
+    """
     with directory.locked():
         state = directory.read()
         if state is None:
             raise LabError(f"the lab {directory.lab} is gone", "`netlab up` builds it again")
         check_standing(state)
-        return _changed(directory, state, spec, unseen, unseen)
+        was = as_it_is(directory, state)
+        spec = become(was)
+        _check_tables(spec)
+        return _changed(directory, state, was, spec, unseen, unseen)
 
 
 def restart(directory: LabDirectory, netns: str, name: str, *, waiting: Waiting = unseen) -> None:
@@ -102,8 +107,7 @@ def _programs(found: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name} in {netns}" for netns, name in found) or "none"
 
 
-def _changed(directory: LabDirectory, state: LabState, spec: Spec, done: Done, waiting: Waiting) -> Outcome:
-    was = as_it_is(directory, state, spec)
+def _changed(directory: LabDirectory, state: LabState, was: Spec, spec: Spec, done: Done, waiting: Waiting) -> Outcome:
     spec = continued(was, spec)
     return Outcome(spec, built=False, steps=tuple(_converge(directory, state, was, spec, done, waiting)))
 

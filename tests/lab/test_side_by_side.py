@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import host
@@ -132,7 +132,7 @@ def test_another_users_directory_is_refused(netlab: Netlab, lab_name: str, someo
 # --- at once ---------------------------------------------------------------------------------------------------------
 
 
-def together(netlab: Netlab, *commands: list[str | Path]) -> list[tuple[int, str]]:
+def together(netlab: Netlab, *commands: Sequence[str | Path]) -> list[tuple[int, str]]:
     """Start the commands at once; (exit code, stderr) of each."""
     started = [
         subprocess.Popen(
@@ -159,6 +159,20 @@ def test_two_ups_at_once(netlab: Netlab, lab_name: str, privilege: str, tmp_path
     assert said == [(0, f"lab {lab_name} is up: 2 namespaces, 1 link, 0 services\n"), nothing, nothing]
     assert len(lab.processes()) == 1
     assert lab.drift() == []
+
+
+def test_of_fixes_applied_at_once_none_is_lost(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
+    names = ("sack", "dsack", "fack", "timestamps")
+    own = "".join(
+        f"  {name}: {{summary: x, set: {{namespaces.client.sysctls.net.ipv4.tcp_{name}: 0}}}}\n" for name in names
+    )
+    lab = labs.make(netlab, lab_name, tmp_path, privilege, f"{labs.TWO}fixes:\n{own}")
+    lab.up()
+    for command, left in (("apply", sorted(names)), ("revert", [])):
+        said = together(netlab, *(("fix", command, name) for name in names))
+        assert [code for code, _ in said] == [0] * len(names), said
+        assert sorted(lab.status()["fixes"]) == left
+        assert lab.drift() == []
 
 
 def test_up_and_down_at_once(netlab: Netlab, lab_name: str, privilege: str, tmp_path: Path) -> None:
