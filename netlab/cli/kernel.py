@@ -111,6 +111,18 @@ def run_under(kernel: str, modules: Path | None, command: "Sequence[str]", memor
         progress.end()
 
 
+def run_this_under(kernel: str, *files: Path | None) -> int:
+    """Run this very command under another kernel; its exit code. files are those that it is to write."""
+    here = Path.cwd()
+    for file in files:
+        if file is not None and not file.resolve().is_relative_to(here):
+            raise UsageError(f"{file} would be gone with the virtual machine", f"name a file below {here}")
+    words = [*sys.argv[1:]]
+    at = next(number for number, word in enumerate(words) if word.partition("=")[0] == "--kernel")
+    del words[at : at + (1 if "=" in words[at] else 2)]
+    return run_under(kernel, None, [sys.executable, "-m", "netlab", *words])
+
+
 def _have(kernel: str, modules: Path | None) -> "Kernel":
     """The kernel that is meant, fetched where it isn't here yet."""
     from netlab.kernels import packages

@@ -98,6 +98,12 @@ def run(
     ] = None,
     name: NameOption = None,
     root: RootOption = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            "--kernel", metavar="KERNEL", help="Under another kernel: a version (6.1, latest), or an image's file."
+        ),
+    ] = None,
     output: FormatOption = DataFormat.text,
     ladder: LadderOption = False,
     html: HtmlOption = None,
@@ -114,15 +120,19 @@ def run(
 
     It builds the lab if it isn't up, and leaves it as it was.
     """
-    from netlab.capabilities.probes import probe
-    from netlab.experiments import run as runner
-
     check_report_options(output, ladder=ladder)
     if compare is not None:
         comparing.check(fix=fix, ladder=ladder, pcapng=pcapng, bundle=bundle, expect=expect)
     if every_interface and pcapng is None:
         raise UsageError("--every-interface is about the file that --pcapng writes", "add --pcapng FILE")
     check_places(html, pcapng, bundle)
+    if kernel is not None:
+        from netlab.cli.kernel import run_this_under
+
+        sys.exit(run_this_under(kernel, html, pcapng, bundle))
+    from netlab.capabilities.probes import probe
+    from netlab.experiments import run as runner
+
     chosen = _chosen(
         one_lab(topology, lab if lab is None else lab_name(lab)), experiment, parse_settings(settings), name
     )

@@ -64,6 +64,29 @@ def test_a_command_runs_under_it(netlab: Netlab, cache: dict[str, str], tmp_path
     assert left_in(cache) == []
 
 
+def test_what_would_be_lost_is_refused(netlab: Netlab, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    done = netlab("run", "kube-proxy-reset", "--kernel", KERNEL, "--bundle", "../it.zip", cwd=here)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        f"netlab: ../it.zip would be gone with the virtual machine\n  hint: name a file below {here}\n",
+    )
+
+
+@pytest.mark.inside
+def test_an_experiment_runs_under_it(netlab: Netlab, cache: dict[str, str], tmp_path: Path) -> None:
+    asked = ("run", "kube-proxy-reset", f"--kernel={KERNEL}", "--trials", "1", "--format", "json", "--bundle", "it.zip")
+    done = netlab(*asked, env=cache, cwd=tmp_path, timeout_s=600)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["result"], [each["outcome"] for each in result["trials"]]) == ("reproduced", ["reset"])
+    assert result["kernel"].startswith("6.1.0-")
+    told = netlab("report", "it.zip", cwd=tmp_path)
+    assert told.stdout.startswith("REPRODUCED 1/1\nwindow-overrun in lab kube-proxy-reset, no fix, kernel 6.1.0-")
+
+
 @pytest.mark.inside
 def test_a_crash_is_told_with_its_place(netlab: Netlab, cache: dict[str, str], tmp_path: Path) -> None:
     crash = "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 1000"
