@@ -216,7 +216,7 @@ def test_a_signal_leaves_no_table(
     real = getattr(kind, method)
 
     def signalled(one: object) -> object:
-        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
         return real(one)
 
     monkeypatch.setattr(kind, method, signalled)
