@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from netlab import advice
 from netlab.errors import LabError, UnsupportedError, UsageError
 from netlab.kernels.choice import Package, image_release, packages
+from netlab.linux.files import write_whole
 
 MIRROR = "http://deb.debian.org"
 _RELEASES = ("bullseye", "bookworm", "trixie")
@@ -24,7 +26,7 @@ _SUITES = (
 )
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _FRESH_S = 86_400
-"""How old the lists of packages may be before they are fetched again."""
+"""How old the list of kernels may be before it is made again."""
 
 
 class Kernel(NamedTuple):
@@ -52,16 +54,15 @@ def flavour() -> str:
 def available(directory: Path, said: Callable[[str], None]) -> list[Package]:
     """Debian's kernels, oldest first. UnsupportedError without apt; LabError where the lists can't be fetched."""
     with _locked(directory):
-        lists = directory / "apt/lists"
-        stamp = directory / "apt/fetched"
-        if not stamp.exists() or time.time() - stamp.stat().st_mtime > _FRESH_S:
+        known = directory / "apt/kernels.json"
+        if not known.exists() or time.time() - known.stat().st_mtime > _FRESH_S:
             _configure(directory)
             said("fetching Debian's lists of packages")
             _apt(directory, "apt-get", "-q", "update")
-            stamp.touch()
-        if not lists.exists():
-            raise LabError(f"{directory}: its lists of packages are gone", f"rm {stamp}")
-    return packages(_apt(directory, "apt-cache", "dumpavail"), flavour())
+            found = packages(_apt(directory, "apt-cache", "dumpavail"), flavour())
+            write_whole(known, json.dumps(found).encode())
+        read: list[tuple[str, str, int, list[str]]] = json.loads(known.read_bytes())
+    return [Package(release, version, size_bytes, tuple(names)) for release, version, size_bytes, names in read]
 
 
 def fetch(directory: Path, package: Package, said: Callable[[str], None]) -> Kernel:
