@@ -22,8 +22,13 @@ from netlab.kernels import machine
 )
 def test_the_same_command_runs_there(words: list[str], inside: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
+
+    def run_under(*given: object) -> int:
+        asked.append(given)
+        return 3
+
     monkeypatch.setattr(sys, "argv", ["netlab", *words])
-    monkeypatch.setattr(kernel, "run_under", lambda *given: asked.append(given) or 3)
+    monkeypatch.setattr(kernel, "run_under", run_under)
     assert kernel.run_this_under("6.1", None, Path("a.html")) == 3
     assert asked == [("6.1", None, [sys.executable, "-m", "netlab", *inside])]
 
