@@ -20,8 +20,12 @@ _HEARD = tuple(
 _MASK = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-class Interrupted(BaseException):
-    """One of them came. Not a KeyboardInterrupt, which typer would swallow without a word."""
+class Interrupted(SystemExit):
+    """One of them came. asyncio, in which pyroute2 waits, lets no other exception out of its loop but this kind and
+    KeyboardInterrupt, and that one typer would swallow without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(130)
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -65,6 +66,17 @@ def test_a_program_whose_start_is_interrupted_is_known_all_the_same(
     told: list[int] = []
     launch(Here(), "here", ["true"], os.environ, tmp_path / "log", told.append)
     assert len(told) == 1
+
+
+def test_a_signal_ends_what_waits_in_an_event_loop(stopping: None) -> None:
+    """pyroute2 does, and a loop that goes on without the task that was interrupted waits for ever."""
+
+    async def waiting() -> None:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+        await asyncio.sleep(5)
+
+    with pytest.raises(interrupts.Interrupted):
+        asyncio.run(waiting())
 
 
 OPEN: set[str] = set()
