@@ -146,11 +146,13 @@ _PASSED_ON = ("COLUMNS", "LANG", "NO_COLOR", "TZ")
 
 
 def _environment() -> dict[str, str]:
-    """What the command's environment is in the machine."""
+    """What the command's environment is in the machine, whose labs are root's, in a directory of root's."""
+    from netlab.lab.rundir import RUNDIR_VARIABLE
+
     passed = {
         name: value
         for name, value in os.environ.items()
-        if name in _PASSED_ON or name.startswith(("LC_", "NETLAB_LAB_"))
+        if name in _PASSED_ON or (name.startswith(("LC_", "NETLAB_LAB_")) and name != RUNDIR_VARIABLE)
     }
     # netlab is there even where the machine's own PATH doesn't have it.
     path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
