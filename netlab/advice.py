@@ -34,11 +34,12 @@ def install_python(package: str) -> str:
     from importlib.util import find_spec
 
     setup = Path(__file__).parents[1] / "scripts/setup"
-    if setup.exists():
-        return str(setup)
-    wanted = package
+    wanted, marker = package, ""
     with suppress(PackageNotFoundError):
-        wanted = next(filter(lambda one: one.lower().startswith(package), requires("netns-lab") or []), package)
+        known = filter(lambda one: one.lower().startswith(package), requires("netns-lab") or [])
+        wanted, _, marker = next(known, package).partition(";")
+    if setup.exists():
+        return f"{setup} dev" if "extra" in marker else str(setup)
     pip = (
         [sys.executable, "-m", "pip", "install"] if find_spec("pip") else ["uv", "pip", "install", "-p", sys.executable]
     )

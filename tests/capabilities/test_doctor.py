@@ -253,6 +253,14 @@ def test_a_package_is_given_to_this_python_by_what_it_has(monkeypatch: pytest.Mo
     assert advice.install_python("pyyaml") == f"uv pip install -p {python} 'pyyaml>=6.0'"
 
 
+def test_a_package_of_an_extra_is_given_by_what_gives_that_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted = ["pyyaml>=6.0", "virtme-ng>=1.42; extra == 'kernels'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _name: wanted)
+    assert advice.install_python("virtme-ng") == f"{ROOT / 'scripts/setup'} dev"
+    monkeypatch.setattr(advice, "__file__", str(tmp_path / "netlab/advice.py"))
+    assert advice.install_python("virtme-ng").endswith(" -m pip install 'virtme-ng>=1.42'")
+
+
 @pytest.mark.parametrize(
     ("effective", "names"), [("000001ffffffffff", None), ("00000000a80425fb", "CAP_NET_ADMIN, CAP_SYS_ADMIN")]
 )
