@@ -45,7 +45,8 @@ def keepers(lab: Lab) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (entry / "comm").read_text() == "netlab-keeper\n" and str((entry / "ns/net").readlink()) in nodes:
+            named = (entry / "comm").read_bytes() == b"netlab-keeper\n"  # others' names needn't be text
+            if named and str((entry / "ns/net").readlink()) in nodes:
                 found.append(int(entry.name))
     return found
 
