@@ -3,37 +3,28 @@
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
 from netlab.cli.arguments import check_netns, find_lab
-from netlab.cli.options import LabOption, NetnsArgument
-from netlab.errors import UsageError
+from netlab.cli.options import PROGRAM_FOLLOWS, LabOption, NetnsArgument, ProgramArgument, program_words
 
 app = typer.Typer()
 
-_PROGRAM_FOLLOWS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-"""`exec`'s context: what follows the namespace's name is the program's own."""
 
-
-@app.command("exec", context_settings=_PROGRAM_FOLLOWS)
+@app.command("exec", context_settings=PROGRAM_FOLLOWS)
 def execute(
     name: NetnsArgument,
-    command: Annotated[
-        list[str] | None, typer.Argument(metavar="[--] COMMAND…", help="The program and its arguments.")
-    ] = None,
+    command: ProgramArgument = None,
     lab: LabOption = None,
 ) -> None:
     """Run a program in a namespace.
 
     For instance `netlab exec client -- curl http://web/`. It exits as the program does.
     """
-    words = command or []
-    argv = words[1:] if words[:1] == ["--"] else words
-    if not argv:
-        raise UsageError("there is no command to run", f"`netlab exec {name} -- COMMAND…`, or `netlab shell {name}`")
-    _run_inside(name, argv, lab)
+    hint = f"`netlab exec {name} -- COMMAND…`, or `netlab shell {name}`"
+    _run_inside(name, program_words(command, hint), lab)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import typer
 
 from netlab.cli.group import Group
 from netlab.cli.messages import Progress
-from netlab.cli.options import DataFormat, FormatOption, whole
+from netlab.cli.options import PROGRAM_FOLLOWS, DataFormat, FormatOption, ProgramArgument, program_words, whole
 from netlab.errors import UsageError
 from netlab.layout import aligned
 from netlab.terminal import list_columns, write
@@ -76,12 +76,10 @@ def kernel_fetch(kernel: KernelArgument) -> None:
     write(f"{_have(kernel, None).image}\n")
 
 
-@app.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command("run", context_settings=PROGRAM_FOLLOWS)
 def kernel_run(
     kernel: KernelArgument,
-    command: Annotated[
-        list[str] | None, typer.Argument(metavar="[--] COMMAND…", help="The program and its arguments.")
-    ] = None,
+    command: ProgramArgument = None,
     modules: ModulesOption = None,
     memory: Annotated[
         int, typer.Option("--memory", metavar="MB", parser=whole(256), help=f"Memory of the machine ({MEMORY_MB}).")
@@ -92,10 +90,7 @@ def kernel_run(
     For instance `netlab kernel run 6.1 -- netlab doctor`. It sees the files of this machine, and is root there. What it
     writes below the current directory is kept; all else is gone with the machine.
     """
-    words = command or []
-    argv = words[1:] if words[:1] == ["--"] else words
-    if not argv:
-        raise UsageError("there is no command to run", f"`netlab kernel run {kernel} -- COMMAND…`")
+    argv = program_words(command, f"`netlab kernel run {kernel} -- COMMAND…`")
     sys.exit(run_under(kernel, modules, argv, memory))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from netlab.cli.arguments import find_lab, find_labs, is_lab, topology_file
-from netlab.errors import NetlabError
+from netlab.errors import NetlabError, UsageError
 from netlab.escapes import line
 
 if TYPE_CHECKING:
@@ -44,6 +44,23 @@ def seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise typer.BadParameter(f"{text!r} is not a number of seconds.")
     return number
+
+
+PROGRAM_FOLLOWS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+"""The context of a command that ends in a program's words: what follows its own argument is the program's."""
+
+ProgramArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[--] COMMAND…", help="The program and its arguments.")
+]
+
+
+def program_words(command: list[str] | None, hint: str) -> list[str]:
+    """The program's own words; UsageError with the hint where there are none."""
+    words = command or []
+    argv = words[1:] if words[:1] == ["--"] else words
+    if not argv:
+        raise UsageError("there is no command to run", hint)
+    return argv
 
 
 def complete_lab(incomplete: str) -> list[str]:
